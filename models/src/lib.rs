@@ -1,0 +1,1 @@
+//! Models on candle: loading, encoders, batching of tensors.

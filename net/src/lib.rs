@@ -1,0 +1,1 @@
+//! The networking layer: carriers, frames, keep-alive, back-off.

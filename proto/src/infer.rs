@@ -1,0 +1,280 @@
+//! An inference request and its answer, checked in itself: what needs no knowledge of the model.
+
+use std::{collections::HashMap, time::Duration};
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+use crate::{
+    Datatype, Error, Payload, Result, Tensor, encode_bytes_elements,
+    inference::{
+        InferParameter, InferTensorContents, ModelInferRequest, infer_parameter::ParameterChoice,
+        model_infer_request::InferInputTensor,
+    },
+    tensor::element_count,
+};
+
+/// How urgent a request is. On the wire 1 is realtime and 5 is low; 0 or none is normal.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[allow(missing_docs)]
+pub enum Priority {
+    Realtime,
+    Critical,
+    High,
+    #[default]
+    Normal,
+    Low,
+}
+
+/// The parameters of a request that Orion knows. Others, such as `sequence_id`, are accepted and not used.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Parameters {
+    /// How urgent it is.
+    pub priority: Priority,
+    /// How long the client waits, from arrival.
+    pub timeout: Option<Duration>,
+    /// Whether text beyond the model's limit is cut instead of refused.
+    pub truncate: bool,
+}
+
+/// A request whose tensors' byte counts agree with their shapes.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct InferRequest {
+    /// The model's name as the client wrote it.
+    pub model: String,
+    /// The version asked for; empty: the newest.
+    pub version: String,
+    /// The client's own mark, echoed.
+    pub id: String,
+    /// The tensors.
+    pub inputs: Vec<Tensor>,
+    /// Outputs asked for; empty: all.
+    pub outputs: Vec<String>,
+    /// Known parameters.
+    pub parameters: Parameters,
+}
+
+/// What a model answered to one request.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct InferAnswer {
+    /// The tensors.
+    pub outputs: Vec<Tensor>,
+    /// Tokens that the model read, where it counts them.
+    pub usage_tokens: u64,
+}
+
+impl Priority {
+    /// From the protocol's number.
+    ///
+    /// # Errors
+    /// INVALID_ARGUMENT for a number above 5.
+    pub fn from_number(number: u64) -> Result<Self> {
+        Ok(match number {
+            1 => Self::Realtime,
+            2 => Self::Critical,
+            3 => Self::High,
+            0 | 4 => Self::Normal,
+            5 => Self::Low,
+            _ => {
+                return Err(Error::invalid(format!(
+                    "parameter 'priority' is {number}, it must be 1 (realtime), 2 (critical), 3 (high), 4 (normal) or \
+                     5 (low); 0 means normal"
+                )));
+            }
+        })
+    }
+}
+
+impl Parameters {
+    /// Reads one parameter; a name that is not known is left alone.
+    ///
+    /// # Errors
+    /// INVALID_ARGUMENT naming the parameter whose value is of the wrong type or out of range.
+    pub fn set(&mut self, name: &str, value: &InferParameter) -> Result<()> {
+        match name {
+            "priority" => self.priority = Priority::from_number(number(name, value)?)?,
+            "timeout" => match number(name, value)? {
+                0 => {}
+                microseconds => self.timeout = Some(Duration::from_micros(microseconds)),
+            },
+            "truncate" => self.truncate = boolean(name, value)?,
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn from_wire(map: &HashMap<String, InferParameter>) -> Result<Self> {
+        let mut parameters = Self::default();
+        map.iter().try_for_each(|(name, value)| parameters.set(name, value))?;
+        Ok(parameters)
+    }
+}
+
+fn number(name: &str, value: &InferParameter) -> Result<u64> {
+    let number = match &value.parameter_choice {
+        Some(ParameterChoice::Uint64Param(n)) => Some(*n),
+        Some(ParameterChoice::Int64Param(n)) => u64::try_from(*n).ok(),
+        Some(ParameterChoice::StringParam(text)) => text.parse().ok(),
+        _ => None,
+    };
+    number.ok_or_else(|| Error::invalid(format!("parameter '{name}' must be a whole number, 0 or more")))
+}
+
+fn boolean(name: &str, value: &InferParameter) -> Result<bool> {
+    match &value.parameter_choice {
+        Some(ParameterChoice::BoolParam(flag)) => Ok(*flag),
+        _ => Err(Error::invalid(format!("parameter '{name}' must be a boolean"))),
+    }
+}
+
+impl TryFrom<ModelInferRequest> for InferRequest {
+    type Error = Error;
+
+    fn try_from(wire: ModelInferRequest) -> Result<Self> {
+        let (given, raw) = (wire.inputs.len(), wire.raw_input_contents.len());
+        if raw != 0 && raw != given {
+            return Err(Error::invalid(format!(
+                "raw_input_contents has {raw} entries for {given} inputs, it must have one for each or none"
+            )));
+        }
+        let parameters = Parameters::from_wire(&wire.parameters)?;
+        let mut raw = wire.raw_input_contents.into_iter();
+        let inputs = wire.inputs.into_iter().map(|input| input_tensor(input, raw.next())).collect::<Result<_>>()?;
+        let outputs =
+            wire.outputs.into_iter().map(|output| refuse_shared_memory(&output.parameters).map(|()| output.name));
+        Ok(Self {
+            outputs: outputs.collect::<Result<_>>()?,
+            model: wire.model_name,
+            version: wire.model_version,
+            id: wire.id,
+            inputs,
+            parameters,
+        })
+    }
+}
+
+fn refuse_shared_memory(parameters: &HashMap<String, InferParameter>) -> Result<()> {
+    match parameters.contains_key("shared_memory_region") {
+        false => Ok(()),
+        true => Err(Error::new(crate::Code::Unimplemented, "shared memory is not served, send the tensor's bytes")),
+    }
+}
+
+fn input_tensor(input: InferInputTensor, raw: Option<Bytes>) -> Result<Tensor> {
+    refuse_shared_memory(&input.parameters)?;
+    let datatype = Datatype::from_name(&input.datatype)?;
+    let data = match (raw, input.contents) {
+        (Some(_), Some(_)) => {
+            return Err(Error::invalid(format!("input '{}' has raw and typed contents, it must have one", input.name)));
+        }
+        (Some(bytes), None) => bytes,
+        (None, Some(contents)) => typed_contents(&input.name, datatype, &input.shape, contents)?,
+        (None, None) if element_count(&input.name, &input.shape)? == 0 => Bytes::new(),
+        (None, None) => return Err(Error::invalid(format!("input '{}' has no contents", input.name))),
+    };
+    Tensor::new(input.name, datatype, input.shape, Payload::from(data))
+}
+
+/// Typed contents as the bytes that raw contents would have been.
+fn typed_contents(name: &str, datatype: Datatype, shape: &[i64], contents: InferTensorContents) -> Result<Bytes> {
+    let expected = element_count(name, shape)?;
+    let mut out = BytesMut::new();
+    let narrow = |value: i64, low: i64, high: i64| match (low..=high).contains(&value) {
+        true => Ok(value),
+        false => Err(Error::invalid(format!("input '{name}' holds {value}, which is no {datatype}"))),
+    };
+    let got = match datatype {
+        Datatype::Bool => put(&contents.bool_contents, |v| out.put_u8(u8::from(*v))),
+        Datatype::Int8 => try_put(&contents.int_contents, |v| Ok(out.put_i8(narrow(i64::from(*v), -128, 127)? as i8)))?,
+        Datatype::Int16 => {
+            try_put(&contents.int_contents, |v| Ok(out.put_i16_le(narrow(i64::from(*v), -32768, 32767)? as i16)))?
+        }
+        Datatype::Int32 => put(&contents.int_contents, |v| out.put_i32_le(*v)),
+        Datatype::Int64 => put(&contents.int64_contents, |v| out.put_i64_le(*v)),
+        Datatype::Uint8 => try_put(&contents.uint_contents, |v| Ok(out.put_u8(narrow(i64::from(*v), 0, 255)? as u8)))?,
+        Datatype::Uint16 => {
+            try_put(&contents.uint_contents, |v| Ok(out.put_u16_le(narrow(i64::from(*v), 0, 65535)? as u16)))?
+        }
+        Datatype::Uint32 => put(&contents.uint_contents, |v| out.put_u32_le(*v)),
+        Datatype::Uint64 => put(&contents.uint64_contents, |v| out.put_u64_le(*v)),
+        Datatype::Fp32 => put(&contents.fp32_contents, |v| out.put_f32_le(*v)),
+        Datatype::Fp64 => put(&contents.fp64_contents, |v| out.put_f64_le(*v)),
+        Datatype::Bytes => {
+            out.extend_from_slice(&encode_bytes_elements(&contents.bytes_contents));
+            contents.bytes_contents.len()
+        }
+        Datatype::Fp16 | Datatype::Bf16 => {
+            return Err(Error::invalid(format!("input '{name}' is {datatype}, which travels as raw contents only")));
+        }
+    };
+    match got == expected {
+        true => Ok(out.freeze()),
+        false => Err(Error::invalid(format!(
+            "input '{name}' of shape {shape:?} and datatype {datatype} holds {expected} elements, got {got}"
+        ))),
+    }
+}
+
+fn put<T>(values: &[T], each: impl FnMut(&T)) -> usize {
+    values.iter().for_each(each);
+    values.len()
+}
+
+fn try_put<T>(values: &[T], each: impl FnMut(&T) -> Result<()>) -> Result<usize> {
+    values.iter().try_for_each(each).map(|()| values.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(datatype: &str, shape: Vec<i64>, contents: InferTensorContents) -> Result<InferRequest> {
+        let input = InferInputTensor {
+            name: "x".into(),
+            datatype: datatype.into(),
+            shape,
+            contents: Some(contents),
+            ..Default::default()
+        };
+        InferRequest::try_from(ModelInferRequest { inputs: vec![input], ..Default::default() })
+    }
+
+    #[test]
+    fn typed_contents_become_raw_bytes() {
+        let ints = InferTensorContents { int_contents: vec![1, -2], ..Default::default() };
+        let tensor = &request("INT16", vec![2], ints.clone()).unwrap().inputs[0];
+        assert_eq!(tensor.data.contiguous().as_ref(), [1, 0, 254, 255]);
+        assert_eq!(request("INT16", vec![3], ints).unwrap_err().code, crate::Code::InvalidArgument);
+        let large = InferTensorContents { int_contents: vec![300], ..Default::default() };
+        assert_eq!(request("INT8", vec![1], large).unwrap_err().message, "input 'x' holds 300, which is no INT8");
+        let text = InferTensorContents { bytes_contents: vec![Bytes::from_static(b"hi")], ..Default::default() };
+        assert_eq!(request("BYTES", vec![1], text).unwrap().inputs[0].data.contiguous().as_ref(), b"\x02\0\0\0hi");
+    }
+
+    #[test]
+    fn raw_contents_must_be_one_for_each_input() {
+        let wire = ModelInferRequest {
+            inputs: vec![InferInputTensor::default(); 2],
+            raw_input_contents: vec![Bytes::new()],
+            ..Default::default()
+        };
+        assert!(InferRequest::try_from(wire).is_err_and(|e| e.message.starts_with("raw_input_contents has 1 entries")));
+    }
+
+    #[test]
+    fn known_parameters_are_read_and_bad_ones_named() {
+        let value = |choice| InferParameter { parameter_choice: Some(choice) };
+        let mut parameters = Parameters::default();
+        parameters.set("priority", &value(ParameterChoice::Uint64Param(2))).unwrap();
+        parameters.set("timeout", &value(ParameterChoice::Int64Param(1500))).unwrap();
+        parameters.set("sequence_id", &value(ParameterChoice::StringParam("s".into()))).unwrap();
+        assert_eq!(parameters.priority, Priority::Critical);
+        assert_eq!(parameters.timeout, Some(Duration::from_micros(1500)));
+        for (name, choice) in [
+            ("priority", ParameterChoice::Uint64Param(6)),
+            ("timeout", ParameterChoice::Int64Param(-1)),
+            ("truncate", ParameterChoice::StringParam("yes".into())),
+        ] {
+            assert!(parameters.set(name, &value(choice)).is_err_and(|e| e.message.contains(name)));
+        }
+    }
+}

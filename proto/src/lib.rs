@@ -1,0 +1,53 @@
+//! The wire: generated types, the validated types that the rest of Orion works on, and the closed error table.
+//!
+//! Generated code is in [`inference`], [`session`] and [`cluster`]; everything else is checked once, here, and believed
+//! afterwards.
+
+pub mod answer;
+mod bytes_tensor;
+mod datatype;
+mod error;
+mod infer;
+mod name;
+mod payload;
+mod spec;
+mod tensor;
+
+pub use bytes_tensor::{bytes_elements, encode_bytes_elements};
+pub use datatype::Datatype;
+pub use error::{Code, Error, Result};
+pub use infer::{InferAnswer, InferRequest, Parameters, Priority};
+pub use name::{ModelName, valid_name};
+pub use payload::Payload;
+pub use spec::{ModelSpec, ServiceCurve, TensorSpec};
+pub use tensor::{Tensor, element_count};
+
+/// Generated from `wire/inference.proto` and `wire/model_config.proto`.
+#[allow(missing_docs, clippy::all)] // generated
+pub mod inference {
+    tonic::include_proto!("inference");
+}
+
+/// Generated types, in the modules that their packages name.
+#[allow(missing_docs, unreachable_pub, clippy::all)] // generated
+mod orion {
+    pub mod session {
+        pub mod v1 {
+            tonic::include_proto!("orion.session.v1");
+        }
+    }
+    pub mod v1 {
+        tonic::include_proto!("orion.v1");
+    }
+}
+
+pub use orion::session::v1 as session;
+pub use orion::v1 as cluster;
+
+/// The file descriptors of every service, for reflection.
+pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
+
+/// The session protocol's major version: a peer with another is refused by name.
+pub const PROTOCOL_MAJOR: u32 = 1;
+/// The session protocol's minor version: what it adds may be ignored by a peer that does not know it.
+pub const PROTOCOL_MINOR: u32 = 0;

@@ -1,0 +1,210 @@
+//! What a model takes and gives, as the worker that opened it says.
+
+use crate::{Datatype, Error, ModelName, Result, Tensor, session};
+
+/// A declared input or output. A dimension of -1 may have any size; a shape of `[-1]` alone, with any rank, is
+/// [`TensorSpec::any_shape`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct TensorSpec {
+    /// Its name.
+    pub name: String,
+    /// Its element type.
+    pub datatype: Datatype,
+    /// Declared dimensions, the rows first; -1 for any size. Empty: any shape at all.
+    pub shape: Vec<i64>,
+}
+
+/// A model as it is served.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ModelSpec {
+    /// Its served name.
+    pub name: ModelName,
+    /// Its version.
+    pub version: String,
+    /// Its family, such as `sentence-embedding`.
+    pub family: String,
+    /// Declared inputs.
+    pub inputs: Vec<TensorSpec>,
+    /// Declared outputs.
+    pub outputs: Vec<TensorSpec>,
+    /// Rows that one batch may hold.
+    pub max_batch_rows: usize,
+    /// Bytes that it takes on its device.
+    pub memory_bytes: u64,
+    /// Costs about nothing, so it runs on the thread on which its batch arrives.
+    pub inline: bool,
+}
+
+/// Seconds that a batch of `n` rows takes: `base + per_row · n`.
+#[derive(Clone, Copy, Debug, PartialEq, Default)]
+pub struct ServiceCurve {
+    /// Seconds whatever the size.
+    pub base_seconds: f64,
+    /// Seconds a row.
+    pub per_row_seconds: f64,
+}
+
+impl ServiceCurve {
+    /// Predicted seconds for a batch of `rows`.
+    pub fn seconds(&self, rows: usize) -> f64 {
+        self.base_seconds + self.per_row_seconds * rows as f64
+    }
+}
+
+impl TensorSpec {
+    /// A declared tensor.
+    pub fn new(name: impl Into<String>, datatype: Datatype, shape: impl Into<Vec<i64>>) -> Self {
+        Self { name: name.into(), datatype, shape: shape.into() }
+    }
+
+    /// Whether every shape is allowed.
+    pub fn any_shape(&self) -> bool {
+        self.shape.is_empty()
+    }
+
+    /// Checks a tensor of this name against the declaration.
+    ///
+    /// # Errors
+    /// INVALID_ARGUMENT naming the tensor, what it is and what it must be.
+    pub fn check(&self, tensor: &Tensor) -> Result<()> {
+        let name = &self.name;
+        if tensor.datatype != self.datatype {
+            return Err(Error::invalid(format!(
+                "input '{name}' has datatype {}, the model takes {}",
+                tensor.datatype, self.datatype
+            )));
+        }
+        let fits = |(declared, got): (&i64, &i64)| *declared < 0 || declared == got;
+        let same_rank = tensor.shape.len() == self.shape.len();
+        if self.any_shape() || (same_rank && self.shape.iter().zip(&tensor.shape).all(fits)) {
+            return Ok(());
+        }
+        Err(Error::invalid(format!(
+            "input '{name}' has shape {:?}, the model takes {:?} (-1: any size)",
+            tensor.shape, self.shape
+        )))
+    }
+}
+
+impl ModelSpec {
+    /// Checks a request's inputs: each declared one is there once, nothing else is, and all hold the same rows.
+    ///
+    /// # Errors
+    /// INVALID_ARGUMENT naming the input that is wrong, missing or unknown.
+    pub fn check_inputs(&self, inputs: &[Tensor]) -> Result<usize> {
+        for (index, tensor) in inputs.iter().enumerate() {
+            let Some(spec) = self.inputs.iter().find(|spec| spec.name == tensor.name) else {
+                let known: Vec<&str> = self.inputs.iter().map(|spec| spec.name.as_str()).collect();
+                return Err(Error::invalid(format!(
+                    "input '{}' is unknown to model '{}', its inputs are: {}",
+                    crate::datatype::shortened(&tensor.name),
+                    self.name,
+                    known.join(", ")
+                )));
+            };
+            spec.check(tensor)?;
+            if inputs.iter().take(index).any(|earlier| earlier.name == tensor.name) {
+                return Err(Error::invalid(format!("input '{}' is given twice", tensor.name)));
+            }
+        }
+        if let Some(missing) = self.inputs.iter().find(|spec| inputs.iter().all(|t| t.name != spec.name)) {
+            return Err(Error::invalid(format!("input '{}' of model '{}' is missing", missing.name, self.name)));
+        }
+        let rows = inputs.first().map_or(1, Tensor::rows);
+        match inputs.iter().find(|tensor| tensor.rows() != rows) {
+            Some(odd) => Err(Error::invalid(format!(
+                "input '{}' has {} rows, input '{}' has {rows}: they must agree",
+                odd.name,
+                odd.rows(),
+                inputs[0].name
+            ))),
+            None => Ok(rows),
+        }
+    }
+
+    /// Checks the names of the outputs that a client asked for.
+    ///
+    /// # Errors
+    /// INVALID_ARGUMENT naming the unknown output and the known ones.
+    pub fn check_outputs(&self, wanted: &[String]) -> Result<()> {
+        let unknown = |name: &&String| self.outputs.iter().all(|spec| spec.name != **name);
+        match wanted.iter().find(unknown) {
+            None => Ok(()),
+            Some(name) => {
+                let known: Vec<&str> = self.outputs.iter().map(|spec| spec.name.as_str()).collect();
+                Err(Error::invalid(format!(
+                    "output '{}' is unknown to model '{}', its outputs are: {}",
+                    crate::datatype::shortened(name),
+                    self.name,
+                    known.join(", ")
+                )))
+            }
+        }
+    }
+}
+
+impl TryFrom<session::TensorSpec> for TensorSpec {
+    type Error = Error;
+
+    fn try_from(wire: session::TensorSpec) -> Result<Self> {
+        Ok(Self { datatype: Datatype::from_name(&wire.datatype)?, name: wire.name, shape: wire.shape })
+    }
+}
+
+impl From<&TensorSpec> for session::TensorSpec {
+    fn from(spec: &TensorSpec) -> Self {
+        Self { name: spec.name.clone(), datatype: spec.datatype.name().into(), shape: spec.shape.clone() }
+    }
+}
+
+impl TryFrom<session::ModelSpec> for ModelSpec {
+    type Error = Error;
+
+    fn try_from(wire: session::ModelSpec) -> Result<Self> {
+        let tensors =
+            |list: Vec<session::TensorSpec>| list.into_iter().map(TensorSpec::try_from).collect::<Result<Vec<_>>>();
+        let inputs: Vec<TensorSpec> = tensors(wire.inputs)?;
+        if inputs.is_empty() {
+            return Err(Error::invalid(format!("model '{}' declares no input, it must have one", wire.name)));
+        }
+        Ok(Self {
+            name: ModelName::new(wire.name)?,
+            version: wire.version,
+            family: wire.family,
+            inputs,
+            outputs: tensors(wire.outputs)?,
+            max_batch_rows: (wire.max_batch_rows as usize).max(1),
+            memory_bytes: wire.memory_bytes,
+            inline: wire.inline,
+        })
+    }
+}
+
+impl From<&ModelSpec> for session::ModelSpec {
+    fn from(spec: &ModelSpec) -> Self {
+        Self {
+            name: spec.name.to_string(),
+            version: spec.version.clone(),
+            family: spec.family.clone(),
+            inputs: spec.inputs.iter().map(Into::into).collect(),
+            outputs: spec.outputs.iter().map(Into::into).collect(),
+            max_batch_rows: u32::try_from(spec.max_batch_rows).unwrap_or(u32::MAX),
+            memory_bytes: spec.memory_bytes,
+            inline: spec.inline,
+        }
+    }
+}
+
+impl From<session::ServiceCurve> for ServiceCurve {
+    fn from(wire: session::ServiceCurve) -> Self {
+        // A curve is a prediction: a peer's NaN or negative figure must not poison comparisons.
+        let sane = |x: f64| if x.is_finite() && x >= 0.0 { x } else { 0.0 };
+        Self { base_seconds: sane(wire.base_seconds), per_row_seconds: sane(wire.per_row_seconds) }
+    }
+}
+
+impl From<ServiceCurve> for session::ServiceCurve {
+    fn from(curve: ServiceCurve) -> Self {
+        Self { base_seconds: curve.base_seconds, per_row_seconds: curve.per_row_seconds }
+    }
+}

@@ -1,0 +1,1 @@
+//! The API shells: gRPC and HTTP.

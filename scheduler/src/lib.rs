@@ -1,0 +1,4 @@
+//! The scheduler: API shell, admission, queue, placement, dispatch.
+
+pub mod api;
+pub mod front;

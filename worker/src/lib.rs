@@ -1,0 +1,1 @@
+//! The worker: session agent, device inventory, residency, executors.
