@@ -1,1 +1,35 @@
-//! The networking layer: carriers, frames, keep-alive, back-off.
+//! The networking layer: how a worker and a scheduler reach each other.
+//!
+//! [`WorkerLink`] and [`SchedulerLink`] are the two ends of a session; a carrier implements them. In one process they
+//! are direct calls; over gRPC they are [`Outbox`] and [`Inbox`] (framing, interleaving, credit) and [`KeepAlive`].
+//! Everything here but [`FrameStream`] and [`receive`] is synchronous and takes the time as an argument.
+
+mod backoff;
+mod data;
+mod inbox;
+mod keepalive;
+mod link;
+mod outbox;
+mod work;
+
+pub use backoff::Backoff;
+pub use data::{FrameStream, receive};
+pub use inbox::{FrameError, Inbox, Transfer};
+pub use keepalive::{KEEPALIVE, KeepAlive, LEASE};
+pub use link::{SchedulerLink, WorkerLink};
+pub use outbox::Outbox;
+pub use work::{
+    Attempt, AttemptResult, Batch, BatchResult, FromWorker, decode_batch, decode_from_worker, encode_batch,
+    encode_probe, encode_result,
+};
+
+/// Bytes that one frame may take, encoded.
+pub const FRAME_BYTES: usize = 64 * 1024;
+/// Bytes of pieces that may be on the way in one direction before the receiver grants more.
+///
+/// It bounds how long a small transfer waits behind a large one on a slow link: 0.2 s at 20 Mbit/s.
+pub const WINDOW_BYTES: u64 = 512 * 1024;
+/// Bytes of a control message.
+pub const CONTROL_BYTES: usize = 4 * 1024;
+/// What a piece costs beside its bytes: an upper bound of its encoding, so that empty pieces are not free.
+pub(crate) const PIECE_OVERHEAD: usize = 48;

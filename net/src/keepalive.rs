@@ -1,0 +1,150 @@
+//! Is the other end still there? Pings, round trips, and the two limits that follow from them.
+
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
+
+/// Time between two pings on control.
+pub const KEEPALIVE: Duration = Duration::from_millis(200);
+/// Length of a lease on a link whose round trip is short.
+pub const LEASE: Duration = Duration::from_millis(750);
+
+/// The shortest time in which a ping must be answered.
+const TIMEOUT: Duration = Duration::from_millis(200);
+/// Round trips that the quantiles are taken over: about 20 s of pings.
+const SAMPLES: usize = 100;
+
+/// One end's view of the other.
+///
+/// Any frame shows that the other end lives, and renews its lease; pings make sure that there is one.
+#[derive(Debug)]
+pub struct KeepAlive {
+    last_frame: Instant,
+    last_ping: Option<Instant>,
+    waiting: VecDeque<(u64, Instant)>,
+    next_sequence: u64,
+    round_trips: VecDeque<Duration>,
+}
+
+impl KeepAlive {
+    /// Starts with a frame seen `now`.
+    pub fn new(now: Instant) -> Self {
+        Self {
+            last_frame: now,
+            last_ping: None,
+            waiting: VecDeque::new(),
+            next_sequence: 1,
+            round_trips: VecDeque::with_capacity(SAMPLES),
+        }
+    }
+
+    /// The sequence of the ping that is due, if one is.
+    pub fn ping(&mut self, now: Instant) -> Option<u64> {
+        if self.last_ping.is_some_and(|last| now.saturating_duration_since(last) < KEEPALIVE) {
+            return None;
+        }
+        self.last_ping = Some(now);
+        let sequence = self.next_sequence;
+        self.next_sequence += 1;
+        // A peer that never answers must not grow the list.
+        if self.waiting.len() == SAMPLES {
+            self.waiting.pop_front();
+        }
+        self.waiting.push_back((sequence, now));
+        Some(sequence)
+    }
+
+    /// Any frame came.
+    pub fn frame(&mut self, now: Instant) {
+        self.last_frame = self.last_frame.max(now);
+    }
+
+    /// A pong came; a number that was never sent, or was answered before, is ignored.
+    pub fn pong(&mut self, sequence: u64, now: Instant) {
+        self.frame(now);
+        let Some(at) = self.waiting.iter().position(|(sent, _)| *sent == sequence) else { return };
+        let sent = self.waiting[at].1;
+        self.waiting.drain(..=at);
+        if self.round_trips.len() == SAMPLES {
+            self.round_trips.pop_front();
+        }
+        self.round_trips.push_back(now.saturating_duration_since(sent));
+    }
+
+    /// A quantile of the recent round trips, 0 to 1; `None` before the first.
+    pub fn round_trip(&self, quantile: f64) -> Option<Duration> {
+        let mut sorted: Vec<Duration> = self.round_trips.iter().copied().collect();
+        sorted.sort_unstable();
+        let rank = ((sorted.len() as f64 * quantile).ceil() as usize).max(1);
+        sorted.get(rank - 1).copied()
+    }
+
+    /// How long nothing came.
+    pub fn silence(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.last_frame)
+    }
+
+    /// The time in which a ping must be answered: max(200 ms, 4 × p99 of the round trip).
+    pub fn timeout(&self) -> Duration {
+        TIMEOUT.max(self.round_trip(0.99).unwrap_or_default() * 4)
+    }
+
+    /// The lease's length, scaled as the time-out is.
+    pub fn lease(&self) -> Duration {
+        LEASE.mul_f64(self.timeout().as_secs_f64() / TIMEOUT.as_secs_f64())
+    }
+
+    /// Nothing came for longer than a ping and its answer may take: no new work should go there.
+    pub fn is_suspect(&self, now: Instant) -> bool {
+        self.silence(now) > KEEPALIVE + self.timeout()
+    }
+
+    /// The lease has ended.
+    pub fn is_dead(&self, now: Instant) -> bool {
+        self.silence(now) > self.lease()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    #[test]
+    fn pings_are_due_every_interval_and_measure_the_round_trip() {
+        let start = Instant::now();
+        let mut link = KeepAlive::new(start);
+        assert_eq!(link.ping(start), Some(1));
+        assert_eq!(link.ping(start + 199 * MS), None);
+        assert_eq!(link.ping(start + 200 * MS), Some(2));
+        link.pong(1, start + 10 * MS);
+        link.pong(2, start + 230 * MS);
+        link.pong(2, start + 900 * MS);
+        assert_eq!(link.round_trip(0.5), Some(10 * MS));
+        assert_eq!(link.round_trip(0.99), Some(30 * MS));
+    }
+
+    #[test]
+    fn silence_makes_suspect_then_dead_and_any_frame_renews() {
+        let start = Instant::now();
+        let mut link = KeepAlive::new(start);
+        assert!(!link.is_suspect(start + 400 * MS));
+        assert!(link.is_suspect(start + 401 * MS) && !link.is_dead(start + 750 * MS));
+        assert!(link.is_dead(start + 751 * MS));
+        link.frame(start + 600 * MS);
+        assert!(!link.is_suspect(start + 1000 * MS));
+    }
+
+    #[test]
+    fn a_slow_link_gets_time_in_proportion() {
+        let start = Instant::now();
+        let mut link = KeepAlive::new(start);
+        let sequence = link.ping(start).unwrap();
+        link.pong(sequence, start + 500 * MS);
+        assert_eq!(link.timeout(), 2000 * MS);
+        assert_eq!(link.lease(), 7500 * MS);
+        assert!(!link.is_dead(start + 8000 * MS) && link.is_dead(start + 8001 * MS));
+    }
+}

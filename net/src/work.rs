@@ -1,0 +1,237 @@
+//! What travels between scheduler and worker on data: a batch out, its result back.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use orion_proto::{Code, Datatype, Error, InferAnswer, InferRequest, Parameters, Payload, Result, Tensor, session};
+use prost::Message;
+
+use crate::Transfer;
+
+/// Requests that run together on one device.
+#[derive(Clone, Debug)]
+pub struct Batch {
+    /// Its number, unique in the scheduler's epoch.
+    pub batch: u64,
+    /// The scheduler's epoch.
+    pub epoch: u64,
+    /// The served name of the model.
+    pub model: Arc<str>,
+    /// The worker's device.
+    pub device: Arc<str>,
+    /// The tries that run.
+    pub attempts: Vec<Attempt>,
+}
+
+/// One try at one request.
+#[derive(Clone, Debug)]
+pub struct Attempt {
+    /// Its number, unique in the scheduler's epoch.
+    pub attempt: u64,
+    /// What to run.
+    pub request: Arc<InferRequest>,
+}
+
+/// What became of a batch.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BatchResult {
+    /// The batch.
+    pub batch: u64,
+    /// The epoch in which it was given out.
+    pub epoch: u64,
+    /// Seconds on the device.
+    pub service_seconds: f64,
+    /// Rows that were computed.
+    pub rows: u64,
+    /// One for each attempt, in order.
+    pub results: Vec<AttemptResult>,
+}
+
+/// What became of an attempt.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AttemptResult {
+    /// The attempt.
+    pub attempt: u64,
+    /// Its answer, or why there is none.
+    pub outcome: Result<InferAnswer>,
+}
+
+/// What a worker sends on data.
+#[derive(Clone, Debug, PartialEq)]
+pub enum FromWorker {
+    /// A batch is done.
+    Result(BatchResult),
+    /// A measurement of the bandwidth, with its number.
+    Probe(u64),
+}
+
+fn head(tensor: &Tensor) -> session::TensorHead {
+    session::TensorHead {
+        name: tensor.name.clone(),
+        datatype: tensor.datatype.name().into(),
+        shape: tensor.shape.clone(),
+        byte_size: tensor.data.len() as u64,
+    }
+}
+
+/// A batch as a transfer's header and payload; the tensors' bytes are shared, not copied.
+pub fn encode_batch(batch: &Batch) -> (Bytes, Vec<Payload>) {
+    let attempts = batch.attempts.iter().map(|attempt| session::Attempt {
+        attempt: attempt.attempt,
+        inputs: attempt.request.inputs.iter().map(head).collect(),
+        truncate: attempt.request.parameters.truncate,
+    });
+    let wire = session::Batch {
+        batch: batch.batch,
+        epoch: batch.epoch,
+        model: batch.model.to_string(),
+        device: batch.device.to_string(),
+        attempts: attempts.collect(),
+    };
+    let tensors = batch.attempts.iter().flat_map(|attempt| &attempt.request.inputs);
+    (wire.encode_to_vec().into(), tensors.map(|tensor| tensor.data.clone()).collect())
+}
+
+/// A result as a transfer's header and payload.
+pub fn encode_result(result: BatchResult) -> (Bytes, Vec<Payload>) {
+    let mut payload = Vec::new();
+    let results = result.results.into_iter().map(|done| match done.outcome {
+        Ok(answer) => {
+            let outputs = answer.outputs.iter().map(head).collect();
+            payload.extend(answer.outputs.into_iter().map(|tensor| tensor.data));
+            let usage_tokens = answer.usage_tokens;
+            session::AttemptResult { attempt: done.attempt, outputs, usage_tokens, ..Default::default() }
+        }
+        Err(error) => session::AttemptResult {
+            attempt: done.attempt,
+            error_code: error.code.name().into(),
+            error_message: error.message,
+            ..Default::default()
+        },
+    });
+    let wire = session::BatchResult {
+        results: results.collect(),
+        batch: result.batch,
+        epoch: result.epoch,
+        service_seconds: result.service_seconds,
+        rows: result.rows,
+    };
+    let data = session::WorkerData { data: Some(session::worker_data::Data::Result(wire)) };
+    (data.encode_to_vec().into(), payload)
+}
+
+/// A bandwidth probe as a transfer's header.
+pub fn encode_probe(sequence: u64) -> Bytes {
+    let data = session::worker_data::Data::Probe(session::Ping { sequence });
+    session::WorkerData { data: Some(data) }.encode_to_vec().into()
+}
+
+fn undecodable(error: &prost::DecodeError) -> Error {
+    Error::invalid(format!("a transfer's header cannot be read: {error}"))
+}
+
+fn tensor(head: session::TensorHead, payload: &mut Payload) -> Result<Tensor> {
+    let size = usize::try_from(head.byte_size).ok();
+    let data = size.and_then(|size| payload.split_to(size)).ok_or_else(|| {
+        Error::invalid(format!("tensor '{}' declares {} bytes, {} are left", head.name, head.byte_size, payload.len()))
+    })?;
+    // Not checked again against its shape: the end that made it did.
+    Ok(Tensor { name: head.name, datatype: Datatype::from_name(&head.datatype)?, shape: head.shape, data })
+}
+
+/// A batch from a transfer.
+///
+/// # Errors
+/// INVALID_ARGUMENT when header and payload do not fit together.
+pub fn decode_batch(transfer: Transfer) -> Result<Batch> {
+    let wire = session::Batch::decode(transfer.header).map_err(|e| undecodable(&e))?;
+    let mut payload = transfer.payload;
+    let model = wire.model;
+    let attempts = wire.attempts.into_iter().map(|attempt| {
+        let inputs = attempt.inputs.into_iter().map(|head| tensor(head, &mut payload)).collect::<Result<_>>()?;
+        let parameters = Parameters { truncate: attempt.truncate, ..Default::default() };
+        let request = Arc::new(InferRequest { inputs, parameters, ..Default::default() });
+        Ok(Attempt { attempt: attempt.attempt, request })
+    });
+    Ok(Batch {
+        batch: wire.batch,
+        epoch: wire.epoch,
+        attempts: attempts.collect::<Result<_>>()?,
+        model: model.into(),
+        device: wire.device.into(),
+    })
+}
+
+/// What a worker sent, from a transfer.
+///
+/// # Errors
+/// INVALID_ARGUMENT when header and payload do not fit together.
+pub fn decode_from_worker(transfer: Transfer) -> Result<FromWorker> {
+    let wire = session::WorkerData::decode(transfer.header).map_err(|e| undecodable(&e))?;
+    let mut payload = transfer.payload;
+    let wire = match wire.data {
+        Some(session::worker_data::Data::Result(wire)) => wire,
+        Some(session::worker_data::Data::Probe(ping)) => return Ok(FromWorker::Probe(ping.sequence)),
+        None => return Err(Error::invalid("a transfer is neither a result nor a probe")),
+    };
+    let results = wire.results.into_iter().map(|done| {
+        let outcome = if done.error_code.is_empty() {
+            let outputs = done.outputs.into_iter().map(|head| tensor(head, &mut payload)).collect::<Result<_>>()?;
+            Ok(InferAnswer { outputs, usage_tokens: done.usage_tokens })
+        } else {
+            Err(Error::new(Code::from_name(&done.error_code), done.error_message))
+        };
+        Ok(AttemptResult { attempt: done.attempt, outcome })
+    });
+    Ok(FromWorker::Result(BatchResult {
+        results: results.collect::<Result<_>>()?,
+        batch: wire.batch,
+        epoch: wire.epoch,
+        service_seconds: wire.service_seconds,
+        rows: wire.rows,
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn transfer((header, payload): (Bytes, Vec<Payload>)) -> Transfer {
+        let mut whole = Payload::default();
+        payload.iter().flat_map(Payload::pieces).for_each(|piece| whole.push(piece.clone()));
+        Transfer { header, payload: whole }
+    }
+
+    fn fp32(name: &str, values: usize) -> Tensor {
+        Tensor::new(name, Datatype::Fp32, vec![values as i64], Payload::from(vec![3; values * 4])).unwrap()
+    }
+
+    #[test]
+    fn batches_and_results_round_trip() {
+        let request = |n| Arc::new(InferRequest { inputs: vec![fp32("a", n), fp32("b", 2)], ..Default::default() });
+        let attempts = vec![Attempt { attempt: 1, request: request(3) }, Attempt { attempt: 2, request: request(0) }];
+        let batch = Batch { batch: 9, epoch: 4, model: "m".into(), device: "cpu0".into(), attempts };
+        let back = decode_batch(transfer(encode_batch(&batch))).unwrap();
+        assert_eq!((back.batch, back.epoch, &*back.model, &*back.device), (9, 4, "m", "cpu0"));
+        for (sent, got) in batch.attempts.iter().zip(&back.attempts) {
+            assert_eq!((sent.attempt, &sent.request.inputs), (got.attempt, &got.request.inputs));
+        }
+        let answer = InferAnswer { outputs: vec![fp32("y", 5)], usage_tokens: 11 };
+        let failure = Error::new(Code::ResourceExhausted, "full");
+        let results = [Ok(answer), Err(failure)].into_iter().enumerate();
+        let results = results.map(|(i, outcome)| AttemptResult { attempt: i as u64, outcome }).collect();
+        let result = BatchResult { batch: 9, epoch: 4, service_seconds: 0.5, rows: 6, results };
+        let back = decode_from_worker(transfer(encode_result(result.clone()))).unwrap();
+        assert_eq!(back, FromWorker::Result(result));
+    }
+
+    #[test]
+    fn sizes_beyond_the_payload_are_refused() {
+        let tensor =
+            session::TensorHead { name: "x".into(), datatype: "FP32".into(), byte_size: u64::MAX, shape: vec![] };
+        let attempt = session::Attempt { attempt: 1, inputs: vec![tensor], truncate: false };
+        let wire = session::Batch { attempts: vec![attempt], ..Default::default() };
+        let transfer = Transfer { header: wire.encode_to_vec().into(), payload: Payload::default() };
+        assert!(decode_batch(transfer).is_err_and(|e| e.message.contains("'x'")));
+    }
+}
