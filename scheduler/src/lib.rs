@@ -1,4 +1,5 @@
 //! The scheduler: API shell, admission, queue, placement, dispatch.
 
 pub mod api;
+pub mod core;
 pub mod front;

@@ -1,0 +1,288 @@
+//! The models that the scheduler knows, and where they can run.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
+
+use orion_proto::{Code, Error, ModelName, ModelSpec, Result, ServiceCurve};
+
+use super::{Command, Core, Nanos, RequestKey, cluster::Worker, curve::Curve};
+
+/// Batch sizes of which a model keeps statistics.
+const BATCH_SIZES: usize = 64;
+
+/// A replica's or a model's state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum ModelState {
+    Loading,
+    Ready,
+    Failed,
+    Unloaded,
+}
+
+impl ModelState {
+    /// As Triton's repository index writes it.
+    pub fn triton(self) -> &'static str {
+        match self {
+            Self::Ready => "READY",
+            Self::Loading => "LOADING",
+            Self::Failed | Self::Unloaded => "UNAVAILABLE",
+        }
+    }
+
+    /// As Orion's own tables write it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ready => "ready",
+            Self::Loading => "loading",
+            Self::Failed => "failed",
+            Self::Unloaded => "unloaded",
+        }
+    }
+}
+
+/// What a model has done; times in nanoseconds.
+#[derive(Clone, Debug, Default)]
+#[allow(missing_docs)] // Triton's names
+pub struct Statistics {
+    pub succeeded: u64,
+    pub succeeded_ns: u64,
+    pub failed: u64,
+    pub failed_ns: u64,
+    pub queue_ns: u64,
+    /// Between scheduler and device: encoding, the network, waiting for the executor.
+    pub carriage_ns: u64,
+    pub compute_ns: u64,
+    pub rows: u64,
+    pub batches: u64,
+    pub last: Nanos,
+    /// By rows in the batch: batches and their time on the device.
+    pub by_rows: BTreeMap<u64, (u64, u64)>,
+}
+
+impl Statistics {
+    pub(super) fn batch(&mut self, rows: u64, service: Nanos) {
+        self.batches += 1;
+        if self.by_rows.len() < BATCH_SIZES || self.by_rows.contains_key(&rows) {
+            let entry = self.by_rows.entry(rows).or_default();
+            entry.0 += 1;
+            entry.1 += service;
+        }
+    }
+}
+
+/// A model on one device of one worker.
+#[derive(Clone, Debug)]
+pub(super) struct Replica {
+    pub worker: usize,
+    pub device: usize,
+    pub state: ModelState,
+    pub error: String,
+    pub progress: f32,
+    pub curve: Curve,
+}
+
+/// A model by its served name.
+#[derive(Debug)]
+pub(super) struct Model {
+    pub name: Arc<str>,
+    /// Where it lies; none for a built-in one.
+    pub path: Option<String>,
+    pub wanted: bool,
+    pub spec: Option<Arc<ModelSpec>>,
+    pub replicas: Vec<Replica>,
+    pub queue: VecDeque<RequestKey>,
+    /// Since when no replica that could run it has been there.
+    pub orphaned: Option<Nanos>,
+    pub statistics: Statistics,
+}
+
+/// A worker's report of a model on one of its devices.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// The served name.
+    pub name: Arc<str>,
+    /// The device.
+    pub device: String,
+    /// What became of it.
+    pub state: ModelState,
+    /// Why it failed.
+    pub error: String,
+    /// Share loaded.
+    pub progress: f32,
+    /// Its declaration, once known.
+    pub spec: Option<ModelSpec>,
+    /// Its predicted seconds.
+    pub curve: ServiceCurve,
+}
+
+impl Model {
+    pub(super) fn state(&self) -> ModelState {
+        let any = |state| self.replicas.iter().any(|replica| replica.state == state);
+        [ModelState::Ready, ModelState::Loading, ModelState::Failed]
+            .into_iter()
+            .find(|state| any(*state))
+            .unwrap_or(ModelState::Unloaded)
+    }
+
+    /// The reason why it is not ready, as far as it is known.
+    pub(super) fn reason<L>(&self, workers: &[Worker<L>]) -> String {
+        let failed = self.replicas.iter().find(|replica| replica.state == ModelState::Failed);
+        match (self.state(), failed) {
+            (ModelState::Ready, _) => String::new(),
+            (ModelState::Loading, _) => "loading".into(),
+            (_, Some(replica)) => format!("worker '{}': {}", workers[replica.worker].name, replica.error),
+            _ if !self.wanted => "unloaded".into(),
+            _ => "no worker has it, start one with: orion worker --join <session address>".into(),
+        }
+    }
+
+    pub(super) fn not_ready<L>(&self, workers: &[Worker<L>]) -> Error {
+        let reason = self.reason(workers);
+        let error = Error::new(Code::Unavailable, format!("model '{}' is not ready: {reason}", self.name));
+        if self.wanted { error.retry_after(Duration::from_secs(1)) } else { error }
+    }
+}
+
+impl<T, L: Clone> Core<T, L> {
+    pub(super) fn know(&mut self, name: &Arc<str>) -> usize {
+        if let Some(&index) = self.model_names.get(name) {
+            return index;
+        }
+        let index = self.models.len();
+        self.models.push(Model {
+            name: name.clone(),
+            path: None,
+            wanted: true,
+            spec: None,
+            replicas: Vec::new(),
+            queue: VecDeque::new(),
+            orphaned: None,
+            statistics: Statistics::default(),
+        });
+        self.model_names.insert(name.clone(), index);
+        index
+    }
+
+    /// A model is to be served from this path, on every worker that can hold it.
+    pub fn want(&mut self, name: &ModelName, path: String) {
+        let index = self.know(&Arc::from(name.as_str()));
+        let model = &mut self.models[index];
+        (model.wanted, model.path) = (true, Some(path));
+        for worker in 0..self.workers.len() {
+            if self.workers[worker].is_connected() {
+                self.load_on(index, worker);
+            }
+        }
+    }
+
+    /// A model is not to be served any more. Its running batches end; nothing new is taken.
+    ///
+    /// # Errors
+    /// NOT_FOUND for an unknown name; INVALID_ARGUMENT for a built-in one.
+    pub fn unwant(&mut self, name: &str) -> Result<()> {
+        let index = self.index(name)?;
+        if self.models[index].path.is_none() {
+            return Err(Error::invalid(format!("model '{name}' is built in and cannot be unloaded")));
+        }
+        self.models[index].wanted = false;
+        let workers: Vec<usize> = self.models[index].replicas.iter().map(|replica| replica.worker).collect();
+        for worker in workers {
+            if let Some(link) = self.workers[worker].link.clone() {
+                self.commands.push(Command::Unload { link, name: self.models[index].name.clone() });
+            }
+        }
+        for replica in &mut self.models[index].replicas {
+            replica.state = ModelState::Unloaded;
+        }
+        self.refuse_queue(index);
+        Ok(())
+    }
+
+    /// Loads what is wanted on a worker that has just come.
+    pub(super) fn load_wanted(&mut self, worker: usize) {
+        for index in 0..self.models.len() {
+            if self.models[index].wanted {
+                self.load_on(index, worker);
+            }
+        }
+    }
+
+    fn load_on(&mut self, index: usize, worker: usize) {
+        let model = &mut self.models[index];
+        let (Some(path), Some(link)) = (model.path.clone(), self.workers[worker].link.clone()) else { return };
+        let there = |r: &&mut Replica| r.worker == worker;
+        match model.replicas.iter_mut().find(there) {
+            // Loading twice would hold the weights twice.
+            Some(replica) if matches!(replica.state, ModelState::Loading | ModelState::Ready) => return,
+            Some(replica) => {
+                (replica.state, replica.error, replica.progress) = (ModelState::Loading, String::new(), 0.0)
+            }
+            None => model.replicas.push(Replica {
+                worker,
+                device: 0,
+                state: ModelState::Loading,
+                error: String::new(),
+                progress: 0.0,
+                curve: Curve::default(),
+            }),
+        }
+        self.commands.push(Command::Load { link, name: model.name.clone(), path });
+    }
+
+    /// A worker says what became of a model on one of its devices.
+    pub fn report(&mut self, now: Nanos, worker: &str, report: Report) {
+        let Some(worker) = self.worker_index(worker) else { return };
+        let Some(device) = self.workers[worker].device_index(&report.device) else { return };
+        let index = self.know(&report.name);
+        let model = &mut self.models[index];
+        // A load that ends after its model was unloaded must not bring it back.
+        if !model.wanted && report.state != ModelState::Unloaded {
+            return;
+        }
+        model.replicas.retain(|replica| replica.worker != worker);
+        if report.state != ModelState::Unloaded {
+            model.replicas.push(Replica {
+                worker,
+                device,
+                state: report.state,
+                error: report.error,
+                progress: report.progress,
+                curve: Curve::new(report.curve),
+            });
+        }
+        if let Some(spec) = report.spec {
+            model.spec = Some(Arc::new(spec));
+        }
+        self.dispatch(now);
+    }
+
+    pub(super) fn index(&self, name: &str) -> Result<usize> {
+        if let Some(&index) = self.model_names.get(name) {
+            return Ok(index);
+        }
+        ModelName::new(name)?;
+        let mut known: Vec<&str> = self.models.iter().filter(|m| m.wanted).map(|m| &*m.name).collect();
+        known.sort_unstable();
+        Err(Error::new(Code::NotFound, format!("model '{name}' is unknown, the models are: {}", known.join(", "))))
+    }
+
+    /// The declaration of a model that was loaded at least once.
+    ///
+    /// # Errors
+    /// NOT_FOUND for an unknown name or version; UNAVAILABLE while no worker has loaded it.
+    pub fn spec(&self, name: &str, version: &str) -> Result<Arc<ModelSpec>> {
+        let index = self.index(name)?;
+        let spec = self.models[index].spec.as_ref().ok_or_else(|| self.not_ready(index))?;
+        if version.is_empty() || version == spec.version {
+            return Ok(spec.clone());
+        }
+        Err(Error::new(
+            Code::NotFound,
+            format!("version '{version}' of model '{name}' is unknown, the version is: {}", spec.version),
+        ))
+    }
+}

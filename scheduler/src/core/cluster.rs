@@ -1,0 +1,298 @@
+//! The workers: sessions, leases, what each is and has lately done.
+
+use std::{collections::VecDeque, sync::Arc};
+
+use orion_proto::{Code, Error, Result, session};
+
+use super::{Command, Core, ModelState, Nanos};
+
+/// Events kept of each worker.
+const EVENTS: usize = 64;
+
+/// A worker as placement sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WorkerState {
+    /// Takes work.
+    Ready,
+    /// Silent or disconnected, its lease still running: no new work.
+    Suspect,
+    /// Finishes what it has and leaves.
+    Draining,
+    /// Its lease ended.
+    Dead,
+    /// It left in order.
+    Left,
+}
+
+impl WorkerState {
+    /// As the tables write it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ready => "ready",
+            Self::Suspect => "suspect",
+            Self::Draining => "draining",
+            Self::Dead => "dead",
+            Self::Left => "left",
+        }
+    }
+}
+
+/// A device's bookings.
+#[derive(Clone, Debug)]
+pub(super) struct Device {
+    pub name: Arc<str>,
+    /// When what it was given will be done, as predicted.
+    pub booked_until: Nanos,
+    pub batches: Vec<u64>,
+    /// Batches of inline models: they run beside the device, not on it.
+    pub inline_batches: usize,
+}
+
+#[derive(Debug)]
+pub(super) struct Worker<L> {
+    pub name: Arc<str>,
+    pub incarnation: u64,
+    pub session: u64,
+    pub sessions_opened: u64,
+    pub state: WorkerState,
+    /// It asked to leave; silence in between must not make it take work again.
+    pub drains: bool,
+    pub carrier: &'static str,
+    pub link: Option<L>,
+    pub lease_ends: Nanos,
+    pub connected_at: Nanos,
+    pub last_frame: Nanos,
+    /// One-way delay and its jitter, and preparation: how much ahead of idleness it is given work.
+    pub lead: Nanos,
+    pub devices: Vec<Device>,
+    pub capability: session::Capability,
+    pub telemetry: session::Telemetry,
+    pub measurement: Option<session::Measurement>,
+    pub batches_done: u64,
+    pub events: VecDeque<(Nanos, String)>,
+    pub peer_address: String,
+}
+
+impl<L> Worker<L> {
+    pub(super) fn is_connected(&self) -> bool {
+        matches!(self.state, WorkerState::Ready | WorkerState::Draining)
+    }
+
+    pub(super) fn device_index(&self, name: &str) -> Option<usize> {
+        self.devices.iter().position(|device| &*device.name == name)
+    }
+
+    pub(super) fn note(&mut self, now: Nanos, text: impl Into<String>) {
+        if self.events.len() == EVENTS {
+            self.events.pop_front();
+        }
+        self.events.push_back((now, text.into()));
+    }
+}
+
+/// A session that was opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Joined {
+    /// Its number.
+    pub session: u64,
+    /// Whether the same process was here before and its lease still ran.
+    pub resumed: bool,
+}
+
+impl<T, L: Clone> Core<T, L> {
+    pub(super) fn worker_index(&self, name: &str) -> Option<usize> {
+        self.workers.iter().position(|worker| &*worker.name == name)
+    }
+
+    pub(super) fn by_session(&mut self, session: u64) -> Option<usize> {
+        self.workers.iter().position(|worker| worker.session == session && worker.link.is_some())
+    }
+
+    /// A worker says hello.
+    ///
+    /// # Errors
+    /// FAILED_PRECONDITION when another process holds its name; INVALID_ARGUMENT for a bad name or no device.
+    pub fn join(&mut self, now: Nanos, hello: session::Hello, carrier: &'static str, link: L) -> Result<Joined> {
+        if !orion_proto::valid_name(&hello.name) {
+            return Err(Error::invalid("a worker's name must be 1 to 128 of the characters A-Z a-z 0-9 . _ -"));
+        }
+        let capability = hello.capability.unwrap_or_default();
+        if capability.devices.is_empty() {
+            return Err(Error::invalid(format!("worker '{}' reports no device", hello.name)));
+        }
+        let known = self.worker_index(&hello.name);
+        let old = known.map(|index| &self.workers[index]);
+        if let Some(old) = old.filter(|old| old.is_connected() && old.incarnation != hello.incarnation) {
+            let text = format!("a worker named '{}' is connected already, give this one another --name", old.name);
+            return Err(Error::new(Code::FailedPrecondition, text));
+        }
+        let resumed = old.is_some_and(|old| {
+            old.incarnation == hello.incarnation && !matches!(old.state, WorkerState::Dead | WorkerState::Left)
+        });
+        let session = self.number();
+        let index = known.unwrap_or_else(|| self.add_worker(now, &hello.name));
+        if !resumed {
+            self.forget_work(now, index);
+            self.workers[index].devices = capability.devices.iter().map(device).collect();
+        }
+        let worker = &mut self.workers[index];
+        worker.session = session;
+        worker.sessions_opened += 1;
+        worker.incarnation = hello.incarnation;
+        (worker.state, worker.drains) = (WorkerState::Ready, false);
+        worker.carrier = carrier;
+        worker.link = Some(link);
+        (worker.connected_at, worker.last_frame) = (now, now);
+        worker.capability = capability;
+        worker.peer_address = hello.peer_address;
+        worker.note(now, if resumed { "back within its lease" } else { "joined" });
+        if resumed {
+            self.retry_what_never_arrived(now, index, &hello.holding);
+        }
+        self.load_wanted(index);
+        self.dispatch(now);
+        Ok(Joined { session, resumed })
+    }
+
+    fn add_worker(&mut self, now: Nanos, name: &str) -> usize {
+        self.workers.push(Worker {
+            name: Arc::from(name),
+            incarnation: 0,
+            session: 0,
+            sessions_opened: 0,
+            state: WorkerState::Left,
+            drains: false,
+            carrier: "",
+            link: None,
+            lease_ends: now,
+            connected_at: now,
+            last_frame: now,
+            lead: 0,
+            devices: Vec::new(),
+            capability: session::Capability::default(),
+            telemetry: session::Telemetry::default(),
+            measurement: None,
+            batches_done: 0,
+            events: VecDeque::new(),
+            peer_address: String::new(),
+        });
+        self.workers.len() - 1
+    }
+
+    /// A session fell silent or broke: no new work goes there, and what it runs is tried elsewhere if it can be.
+    /// `lease` is what is left of its lease.
+    pub fn suspect(&mut self, now: Nanos, session: u64, reason: &str, lease: Nanos, broken: bool) {
+        let Some(index) = self.by_session(session) else { return };
+        let worker = &mut self.workers[index];
+        if broken {
+            worker.link = None;
+        }
+        if matches!(worker.state, WorkerState::Ready | WorkerState::Draining) {
+            worker.state = WorkerState::Suspect;
+            worker.lease_ends = now.saturating_add(lease);
+            worker.note(now, format!("suspect: {reason}"));
+            self.retry_elsewhere(now, index);
+        }
+        self.dispatch(now);
+    }
+
+    /// A suspect's frames come again on the same session.
+    pub fn alive(&mut self, now: Nanos, session: u64) {
+        let Some(index) = self.by_session(session) else { return };
+        let worker = &mut self.workers[index];
+        worker.last_frame = now;
+        if worker.state == WorkerState::Suspect {
+            worker.state = if worker.drains { WorkerState::Draining } else { WorkerState::Ready };
+            worker.note(now, "heard again");
+            self.dispatch(now);
+        }
+    }
+
+    /// A worker will finish what it has and leave.
+    pub fn worker_drains(&mut self, now: Nanos, session: u64) {
+        let Some(index) = self.by_session(session) else { return };
+        (self.workers[index].state, self.workers[index].drains) = (WorkerState::Draining, true);
+        self.workers[index].note(now, "draining");
+        self.let_go_if_drained(index);
+    }
+
+    pub(super) fn let_go_if_drained(&mut self, index: usize) {
+        let worker = &self.workers[index];
+        let idle = worker.devices.iter().all(|device| device.batches.is_empty());
+        if worker.state == WorkerState::Draining
+            && idle
+            && let Some(link) = worker.link.clone()
+        {
+            self.commands.push(Command::Drained { link });
+        }
+    }
+
+    /// A worker left in order.
+    pub fn worker_left(&mut self, now: Nanos, session: u64) {
+        let Some(index) = self.by_session(session) else { return };
+        self.end(now, index, WorkerState::Left, "left");
+    }
+
+    pub(super) fn end_leases(&mut self, now: Nanos) {
+        for index in 0..self.workers.len() {
+            if self.workers[index].state == WorkerState::Suspect && self.workers[index].lease_ends <= now {
+                self.end(now, index, WorkerState::Dead, "dead: its lease ended");
+            }
+        }
+    }
+
+    fn end(&mut self, now: Nanos, index: usize, state: WorkerState, text: &str) {
+        let worker = &mut self.workers[index];
+        worker.state = state;
+        worker.link = None;
+        worker.note(now, text);
+        self.forget_work(now, index);
+        self.dispatch(now);
+    }
+
+    /// The worker's models and batches are gone; what it ran is tried again.
+    fn forget_work(&mut self, now: Nanos, index: usize) {
+        for model in &mut self.models {
+            model.replicas.retain(|replica| replica.worker != index);
+        }
+        self.requeue_batches(now, index, |_, _| true);
+    }
+
+    /// Tells what a worker measured or how it is.
+    pub fn telemetry(&mut self, now: Nanos, session: u64, telemetry: session::Telemetry) {
+        let Some(index) = self.by_session(session) else { return };
+        let worker = &mut self.workers[index];
+        worker.last_frame = now;
+        // Half the usual round trip, and what the slow ones add: the jitter.
+        let seconds = telemetry.round_trip_p50_seconds / 2.0
+            + (telemetry.round_trip_p99_seconds - telemetry.round_trip_p50_seconds).max(0.0) / 2.0;
+        if worker.carrier != IN_PROCESS {
+            worker.lead = (seconds.clamp(0.0, 1.0) * 1e9) as Nanos + PREPARATION;
+        }
+        worker.telemetry = telemetry;
+    }
+
+    /// A worker's measured figures.
+    pub fn measured(&mut self, session: u64, measurement: session::Measurement) {
+        if let Some(index) = self.by_session(session) {
+            self.workers[index].measurement = Some(measurement);
+        }
+    }
+
+    /// Whether some replica serves, is being loaded, or may come back within its worker's lease.
+    pub(super) fn has_hope(&self, model: usize) -> bool {
+        self.models[model].replicas.iter().any(|replica| {
+            let alive = matches!(self.workers[replica.worker].state, WorkerState::Ready | WorkerState::Suspect);
+            alive && matches!(replica.state, ModelState::Ready | ModelState::Loading)
+        })
+    }
+}
+
+/// The carrier of a worker in the scheduler's own process.
+pub const IN_PROCESS: &str = "in-process";
+/// Decoding a batch and handing it to the executor.
+const PREPARATION: Nanos = 100_000;
+
+fn device(wire: &session::Device) -> Device {
+    Device { name: Arc::from(wire.name.as_str()), booked_until: 0, batches: Vec::new(), inline_batches: 0 }
+}

@@ -1,0 +1,328 @@
+//! The core's promises, over random histories: every admitted request settles exactly once, whatever happens to workers.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use orion_net::{AttemptResult, Batch, BatchResult};
+use orion_proto::{
+    Code, Datatype, Error, InferAnswer, InferRequest, ModelName, ModelSpec, ServiceCurve, TensorSpec, session,
+};
+use proptest::prelude::*;
+
+use super::*;
+
+type TestCore = Core<u64, u64>;
+
+const MS: Nanos = 1_000_000;
+
+fn spec() -> ModelSpec {
+    ModelSpec {
+        name: ModelName::new("m").unwrap(),
+        version: "1".into(),
+        family: "test".into(),
+        inputs: vec![TensorSpec::new("x", Datatype::Fp32, [-1])],
+        outputs: vec![],
+        max_batch_rows: 4,
+        memory_bytes: 1,
+        inline: false,
+    }
+}
+
+fn hello(name: &str, incarnation: u64) -> session::Hello {
+    let device = session::Device { name: "cpu0".into(), kind: "cpu".into(), ..Default::default() };
+    session::Hello {
+        name: name.into(),
+        incarnation,
+        capability: Some(session::Capability { devices: vec![device], ..Default::default() }),
+        ..Default::default()
+    }
+}
+
+fn ready(core: &mut TestCore, now: Nanos, worker: &str) {
+    let report = Report {
+        name: "m".into(),
+        device: "cpu0".into(),
+        state: ModelState::Ready,
+        error: String::new(),
+        progress: 1.0,
+        spec: Some(spec()),
+        curve: ServiceCurve { base_seconds: 0.001, per_row_seconds: 0.001 },
+    };
+    core.report(now, worker, report);
+}
+
+fn core_with(workers: &[&str]) -> (TestCore, Vec<u64>) {
+    let mut core = TestCore::new(7, Limits::default());
+    core.want(&ModelName::new("m").unwrap(), "/m".into());
+    let sessions = workers.iter().enumerate().map(|(index, name)| {
+        let joined = core.join(0, hello(name, 1), "grpc", index as u64).unwrap();
+        ready(&mut core, 0, name);
+        joined.session
+    });
+    let sessions = sessions.collect();
+    core.take_commands();
+    (core, sessions)
+}
+
+fn submit(core: &mut TestCore, now: Nanos, ticket: u64) -> Result<RequestKey> {
+    let request = Arc::new(InferRequest::default());
+    core.submit(now, Admitted { spec: Arc::new(spec()), request, rows: 1, bytes: 8, deadline: None }, ticket)
+}
+
+fn runs(commands: Vec<Command<u64, u64>>) -> Vec<(u64, Batch)> {
+    let run = |command| match command {
+        Command::Run { link, batch } => Some((link, batch)),
+        _ => None,
+    };
+    commands.into_iter().filter_map(run).collect()
+}
+
+fn answer(batch: &Batch, outcome: impl Fn() -> Result<InferAnswer>) -> BatchResult {
+    let results = batch.attempts.iter().map(|a| AttemptResult { attempt: a.attempt, outcome: outcome() }).collect();
+    BatchResult {
+        batch: batch.batch,
+        epoch: batch.epoch,
+        service_seconds: 0.002,
+        rows: batch.attempts.len() as u64,
+        results,
+    }
+}
+
+#[test]
+fn a_busy_device_leaves_the_batch_open_until_it_is_free() {
+    let (mut core, sessions) = core_with(&["a"]);
+    for ticket in 0..6 {
+        submit(&mut core, 0, ticket).unwrap();
+    }
+    let first = runs(core.take_commands());
+    assert_eq!(first.iter().map(|(_, b)| b.attempts.len()).collect::<Vec<_>>(), [1]);
+    core.result(2 * MS, sessions[0], answer(&first[0].1, || Ok(InferAnswer::default())));
+    let second = runs(core.take_commands());
+    assert_eq!(second.iter().map(|(_, b)| b.attempts.len()).collect::<Vec<_>>(), [4]);
+}
+
+#[test]
+fn a_lost_workers_requests_run_elsewhere_and_its_late_result_is_dropped() {
+    let (mut core, sessions) = core_with(&["a", "b"]);
+    submit(&mut core, 0, 1).unwrap();
+    let (link, batch) = runs(core.take_commands()).remove(0);
+    core.suspect(MS, sessions[link as usize], "silent", 300 * MS, false);
+    let again = runs(core.take_commands());
+    assert_eq!(again[0].0, 1 - link);
+    core.result(2 * MS, sessions[link as usize], answer(&batch, || Ok(InferAnswer::default())));
+    assert!(core.take_commands().is_empty());
+    assert_eq!(core.totals().results_dropped, 1);
+    core.result(3 * MS, sessions[1 - link as usize], answer(&again[0].1, || Ok(InferAnswer::default())));
+    assert!(matches!(core.take_commands()[..], [Command::Settle { ticket: 1, outcome: Ok(_), .. }]));
+}
+
+#[test]
+fn a_sole_worker_that_comes_back_keeps_its_batch_and_a_restarted_one_gets_it_again() {
+    for (incarnation, again) in [(1, 0), (2, 1)] {
+        let (mut core, sessions) = core_with(&["a"]);
+        submit(&mut core, 0, 1).unwrap();
+        let (_, batch) = runs(core.take_commands()).remove(0);
+        core.suspect(MS, sessions[0], "reset", 300 * MS, true);
+        let mut back = hello("a", incarnation);
+        back.holding = vec![batch.batch];
+        assert_eq!(core.join(2 * MS, back, "grpc", 5).unwrap().resumed, incarnation == 1);
+        if incarnation == 2 {
+            ready(&mut core, 3 * MS, "a");
+        }
+        assert_eq!(runs(core.take_commands()).len(), again, "incarnation {incarnation}");
+    }
+}
+
+#[test]
+fn requests_of_a_worker_that_never_comes_back_are_answered() {
+    let (mut core, sessions) = core_with(&["a"]);
+    submit(&mut core, 0, 1).unwrap();
+    core.take_commands();
+    core.suspect(MS, sessions[0], "reset", 300 * MS, true);
+    core.tick(302 * MS);
+    assert!(submit(&mut core, 303 * MS, 2).is_err_and(|e| e.code == Code::Unavailable));
+    assert!(core.take_commands().is_empty());
+    core.tick(302 * MS + nanos(Limits::default().orphan_grace));
+    let commands = core.take_commands();
+    assert!(
+        matches!(&commands[..], [Command::Settle { ticket: 1, outcome: Err(e), .. }] if e.code == Code::Unavailable)
+    );
+}
+
+#[test]
+fn a_name_that_is_taken_and_a_queue_that_is_full_are_refused() {
+    let (mut core, _) = core_with(&["a"]);
+    assert!(core.join(MS, hello("a", 2), "grpc", 9).is_err_and(|e| e.code == Code::FailedPrecondition));
+    core.limits.requests = 1;
+    submit(&mut core, MS, 1).unwrap();
+    let refused = submit(&mut core, MS, 2).unwrap_err();
+    assert_eq!((refused.code, refused.retry_after.is_some()), (Code::ResourceExhausted, true));
+}
+
+#[test]
+fn a_draining_worker_is_let_go_after_its_last_batch() {
+    let (mut core, sessions) = core_with(&["a"]);
+    submit(&mut core, 0, 1).unwrap();
+    let (_, batch) = runs(core.take_commands()).remove(0);
+    core.worker_drains(MS, sessions[0]);
+    assert!(core.take_commands().is_empty());
+    core.result(2 * MS, sessions[0], answer(&batch, || Ok(InferAnswer::default())));
+    assert!(core.take_commands().iter().any(|command| matches!(command, Command::Drained { .. })));
+}
+
+/// One step of a random history.
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    Submit,
+    Cancel,
+    Finish(usize),
+    FailForWorker(usize),
+    Silence(usize),
+    Reset(usize),
+    Hear(usize),
+    Rejoin(usize, bool),
+    Wait(u64),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        4 => Just(Step::Submit),
+        1 => Just(Step::Cancel),
+        4 => (0usize..3).prop_map(Step::Finish),
+        1 => (0usize..3).prop_map(Step::FailForWorker),
+        1 => (0usize..3).prop_map(Step::Silence),
+        1 => (0usize..3).prop_map(Step::Reset),
+        1 => (0usize..3).prop_map(Step::Hear),
+        2 => ((0usize..3), any::<bool>()).prop_map(|(w, same)| Step::Rejoin(w, same)),
+        2 => (1u64..400).prop_map(Step::Wait),
+    ]
+}
+
+/// The workers' side of a random history: what each holds.
+struct World {
+    core: TestCore,
+    sessions: Vec<u64>,
+    incarnations: Vec<u64>,
+    held: Vec<Vec<Batch>>,
+    settled: HashMap<u64, u32>,
+    cancelled: Vec<u64>,
+    keys: Vec<(u64, RequestKey)>,
+    now: Nanos,
+    tickets: u64,
+}
+
+impl World {
+    fn apply(&mut self, step: Step) {
+        match step {
+            Step::Submit => {
+                self.tickets += 1;
+                match submit(&mut self.core, self.now, self.tickets) {
+                    Ok(key) => self.keys.push((self.tickets, key)),
+                    Err(_) => self.tickets -= 1,
+                }
+            }
+            Step::Cancel => {
+                if let Some((ticket, key)) = self.keys.pop()
+                    && self.core.request(key).is_some()
+                {
+                    self.core.cancel(key);
+                    self.cancelled.push(ticket);
+                }
+            }
+            Step::Finish(w) => self.finish(w, || Ok(InferAnswer::default())),
+            Step::FailForWorker(w) => self.finish(w, || Err(Error::new(Code::Unavailable, "lost"))),
+            Step::Silence(w) => self.core.suspect(self.now, self.sessions[w], "silent", 350 * MS, false),
+            Step::Reset(w) => self.core.suspect(self.now, self.sessions[w], "reset", 350 * MS, true),
+            Step::Hear(w) => self.core.alive(self.now, self.sessions[w]),
+            Step::Rejoin(w, same) => self.rejoin(w, same),
+            Step::Wait(ms) => {
+                self.now += ms * MS;
+                self.core.tick(self.now);
+            }
+        }
+        self.collect();
+    }
+
+    fn finish(&mut self, w: usize, outcome: impl Fn() -> Result<InferAnswer>) {
+        if !self.held[w].is_empty() {
+            let batch = self.held[w].remove(0);
+            self.core.result(self.now, self.sessions[w], answer(&batch, outcome));
+        }
+    }
+
+    fn rejoin(&mut self, w: usize, same: bool) {
+        if !same {
+            self.incarnations[w] += 1;
+            self.held[w].clear();
+        }
+        let name = ["a", "b", "c"][w];
+        let mut hello = hello(name, self.incarnations[w]);
+        hello.holding = self.held[w].iter().map(|batch| batch.batch).collect();
+        if let Ok(joined) = self.core.join(self.now, hello, "grpc", w as u64) {
+            self.sessions[w] = joined.session;
+            ready(&mut self.core, self.now, name);
+        } else if !same {
+            self.incarnations[w] -= 1;
+        }
+    }
+
+    fn collect(&mut self) {
+        for command in self.core.take_commands() {
+            match command {
+                Command::Run { link, batch } => self.held[link as usize].push(batch),
+                Command::Settle { ticket, .. } => *self.settled.entry(ticket).or_default() += 1,
+                _ => {}
+            }
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn every_admitted_request_settles_exactly_once(steps in prop::collection::vec(step(), 1..120)) {
+        let (core, sessions) = core_with(&["a", "b", "c"]);
+        let mut world = World {
+            core, sessions, incarnations: vec![1; 3], held: vec![vec![]; 3], settled: HashMap::new(),
+            cancelled: vec![], keys: vec![], now: 0, tickets: 0,
+        };
+        steps.into_iter().for_each(|step| world.apply(step));
+        // The end of every history: the workers come back as new processes and finish what they are given.
+        for _ in 0..200 {
+            for w in 0..3 {
+                world.apply(Step::Reset(w));
+                world.apply(Step::Rejoin(w, false));
+                for _ in 0..8 {
+                    world.apply(Step::Finish(w));
+                }
+            }
+            world.apply(Step::Wait(100));
+            if world.core.unsettled() == 0 {
+                break;
+            }
+        }
+        prop_assert_eq!(world.core.unsettled(), 0);
+        prop_assert_eq!(world.core.request_bytes, 0);
+        prop_assert!(world.core.batches.is_empty());
+        for ticket in 1..=world.tickets {
+            let expected = u32::from(!world.cancelled.contains(&ticket));
+            prop_assert_eq!(world.settled.get(&ticket).copied().unwrap_or(0), expected, "ticket {}", ticket);
+        }
+    }
+}
+
+#[test]
+fn requests_whose_time_ran_out_in_the_queue_are_answered_so() {
+    let (mut core, sessions) = core_with(&["a"]);
+    submit(&mut core, 0, 1).unwrap();
+    let (_, batch) = runs(core.take_commands()).remove(0);
+    let admitted = Admitted {
+        spec: Arc::new(spec()),
+        request: Arc::new(InferRequest::default()),
+        rows: 1,
+        bytes: 0,
+        deadline: Some(nanos(Duration::from_millis(1))),
+    };
+    core.submit(0, admitted, 2).unwrap();
+    core.result(2 * MS, sessions[0], answer(&batch, || Ok(InferAnswer::default())));
+    let expired = |command: &Command<u64, u64>| matches!(command, Command::Settle { ticket: 2, outcome: Err(e), .. } if e.code == Code::DeadlineExceeded);
+    assert!(core.take_commands().iter().any(expired));
+}
