@@ -2,11 +2,17 @@
 
 use std::sync::Arc;
 
-use orion_proto::{InferAnswer, InferRequest, ModelSpec, Result, inference};
+use orion_proto::{Code, Error, InferAnswer, InferRequest, ModelName, ModelSpec, Result, cluster, inference};
+use tokio::sync::oneshot;
+
+use crate::{
+    core::{Admitted, ModelState, ModelView, RequestKey, Statistics, Totals},
+    scheduler::Scheduler,
+};
 
 /// A handle on the scheduler, cheap to clone.
 #[derive(Clone)]
-pub struct Front {}
+pub struct Front(pub(crate) Arc<Scheduler>);
 
 /// An answered request, with the model that answered it.
 #[derive(Clone, Debug)]
@@ -17,46 +23,229 @@ pub struct Answered {
     pub answer: InferAnswer,
 }
 
+/// Takes the request out of the scheduler when the client's future is dropped.
+struct CancelOnDrop<'a> {
+    scheduler: &'a Scheduler,
+    key: Option<RequestKey>,
+}
+
+impl Drop for CancelOnDrop<'_> {
+    fn drop(&mut self) {
+        if let Some(key) = self.key {
+            self.scheduler.with_core(|core, _| core.cancel(key));
+        }
+    }
+}
+
 impl Front {
     /// Validates, queues, runs and answers one request. Dropping the future cancels it.
+    ///
+    /// # Errors
+    /// INVALID_ARGUMENT or NOT_FOUND before anything is queued; UNAVAILABLE, RESOURCE_EXHAUSTED or DEADLINE_EXCEEDED
+    /// when it cannot be run; whatever the model answers.
     pub async fn infer(&self, request: InferRequest) -> Result<Answered> {
-        let _ = request;
-        std::future::pending().await
+        let scheduler = &*self.0;
+        let spec = scheduler.core().spec(&request.model, &request.version)?;
+        let rows = spec.check_inputs(&request.inputs)?;
+        spec.check_outputs(&request.outputs)?;
+        let wanted = request.outputs.clone();
+        let timeout = request.parameters.timeout;
+        let bytes = request.inputs.iter().map(|tensor| tensor.data.len()).sum();
+        let (ticket, mut answer) = oneshot::channel();
+        let key = scheduler.with_core(|core, now| {
+            let deadline = timeout.map(|t| now.saturating_add(u64::try_from(t.as_nanos()).unwrap_or(u64::MAX)));
+            core.submit(now, Admitted { spec, request: Arc::new(request), rows, bytes, deadline }, ticket)
+        })?;
+        // An inline model has answered by now: no waiting, no guard.
+        let outcome = match answer.try_recv() {
+            Ok(outcome) => outcome,
+            Err(_) => {
+                let mut guard = CancelOnDrop { scheduler, key: Some(key) };
+                let outcome = wait(answer, timeout).await;
+                if outcome.is_some() {
+                    guard.key = None;
+                }
+                outcome.ok_or_else(|| Error::new(Code::DeadlineExceeded, "the request's time ran out"))?
+            }
+        };
+        let mut answered = outcome?;
+        if !wanted.is_empty() {
+            answered.answer.outputs.retain(|tensor| wanted.contains(&tensor.name));
+        }
+        Ok(answered)
     }
-    /// Whether the server can take inference (not starting, not draining).
+
+    /// Whether the server takes inference (not draining).
     pub fn ready(&self) -> bool {
-        true
+        !self.0.core().is_draining()
     }
-    /// The model's declaration. NOT_FOUND for an unknown name or version, UNAVAILABLE while no worker has loaded it.
+
+    /// The model's declaration.
+    ///
+    /// # Errors
+    /// NOT_FOUND for an unknown name or version, UNAVAILABLE while no worker has loaded it.
     pub fn model_spec(&self, name: &str, version: &str) -> Result<Arc<ModelSpec>> {
-        Err(orion_proto::Error::new(orion_proto::Code::NotFound, format!("{name}{version}")))
+        self.0.core().spec(name, version)
     }
-    /// Whether the model can answer now; an unknown one is NOT_FOUND.
+
+    /// Whether the model can answer now.
+    ///
+    /// # Errors
+    /// NOT_FOUND for an unknown name or version.
     pub fn model_ready(&self, name: &str, version: &str) -> Result<bool> {
-        self.model_spec(name, version).map(|_| true)
+        let core = self.0.core();
+        match core.spec(name, version) {
+            Ok(_) => Ok(core.model(name)?.ready_replicas > 0 && !core.is_draining()),
+            Err(error) if error.code == Code::Unavailable => Ok(false),
+            Err(error) => Err(error),
+        }
     }
+
     /// Names of all models that can answer now, sorted.
     pub fn ready_models(&self) -> Vec<String> {
-        vec![]
+        let ready = |view: &ModelView| view.ready_replicas > 0;
+        self.0.core().models().into_iter().filter(ready).map(|view| view.name.to_string()).collect()
     }
-    /// Statistics of one model, or of all when `name` is empty.
+
+    /// Statistics of one model, or of all that were ever loaded when `name` is empty.
+    ///
+    /// # Errors
+    /// NOT_FOUND for an unknown name or version.
     pub fn statistics(&self, name: &str, version: &str) -> Result<Vec<inference::ModelStatistics>> {
-        let _ = (name, version);
-        Ok(vec![])
+        let core = self.0.core();
+        if name.is_empty() {
+            return Ok(core.models().iter().filter(|v| v.spec.is_some()).map(|v| self.model_statistics(v)).collect());
+        }
+        core.spec(name, version)?;
+        Ok(vec![self.model_statistics(&core.model(name)?)])
     }
-    /// Every known model and its state.
+
+    fn model_statistics(&self, view: &ModelView) -> inference::ModelStatistics {
+        let s: &Statistics = &view.statistics;
+        let duration = |count, ns| Some(inference::StatisticDuration { count, ns });
+        let batch = |(rows, (count, ns)): (&u64, &(u64, u64))| inference::InferBatchStatistics {
+            batch_size: *rows,
+            compute_infer: duration(*count, *ns),
+            ..Default::default()
+        };
+        inference::ModelStatistics {
+            name: view.name.to_string(),
+            version: view.spec.as_ref().map(|spec| spec.version.clone()).unwrap_or_default(),
+            last_inference: if s.succeeded == 0 { 0 } else { self.0.unix_millis(s.last) },
+            inference_count: s.rows,
+            execution_count: s.batches,
+            inference_stats: Some(inference::InferStatistics {
+                success: duration(s.succeeded, s.succeeded_ns),
+                fail: duration(s.failed, s.failed_ns),
+                queue: duration(s.succeeded, s.queue_ns),
+                compute_input: duration(s.succeeded, s.carriage_ns),
+                compute_infer: duration(s.succeeded, s.compute_ns),
+                compute_output: duration(s.succeeded, 0),
+                ..Default::default()
+            }),
+            batch_stats: s.by_rows.iter().map(batch).collect(),
+            ..Default::default()
+        }
+    }
+
+    /// Every known model and its state; those of the repository that were never loaded too.
     pub fn repository_index(&self, ready_only: bool) -> Vec<inference::repository_index_response::ModelIndex> {
-        let _ = ready_only;
-        vec![]
+        let mut index: Vec<_> = self.0.core().models().iter().map(model_index).collect();
+        for name in self.0.repository().names() {
+            if index.iter().all(|model| model.name != name) {
+                let reason = "not loaded".to_owned();
+                let state = ModelState::Unloaded.triton().to_owned();
+                index.push(inference::repository_index_response::ModelIndex {
+                    name,
+                    state,
+                    reason,
+                    ..Default::default()
+                });
+            }
+        }
+        index.retain(|model| !ready_only || model.state == ModelState::Ready.triton());
+        index.sort_by(|a, b| a.name.cmp(&b.name));
+        index
     }
-    /// Loads a model of the repository; returns when it is ready, or why it is not.
+
+    /// Loads a model of the repository on every worker; returns when one has it.
+    ///
+    /// # Errors
+    /// NOT_FOUND when the repository has no such model; UNAVAILABLE when no worker is there;
+    /// FAILED_PRECONDITION with every worker's reason when none could load it.
     pub async fn load_model(&self, name: &str) -> Result<()> {
-        let _ = name;
-        Ok(())
+        let name = ModelName::new(name)?;
+        let path = self.0.repository().path_of(&name)?;
+        let mut changed = self.0.changed();
+        self.0.with_core(|core, _| core.want(&name, path));
+        loop {
+            changed.borrow_and_update();
+            let view = self.0.core().model(name.as_str())?;
+            match view.state {
+                ModelState::Ready => return Ok(()),
+                ModelState::Failed => return Err(Error::new(Code::FailedPrecondition, view.reason)),
+                ModelState::Unloaded => return Err(Error::new(Code::Unavailable, view.reason)),
+                ModelState::Loading => {}
+            }
+            if changed.changed().await.is_err() {
+                return Err(Error::new(Code::Unavailable, "the server is stopping"));
+            }
+        }
     }
+
     /// Unloads a model everywhere.
+    ///
+    /// # Errors
+    /// NOT_FOUND for an unknown name; INVALID_ARGUMENT for a built-in one.
     pub async fn unload_model(&self, name: &str) -> Result<()> {
-        let _ = name;
-        Ok(())
+        self.0.with_core(|core, _| core.unwant(name))
+    }
+
+    /// Counts since the start.
+    pub fn totals(&self) -> Totals {
+        self.0.core().totals()
+    }
+
+    /// Every model.
+    pub fn models(&self) -> Vec<ModelView> {
+        self.0.core().models()
+    }
+
+    /// Every worker that was ever here.
+    pub fn nodes(&self) -> Vec<cluster::Node> {
+        let now = self.0.now();
+        self.0.core().nodes(now)
+    }
+
+    /// The scheduler's epoch.
+    pub fn epoch(&self) -> u64 {
+        self.0.core().epoch()
+    }
+
+    /// Seconds since the scheduler started.
+    pub fn uptime_seconds(&self) -> f64 {
+        self.0.now() as f64 / 1e9
+    }
+}
+
+/// The outcome, or `None` when the time ran out first.
+async fn wait(
+    answer: oneshot::Receiver<Result<Answered>>,
+    timeout: Option<std::time::Duration>,
+) -> Option<Result<Answered>> {
+    let lost = || Err(Error::new(Code::Internal, "the scheduler dropped the request"));
+    let answer = async { answer.await.unwrap_or_else(|_| lost()) };
+    match timeout {
+        None => Some(answer.await),
+        Some(timeout) => tokio::time::timeout(timeout, answer).await.ok(),
+    }
+}
+
+fn model_index(view: &ModelView) -> inference::repository_index_response::ModelIndex {
+    inference::repository_index_response::ModelIndex {
+        name: view.name.to_string(),
+        version: view.spec.as_ref().map(|spec| spec.version.clone()).unwrap_or_default(),
+        state: view.state.triton().into(),
+        reason: view.reason.clone(),
     }
 }

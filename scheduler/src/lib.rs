@@ -1,5 +1,11 @@
 //! The scheduler: API shell, admission, queue, placement, dispatch.
+//!
+//! [`core`] decides, [`scheduler`] carries out, [`session`] talks to workers, [`api`] to clients through [`front`].
 
 pub mod api;
 pub mod core;
 pub mod front;
+mod process;
+pub mod repository;
+pub mod scheduler;
+pub mod session;

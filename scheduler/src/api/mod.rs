@@ -1,1 +1,3 @@
 //! The API shells: gRPC and HTTP.
+
+pub mod grpc;

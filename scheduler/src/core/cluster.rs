@@ -149,9 +149,14 @@ impl<T, L: Clone> Core<T, L> {
         if resumed {
             self.retry_what_never_arrived(now, index, &hello.holding);
         }
+        Ok(Joined { session, resumed })
+    }
+
+    /// The worker of this session was welcomed: it may be given models and work.
+    pub fn start(&mut self, now: Nanos, session: u64) {
+        let Some(index) = self.by_session(session) else { return };
         self.load_wanted(index);
         self.dispatch(now);
-        Ok(Joined { session, resumed })
     }
 
     fn add_worker(&mut self, now: Nanos, name: &str) -> usize {

@@ -24,7 +24,7 @@ use slab::Slab;
 pub use catalogue::{ModelState, Report, Statistics};
 pub use cluster::{IN_PROCESS, Joined, WorkerState};
 pub use queue::{Admitted, RequestKey};
-pub use view::Totals;
+pub use view::{ModelView, Totals};
 
 use catalogue::Model;
 use cluster::Worker;

@@ -55,6 +55,7 @@ fn core_with(workers: &[&str]) -> (TestCore, Vec<u64>) {
     core.want(&ModelName::new("m").unwrap(), "/m".into());
     let sessions = workers.iter().enumerate().map(|(index, name)| {
         let joined = core.join(0, hello(name, 1), "grpc", index as u64).unwrap();
+        core.start(0, joined.session);
         ready(&mut core, 0, name);
         joined.session
     });
@@ -124,7 +125,9 @@ fn a_sole_worker_that_comes_back_keeps_its_batch_and_a_restarted_one_gets_it_aga
         core.suspect(MS, sessions[0], "reset", 300 * MS, true);
         let mut back = hello("a", incarnation);
         back.holding = vec![batch.batch];
-        assert_eq!(core.join(2 * MS, back, "grpc", 5).unwrap().resumed, incarnation == 1);
+        let joined = core.join(2 * MS, back, "grpc", 5).unwrap();
+        assert_eq!(joined.resumed, incarnation == 1);
+        core.start(2 * MS, joined.session);
         if incarnation == 2 {
             ready(&mut core, 3 * MS, "a");
         }
@@ -259,6 +262,7 @@ impl World {
         hello.holding = self.held[w].iter().map(|batch| batch.batch).collect();
         if let Ok(joined) = self.core.join(self.now, hello, "grpc", w as u64) {
             self.sessions[w] = joined.session;
+            self.core.start(self.now, joined.session);
             ready(&mut self.core, self.now, name);
         } else if !same {
             self.incarnations[w] -= 1;

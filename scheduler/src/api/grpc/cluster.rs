@@ -1,0 +1,77 @@
+//! `orion.v1.Cluster`: what the command line shows.
+
+use orion_proto::cluster::{
+    Model, ModelsRequest, ModelsResponse, NodesRequest, NodesResponse, StatusRequest, StatusResponse,
+    cluster_server::Cluster,
+};
+use tonic::{Request, Response, Status};
+
+use crate::{core::ModelView, front::Front, process};
+
+/// The service of this scheduler.
+#[derive(Clone)]
+pub struct ClusterService {
+    front: Front,
+}
+
+impl ClusterService {
+    /// Speaks for this scheduler.
+    pub fn new(front: Front) -> Self {
+        Self { front }
+    }
+}
+
+fn model(view: ModelView) -> Model {
+    let spec = view.spec.as_deref();
+    Model {
+        name: view.name.to_string(),
+        version: spec.map(|spec| spec.version.clone()).unwrap_or_default(),
+        family: spec.map(|spec| spec.family.clone()).unwrap_or_default(),
+        state: view.state.name().into(),
+        reason: view.reason,
+        path: view.path,
+        replicas: view.ready_replicas,
+        memory_bytes: spec.map_or(0, |spec| spec.memory_bytes),
+        inputs: spec.map(|spec| spec.inputs.iter().map(Into::into).collect()).unwrap_or_default(),
+        outputs: spec.map(|spec| spec.outputs.iter().map(Into::into).collect()).unwrap_or_default(),
+        requests: view.statistics.succeeded + view.statistics.failed,
+        rows: view.statistics.rows,
+        batches: view.statistics.batches,
+        queued: view.queued,
+    }
+}
+
+#[tonic::async_trait]
+impl Cluster for ClusterService {
+    async fn status(&self, _: Request<StatusRequest>) -> Result<Response<StatusResponse>, Status> {
+        let totals = self.front.totals();
+        let state = if self.front.ready() { "serving" } else { "draining" };
+        Ok(Response::new(StatusResponse {
+            version: env!("CARGO_PKG_VERSION").into(),
+            state: state.into(),
+            uptime_seconds: self.front.uptime_seconds(),
+            epoch: self.front.epoch(),
+            cpu_seconds: process::cpu_seconds(),
+            resident_bytes: process::resident_bytes(),
+            requests_succeeded: totals.succeeded,
+            requests_failed: totals.failed,
+            requests_queued: totals.queued,
+            requests_running: totals.running,
+            attempts_retried: totals.retried,
+            results_dropped: totals.results_dropped,
+        }))
+    }
+
+    async fn nodes(&self, request: Request<NodesRequest>) -> Result<Response<NodesResponse>, Status> {
+        let name = request.into_inner().name;
+        let mut nodes = self.front.nodes();
+        if !name.is_empty() {
+            nodes.retain(|node| node.name == name);
+        }
+        Ok(Response::new(NodesResponse { nodes }))
+    }
+
+    async fn models(&self, _: Request<ModelsRequest>) -> Result<Response<ModelsResponse>, Status> {
+        Ok(Response::new(ModelsResponse { models: self.front.models().into_iter().map(model).collect() }))
+    }
+}

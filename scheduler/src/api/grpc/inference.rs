@@ -1,0 +1,171 @@
+//! `inference.GRPCInferenceService`.
+
+use futures::{StreamExt, stream::BoxStream};
+use orion_proto::{
+    Code, Error, InferRequest, Tensor,
+    answer::ModelInferResponse,
+    inference::{grpc_inference_service_server::GrpcInferenceService, *},
+};
+use tonic::{Request, Response, Status, Streaming};
+
+use super::metadata::{model_config, model_metadata, server_metadata};
+use crate::front::{Answered, Front};
+
+/// Requests of one stream that are under way at once; their answers come in the order of the requests.
+const STREAM_AHEAD: usize = 64;
+
+type Answer<T> = Result<Response<T>, Status>;
+
+/// The service of this scheduler.
+#[derive(Clone)]
+pub struct InferenceService {
+    front: Front,
+}
+
+impl InferenceService {
+    /// Speaks for this scheduler.
+    pub fn new(front: Front) -> Self {
+        Self { front }
+    }
+
+    async fn answer(front: Front, wire: ModelInferRequest) -> orion_proto::Result<ModelInferResponse> {
+        let mut request = InferRequest::try_from(wire)?;
+        let id = std::mem::take(&mut request.id);
+        Ok(response(front.infer(request).await?, id))
+    }
+}
+
+fn response(answered: Answered, id: String) -> ModelInferResponse {
+    let Answered { spec, answer } = answered;
+    let mut response = ModelInferResponse::default();
+    response.head.model_name = spec.name.to_string();
+    response.head.model_version = spec.version.clone();
+    response.head.id = id;
+    for Tensor { name, datatype, shape, data } in answer.outputs {
+        let output = InferOutputTensor { name, datatype: datatype.name().into(), shape, ..Default::default() };
+        response.head.outputs.push(output);
+        response.raw_output_contents.push(data);
+    }
+    response
+}
+
+fn no_shared_memory() -> Status {
+    Error::new(Code::Unimplemented, "shared memory is not served, send the tensor's bytes").into()
+}
+
+#[tonic::async_trait]
+impl GrpcInferenceService for InferenceService {
+    type ModelStreamInferStream = BoxStream<'static, Result<ModelStreamInferResponse, Status>>;
+
+    async fn server_live(&self, _: Request<ServerLiveRequest>) -> Answer<ServerLiveResponse> {
+        Ok(Response::new(ServerLiveResponse { live: true }))
+    }
+
+    async fn server_ready(&self, _: Request<ServerReadyRequest>) -> Answer<ServerReadyResponse> {
+        Ok(Response::new(ServerReadyResponse { ready: self.front.ready() }))
+    }
+
+    async fn model_ready(&self, request: Request<ModelReadyRequest>) -> Answer<ModelReadyResponse> {
+        let ModelReadyRequest { name, version } = request.into_inner();
+        Ok(Response::new(ModelReadyResponse { ready: self.front.model_ready(&name, &version)? }))
+    }
+
+    async fn server_metadata(&self, _: Request<ServerMetadataRequest>) -> Answer<ServerMetadataResponse> {
+        Ok(Response::new(server_metadata()))
+    }
+
+    async fn model_metadata(&self, request: Request<ModelMetadataRequest>) -> Answer<ModelMetadataResponse> {
+        let ModelMetadataRequest { name, version } = request.into_inner();
+        Ok(Response::new(model_metadata(&*self.front.model_spec(&name, &version)?)))
+    }
+
+    async fn model_infer(&self, request: Request<ModelInferRequest>) -> Answer<ModelInferResponse> {
+        Ok(Response::new(Self::answer(self.front.clone(), request.into_inner()).await?))
+    }
+
+    async fn model_stream_infer(
+        &self,
+        request: Request<Streaming<ModelInferRequest>>,
+    ) -> Answer<Self::ModelStreamInferStream> {
+        let front = self.front.clone();
+        let answers = request.into_inner().map(move |wire| {
+            let front = front.clone();
+            async move {
+                let wire = wire?;
+                let (name, id) = (wire.model_name.clone(), wire.id.clone());
+                // A failed request is an answer in the stream; the stream goes on.
+                Ok(match Self::answer(front, wire).await {
+                    Ok(response) => ModelStreamInferResponse { infer_response: Some(response), ..Default::default() },
+                    Err(error) => {
+                        let mut response = ModelInferResponse::default();
+                        (response.head.model_name, response.head.id) = (name, id);
+                        ModelStreamInferResponse { error_message: error.message, infer_response: Some(response) }
+                    }
+                })
+            }
+        });
+        Ok(Response::new(answers.buffered(STREAM_AHEAD).boxed()))
+    }
+
+    async fn model_config(&self, request: Request<ModelConfigRequest>) -> Answer<ModelConfigResponse> {
+        let ModelConfigRequest { name, version } = request.into_inner();
+        let config = model_config(&*self.front.model_spec(&name, &version)?);
+        Ok(Response::new(ModelConfigResponse { config: Some(config) }))
+    }
+
+    async fn model_statistics(&self, request: Request<ModelStatisticsRequest>) -> Answer<ModelStatisticsResponse> {
+        let ModelStatisticsRequest { name, version } = request.into_inner();
+        Ok(Response::new(ModelStatisticsResponse { model_stats: self.front.statistics(&name, &version)? }))
+    }
+
+    async fn repository_index(&self, request: Request<RepositoryIndexRequest>) -> Answer<RepositoryIndexResponse> {
+        let models = self.front.repository_index(request.into_inner().ready);
+        Ok(Response::new(RepositoryIndexResponse { models }))
+    }
+
+    async fn repository_model_load(
+        &self,
+        request: Request<RepositoryModelLoadRequest>,
+    ) -> Answer<RepositoryModelLoadResponse> {
+        let request = request.into_inner();
+        // Triton's overrides name files and configurations: a client must not choose what a worker opens.
+        if let Some(name) = request.parameters.keys().next() {
+            let text = format!("load parameter '{name}' is not taken, a model's settings are in its orion.toml");
+            return Err(Error::invalid(text).into());
+        }
+        self.front.load_model(&request.model_name).await?;
+        Ok(Response::new(RepositoryModelLoadResponse {}))
+    }
+
+    async fn repository_model_unload(
+        &self,
+        request: Request<RepositoryModelUnloadRequest>,
+    ) -> Answer<RepositoryModelUnloadResponse> {
+        self.front.unload_model(&request.into_inner().model_name).await?;
+        Ok(Response::new(RepositoryModelUnloadResponse {}))
+    }
+
+    async fn system_shared_memory_status(&self, _: Request<SharedMemoryRequest>) -> Answer<SharedMemoryResponse> {
+        Err(no_shared_memory())
+    }
+
+    async fn system_shared_memory_register(&self, _: Request<SharedMemoryRequest>) -> Answer<SharedMemoryResponse> {
+        Err(no_shared_memory())
+    }
+
+    async fn system_shared_memory_unregister(&self, _: Request<SharedMemoryRequest>) -> Answer<SharedMemoryResponse> {
+        Err(no_shared_memory())
+    }
+
+    async fn cuda_shared_memory_status(&self, _: Request<SharedMemoryRequest>) -> Answer<SharedMemoryResponse> {
+        Err(no_shared_memory())
+    }
+
+    async fn cuda_shared_memory_register(&self, _: Request<SharedMemoryRequest>) -> Answer<SharedMemoryResponse> {
+        Err(no_shared_memory())
+    }
+
+    async fn cuda_shared_memory_unregister(&self, _: Request<SharedMemoryRequest>) -> Answer<SharedMemoryResponse> {
+        Err(no_shared_memory())
+    }
+}

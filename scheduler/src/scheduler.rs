@@ -1,0 +1,172 @@
+//! The shell around the core: the lock, the clock, and carrying out what the core commands.
+
+use std::{
+    cell::RefCell,
+    collections::VecDeque,
+    sync::Arc,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use orion_net::WorkerLink;
+use orion_proto::{Result, session::to_worker};
+use parking_lot::{Mutex, MutexGuard};
+use tokio::sync::{oneshot, watch};
+
+use crate::{
+    core::{Command, Core, Limits, Nanos},
+    front::{Answered, Front},
+    repository::Repository,
+};
+
+pub(crate) type Ticket = oneshot::Sender<Result<Answered>>;
+pub(crate) type Link = Arc<dyn WorkerLink>;
+type SchedulerCore = Core<Ticket, Link>;
+type SchedulerCommand = Command<Ticket, Link>;
+
+/// How often leases and orphans are looked at.
+const TICK: Duration = Duration::from_millis(25);
+
+/// A scheduler: one core and what surrounds it.
+pub struct Scheduler {
+    core: Mutex<SchedulerCore>,
+    started: Instant,
+    started_unix: Duration,
+    repository: Repository,
+    changed: watch::Sender<u64>,
+}
+
+thread_local! {
+    /// Commands that this thread has yet to carry out. An inline model's result commands more while its batch is still
+    /// being handed over: they wait here, so that the stack stays flat.
+    static PENDING: RefCell<Option<VecDeque<SchedulerCommand>>> = const { RefCell::new(None) };
+}
+
+impl Scheduler {
+    /// A scheduler that serves these models.
+    pub fn new(limits: Limits, repository: Repository) -> Arc<Self> {
+        let started_unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let scheduler = Arc::new(Self {
+            // Later than any epoch that this machine gave out before.
+            core: Mutex::new(Core::new(u64::try_from(started_unix.as_millis()).unwrap_or(1), limits)),
+            started: Instant::now(),
+            started_unix,
+            repository,
+            changed: watch::Sender::new(0),
+        });
+        scheduler.with_core(|core, _| {
+            for (name, path) in scheduler.repository.served() {
+                core.want(&name, path);
+            }
+        });
+        scheduler
+    }
+
+    /// The door for API shells.
+    pub fn front(self: &Arc<Self>) -> Front {
+        Front(self.clone())
+    }
+
+    /// Lets time pass until the scheduler is dropped.
+    pub async fn run_clock(self: Arc<Self>) {
+        let mut ticks = tokio::time::interval(TICK);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            self.with_core(|core, now| core.tick(now));
+        }
+    }
+
+    /// Takes no new requests; returns when those that were accepted are answered, or after `limit`.
+    /// Says how many were not.
+    pub async fn drain(&self, limit: Duration) -> usize {
+        self.core().drain();
+        let deadline = Instant::now() + limit;
+        loop {
+            let left = self.core().unsettled();
+            if left == 0 || Instant::now() >= deadline {
+                return left;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    pub(crate) fn now(&self) -> Nanos {
+        u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(Nanos::MAX)
+    }
+
+    pub(crate) fn unix_millis(&self, at: Nanos) -> u64 {
+        u64::try_from((self.started_unix + Duration::from_nanos(at)).as_millis()).unwrap_or(u64::MAX)
+    }
+
+    pub(crate) fn core(&self) -> MutexGuard<'_, SchedulerCore> {
+        self.core.lock()
+    }
+
+    pub(crate) fn repository(&self) -> &Repository {
+        &self.repository
+    }
+
+    /// Changes whenever a model or worker changed its state.
+    pub(crate) fn changed(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+
+    pub(crate) fn notify_change(&self) {
+        self.changed.send_modify(|count| *count += 1);
+    }
+
+    /// One input to the core under its lock; what it commands is carried out afterwards, without the lock.
+    pub(crate) fn with_core<R>(&self, input: impl FnOnce(&mut SchedulerCore, Nanos) -> R) -> R {
+        let (result, commands) = {
+            let mut core = self.core.lock();
+            let now = self.now();
+            let result = input(&mut core, now);
+            (result, core.take_commands())
+        };
+        if !commands.is_empty() {
+            carry_out(commands);
+        }
+        result
+    }
+}
+
+fn carry_out(commands: Vec<SchedulerCommand>) {
+    let nested = PENDING.with_borrow_mut(|pending| match pending {
+        Some(queue) => {
+            queue.extend(commands);
+            true
+        }
+        None => {
+            *pending = Some(commands.into());
+            false
+        }
+    });
+    if nested {
+        return;
+    }
+    while let Some(command) = PENDING.with_borrow_mut(|pending| pending.as_mut().and_then(VecDeque::pop_front)) {
+        carry_out_one(command);
+    }
+    PENDING.set(None);
+}
+
+fn carry_out_one(command: SchedulerCommand) {
+    use orion_proto::session;
+    match command {
+        Command::Run { link, batch } => link.run(batch),
+        Command::Settle { ticket, spec, outcome } => {
+            // The client may have gone: then nobody wants the answer.
+            let _ = ticket.send(outcome.map(|answer| Answered { spec, answer }));
+        }
+        Command::Load { link, name, path } => {
+            link.control(to_worker::Message::Load(session::LoadModel { name: name.to_string(), path }));
+        }
+        Command::Unload { link, name } => {
+            link.control(to_worker::Message::Unload(session::UnloadModel { name: name.to_string() }));
+        }
+        Command::Cancel { link, batch, attempt } => {
+            link.control(to_worker::Message::Cancel(session::CancelBatch { batch, attempts: vec![attempt] }));
+        }
+        Command::Drained { link } => link.control(to_worker::Message::Drain(session::Drain {})),
+    }
+}

@@ -1,0 +1,160 @@
+//! Sessions: the scheduler's end of what workers say. Any carrier hands its messages in here.
+
+mod control;
+mod grpc;
+mod remote;
+
+use std::sync::Arc;
+
+use orion_net::{BatchResult, KEEPALIVE, LEASE, SchedulerLink};
+use orion_proto::{
+    Code, Error, ModelSpec, PROTOCOL_MAJOR, PROTOCOL_MINOR, Result,
+    session::{Hello, ModelReport, Welcome, model_report, to_scheduler, to_worker},
+};
+
+pub use grpc::SessionService;
+
+use crate::{
+    core::{IN_PROCESS, ModelState, Report},
+    scheduler::{Link, Scheduler},
+};
+
+/// An open session.
+#[derive(Clone)]
+pub struct Session {
+    scheduler: Arc<Scheduler>,
+    name: Arc<str>,
+    number: u64,
+}
+
+impl Scheduler {
+    /// Opens a session: checks the protocol's version, then lets the worker join.
+    pub(crate) fn open_session(
+        self: &Arc<Self>,
+        hello: Hello,
+        carrier: &'static str,
+        link: Link,
+    ) -> Result<(Session, Welcome)> {
+        if hello.protocol_major != PROTOCOL_MAJOR {
+            let text = format!(
+                "session protocol {}.{} of worker '{}' is unknown, this scheduler speaks {PROTOCOL_MAJOR}.{PROTOCOL_MINOR}",
+                hello.protocol_major, hello.protocol_minor, hello.name
+            );
+            return Err(Error::new(Code::FailedPrecondition, text));
+        }
+        let name: Arc<str> = Arc::from(hello.name.as_str());
+        let joined = self.with_core(|core, now| core.join(now, hello, carrier, link))?;
+        tracing::info!(worker = %name, carrier, session = joined.session, resumed = joined.resumed, "worker_joined");
+        self.notify_change();
+        let welcome = Welcome {
+            session: joined.session,
+            epoch: self.core().epoch(),
+            keepalive_ms: KEEPALIVE.as_millis() as u32,
+            lease_ms: LEASE.as_millis() as u32,
+            protocol_major: PROTOCOL_MAJOR,
+            protocol_minor: PROTOCOL_MINOR,
+        };
+        Ok((Session { scheduler: self.clone(), name, number: joined.session }, welcome))
+    }
+
+    /// Opens a session with a worker in this process; [`Session::start`] lets it begin. Its carrier is a direct call, so
+    /// it has no lease to lose.
+    ///
+    /// # Errors
+    /// As for any worker: a bad or taken name, an unknown protocol version.
+    pub fn join_in_process(self: &Arc<Self>, hello: Hello, worker: Link) -> Result<Arc<Session>> {
+        let (session, _) = self.open_session(hello, IN_PROCESS, worker)?;
+        Ok(Arc::new(session))
+    }
+}
+
+impl SchedulerLink for Session {
+    fn result(&self, result: BatchResult) {
+        self.scheduler.with_core(|core, now| core.result(now, self.number, result));
+    }
+
+    fn control(&self, message: to_scheduler::Message) {
+        use to_scheduler::Message;
+        match message {
+            Message::Telemetry(telemetry) => {
+                self.scheduler.with_core(|core, now| core.telemetry(now, self.number, telemetry));
+            }
+            Message::Measurement(figures) => self.scheduler.with_core(|core, _| core.measured(self.number, figures)),
+            Message::Model(report) => self.model(report),
+            Message::Drain(_) => {
+                tracing::info!(worker = %self.name, "worker_draining");
+                self.scheduler.with_core(|core, now| core.worker_drains(now, self.number));
+            }
+            Message::Goodbye(_) => {
+                tracing::info!(worker = %self.name, "worker_left");
+                self.scheduler.with_core(|core, now| core.worker_left(now, self.number));
+                self.scheduler.notify_change();
+            }
+            // Answered by the carrier's end of the session; a second Hello says nothing new.
+            Message::Hello(_) | Message::Ping(_) | Message::Pong(_) => {}
+        }
+    }
+}
+
+impl Session {
+    /// The worker was welcomed and can be spoken to: it is given models and work.
+    pub fn start(&self) {
+        self.scheduler.with_core(|core, now| core.start(now, self.number));
+    }
+
+    /// Results that came in one frame: one input to the core.
+    pub(crate) fn results(&self, results: Vec<BatchResult>) {
+        self.scheduler.with_core(|core, now| {
+            for result in results {
+                core.result(now, self.number, result);
+            }
+        });
+    }
+
+    pub(crate) fn suspect(&self, reason: &str, lease: std::time::Duration, broken: bool) {
+        tracing::warn!(worker = %self.name, reason, "worker_suspect");
+        let lease = u64::try_from(lease.as_nanos()).unwrap_or(u64::MAX);
+        self.scheduler.with_core(|core, now| core.suspect(now, self.number, reason, lease, broken));
+        self.scheduler.notify_change();
+    }
+
+    pub(crate) fn alive(&self) {
+        self.scheduler.with_core(|core, now| core.alive(now, self.number));
+    }
+
+    fn model(&self, report: ModelReport) {
+        let state = match report.state() {
+            model_report::State::Ready => ModelState::Ready,
+            model_report::State::Failed => ModelState::Failed,
+            model_report::State::Unloaded => ModelState::Unloaded,
+            model_report::State::Loading | model_report::State::Unknown => ModelState::Loading,
+        };
+        let spec = report.spec.map(ModelSpec::try_from).transpose();
+        let (state, error, spec) = match spec {
+            Ok(spec) if spec.is_some() || state != ModelState::Ready => (state, report.error, spec),
+            Ok(_) => (ModelState::Failed, "the worker reported it ready without its declaration".into(), None),
+            Err(error) => (ModelState::Failed, error.message, None),
+        };
+        match state {
+            ModelState::Failed => tracing::warn!(worker = %self.name, model = report.name, error, "model_failed"),
+            ModelState::Ready => tracing::info!(worker = %self.name, model = report.name, "model_ready"),
+            _ => {}
+        }
+        let report = Report {
+            name: Arc::from(report.name.as_str()),
+            device: report.device,
+            state,
+            error,
+            progress: report.progress,
+            spec,
+            curve: report.curve.unwrap_or_default().into(),
+        };
+        self.scheduler.with_core(|core, now| core.report(now, &self.name, report));
+        self.scheduler.notify_change();
+    }
+}
+
+/// The refusal that a carrier sends.
+pub(crate) fn refused(error: &Error) -> to_worker::Message {
+    to_worker::Message::Refused(orion_proto::session::Refused { reason: error.message.clone() })
+}

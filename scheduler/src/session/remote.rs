@@ -1,0 +1,60 @@
+//! A worker in another process: what is sent to it waits in a mailbox for control and an outbox for data.
+
+use std::sync::Arc;
+
+use orion_net::{Batch, CONTROL_BYTES, Outbox, WorkerLink, encode_batch};
+use orion_proto::session::{ToWorker, to_worker};
+use parking_lot::Mutex;
+use prost::Message;
+use tokio::sync::{mpsc, watch};
+
+/// Control messages that may wait: a worker that does not take them is as good as silent.
+pub(super) const MAILBOX: usize = 1024;
+
+pub(crate) struct RemoteWorker {
+    mailbox: mpsc::Sender<ToWorker>,
+    pub(crate) outbox: Arc<Mutex<Outbox>>,
+    closed: watch::Sender<Option<String>>,
+}
+
+impl RemoteWorker {
+    pub(super) fn new(mailbox: mpsc::Sender<ToWorker>) -> Self {
+        Self { mailbox, outbox: Arc::default(), closed: watch::Sender::new(None) }
+    }
+
+    /// Completes when [`WorkerLink::close`] was called, with its reason.
+    pub(super) async fn closed(&self) -> String {
+        let mut closed = self.closed.subscribe();
+        let reason = closed.wait_for(Option::is_some).await.ok().and_then(|reason| reason.clone());
+        reason.unwrap_or_default()
+    }
+}
+
+impl WorkerLink for RemoteWorker {
+    fn run(&self, batch: Batch) {
+        let (header, payload) = encode_batch(&batch);
+        self.outbox.lock().push(header, payload);
+    }
+
+    fn control(&self, message: to_worker::Message) {
+        let message = ToWorker { message: Some(message) };
+        if message.encoded_len() > CONTROL_BYTES {
+            tracing::error!(bytes = message.encoded_len(), limit = CONTROL_BYTES, "control_message_too_long");
+            return;
+        }
+        if self.mailbox.try_send(message).is_err() {
+            self.close("it takes no control messages");
+        }
+    }
+
+    fn close(&self, reason: &str) {
+        self.outbox.lock().close();
+        self.closed.send_if_modified(|closed| {
+            let first = closed.is_none();
+            if first {
+                *closed = Some(reason.to_owned());
+            }
+            first
+        });
+    }
+}

@@ -1,0 +1,134 @@
+//! One session over gRPC, from connecting to its end: control and data, each on a connection of its own.
+
+use std::{sync::Arc, time::Duration, time::Instant};
+
+use futures::StreamExt;
+use orion_net::{FrameStream, KeepAlive, Outbox, WorkerLink, decode_batch, receive};
+use orion_proto::{
+    PROTOCOL_MAJOR,
+    session::{ToScheduler, ToWorker, Welcome, session_client::SessionClient, to_scheduler, to_worker},
+};
+use parking_lot::Mutex;
+use tokio::sync::{mpsc, watch};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Streaming, metadata::MetadataValue, transport::Channel, transport::Endpoint};
+
+use super::{
+    Ended, JoinOptions, control,
+    remote::{MAILBOX, RemoteScheduler},
+};
+use crate::worker::{Worker, WorkerHandle};
+
+const CONNECT: Duration = Duration::from_secs(5);
+/// HTTP/2 windows: the session's own credit is the limit that counts.
+const STREAM_WINDOW: u32 = 1 << 20;
+const CONNECTION_WINDOW: u32 = 4 << 20;
+
+pub(super) async fn run(
+    worker: &Arc<Worker>,
+    address: &str,
+    options: &JoinOptions,
+    stop: watch::Receiver<bool>,
+    welcomed: impl FnOnce(),
+) -> Ended {
+    match converse(worker, address, options, stop, welcomed).await {
+        Ok(()) => Ended::Left,
+        Err(ended) => ended,
+    }
+}
+
+async fn converse(
+    worker: &Arc<Worker>,
+    address: &str,
+    options: &JoinOptions,
+    stop: watch::Receiver<bool>,
+    welcomed: impl FnOnce(),
+) -> Result<(), Ended> {
+    let (mailbox, messages) = mpsc::channel(MAILBOX);
+    let hello = ToScheduler { message: Some(to_scheduler::Message::Hello(worker.hello())) };
+    mailbox.send(hello).await.map_err(|_| Ended::Lost("the mailbox closed".into()))?;
+    let mut client = SessionClient::new(connect(address).await?);
+    let request = authorised(Request::new(ReceiverStream::new(messages)), options)?;
+    let mut control = client.control(request).await.map_err(status)?.into_inner();
+    let welcome = welcome(&mut control).await?;
+    let outbox: Arc<Mutex<Outbox>> = Arc::default();
+    let mut request = authorised(Request::new(FrameStream(outbox.clone())), options)?;
+    request.metadata_mut().insert("orion-session", MetadataValue::from(welcome.session));
+    let mut client = SessionClient::new(connect(address).await?).max_decoding_message_size(128 * 1024);
+    let frames = client.data(request).await.map_err(status)?.into_inner();
+
+    tracing::info!(scheduler = %address, session = welcome.session, epoch = welcome.epoch, "scheduler_joined");
+    welcomed();
+    let scheduler = Arc::new(RemoteScheduler { mailbox, outbox: outbox.clone() });
+    worker.attach(scheduler.clone());
+    let keepalive = Arc::new(Mutex::new(KeepAlive::new(Instant::now())));
+    let handle = WorkerHandle(worker.clone());
+    let mut bad_batch = None;
+    let data = receive(frames.map(|f| f.map_err(|e| e.message().to_owned())), &outbox, options.max_batch_bytes, |transfers| {
+        keepalive.lock().frame(Instant::now());
+        for transfer in transfers.drain(..) {
+            match decode_batch(transfer) {
+                Ok(batch) => handle.run(batch),
+                Err(error) => bad_batch = Some(error),
+            }
+        }
+    });
+    let ended = tokio::select! {
+        ended = control::run(worker, &scheduler, &keepalive, control, stop) => ended,
+        ended = data => Err(Ended::Lost(match ended {
+            Ok(()) => "the data connection closed".into(),
+            Err(error) => format!("the data connection broke: {error}"),
+        })),
+    };
+    outbox.lock().close();
+    if let Some(error) = bad_batch {
+        tracing::error!(%error, "batch_unreadable");
+    }
+    ended
+}
+
+async fn connect(address: &str) -> Result<Channel, Ended> {
+    let endpoint = Endpoint::from_shared(format!("http://{address}"))
+        .map_err(|error| Ended::Refused(format!("address '{address}' is not HOST:PORT: {error}")))?;
+    let endpoint = endpoint
+        .connect_timeout(CONNECT)
+        .tcp_nodelay(true)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW);
+    endpoint.connect().await.map_err(|error| {
+        let cause = std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
+        Ended::Lost(format!("cannot connect: {cause}"))
+    })
+}
+
+fn authorised<T>(mut request: Request<T>, options: &JoinOptions) -> Result<Request<T>, Ended> {
+    if let Some(token) = &options.token {
+        let value = MetadataValue::try_from(format!("Bearer {token}"));
+        let value = value.map_err(|_| Ended::Refused("the token holds characters that a header cannot carry".into()))?;
+        request.metadata_mut().insert("authorization", value);
+    }
+    Ok(request)
+}
+
+fn status(status: tonic::Status) -> Ended {
+    match status.code() {
+        tonic::Code::Unauthenticated | tonic::Code::PermissionDenied | tonic::Code::FailedPrecondition => {
+            Ended::Refused(status.message().to_owned())
+        }
+        _ => Ended::Lost(status.message().to_owned()),
+    }
+}
+
+async fn welcome(control: &mut Streaming<ToWorker>) -> Result<Welcome, Ended> {
+    let first = tokio::time::timeout(CONNECT, control.message()).await;
+    let first = first.map_err(|_| Ended::Lost("no welcome within 5 s".into()))?.map_err(status)?;
+    match first.and_then(|first| first.message) {
+        Some(to_worker::Message::Welcome(welcome)) if welcome.protocol_major == PROTOCOL_MAJOR => Ok(welcome),
+        Some(to_worker::Message::Welcome(welcome)) => Err(Ended::Refused(format!(
+            "session protocol {}.{} of the scheduler is unknown, this worker speaks {PROTOCOL_MAJOR}",
+            welcome.protocol_major, welcome.protocol_minor
+        ))),
+        Some(to_worker::Message::Refused(refused)) => Err(Ended::Refused(refused.reason)),
+        _ => Err(Ended::Lost("the scheduler did not answer hello with a welcome".into())),
+    }
+}

@@ -1,0 +1,76 @@
+//! The session agent: keeps a worker connected to a scheduler in another process.
+
+mod connection;
+mod control;
+mod remote;
+
+use std::{sync::Arc, time::Duration};
+
+use orion_net::Backoff;
+use tokio::sync::watch;
+
+use crate::worker::Worker;
+
+/// The first wait after a failed try, about.
+const FIRST_WAIT: Duration = Duration::from_millis(100);
+/// The longest wait between two tries.
+const LONGEST_WAIT: Duration = Duration::from_secs(3);
+/// How long a worker that leaves waits for its scheduler to take the last results.
+const DRAIN: Duration = Duration::from_secs(9);
+
+/// Where and how a worker joins.
+#[derive(Clone, Debug)]
+pub struct JoinOptions {
+    /// Session addresses, `HOST:PORT`, tried in turn.
+    pub addresses: Vec<String>,
+    /// The bearer token, if the scheduler wants one.
+    pub token: Option<String>,
+    /// Bytes of a batch's tensors.
+    pub max_batch_bytes: u64,
+}
+
+/// Why a session ended.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Ended {
+    /// The worker left in order.
+    #[error("left")]
+    Left,
+    /// The scheduler will not have it: trying again may help only after something is changed.
+    #[error("refused: {0}")]
+    Refused(String),
+    /// The connection could not be made or broke.
+    #[error("{0}")]
+    Lost(String),
+}
+
+/// Keeps the worker connected until `stop` turns true; then drains: what runs is finished and delivered.
+pub async fn run(worker: Arc<Worker>, options: JoinOptions, mut stop: watch::Receiver<bool>) {
+    let seed = worker.hello().incarnation;
+    let mut backoff = Backoff::new(FIRST_WAIT, LONGEST_WAIT, seed);
+    let mut said = None;
+    for address in options.addresses.iter().cycle() {
+        if *stop.borrow() {
+            return;
+        }
+        let mut welcomed = false;
+        let ended = connection::run(&worker, address, &options, stop.clone(), || welcomed = true).await;
+        worker.detach();
+        if welcomed {
+            backoff.reset();
+            said = None;
+        }
+        match &ended {
+            Ended::Left => return,
+            // Once, not every time: a scheduler that is away for an hour is one line.
+            Ended::Refused(_) | Ended::Lost(_) if said.as_ref() != Some(&ended.to_string()) => {
+                tracing::warn!(scheduler = %address, reason = %ended, "scheduler_lost_will_keep_trying");
+                said = Some(ended.to_string());
+            }
+            _ => tracing::debug!(scheduler = %address, reason = %ended, "scheduler_lost_will_keep_trying"),
+        }
+        tokio::select! {
+            () = tokio::time::sleep(backoff.wait()) => {}
+            _ = stop.wait_for(|stop| *stop) => return,
+        }
+    }
+}

@@ -1,0 +1,45 @@
+//! A scheduler in another process: a mailbox for control, an outbox for data.
+
+use std::sync::Arc;
+
+use orion_net::{BatchResult, CONTROL_BYTES, Outbox, SchedulerLink, encode_result};
+use orion_proto::session::{ToScheduler, to_scheduler};
+use parking_lot::Mutex;
+use prost::Message;
+use tokio::sync::mpsc;
+
+/// Control messages that may wait.
+pub(super) const MAILBOX: usize = 1024;
+
+pub(super) struct RemoteScheduler {
+    pub(super) mailbox: mpsc::Sender<ToScheduler>,
+    pub(super) outbox: Arc<Mutex<Outbox>>,
+}
+
+impl SchedulerLink for RemoteScheduler {
+    fn result(&self, result: BatchResult) {
+        let (header, payload) = encode_result(result);
+        self.outbox.lock().push(header, payload);
+    }
+
+    fn control(&self, message: to_scheduler::Message) {
+        let mut message = ToScheduler { message: Some(message) };
+        if message.encoded_len() > CONTROL_BYTES {
+            match &mut message.message {
+                Some(to_scheduler::Message::Model(report)) => {
+                    report.error = format!("its declaration takes {} bytes, at most {CONTROL_BYTES} can be sent", message.encoded_len());
+                    report.spec = None;
+                    report.set_state(orion_proto::session::model_report::State::Failed);
+                }
+                _ => {
+                    tracing::error!(bytes = message.encoded_len(), limit = CONTROL_BYTES, "control_message_too_long");
+                    return;
+                }
+            }
+        }
+        // A full mailbox is a scheduler that takes nothing: the keep-alive will end the session.
+        if self.mailbox.try_send(message).is_err() {
+            tracing::warn!("control_message_dropped");
+        }
+    }
+}

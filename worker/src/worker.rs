@@ -1,0 +1,257 @@
+//! One worker: what it holds, what it runs, and to whom it answers.
+
+use std::{
+    collections::HashMap,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Instant,
+};
+
+use orion_models::ModelRequest;
+use orion_net::{AttemptResult, Batch, BatchResult, SchedulerLink, WorkerLink};
+use orion_proto::{
+    Code, Error, InferAnswer, PROTOCOL_MAJOR, PROTOCOL_MINOR, Result,
+    session::{Capability, Hello, Measurement, Telemetry, to_scheduler, to_worker},
+};
+use parking_lot::{Mutex, RwLock};
+
+use crate::{executor::Executor, inventory::Inventory, residency::Residency};
+
+/// Results that are kept for a scheduler that cannot be reached; beyond, the oldest are dropped and tried again there.
+const UNDELIVERED: usize = 4096;
+
+/// What a worker is told at its start.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Its name, unique among the scheduler's workers.
+    pub name: String,
+    /// Where it keeps what it measured.
+    pub data_dir: PathBuf,
+    /// Where other workers may reach it; advertised, not opened.
+    pub peer_address: String,
+}
+
+/// A worker of this machine.
+pub struct Worker {
+    options: Options,
+    incarnation: u64,
+    inventory: Inventory,
+    capability: Capability,
+    link: RwLock<Option<Arc<dyn SchedulerLink>>>,
+    held: Mutex<Held>,
+    busy: Arc<AtomicUsize>,
+    residency: Residency,
+    measurement: Mutex<Option<Measurement>>,
+}
+
+/// Batches that the scheduler counts on.
+#[derive(Default)]
+struct Held {
+    /// By batch: its attempts that nobody waits for any more.
+    running: HashMap<u64, Vec<u64>>,
+    undelivered: Vec<BatchResult>,
+}
+
+impl Worker {
+    /// Starts the executors and reads the inventory.
+    ///
+    /// # Errors
+    /// INTERNAL when the system gives no thread.
+    pub fn start(options: Options) -> Result<Arc<Self>> {
+        let inventory = Inventory::open();
+        let capability = inventory.capability();
+        let busy = Arc::new(AtomicUsize::new(0));
+        let cores = capability.logical_cores.max(1) as usize;
+        let executor = Executor::start("cpu0", cores, busy.clone())?;
+        Ok(Arc::new(Self {
+            residency: Residency::new(executor),
+            incarnation: std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), std::process::id()),
+            options,
+            inventory,
+            capability,
+            link: RwLock::new(None),
+            held: Mutex::default(),
+            busy,
+            measurement: Mutex::new(None),
+        }))
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.options.name
+    }
+
+    /// What it was told at its start.
+    pub fn options(&self) -> &Options {
+        &self.options
+    }
+
+    pub(crate) fn residency(&self) -> &Residency {
+        &self.residency
+    }
+
+    /// What this machine is.
+    pub fn capability(&self) -> &Capability {
+        &self.capability
+    }
+
+    /// Whether a device computes at this moment.
+    pub fn is_busy(&self) -> bool {
+        self.busy.load(Ordering::Relaxed) > 0
+    }
+
+    /// Whether it holds neither a batch nor a result that is not delivered.
+    pub fn is_idle(&self) -> bool {
+        let held = self.held.lock();
+        held.running.is_empty() && held.undelivered.is_empty()
+    }
+
+    /// What it says first to a scheduler.
+    pub fn hello(&self) -> Hello {
+        let held = self.held.lock();
+        let undelivered = held.undelivered.iter().map(|result| result.batch);
+        Hello {
+            protocol_major: PROTOCOL_MAJOR,
+            protocol_minor: PROTOCOL_MINOR,
+            name: self.options.name.clone(),
+            incarnation: self.incarnation,
+            capability: Some(self.capability.clone()),
+            peer_address: self.options.peer_address.clone(),
+            holding: held.running.keys().copied().chain(undelivered).collect(),
+        }
+    }
+
+    /// From now on it answers to this scheduler: reports what it has, delivers what it could not.
+    pub fn attach(&self, link: Arc<dyn SchedulerLink>) {
+        *self.link.write() = Some(link.clone());
+        self.residency.report_all(&*link);
+        if let Some(figures) = *self.measurement.lock() {
+            link.control(to_scheduler::Message::Measurement(figures));
+        }
+        for result in std::mem::take(&mut self.held.lock().undelivered) {
+            link.result(result);
+        }
+    }
+
+    /// The scheduler cannot be reached: results wait.
+    pub fn detach(&self) {
+        *self.link.write() = None;
+    }
+
+    pub(crate) fn tell(&self, message: to_scheduler::Message) {
+        if let Some(link) = &*self.link.read() {
+            link.control(message);
+        }
+    }
+
+    /// How it is now; round trips are the session's to fill in.
+    pub fn telemetry(&self) -> Telemetry {
+        self.inventory.telemetry()
+    }
+
+    /// Tells the scheduler what was measured, now and in every later session. A figure of 0 leaves the known one.
+    pub fn publish(&self, figures: Measurement) {
+        let merged = {
+            let mut known = self.measurement.lock();
+            let old = known.unwrap_or_default();
+            let newer = |new: f64, old: f64| if new > 0.0 { new } else { old };
+            *known.insert(Measurement {
+                f32_flops: newer(figures.f32_flops, old.f32_flops),
+                bf16_flops: newer(figures.bf16_flops, old.bf16_flops),
+                memory_bytes_per_second: newer(figures.memory_bytes_per_second, old.memory_bytes_per_second),
+                disk_read_bytes_per_second: newer(figures.disk_read_bytes_per_second, old.disk_read_bytes_per_second),
+                scheduler_round_trip_seconds: newer(
+                    figures.scheduler_round_trip_seconds,
+                    old.scheduler_round_trip_seconds,
+                ),
+                scheduler_bytes_per_second: newer(figures.scheduler_bytes_per_second, old.scheduler_bytes_per_second),
+                cached: figures.cached || old.cached,
+            })
+        };
+        self.residency.believe(merged);
+        self.tell(to_scheduler::Message::Measurement(merged));
+    }
+
+    pub(crate) fn deliver(&self, result: BatchResult) {
+        let link = self.link.read().clone();
+        let mut held = self.held.lock();
+        held.running.remove(&result.batch);
+        match link {
+            Some(link) => {
+                drop(held);
+                link.result(result);
+            }
+            None => {
+                if held.undelivered.len() == UNDELIVERED {
+                    held.undelivered.remove(0);
+                }
+                held.undelivered.push(result);
+            }
+        }
+    }
+
+    /// Whether nobody waits for this attempt any more.
+    pub(crate) fn is_cancelled(&self, batch: u64, attempt: u64) -> bool {
+        self.held.lock().running.get(&batch).is_some_and(|cancelled| cancelled.contains(&attempt))
+    }
+
+    /// Runs a batch of an inline model where it arrived.
+    fn run_inline(&self, batch: Batch) {
+        let started = Instant::now();
+        let requests = batch.attempts.iter().map(model_request).collect();
+        let outcomes = orion_models::run_identity(requests);
+        self.deliver(batch_result(&batch, outcomes, started));
+    }
+}
+
+pub(crate) fn model_request(attempt: &orion_net::Attempt) -> ModelRequest {
+    let request = &attempt.request;
+    ModelRequest { inputs: request.inputs.clone(), truncate: request.parameters.truncate }
+}
+
+pub(crate) fn batch_result(batch: &Batch, outcomes: Vec<Result<InferAnswer>>, started: Instant) -> BatchResult {
+    let service_seconds = started.elapsed().as_secs_f64();
+    let rows = batch.attempts.iter().map(|a| a.request.inputs.first().map_or(1, |t| t.rows()) as u64).sum();
+    let mut outcomes = outcomes.into_iter();
+    let missing = || Err(Error::new(Code::Internal, "the model gave no answer to this request"));
+    let results = batch.attempts.iter().map(|attempt| AttemptResult {
+        attempt: attempt.attempt,
+        outcome: outcomes.next().unwrap_or_else(missing),
+    });
+    BatchResult { results: results.collect(), batch: batch.batch, epoch: batch.epoch, service_seconds, rows }
+}
+
+/// The in-process carrier's worker end, and what the session agent calls for a remote one.
+#[derive(Clone)]
+pub struct WorkerHandle(pub Arc<Worker>);
+
+impl WorkerLink for WorkerHandle {
+    fn run(&self, batch: Batch) {
+        if &*batch.model == orion_models::IDENTITY {
+            return self.0.run_inline(batch);
+        }
+        self.0.held.lock().running.insert(batch.batch, Vec::new());
+        self.0.residency.run(&self.0, batch);
+    }
+
+    fn control(&self, message: to_worker::Message) {
+        match message {
+            to_worker::Message::Load(load) => self.0.residency.load(&self.0, load),
+            to_worker::Message::Unload(unload) => self.0.residency.unload(&self.0, &unload.name),
+            to_worker::Message::Cancel(cancel) => {
+                if let Some(cancelled) = self.0.held.lock().running.get_mut(&cancel.batch) {
+                    cancelled.extend(cancel.attempts);
+                }
+            }
+            // The session's own, handled by its carrier.
+            _ => {}
+        }
+    }
+
+    fn close(&self, _reason: &str) {
+        self.0.detach();
+    }
+}
