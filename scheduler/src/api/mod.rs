@@ -1,1 +1,4 @@
 //! The API shells: gRPC and HTTP.
+
+pub mod access;
+pub mod http;
