@@ -1,3 +1,5 @@
 //! The API shells: gRPC and HTTP.
 
+pub mod access;
 pub mod grpc;
+pub mod http;

@@ -1,0 +1,138 @@
+//! HTTP: the Open Inference Protocol's REST with Triton's extensions under `/v2`, OpenAI's API under `/v1`.
+
+mod body;
+mod element_json;
+mod infer;
+mod infer_request;
+mod infer_response;
+mod model;
+mod openai;
+mod parameters;
+pub(crate) mod reply;
+mod repository;
+pub mod server;
+mod statistics;
+
+use std::{sync::Arc, time::SystemTime};
+
+use axum::{
+    Router,
+    extract::{FromRequestParts, RawPathParams, Request},
+    http::{StatusCode, request::Parts},
+    response::Response,
+    routing::{any, get, post},
+};
+use orion_proto::{Code, Error};
+
+use super::access::Access;
+use crate::front::Front;
+use reply::Failure;
+
+/// What every handler needs.
+#[derive(Clone)]
+struct Api(Arc<State>);
+
+struct State {
+    front: Front,
+    /// Largest request body, in bytes.
+    max_message_bytes: usize,
+    /// Seconds since 1970 at which the server began: OpenAI's `created`.
+    started: u64,
+}
+
+/// The routes of the HTTP port, behind `access`. Request bodies above `max_message_bytes` are refused.
+pub fn router(front: Front, max_message_bytes: usize, access: &Arc<Access>) -> Router {
+    let started = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    Router::new()
+        .merge(model_routes("/v2/models/{model}"))
+        .merge(model_routes("/v2/models/{model}/versions/{version}"))
+        .route("/v2", get(model::server))
+        .route("/v2/", get(model::server))
+        .route("/v2/health/live", get(model::live))
+        .route("/v2/health/ready", get(model::ready))
+        .route("/v2/models/stats", get(statistics::all))
+        .route("/v2/repository/index", post(repository::index))
+        .route("/v2/repository/models/{model}/load", post(repository::load))
+        .route("/v2/repository/models/{model}/unload", post(repository::unload))
+        .route("/v2/systemsharedmemory/{*rest}", any(shared_memory))
+        .route("/v2/cudasharedmemory/{*rest}", any(shared_memory))
+        .route("/v2/trace/setting", any(trace))
+        .route("/v2/models/{model}/trace/setting", any(trace))
+        .route("/v2/logging", any(logging))
+        .route("/v1/embeddings", post(openai::embeddings))
+        .route("/v1/models", get(openai::models))
+        .route("/v1/models/{model}", get(openai::model))
+        .fallback(unknown_path)
+        .method_not_allowed_fallback(wrong_method)
+        .with_state(Api(Arc::new(State { front, max_message_bytes, started })))
+        .layer(access.http_layer())
+}
+
+fn model_routes(model: &str) -> Router<Api> {
+    let path = |end: &str| format!("{model}{end}");
+    Router::new()
+        .route(&path("/infer"), post(infer::infer))
+        .route(model, get(model::metadata))
+        .route(&path("/ready"), get(model::model_ready))
+        .route(&path("/config"), get(model::config))
+        .route(&path("/stats"), get(statistics::one))
+        .route(&path("/generate"), any(generate))
+        .route(&path("/generate_stream"), any(generate))
+}
+
+/// The model and the version of a path; no version is the newest.
+struct ModelPath {
+    name: String,
+    version: String,
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for ModelPath {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Failure> {
+        let parameters = RawPathParams::from_request_parts(parts, state)
+            .await
+            .map_err(|_| Error::invalid("the path holds a model name that is not UTF-8"))?;
+        let mut path = Self { name: String::new(), version: String::new() };
+        for (key, value) in &parameters {
+            match key {
+                "version" => value.clone_into(&mut path.version),
+                _ => value.clone_into(&mut path.name),
+            }
+        }
+        Ok(path)
+    }
+}
+
+fn unserved(what: &str) -> Failure {
+    Error::new(Code::Unimplemented, what).into()
+}
+
+async fn generate() -> Failure {
+    unserved("generate is not served yet, use infer")
+}
+
+async fn shared_memory() -> Failure {
+    unserved("shared memory is not served, send the tensor's bytes")
+}
+
+async fn trace() -> Failure {
+    unserved("trace settings are not served, set them with flags when the server starts")
+}
+
+async fn logging() -> Failure {
+    unserved("log settings are not served, set them with flags when the server starts")
+}
+
+async fn unknown_path(request: Request) -> Response {
+    let path = request.uri().path();
+    let shown = reply::excerpt(path);
+    let message = format!("path '{shown}' is unknown, this server has /v2 (Open Inference Protocol) and /v1 (OpenAI)");
+    reply::in_dialect_of(path, Error::new(Code::NotFound, message).into())
+}
+
+async fn wrong_method(request: Request) -> Response {
+    let path = request.uri().path();
+    let message = format!("method {} does not fit path '{}'", request.method(), reply::excerpt(path));
+    reply::in_dialect_of(path, Failure::new(StatusCode::METHOD_NOT_ALLOWED, message))
+}

@@ -1,0 +1,128 @@
+//! `POST /v1/embeddings`: texts to vectors, on any model that takes `text` and gives `embedding`.
+
+mod input;
+
+use axum::{body::Body, extract::State, http::HeaderMap, response::Response};
+use base64::{Engine, engine::general_purpose::STANDARD};
+use orion_proto::{
+    Code, Datatype, Error, InferRequest, ModelSpec, Payload, Result, Tensor, TensorSpec, encode_bytes_elements,
+};
+use serde::Deserialize;
+
+use super::Refusal;
+use crate::{
+    api::http::{
+        Api,
+        body::{self, off_the_loop},
+        element_json,
+        infer_request::not_a_request,
+        reply,
+    },
+    front::Answered,
+};
+use input::Input;
+
+const TEXT: &str = "text";
+const EMBEDDING: &str = "embedding";
+
+/// The body. Other fields, such as `user`, are not used.
+#[derive(Deserialize)]
+#[serde(expecting = "an embeddings request")]
+struct Request {
+    model: String,
+    input: Input,
+    #[serde(default)]
+    encoding_format: Option<String>,
+    #[serde(default)]
+    dimensions: Option<u64>,
+}
+
+#[derive(Clone, Copy)]
+enum Encoding {
+    Float,
+    Base64,
+}
+
+pub(in crate::api::http) async fn embeddings(
+    State(api): State<Api>,
+    headers: HeaderMap,
+    body: Body,
+) -> std::result::Result<Response, Refusal> {
+    let api = &api.0;
+    let body = body::read(&headers, body, api.max_message_bytes).await?;
+    let length = body.len();
+    let parse = move || serde_json::from_slice::<Request>(&body).map_err(|error| Refusal::from(not_a_request(&error)));
+    let request = off_the_loop(length, parse).await?;
+    let encoding = encoding(request.encoding_format.as_deref())?;
+    let texts = request.input.texts().map_err(|error| Refusal::from(error).about("input"))?;
+    let spec = api.front.model_spec(&request.model, "").map_err(|error| Refusal::from(error).about("model"))?;
+    check_model(&spec, request.dimensions)?;
+    let answered = api.front.infer(infer_request(request.model, &texts)?).await?;
+    let bytes = answered.answer.outputs.iter().map(|tensor| tensor.data.len()).sum();
+    off_the_loop(bytes, move || render(&answered, encoding).map_err(Refusal::from)).await
+}
+
+fn encoding(name: Option<&str>) -> std::result::Result<Encoding, Refusal> {
+    match name {
+        None | Some("float") => Ok(Encoding::Float),
+        Some("base64") => Ok(Encoding::Base64),
+        Some(other) => {
+            let shown = reply::excerpt(other);
+            let error = Error::invalid(format!("encoding_format '{shown}' is unknown, it must be float or base64"));
+            Err(Refusal::from(error).about("encoding_format"))
+        }
+    }
+}
+
+/// Checks that the model embeds texts, and in as many dimensions as were asked for.
+fn check_model(spec: &ModelSpec, dimensions: Option<u64>) -> std::result::Result<(), Refusal> {
+    let is = |tensor: &TensorSpec, name, datatype| tensor.name == name && tensor.datatype == datatype;
+    let takes_text = spec.inputs.len() == 1 && spec.inputs.iter().all(|tensor| is(tensor, TEXT, Datatype::Bytes));
+    let embedding = spec.outputs.iter().find(|tensor| is(tensor, EMBEDDING, Datatype::Fp32) && tensor.shape.len() == 2);
+    let (true, Some(embedding)) = (takes_text, embedding) else {
+        let error = Error::invalid(format!("model '{}' is not an embedding model", spec.name));
+        return Err(Refusal::from(error).about("model"));
+    };
+    match (dimensions, embedding.shape.last()) {
+        (Some(asked), Some(&own)) if u64::try_from(own) != Ok(asked) => {
+            let name = &spec.name;
+            let error =
+                Error::invalid(format!("model '{name}' has embeddings of {own} dimensions, {asked} were asked"));
+            Err(Refusal::from(error).about("dimensions"))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn infer_request(model: String, texts: &[String]) -> Result<InferRequest> {
+    let data = Payload::from(encode_bytes_elements(texts));
+    let text = Tensor::new(TEXT, Datatype::Bytes, vec![texts.len() as i64], data)?;
+    Ok(InferRequest { model, inputs: vec![text], outputs: vec![EMBEDDING.to_owned()], ..InferRequest::default() })
+}
+
+fn render(answered: &Answered, encoding: Encoding) -> Result<Response> {
+    let wrong = || Error::new(Code::Internal, "the model's answer is not one embedding for each text");
+    let tensor = answered.answer.outputs.iter().find(|tensor| tensor.name == EMBEDDING).ok_or_else(wrong)?;
+    let [_, dimensions] = tensor.shape.as_slice() else { return Err(wrong()) };
+    let row = usize::try_from(*dimensions).ok().and_then(|columns| columns.checked_mul(4)).filter(|&row| row > 0);
+    let data = tensor.data.contiguous();
+    let mut out = Vec::with_capacity(256 + 3 * data.len());
+    out.extend_from_slice(b"{\"object\":\"list\",\"data\":[");
+    for (index, embedding) in data.chunks(row.ok_or_else(wrong)?).enumerate() {
+        let start = if index > 0 { "," } else { "" };
+        out.extend_from_slice(format!("{start}{{\"object\":\"embedding\",\"index\":{index},\"embedding\":").as_bytes());
+        match encoding {
+            Encoding::Float => element_json::floats(&mut out, embedding),
+            Encoding::Base64 => out.extend_from_slice(format!("\"{}\"", STANDARD.encode(embedding)).as_bytes()),
+        }
+        out.push(b'}');
+    }
+    let (name, tokens) = (&answered.spec.name, answered.answer.usage_tokens);
+    let usage = format!("{{\"prompt_tokens\":{tokens},\"total_tokens\":{tokens}}}");
+    // A model's name has no character that JSON escapes.
+    out.extend_from_slice(format!("],\"model\":\"{name}\",\"usage\":{usage}}}").as_bytes());
+    Ok(reply::json_bytes(out))
+}
+
+#[cfg(test)]
+mod tests;

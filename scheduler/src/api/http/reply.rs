@@ -1,0 +1,85 @@
+//! Answers: JSON bodies, and failures in the shape that the path's clients read.
+
+use axum::{
+    body::Body,
+    http::{HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use orion_proto::Error;
+use serde::Serialize;
+
+use super::openai;
+
+/// A failure with its HTTP status.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    pub(super) status: StatusCode,
+    pub(super) message: String,
+    /// Whole seconds after which to try again.
+    pub(super) retry_after: Option<u64>,
+}
+
+impl Failure {
+    pub(super) fn new(status: StatusCode, message: impl Into<String>) -> Self {
+        Self { status, message: message.into(), retry_after: None }
+    }
+
+    /// This failure with the body that a dialect gives it.
+    pub(super) fn with_body(&self, body: &impl Serialize) -> Response {
+        let mut response = (self.status, json(body)).into_response();
+        if let Some(seconds) = self.retry_after {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        response
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        let status = StatusCode::from_u16(error.code.http()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        Self { status, retry_after: error.retry_after_seconds(), message: error.message }
+    }
+}
+
+/// The Open Inference Protocol's shape.
+impl IntoResponse for Failure {
+    fn into_response(self) -> Response {
+        #[derive(Serialize)]
+        struct Body<'a> {
+            error: &'a str,
+        }
+        self.with_body(&Body { error: &self.message })
+    }
+}
+
+/// A failure in OpenAI's shape under `/v1`, in the Open Inference Protocol's elsewhere.
+pub(crate) fn in_dialect_of(path: &str, failure: Failure) -> Response {
+    match path.starts_with("/v1/") {
+        true => openai::Refusal::from(failure).into_response(),
+        false => failure.into_response(),
+    }
+}
+
+/// A JSON answer.
+pub(super) fn json(body: &impl Serialize) -> Response {
+    match serde_json::to_vec(body) {
+        Ok(bytes) => json_bytes(bytes),
+        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    }
+}
+
+/// A JSON answer that is already text.
+pub(super) fn json_bytes(bytes: Vec<u8>) -> Response {
+    let mut response = Response::new(Body::from(bytes));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+/// A client's own text as a message may repeat it: at most 200 characters, no control characters.
+pub(super) fn excerpt(text: &str) -> String {
+    let mut short: String = text.chars().take(200).map(|c| if c.is_control() { '?' } else { c }).collect();
+    if text.chars().nth(200).is_some() {
+        short.push('…');
+    }
+    short
+}
