@@ -1,1 +1,4 @@
 //! The worker: session agent, device inventory, residency, executors.
+
+pub mod inventory;
+pub mod measure;
