@@ -1,4 +1,5 @@
 //! The worker: session agent, device inventory, residency, executors.
 
+pub mod doctor;
 pub mod inventory;
 pub mod measure;

@@ -19,5 +19,5 @@ pub fn free_disk_bytes(path: &Path) -> io::Result<u64> {
     if status != 0 {
         return Err(io::Error::last_os_error());
     }
-    Ok(u64::from(room.f_bavail).saturating_mul(room.f_frsize))
+    Ok(room.f_bavail.saturating_mul(room.f_frsize))
 }
