@@ -1,0 +1,169 @@
+"""What is wrong is refused before it is queued, by name, and the server lives on."""
+
+import json
+
+import grpc
+import ml_dtypes
+import numpy as np
+import pytest
+import tritonclient.http
+from tritonclient.grpc import service_pb2, service_pb2_grpc
+
+OTHER_TYPES = {
+    "BOOL": np.bool_, "UINT8": np.uint8, "UINT16": np.uint16, "UINT32": np.uint32, "UINT64": np.uint64,
+    "INT8": np.int8, "INT16": np.int16, "INT32": np.int32, "INT64": np.int64,
+    "FP16": np.float16, "BF16": ml_dtypes.bfloat16, "FP64": np.float64,
+}
+ONE = np.ones((1, 4), np.float32)
+
+
+@pytest.mark.parametrize("datatype", OTHER_TYPES)
+def test_other_datatypes(triton, datatype):
+    with triton.refuses("INVALID_ARGUMENT", "INPUT0", datatype, "FP32"):
+        triton.identity(np.ones((1, 2), OTHER_TYPES[datatype]))
+
+
+def test_bytes_for_numbers_and_numbers_for_bytes(triton):
+    with triton.refuses("INVALID_ARGUMENT", "INPUT0", "BYTES", "FP32"):
+        triton.identity(np.array([b"one"], np.object_))
+    with triton.refuses("INVALID_ARGUMENT", "text", "FP32", "BYTES"):
+        triton.client.infer("minilm", [triton.input("text", np.ones(1, np.float32))])
+
+
+def test_unknown_names(triton):
+    with triton.refuses("NOT_FOUND", "nothing"):
+        triton.identity(ONE, model="nothing")
+    with triton.refuses("NOT_FOUND", "identity", "77"):
+        triton.identity(ONE, model_version="77")
+    with triton.refuses("INVALID_ARGUMENT", "WRONG", "INPUT0"):
+        triton.client.infer("identity", [triton.input("WRONG", ONE)])
+    with triton.refuses("INVALID_ARGUMENT", "WRONG", "OUTPUT0"):
+        triton.identity(ONE, outputs=[triton.module.InferRequestedOutput("WRONG")])
+    with triton.refuses("NOT_FOUND", "nothing"):
+        triton.client.get_model_metadata("nothing")
+    with triton.refuses("NOT_FOUND", "nothing"):
+        triton.client.get_model_config("nothing")
+
+
+def test_inputs_twice_or_missing(triton):
+    with triton.refuses("INVALID_ARGUMENT", "INPUT0"):
+        triton.client.infer("identity", [triton.input("INPUT0", ONE), triton.input("INPUT0", ONE)])
+    with triton.refuses("INVALID_ARGUMENT", "text"):
+        triton.client.infer("minilm", [])
+
+
+def test_wrong_shape(triton):
+    with triton.refuses("INVALID_ARGUMENT", "text", "[2, 1]", "[-1]"):
+        triton.client.infer("minilm", [triton.input("text", np.array([[b"a"], [b"b"]], np.object_))])
+
+
+def test_bad_parameters(triton):
+    with triton.refuses("INVALID_ARGUMENT", "priority", "9"):
+        triton.identity(ONE, priority=9)
+    with triton.refuses("INVALID_ARGUMENT", "truncate"):
+        triton.identity(ONE, parameters={"truncate": "yes"})
+
+
+def test_a_deadline_that_cannot_be_met(triton):
+    """1 microsecond for a model that takes 20 ms."""
+    with triton.refuses("DEADLINE_EXCEEDED"):
+        triton.identity(ONE, model="delay", timeout=1)
+
+
+@pytest.mark.parametrize("name", ["../minilm", "/etc/passwd", "a b", "x" * 129, "..", "", "mini\nlm"])
+def test_names_that_are_paths(server, name):
+    with grpc.insecure_channel(server.grpc) as channel:
+        stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+        infer = service_pb2.ModelInferRequest(model_name=name)
+        load = service_pb2.RepositoryModelLoadRequest(model_name=name)
+        for call, request in ((stub.ModelInfer, infer), (stub.RepositoryModelLoad, load)):
+            with pytest.raises(grpc.RpcError) as refused:
+                call(request, timeout=30)
+            assert refused.value.code() in (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND)
+            assert "root:" not in refused.value.details()
+
+
+@pytest.mark.parametrize("path", ["..%2f..%2fetc%2fpasswd", "%2e%2e", "a%00b", "a%0d%0ab"])
+def test_names_that_are_paths_over_http(server, path):
+    assert server.get(f"/v2/models/{path}")[0] in (400, 404)
+    assert server.get(f"/v2/repository/models/{path}/load", method="POST", body="{}")[0] in (400, 404)
+
+
+def test_loading_takes_no_configuration(triton):
+    """An override could name code or files."""
+    with triton.refuses("INVALID_ARGUMENT", "config"):
+        triton.client.load_model("delay", config='{"backend": "python"}')
+
+
+HOSTILE_SHAPES = [[-1], [2, -2], [2**62, 4], [2**32, 2**32], [2**63 - 1], [-(2**63)], [1, 5], [0], [3]]
+
+
+@pytest.mark.parametrize("shape", HOSTILE_SHAPES, ids=str)
+def test_byte_count_against_shape(server, shape):
+    """16 bytes are sent whatever the shape says."""
+    with grpc.insecure_channel(server.grpc) as channel:
+        request = service_pb2.ModelInferRequest(model_name="identity", raw_input_contents=[bytes(16)])
+        request.inputs.add(name="INPUT0", datatype="FP32", shape=shape)
+        with pytest.raises(grpc.RpcError) as refused:
+            service_pb2_grpc.GRPCInferenceServiceStub(channel).ModelInfer(request, timeout=30)
+    assert refused.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+    assert "INPUT0" in refused.value.details()
+
+
+@pytest.mark.parametrize("shape", HOSTILE_SHAPES, ids=str)
+def test_byte_count_against_shape_over_http(server, shape):
+    tensor = {"name": "INPUT0", "shape": shape, "datatype": "FP32", "data": [0, 0, 0, 0]}
+    status, _, body = server.get("/v2/models/identity/infer", method="POST", body=json.dumps({"inputs": [tensor]}))
+    assert status == 400 and "INPUT0" in json.loads(body)["error"]
+
+
+BAD_BODIES = [
+    b"", b"{", b"[]", b"null", b'{"inputs":3}', b'{"inputs":[{}]}', b"[" * 100_000, b'{"a":' * 100_000, b"\xff\xfe",
+    b'{"inputs":[{"name":"INPUT0","shape":[1],"datatype":"FP32","data":["x"]}]}',
+    b'{"inputs":[{"name":"INPUT0","shape":[1],"datatype":"FP32","data":' + b"[" * 50_000 + b"]" * 50_000 + b"}]}",
+    b'{"inputs":[{"name":"INPUT0","shape":[1],"datatype":"FP32","parameters":{"binary_data_size":-4}}]}',
+    b'{"inputs":[{"name":"INPUT0","shape":[1],"datatype":"FP32","parameters":{"binary_data_size":4}}]}',
+]
+
+
+@pytest.mark.parametrize("body", BAD_BODIES, ids=lambda body: body[:24].decode(errors="replace"))
+def test_bad_bodies(server, body):
+    status, _, answer = server.get("/v2/models/identity/infer", method="POST", body=body)
+    assert status == 400 and json.loads(answer)["error"]
+    assert server.get("/v2/health/live")[0] == 200
+
+
+@pytest.mark.parametrize("length", ["-1", "99999999", "x", "18446744073709551616"])
+def test_bad_header_length(server, length):
+    headers = {"Inference-Header-Content-Length": length}
+    assert server.get("/v2/models/identity/infer", method="POST", body=b"{}", headers=headers)[0] == 400
+
+
+def test_compressed_bodies_are_refused(server):
+    client = tritonclient.http.InferenceServerClient(server.http)
+    tensor = tritonclient.http.InferInput("INPUT0", [1, 4], "FP32").set_data_from_numpy(ONE)
+    with pytest.raises(tritonclient.utils.InferenceServerException, match="gzip") as refused:
+        client.infer("identity", [tensor], request_compression_algorithm="gzip")
+    assert refused.value.status() == "415"
+    client.close()
+
+
+def test_shared_memory_and_generate_are_not_served(triton):
+    with triton.refuses("UNIMPLEMENTED"):
+        triton.client.get_system_shared_memory_status()
+    with triton.refuses("UNIMPLEMENTED"):
+        triton.client.register_system_shared_memory("region", "/region", 64)
+    assert triton.server.get("/v2/models/minilm/generate", method="POST", body="{}")[0] == 501
+
+
+def test_messages_over_the_limit(server):
+    """65 MiB where 64 are allowed."""
+    large = np.zeros(65 * 1024 * 256, np.float32)
+    with grpc.insecure_channel(server.grpc, [("grpc.max_send_message_length", -1)]) as channel:
+        request = service_pb2.ModelInferRequest(model_name="identity", raw_input_contents=[large.tobytes()])
+        request.inputs.add(name="INPUT0", datatype="FP32", shape=large.shape)
+        with pytest.raises(grpc.RpcError) as refused:
+            service_pb2_grpc.GRPCInferenceServiceStub(channel).ModelInfer(request, timeout=60)
+    known = (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.OUT_OF_RANGE)
+    assert refused.value.code() in known
+    assert server.get("/v2/health/live")[0] == 200
