@@ -5,7 +5,7 @@ mod input;
 
 use std::{collections::HashMap, io::Write, time::Duration};
 
-use clap::Args;
+use clap::{ArgGroup, Args};
 use orion_proto::inference::{
     InferParameter, ModelInferRequest, ModelMetadataRequest, infer_parameter::ParameterChoice,
 };
@@ -24,7 +24,7 @@ const GRACE: Duration = Duration::from_secs(1);
 
 /// Send one request to a model and print its answer
 #[derive(Args, Debug)]
-#[command(after_help = "\
+#[command(group = ArgGroup::new("values").required(true).args(["text", "data", "input"]), after_help = "\
 Examples:
   orion infer minilm --text 'a cat on a mat' --text 'a dog in a bog'
   sort sentences.txt | orion infer minilm --text - -o json
@@ -35,16 +35,16 @@ pub(crate) struct InferArguments {
     /// The model's name
     model: String,
     /// Text for the model's BYTES input; may be given again; '-' reads lines from standard input
-    #[arg(long, value_name = "TEXT", conflicts_with_all = ["data", "input"])]
+    #[arg(long, value_name = "TEXT")]
     text: Vec<String>,
     /// Values for the model's only numeric input
-    #[arg(long, value_name = "VALUES", allow_hyphen_values = true, conflicts_with = "input")]
+    #[arg(long, value_name = "VALUES", allow_hyphen_values = true)]
     data: Option<String>,
     /// Shape of --data
     #[arg(long, value_name = "DIMS", requires = "data", value_delimiter = ',')]
     shape: Vec<i64>,
     /// An input in full: NAME=DTYPE[SHAPE]:VALUES, BYTES also as a JSON array of strings; may be given again
-    #[arg(long, value_name = "INPUT", required_unless_present_any = ["text", "data"])]
+    #[arg(long, value_name = "INPUT")]
     input: Vec<Input>,
     /// Cut text beyond the model's limit instead of refusing it
     #[arg(long)]
