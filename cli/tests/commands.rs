@@ -1,4 +1,5 @@
 //! The client commands against a server of the same wire protocol.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test's helpers fail the test")]
 
 mod server;
 
@@ -70,6 +71,11 @@ fn infer_sends_text_numbers_and_whole_inputs() {
     assert_eq!(identity(&["--data", "-1,0.1,2"]), expected("[1,3]", "[-1.0,0.1,2.0]"));
     assert_eq!(identity(&["--data", "1,2", "--shape", "2,1"]), expected("[2,1]", "[1.0,2.0]"));
     assert_eq!(identity(&["--input", "INPUT0=FP32[0,4]:"]), expected("[0,4]", "[]"));
+    let array = tempfile::NamedTempFile::new().unwrap();
+    let header = b"\x93NUMPY\x01\x00\x3c\x00{'descr': '<f4', 'fortran_order': False, 'shape': (2, 1), }\n";
+    std::fs::write(array.path(), [header.as_slice(), &1f32.to_le_bytes(), &2f32.to_le_bytes()].concat()).unwrap();
+    let input = format!("INPUT0=@{}", array.path().display());
+    assert_eq!(identity(&["--input", &input]), expected("[2,1]", "[1.0,2.0]"));
 }
 
 #[test]

@@ -24,7 +24,7 @@ use server_cpu::ServerCpu;
 /// More connections than this do not raise the rate of one server.
 const MOST_CONNECTIONS: usize = 8;
 /// Below this a worker's CPU, reported once a second, makes the figure rough.
-const STEADY_SECONDS: f64 = 5.0;
+const STEADY: Duration = Duration::from_secs(5);
 
 /// Drive a running server and print rate, latency and its CPU a request
 #[derive(Args, Debug)]
@@ -34,15 +34,15 @@ Examples:
   orion bench minilm --concurrency 8 --text 'a sentence' --rows 4
   orion bench identity --concurrency 64 --seconds 10 -o json
 
-Each of `concurrency` slots sends a request, waits for its answer and sends the next. The server's CPU is that of the
-scheduler and of the workers outside its process; those report it once a second, so runs of 5 s and more are exact to a
-few percent.")]
+Each request in flight waits for its answer before the next is sent. The server's CPU is that of the scheduler \
+and of the workers outside its process; those report it once a second, so it is rough in runs under 5 s.")]
 pub(crate) struct BenchArguments {
     /// The model's name
     model: String,
     /// Requests in flight; several: one run each
-    #[arg(long, value_name = "N", value_delimiter = ',', default_value = "1,16,64")]
-    concurrency: Vec<NonZeroUsize>,
+    #[arg(long, value_name = "N", value_delimiter = ',', default_value = "1,16,64",
+          value_parser = clap::value_parser!(u32).range(1..=65536))]
+    concurrency: Vec<u32>,
     /// Seconds measured in each run
     #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = positive_seconds)]
     seconds: Duration,
@@ -74,11 +74,15 @@ pub(crate) fn run(arguments: &BenchArguments, out: &mut dyn Write) -> Result<(),
         let request = request::build(arguments, &mut client).await?;
         let mut runs = Vec::with_capacity(arguments.concurrency.len());
         for &concurrency in &arguments.concurrency {
-            runs.push(measure(arguments, concurrency.get(), &request, &mut client).await?);
+            runs.push(measure(arguments, concurrency as usize, &request, &mut client).await?);
         }
         match arguments.server.output {
             Format::Json => report::write_as_json(out, &runs)?,
             Format::Table => report::write_as_table(out, &runs)?,
+        }
+        let rough = |run: &Measured| run.seconds < STEADY && run.cpu.is_some_and(|cpu| cpu.from_workers);
+        if runs.iter().any(rough) {
+            eprintln!("note: workers report their CPU once a second: the server's is rough in runs under 5 s");
         }
         runs.iter().try_for_each(Measured::must_have_answers)
     })
@@ -107,8 +111,5 @@ async fn measure(
     let tally = load.finish()?;
 
     let cpu = before.zip(after).map(|(before, after)| after.since(&before));
-    if cpu.as_ref().is_some_and(|cpu| cpu.from_workers) && arguments.seconds.as_secs_f64() < STEADY_SECONDS {
-        eprintln!("note: workers report their CPU once a second: server CPU is rough in runs under {STEADY_SECONDS} s");
-    }
     Ok(Measured { concurrency, connections, rows: request.rows, seconds: arguments.seconds, tally, cpu })
 }

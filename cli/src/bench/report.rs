@@ -60,12 +60,12 @@ impl Measured {
         self.requests() as f64 / self.seconds.as_secs_f64()
     }
 
-    /// Seconds below which this share of the answers came; `None` without answers.
+    /// Nanoseconds below which this share of the answers came; `None` without answers.
     fn latency(&self, quantile: f64) -> Option<f64> {
         let latencies = &self.tally.latencies;
         // The upper end of the last bucket lies above the largest value: the maximum is exact without it.
         let nanoseconds = latencies.value_at_quantile(quantile).min(latencies.max());
-        (!latencies.is_empty()).then_some(nanoseconds as f64 * 1e-9)
+        (!latencies.is_empty()).then_some(nanoseconds as f64)
     }
 
     /// CPU seconds of the server for each answer or refusal that it gave.
@@ -89,7 +89,7 @@ impl Measured {
     }
 
     fn row(&self) -> Row<'_> {
-        let microseconds = |quantile| self.latency(quantile).map(|seconds| seconds * 1e6);
+        let microseconds = |quantile| self.latency(quantile).map(|nanoseconds| nanoseconds / 1e3);
         Row {
             concurrency: self.concurrency,
             connections: self.connections,
@@ -118,7 +118,9 @@ pub(crate) fn write_as_table(out: &mut dyn Write, runs: &[Measured]) -> Result<(
     let headings = ["in flight", "requests/s", "rows/s", "p50", "p95", "p99", "max", "errors", "server CPU / request"];
     let mut table = table(&headings);
     for run in runs {
-        let latency = |quantile| figure(run.latency(quantile).map_or_else(|| "-".into(), seconds));
+        let latency = |quantile| {
+            figure(run.latency(quantile).map_or_else(|| "-".into(), |nanoseconds| seconds(nanoseconds / 1e9)))
+        };
         let errors: Vec<String> = run.tally.errors.iter().map(|(status, count)| format!("{count} {status}")).collect();
         table.add_row([
             figure(run.concurrency),

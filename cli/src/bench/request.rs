@@ -48,6 +48,15 @@ fn fill(declared: &InputMetadata, arguments: &BenchArguments) -> Result<Input, F
         _ => fill_rows(&declared.shape, rows, columns),
     };
     let count = orion_proto::element_count(&declared.name, &shape)?;
+    let (limit, bytes) =
+        (arguments.server.max_message_bytes(), declared.datatype.size().unwrap_or(4 + arguments.text.len()));
+    if count.checked_mul(bytes).is_none_or(|bytes| bytes > limit) {
+        let limit = arguments.server.max_message_mb;
+        return Err(Failure::new(format!(
+            "input '{}' of shape {shape:?} passes --max-message-mb {limit}",
+            declared.name
+        )));
+    }
     let fields: Vec<&str> = match declared.datatype {
         Datatype::Bytes => vec![arguments.text.as_str(); count],
         Datatype::Bool => vec!["true"; count],

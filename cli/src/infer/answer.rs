@@ -87,7 +87,7 @@ impl Output {
         for row in 0..rows.min(ROWS_SHOWN) {
             let start = row * width;
             let mut cells = vec![figure(row)];
-            cells.extend(labelled.then(|| Cell::new(shortened(&texts[row]))));
+            cells.extend(texts.get(row).filter(|_| labelled).map(|text| Cell::new(shortened(text))));
             cells.push(Cell::new(self.first_values(start, width)));
             cells.extend(self.data.norm(start..start + width).filter(|_| normed).map(|n| figure(format!("{n:.4}"))));
             table.add_row(cells);

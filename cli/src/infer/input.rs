@@ -1,6 +1,6 @@
 //! A request's input tensors, from flags and the model's declaration.
 
-use std::{io::BufRead, str::FromStr};
+use std::{io::BufRead, path::Path, str::FromStr};
 
 use bytes::Bytes;
 use orion_proto::{
@@ -8,6 +8,7 @@ use orion_proto::{
     inference::{model_infer_request::InferInputTensor, model_metadata_response::TensorMetadata},
 };
 
+use super::npy;
 use crate::{Failure, tensor_text::encode};
 
 /// A tensor whose bytes fit its shape.
@@ -46,7 +47,11 @@ impl Input {
             let got = fields.len();
             return Err(Failure::new(format!("input '{name}' of shape {shape:?} takes {expected} values, got {got}")));
         }
-        let data = encode(name, datatype, fields)?;
+        Self::from_raw(name, datatype, shape, encode(name, datatype, fields)?)
+    }
+
+    /// A tensor of these bytes.
+    pub(crate) fn from_raw(name: &str, datatype: Datatype, shape: Vec<i64>, data: Bytes) -> Result<Self, Failure> {
         Tensor::new(name, datatype, shape.clone(), Payload::from(data.clone()))?;
         Ok(Self { name: name.to_owned(), datatype, shape, data })
     }
@@ -66,10 +71,14 @@ impl Input {
 impl FromStr for Input {
     type Err = String;
 
-    /// `NAME=DTYPE[SHAPE]:VALUES`.
+    /// `NAME=DTYPE[SHAPE]:VALUES` or `NAME=@FILE.npy`.
     fn from_str(text: &str) -> Result<Self, String> {
-        let form = || "it must be NAME=DTYPE[SHAPE]:VALUES, such as INPUT0=FP32[1,3]:1,2,3".to_owned();
+        let form =
+            || "it must be NAME=DTYPE[SHAPE]:VALUES, such as INPUT0=FP32[1,3]:1,2,3, or NAME=@FILE.npy".to_owned();
         let (name, rest) = text.split_once('=').ok_or_else(form)?;
+        if let Some(path) = rest.strip_prefix('@') {
+            return npy::read(name, Path::new(path)).map_err(|failure| failure.message);
+        }
         let (datatype, rest) = rest.split_once('[').ok_or_else(form)?;
         let (shape, values) = rest.split_once("]:").ok_or_else(form)?;
         let datatype = Datatype::from_name(datatype).map_err(|error| error.message)?;

@@ -2,6 +2,7 @@
 
 mod answer;
 mod input;
+mod npy;
 
 use std::{collections::HashMap, io::Write, time::Duration};
 
@@ -30,6 +31,7 @@ Examples:
   sort sentences.txt | orion infer minilm --text - -o json
   orion infer identity --data 1,2,3,4 --shape 2,2
   orion infer identity --input 'INPUT0=FP32[1,3]:1,2,3'
+  orion infer identity --input INPUT0=@array.npy
   orion infer minilm --input 'text=BYTES[2]:[\"hello, world\",\"bye\"]' --timeout 0.5")]
 pub(crate) struct InferArguments {
     /// The model's name
@@ -43,7 +45,7 @@ pub(crate) struct InferArguments {
     /// Shape of --data
     #[arg(long, value_name = "DIMS", requires = "data", value_delimiter = ',')]
     shape: Vec<i64>,
-    /// An input in full: NAME=DTYPE[SHAPE]:VALUES, BYTES also as a JSON array of strings; may be given again
+    /// An input in full: NAME=DTYPE[SHAPE]:VALUES, BYTES also as a JSON array of strings, or NAME=@FILE.npy; may be given again
     #[arg(long, value_name = "INPUT")]
     input: Vec<Input>,
     /// Cut text beyond the model's limit instead of refusing it
@@ -56,8 +58,8 @@ pub(crate) struct InferArguments {
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(1..=5))]
     priority: Option<u64>,
     /// A mark that the answer repeats
-    #[arg(long, default_value = "")]
-    id: String,
+    #[arg(long)]
+    id: Option<String>,
     #[command(flatten)]
     server: ServerArguments,
 }
@@ -119,7 +121,7 @@ fn request(arguments: &InferArguments, inputs: Vec<Input>) -> ModelInferRequest 
     let (inputs, raw_input_contents) = inputs.into_iter().map(Input::into_wire).unzip();
     ModelInferRequest {
         model_name: arguments.model.clone(),
-        id: arguments.id.clone(),
+        id: arguments.id.clone().unwrap_or_default(),
         parameters,
         inputs,
         raw_input_contents,

@@ -21,8 +21,7 @@ use orion_proto::{
     },
     session,
 };
-use tokio_stream::wrappers::TcpListenerStream;
-use tonic::{Code, Request, Response, Status, Streaming, service::InterceptorLayer};
+use tonic::{Code, Request, Response, Status, Streaming, service::InterceptorLayer, transport::server::TcpIncoming};
 
 /// CPU that the server claims for each request.
 pub(crate) const CPU_SECONDS: f64 = 20e-6;
@@ -31,6 +30,7 @@ pub(crate) const CPU_SECONDS: f64 = 20e-6;
 #[derive(Default)]
 struct Double {
     requests: AtomicU64,
+    flaky_requests: AtomicU64,
     lazy_is_loaded: AtomicBool,
 }
 
@@ -60,7 +60,7 @@ pub(crate) fn start(token: Option<&'static str>) -> SocketAddr {
                 .layer(InterceptorLayer::new(check))
                 .add_service(GrpcInferenceServiceServer::new(double.clone()).max_decoding_message_size(limit))
                 .add_service(ClusterServer::new(double))
-                .serve_with_incoming(TcpListenerStream::new(listener))
+                .serve_with_incoming(TcpIncoming::from(listener).with_nodelay(Some(true)))
                 .await
                 .unwrap();
         });
@@ -124,11 +124,13 @@ impl GrpcInferenceService for Shared {
 
     async fn model_infer(&self, request: Request<ModelInferRequest>) -> Result<Response<ModelInferResponse>, Status> {
         let request = request.into_inner();
-        let earlier = self.0.requests.fetch_add(1, Relaxed);
+        self.0.requests.fetch_add(1, Relaxed);
         match request.model_name.as_str() {
             "minilm" => embed(&request).map(Response::new),
             "busy" => Err(Status::resource_exhausted("the queue of model 'busy' is full")),
-            "flaky" if earlier % 2 == 1 => Err(Status::new(Code::Unavailable, "no worker holds model 'flaky'")),
+            "flaky" if self.0.flaky_requests.fetch_add(1, Relaxed) % 2 == 1 => {
+                Err(Status::new(Code::Unavailable, "no worker holds model 'flaky'"))
+            }
             "identity" | "flaky" => {
                 let data = Payload::from(request.raw_input_contents[0].clone());
                 Ok(Response::new(answer(&request, "OUTPUT0", request.inputs[0].shape.clone(), data)))
