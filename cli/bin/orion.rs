@@ -1,4 +1,4 @@
 //! The `orion` binary: everything is in the library `orion-cli`.
 fn main() -> std::process::ExitCode {
-    std::process::ExitCode::SUCCESS
+    orion_cli::run()
 }

@@ -1,0 +1,147 @@
+//! A node in sections, for people.
+
+use comfy_table::Cell;
+use orion_proto::{
+    cluster::{Node, NodeModel},
+    session::{Device, Measurement},
+};
+
+use crate::{
+    table::{facts, figure, state, table},
+    units::{bytes, giga_rate, measured_seconds, seconds},
+};
+
+/// Everything about the node.
+pub(crate) fn text(node: &Node) -> String {
+    let mut sections = vec![identity(node), devices(node), measured(&node.measurement.unwrap_or_default())];
+    sections.extend(telemetry(node));
+    sections.extend(models(&node.models));
+    sections.extend(events(node));
+    sections.join("\n")
+}
+
+fn identity(node: &Node) -> String {
+    let capability = node.capability.clone().unwrap_or_default();
+    facts([
+        ("name", node.name.clone()),
+        ("state", node.state.clone()),
+        (
+            "session",
+            format!(
+                "{} over {}, connected {}, last seen {} ago, {} opened",
+                node.session,
+                node.carrier,
+                seconds(node.connected_seconds),
+                seconds(node.silent_seconds),
+                node.sessions_opened
+            ),
+        ),
+        ("peer address", node.peer_address.clone()),
+        ("version", capability.version),
+        ("host", format!("{} ({} {})", capability.hostname, capability.os, capability.arch)),
+        ("CPU", capability.cpu),
+        ("cores", format!("{} physical, {} logical", capability.physical_cores, capability.logical_cores)),
+        ("instruction sets", capability.instruction_sets.join(" ")),
+        ("memory", bytes(capability.memory_bytes)),
+        ("batches", format!("{} running, {} done", node.batches_running, node.batches_done)),
+    ])
+}
+
+fn devices(node: &Node) -> String {
+    let mut table = table(&["device", "kind", "model", "memory free / total", "link", "usable"]);
+    let capability = node.capability.clone().unwrap_or_default();
+    for device in &capability.devices {
+        table.add_row([
+            Cell::new(&device.name),
+            Cell::new(&device.kind),
+            Cell::new(model_of(device)),
+            figure(format!("{} / {}", bytes(device.memory_free_bytes), bytes(device.memory_total_bytes))),
+            Cell::new(match device.pcie_generation {
+                0 => "-".into(),
+                generation => format!("PCIe {generation} x{}", device.pcie_width),
+            }),
+            Cell::new(match (device.usable, device.note.is_empty()) {
+                (true, _) => "yes".into(),
+                (false, true) => "no".into(),
+                (false, false) => format!("no: {}", device.note),
+            }),
+        ]);
+    }
+    format!("{}\n", table.trim_fmt())
+}
+
+fn model_of(device: &Device) -> String {
+    let mut text = device.model.clone();
+    if !device.compute_capability.is_empty() {
+        text.push_str(&format!(", compute capability {}", device.compute_capability));
+    }
+    if device.mig {
+        text.push_str(", MIG");
+    }
+    text
+}
+
+fn measured(measurement: &Measurement) -> String {
+    let origin = if measurement.cached { " (from an earlier run on this hardware)" } else { "" };
+    let rows = facts([
+        ("  f32 matrix rate", giga_rate(measurement.f32_flops, "FLOP")),
+        ("  bf16 matrix rate", giga_rate(measurement.bf16_flops, "FLOP")),
+        ("  memory", giga_rate(measurement.memory_bytes_per_second, "B")),
+        ("  disk read", giga_rate(measurement.disk_read_bytes_per_second, "B")),
+        ("  round trip to the scheduler", measured_seconds(measurement.scheduler_round_trip_seconds)),
+        ("  bandwidth to the scheduler", giga_rate(measurement.scheduler_bytes_per_second, "B")),
+    ]);
+    format!("measured{origin}\n{rows}")
+}
+
+fn telemetry(node: &Node) -> Option<String> {
+    let telemetry = node.telemetry.as_ref()?;
+    let rows = facts([
+        ("  CPU time", seconds(telemetry.cpu_seconds)),
+        ("  resident memory", bytes(telemetry.resident_bytes)),
+        ("  memory free", bytes(telemetry.memory_free_bytes)),
+        (
+            "  round trip p50 / p99",
+            format!(
+                "{} / {}",
+                measured_seconds(telemetry.round_trip_p50_seconds),
+                measured_seconds(telemetry.round_trip_p99_seconds)
+            ),
+        ),
+    ]);
+    let devices = telemetry.devices.iter().map(|device| {
+        let mut parts = vec![format!("{} free", bytes(device.memory_free_bytes))];
+        parts.push(format!("{} % used", device.utilisation_percent));
+        parts.extend((device.temperature_celsius > 0).then(|| format!("{} °C", device.temperature_celsius)));
+        parts.extend((device.power_watts > 0.0).then(|| format!("{:.0} W", device.power_watts)));
+        format!("  {}  {}\n", device.name, parts.join(", "))
+    });
+    Some(format!("telemetry\n{rows}{}", devices.collect::<String>()))
+}
+
+fn models(models: &[NodeModel]) -> Option<String> {
+    let mut table = table(&["model", "device", "state", "memory", "seconds for n rows", "error"]);
+    for model in models {
+        let shown = match model.state.eq_ignore_ascii_case("loading") {
+            true => format!("{} {:.0} %", model.state, model.progress * 100.0),
+            false => model.state.clone(),
+        };
+        table.add_row([
+            Cell::new(&model.name),
+            Cell::new(&model.device),
+            state(&shown),
+            figure(bytes(model.memory_bytes)),
+            Cell::new(model.curve.map_or_else(
+                || "not measured yet".into(),
+                |curve| format!("{} + n × {}", seconds(curve.base_seconds), seconds(curve.per_row_seconds)),
+            )),
+            Cell::new(&model.error),
+        ]);
+    }
+    (!models.is_empty()).then(|| format!("{}\n", table.trim_fmt()))
+}
+
+fn events(node: &Node) -> Option<String> {
+    let lines = node.events.iter().map(|event| format!("  {} ago: {}\n", seconds(event.age_seconds), event.text));
+    (!node.events.is_empty()).then(|| format!("events, the newest last\n{}", lines.collect::<String>()))
+}
