@@ -4,7 +4,7 @@ use std::io::Write;
 
 use clap::{Parser, Subcommand};
 
-use crate::{Failure, bench, completion, infer, models, nodes, status};
+use crate::{Failure, bench, completion, doctor, infer, models, nodes, serve, status};
 
 /// Runs models on the machines you have
 #[derive(Parser)]
@@ -16,6 +16,7 @@ pub(crate) struct Orion {
 
 const EXAMPLES: &str = "\
 Examples:
+  orion up --model minilm=models/minilm
   orion infer minilm --text 'a sentence'
   orion models
   orion bench identity --concurrency 1,16,64";
@@ -23,11 +24,15 @@ Examples:
 /// What `orion` can be asked to do.
 #[derive(Subcommand)]
 pub(crate) enum Command {
+    Up(serve::UpArguments),
+    Scheduler(serve::SchedulerArguments),
+    Worker(serve::WorkerArguments),
     Infer(infer::InferArguments),
     Models(models::ModelsArguments),
     Nodes(nodes::NodesArguments),
     Status(status::StatusArguments),
     Bench(bench::BenchArguments),
+    Doctor(doctor::DoctorArguments),
     Completion(completion::CompletionArguments),
 }
 
@@ -35,11 +40,15 @@ impl Command {
     /// Runs it to its end; what it finds goes to `out`.
     pub(crate) fn run(self, out: &mut dyn Write) -> Result<(), Failure> {
         match self {
+            Self::Up(arguments) => serve::run_up(&arguments, out),
+            Self::Scheduler(arguments) => serve::run_scheduler(&arguments, out),
+            Self::Worker(arguments) => serve::run_worker(&arguments, out),
             Self::Infer(arguments) => infer::run(&arguments, out),
             Self::Models(arguments) => models::run(&arguments, out),
             Self::Nodes(arguments) => nodes::run(&arguments, out),
             Self::Status(arguments) => status::run(&arguments, out),
             Self::Bench(arguments) => bench::run(&arguments, out),
+            Self::Doctor(arguments) => doctor::run(&arguments, out),
             Self::Completion(arguments) => completion::run(&arguments, out),
         }
     }

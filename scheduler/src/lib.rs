@@ -8,4 +8,5 @@ pub mod front;
 mod process;
 pub mod repository;
 pub mod scheduler;
+pub mod server;
 pub mod session;

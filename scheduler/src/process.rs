@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 /// CPU seconds, user and system, of all threads since the start.
-pub fn cpu_seconds() -> f64 {
+pub(crate) fn cpu_seconds() -> f64 {
     // SAFETY: an all-zero rusage is a valid value, and getrusage only writes to it.
     let usage = unsafe {
         let mut usage: libc::rusage = std::mem::zeroed();
@@ -15,7 +15,7 @@ pub fn cpu_seconds() -> f64 {
 }
 
 /// Bytes of memory that it holds; 0 where the system does not say.
-pub fn resident_bytes() -> u64 {
+pub(crate) fn resident_bytes() -> u64 {
     let pages = std::fs::read_to_string("/proc/self/statm").ok();
     let pages = pages.and_then(|text| text.split_whitespace().nth(1)?.parse::<u64>().ok());
     // SAFETY: sysconf takes a constant and returns a number.

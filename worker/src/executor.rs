@@ -120,8 +120,7 @@ fn run_batch(
     let Some(model) = model else {
         return every(Error::new(Code::Unavailable, format!("model '{}' is not loaded on this worker", batch.model)));
     };
-    let waited_for: Vec<bool> =
-        batch.attempts.iter().map(|a| !worker.is_cancelled(batch.batch, a.attempt)).collect();
+    let waited_for: Vec<bool> = batch.attempts.iter().map(|a| !worker.is_cancelled(batch.batch, a.attempt)).collect();
     let requests = batch.attempts.iter().zip(&waited_for).filter(|(_, w)| **w).map(|(a, _)| model_request(a)).collect();
     let mut outcomes = match guarded(pool, || model.run(requests)) {
         Ok(outcomes) => outcomes.into_iter(),

@@ -217,10 +217,10 @@ pub(crate) fn batch_result(batch: &Batch, outcomes: Vec<Result<InferAnswer>>, st
     let rows = batch.attempts.iter().map(|a| a.request.inputs.first().map_or(1, |t| t.rows()) as u64).sum();
     let mut outcomes = outcomes.into_iter();
     let missing = || Err(Error::new(Code::Internal, "the model gave no answer to this request"));
-    let results = batch.attempts.iter().map(|attempt| AttemptResult {
-        attempt: attempt.attempt,
-        outcome: outcomes.next().unwrap_or_else(missing),
-    });
+    let results = batch
+        .attempts
+        .iter()
+        .map(|attempt| AttemptResult { attempt: attempt.attempt, outcome: outcomes.next().unwrap_or_else(missing) });
     BatchResult { results: results.collect(), batch: batch.batch, epoch: batch.epoch, service_seconds, rows }
 }
 

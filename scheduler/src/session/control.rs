@@ -6,7 +6,6 @@ use futures::{Stream, StreamExt};
 use orion_net::{CONTROL_BYTES, KeepAlive, SchedulerLink, WorkerLink};
 use orion_proto::session::{Ping, Pong, ToScheduler, to_scheduler, to_worker};
 use parking_lot::Mutex;
-use prost::Message as _;
 
 use super::{Session, remote::RemoteWorker};
 

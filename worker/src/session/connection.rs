@@ -64,15 +64,16 @@ async fn converse(
     let keepalive = Arc::new(Mutex::new(KeepAlive::new(Instant::now())));
     let handle = WorkerHandle(worker.clone());
     let mut bad_batch = None;
-    let data = receive(frames.map(|f| f.map_err(|e| e.message().to_owned())), &outbox, options.max_batch_bytes, |transfers| {
-        keepalive.lock().frame(Instant::now());
-        for transfer in transfers.drain(..) {
-            match decode_batch(transfer) {
-                Ok(batch) => handle.run(batch),
-                Err(error) => bad_batch = Some(error),
+    let data =
+        receive(frames.map(|f| f.map_err(|e| e.message().to_owned())), &outbox, options.max_batch_bytes, |transfers| {
+            keepalive.lock().frame(Instant::now());
+            for transfer in transfers.drain(..) {
+                match decode_batch(transfer) {
+                    Ok(batch) => handle.run(batch),
+                    Err(error) => bad_batch = Some(error),
+                }
             }
-        }
-    });
+        });
     let ended = tokio::select! {
         ended = control::run(worker, &scheduler, &keepalive, control, stop) => ended,
         ended = data => Err(Ended::Lost(match ended {
@@ -104,7 +105,8 @@ async fn connect(address: &str) -> Result<Channel, Ended> {
 fn authorised<T>(mut request: Request<T>, options: &JoinOptions) -> Result<Request<T>, Ended> {
     if let Some(token) = &options.token {
         let value = MetadataValue::try_from(format!("Bearer {token}"));
-        let value = value.map_err(|_| Ended::Refused("the token holds characters that a header cannot carry".into()))?;
+        let value =
+            value.map_err(|_| Ended::Refused("the token holds characters that a header cannot carry".into()))?;
         request.metadata_mut().insert("authorization", value);
     }
     Ok(request)

@@ -41,14 +41,8 @@ pub(super) async fn run(
     mut messages: Streaming<ToWorker>,
     mut stop: watch::Receiver<bool>,
 ) -> Result<(), Ended> {
-    let mut conversation = Conversation {
-        worker,
-        scheduler,
-        keepalive,
-        last_telemetry: None,
-        probe_sent: None,
-        draining_since: None,
-    };
+    let mut conversation =
+        Conversation { worker, scheduler, keepalive, last_telemetry: None, probe_sent: None, draining_since: None };
     let mut looks = tokio::time::interval(LOOK);
     looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use orion_net::{BatchResult, CONTROL_BYTES, Outbox, SchedulerLink, encode_result};
-use orion_proto::session::{ToScheduler, to_scheduler};
+use orion_proto::session::{ToScheduler, model_report::State, to_scheduler};
 use parking_lot::Mutex;
 use prost::Message;
 use tokio::sync::mpsc;
@@ -24,18 +24,15 @@ impl SchedulerLink for RemoteScheduler {
 
     fn control(&self, message: to_scheduler::Message) {
         let mut message = ToScheduler { message: Some(message) };
-        if message.encoded_len() > CONTROL_BYTES {
-            match &mut message.message {
-                Some(to_scheduler::Message::Model(report)) => {
-                    report.error = format!("its declaration takes {} bytes, at most {CONTROL_BYTES} can be sent", message.encoded_len());
-                    report.spec = None;
-                    report.set_state(orion_proto::session::model_report::State::Failed);
-                }
-                _ => {
-                    tracing::error!(bytes = message.encoded_len(), limit = CONTROL_BYTES, "control_message_too_long");
-                    return;
-                }
-            }
+        let bytes = message.encoded_len();
+        if bytes > CONTROL_BYTES {
+            let Some(to_scheduler::Message::Model(report)) = &mut message.message else {
+                tracing::error!(bytes, limit = CONTROL_BYTES, "control_message_too_long");
+                return;
+            };
+            report.error = format!("its declaration takes {bytes} bytes, at most {CONTROL_BYTES} can be sent");
+            report.spec = None;
+            report.set_state(State::Failed);
         }
         // A full mailbox is a scheduler that takes nothing: the keep-alive will end the session.
         if self.mailbox.try_send(message).is_err() {

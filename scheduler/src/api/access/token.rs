@@ -53,6 +53,11 @@ impl Token {
         Self::new(text.trim()).map_err(|error| Error::invalid(format!("token file '{shown}': {error}")))
     }
 
+    /// The token itself, for whoever has to send it.
+    pub fn reveal(&self) -> &str {
+        std::str::from_utf8(&self.0).unwrap_or_default()
+    }
+
     /// Whether `presented` is the token. Takes a time that depends on the length of `presented` alone.
     pub fn matches(&self, presented: &[u8]) -> bool {
         let mut same = presented.len().ct_eq(&self.0.len());

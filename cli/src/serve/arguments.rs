@@ -1,0 +1,128 @@
+//! Flags of the serving commands; each has an `ORION_*` twin in the environment.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use clap::{Args, ValueEnum};
+use orion_proto::ModelName;
+
+/// Runs a scheduler and a worker for this machine in one process
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  orion up
+  orion up --model minilm=models/minilm
+  orion up --model-repository models --http 127.0.0.1:9000")]
+pub(crate) struct UpArguments {
+    #[command(flatten)]
+    pub(super) scheduler: SchedulerFlags,
+    /// Name of this machine's worker
+    #[arg(long, env = "ORION_NAME", default_value = "local")]
+    pub(super) name: String,
+    #[command(flatten)]
+    pub(super) common: CommonFlags,
+}
+
+/// Runs a scheduler that workers join
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  orion scheduler --model minilm=models/minilm
+  orion scheduler --session 0.0.0.0:8003 --token-file token")]
+pub(crate) struct SchedulerArguments {
+    #[command(flatten)]
+    pub(super) scheduler: SchedulerFlags,
+    #[command(flatten)]
+    pub(super) common: CommonFlags,
+}
+
+/// Runs a worker that joins a scheduler
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  orion worker --join 127.0.0.1:8003 --name gpu1
+  orion worker --join 10.0.0.5:8003,10.0.0.6:8003 --name edge7 --token-file token")]
+pub(crate) struct WorkerArguments {
+    /// Session addresses of the schedulers, tried in turn
+    #[arg(long, env = "ORION_JOIN", value_name = "ADDR[,ADDR…]", value_delimiter = ',', required = true)]
+    pub(super) join: Vec<String>,
+    /// Name of this worker, unique among the scheduler's workers
+    #[arg(long, env = "ORION_NAME", value_name = "NAME")]
+    pub(super) name: String,
+    /// Address under which other workers can reach this one; advertised to the scheduler
+    #[arg(long, env = "ORION_PEER", value_name = "ADDR")]
+    pub(super) peer: Option<SocketAddr>,
+    /// File that holds the bearer token of the scheduler
+    #[arg(long, env = "ORION_TOKEN_FILE", value_name = "FILE")]
+    pub(super) token_file: Option<PathBuf>,
+    #[command(flatten)]
+    pub(super) common: CommonFlags,
+}
+
+#[derive(Args)]
+pub(super) struct CommonFlags {
+    /// Folder for what is kept between runs; the user's data folder if not given
+    #[arg(long, env = "ORION_DATA_DIR", value_name = "DIR")]
+    pub(super) data_dir: Option<PathBuf>,
+    /// How log lines look
+    #[arg(long, env = "ORION_LOG_FORMAT", value_name = "FORMAT", default_value = "pretty")]
+    pub(super) log_format: LogFormat,
+    /// What is logged: error, warn, info, debug, trace, or `tracing` directives
+    #[arg(long, env = "ORION_LOG", value_name = "LEVEL", default_value = "info")]
+    pub(super) log: String,
+}
+
+#[derive(Args)]
+pub(super) struct SchedulerFlags {
+    /// A model and where it lies; may be given again
+    #[arg(long, env = "ORION_MODEL", value_name = "NAME=PATH", value_parser = parse_model, value_delimiter = ',')]
+    pub(super) model: Vec<(ModelName, PathBuf)>,
+    /// A folder whose entries are models
+    #[arg(long, env = "ORION_MODEL_REPOSITORY", value_name = "DIR")]
+    pub(super) model_repository: Option<PathBuf>,
+    /// HTTP: Open Inference Protocol and OpenAI; port 0: the system picks
+    #[arg(long, env = "ORION_HTTP", value_name = "ADDR", default_value = "127.0.0.1:8000")]
+    pub(super) http: SocketAddr,
+    /// gRPC: Open Inference Protocol
+    #[arg(long, env = "ORION_GRPC", value_name = "ADDR", default_value = "127.0.0.1:8001")]
+    pub(super) grpc: SocketAddr,
+    /// Prometheus metrics
+    #[arg(long, env = "ORION_METRICS", value_name = "ADDR", default_value = "127.0.0.1:8002")]
+    pub(super) metrics: SocketAddr,
+    /// Workers join here
+    #[arg(long, env = "ORION_SESSION", value_name = "ADDR", default_value = "127.0.0.1:8003")]
+    pub(super) session: SocketAddr,
+    /// File that holds the bearer token that clients and workers must send
+    #[arg(long, env = "ORION_TOKEN_FILE", value_name = "FILE")]
+    pub(super) token_file: Option<PathBuf>,
+    /// Lets other machines in without a token
+    #[arg(long, env = "ORION_INSECURE")]
+    pub(super) insecure: bool,
+    /// A name under which HTTP clients may address this server; may be given again
+    #[arg(long, env = "ORION_ALLOWED_HOST", value_name = "HOST", value_delimiter = ',')]
+    pub(super) allowed_host: Vec<String>,
+    /// Largest message, tensors included, in MiB
+    #[arg(long, env = "ORION_MAX_MESSAGE_MB", value_name = "MIB", default_value_t = 64)]
+    pub(super) max_message_mb: usize,
+    /// Requests that may wait or run at once
+    #[arg(long, env = "ORION_MAX_REQUESTS", value_name = "COUNT", default_value_t = 16384)]
+    pub(super) max_requests: usize,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, ValueEnum)]
+pub(super) enum LogFormat {
+    /// One line an event
+    Pretty,
+    /// One JSON object a line
+    Json,
+    /// One line an event, its fields as branches below
+    Tree,
+}
+
+fn parse_model(text: &str) -> Result<(ModelName, PathBuf), String> {
+    let (name, path) = text.split_once('=').ok_or("it must be NAME=PATH, such as minilm=models/minilm")?;
+    if path.is_empty() {
+        return Err("the path is missing, it must be NAME=PATH".into());
+    }
+    Ok((ModelName::new(name).map_err(|error| error.message)?, PathBuf::from(path)))
+}

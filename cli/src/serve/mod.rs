@@ -1,0 +1,8 @@
+//! The commands that keep running: `up`, `scheduler`, `worker`.
+
+mod arguments;
+mod logging;
+mod run;
+
+pub(crate) use arguments::{SchedulerArguments, UpArguments, WorkerArguments};
+pub(crate) use run::{run_scheduler, run_up, run_worker};

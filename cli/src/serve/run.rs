@@ -1,0 +1,218 @@
+//! Starting, wiring and stopping the serving commands.
+
+use std::{
+    io::Write,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use orion_net::SchedulerLink;
+use orion_proto::session::to_scheduler;
+use orion_scheduler::{
+    api::access::Token,
+    core::Limits,
+    repository::Repository,
+    server::{Config, Server},
+    session::Session,
+};
+use orion_worker::{
+    Options, Worker, WorkerHandle,
+    measure::{self, MeasureOptions},
+    session::JoinOptions,
+};
+use tokio::{
+    runtime::{Builder, Runtime},
+    signal::unix::{SignalKind, signal},
+    sync::watch,
+};
+
+use super::{
+    arguments::{CommonFlags, SchedulerArguments, SchedulerFlags, UpArguments, WorkerArguments},
+    logging,
+};
+use crate::Failure;
+
+/// How often a worker in this process tells how it is.
+const TELEMETRY: Duration = Duration::from_secs(1);
+/// How long measuring waits for idle moments.
+const PATIENCE: Duration = Duration::from_secs(300);
+
+pub(crate) fn run_up(arguments: &UpArguments, out: &mut dyn Write) -> Result<(), Failure> {
+    logging::start(arguments.common.log_format, &arguments.common.log)?;
+    let data_dir = data_dir(&arguments.common)?;
+    let config = config(&arguments.scheduler)?;
+    runtime()?.block_on(async {
+        let stop = stop_signal()?;
+        let server = bind(config).await?;
+        let worker = Worker::start(options(&arguments.name, &data_dir, String::new()))?;
+        let session = server.scheduler().join_in_process(worker.hello(), Arc::new(WorkerHandle(worker.clone())))?;
+        worker.attach(session.clone());
+        session.start();
+        tokio::spawn(telemetry(worker.clone(), session));
+        measure_in_background(worker, data_dir);
+        announce(&server, out)?;
+        served(server.serve(stop).await)
+    })
+}
+
+pub(crate) fn run_scheduler(arguments: &SchedulerArguments, out: &mut dyn Write) -> Result<(), Failure> {
+    logging::start(arguments.common.log_format, &arguments.common.log)?;
+    let config = config(&arguments.scheduler)?;
+    runtime()?.block_on(async {
+        let stop = stop_signal()?;
+        let server = bind(config).await?;
+        announce(&server, out)?;
+        served(server.serve(stop).await)
+    })
+}
+
+pub(crate) fn run_worker(arguments: &WorkerArguments, _out: &mut dyn Write) -> Result<(), Failure> {
+    logging::start(arguments.common.log_format, &arguments.common.log)?;
+    let data_dir = data_dir(&arguments.common)?;
+    if !orion_proto::valid_name(&arguments.name) {
+        return Err(Failure::new(format!(
+            "--name '{}' must be 1 to 128 of the characters A-Z a-z 0-9 . _ -",
+            arguments.name
+        )));
+    }
+    if let Some(bad) = arguments.join.iter().find(|address| !is_host_and_port(address)) {
+        return Err(Failure::new(format!("--join '{bad}' must be HOST:PORT, such as 127.0.0.1:8003")));
+    }
+    let token = token(arguments.token_file.as_deref())?;
+    let peer = arguments.peer.map(|peer| peer.to_string()).unwrap_or_default();
+    let worker = Worker::start(options(&arguments.name, &data_dir, peer))?;
+    measure_in_background(worker.clone(), data_dir);
+    let join = JoinOptions {
+        addresses: arguments.join.clone(),
+        token: token.map(|token| token.reveal().to_owned()),
+        max_batch_bytes: 4 << 30,
+    };
+    // One thread: the session's I/O is small work, and never on a thread that computes.
+    let runtime = Builder::new_current_thread().enable_all().build().map_err(no_runtime)?;
+    runtime.block_on(async {
+        let stop = stop_signal()?;
+        tracing::info!(worker = arguments.name, schedulers = arguments.join.join(","), "worker_started");
+        orion_worker::session::run(worker, join, stop).await;
+        Ok(())
+    })
+}
+
+fn is_host_and_port(address: &str) -> bool {
+    address.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok())
+}
+
+fn no_runtime(error: std::io::Error) -> Failure {
+    Failure::new(format!("threads cannot be started: {error}"))
+}
+
+fn runtime() -> Result<Runtime, Failure> {
+    Builder::new_multi_thread().enable_all().build().map_err(no_runtime)
+}
+
+/// Turns true at Ctrl-C or SIGTERM; a second one ends the process at once.
+fn stop_signal() -> Result<watch::Receiver<bool>, Failure> {
+    let no_signal = |error| Failure::new(format!("signals cannot be heard: {error}"));
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(no_signal)?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(no_signal)?;
+    let (stop, stopped) = watch::channel(false);
+    tokio::spawn(async move {
+        let mut either = async || {
+            tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {} }
+        };
+        either().await;
+        // Nobody listens any more when the command has already ended.
+        let _ = stop.send(true);
+        either().await;
+        tracing::warn!("stopped_without_draining");
+        std::process::exit(1);
+    });
+    Ok(stopped)
+}
+
+fn token(file: Option<&Path>) -> Result<Option<Token>, Failure> {
+    Ok(file.map(Token::from_file).transpose()?)
+}
+
+fn config(flags: &SchedulerFlags) -> Result<Config, Failure> {
+    // Every mistake at once: fixing them one start at a time is tedious.
+    let (repository, token) =
+        (Repository::open(flags.model.clone(), flags.model_repository.clone()), token(flags.token_file.as_deref()));
+    let limits = Limits { requests: flags.max_requests.max(1), ..Limits::default() };
+    let mut mistakes: Vec<String> = Vec::new();
+    mistakes.extend(repository.as_ref().err().map(|error| error.message.clone()));
+    mistakes.extend(token.as_ref().err().map(|failure| failure.message.clone()));
+    let config = Config {
+        http: flags.http,
+        grpc: flags.grpc,
+        metrics: flags.metrics,
+        session: flags.session,
+        // A token file that cannot be read is a mistake of its own, not a missing token.
+        insecure: flags.insecure || token.is_err(),
+        token: token.unwrap_or_default(),
+        allowed_hosts: flags.allowed_host.clone(),
+        max_message_bytes: flags.max_message_mb.saturating_mul(1 << 20),
+        limits,
+        repository: repository.unwrap_or_default(),
+    };
+    mistakes.extend(config.mistakes());
+    if mistakes.is_empty() { Ok(config) } else { Err(Failure::new(mistakes.join("\nerror: "))) }
+}
+
+async fn bind(config: Config) -> Result<Server, Failure> {
+    Server::bind(config).await.map_err(|mistakes| Failure::new(mistakes.join("\nerror: ")))
+}
+
+/// Says where it listens: an event for scripts, lines for people.
+fn announce(server: &Server, out: &mut dyn Write) -> Result<(), Failure> {
+    let at = server.addresses();
+    tracing::info!(http = %at.http, grpc = %at.grpc, metrics = %at.metrics, session = %at.session, "listening");
+    writeln!(out, "orion {} is listening", env!("CARGO_PKG_VERSION"))?;
+    writeln!(out, "  http     http://{}", at.http)?;
+    writeln!(out, "  grpc     {}", at.grpc)?;
+    writeln!(out, "  metrics  http://{}/metrics", at.metrics)?;
+    writeln!(out, "  workers  orion worker --join {} --name NAME", at.session)?;
+    Ok(out.flush()?)
+}
+
+fn served(served: orion_proto::Result<usize>) -> Result<(), Failure> {
+    match served? {
+        0 => Ok(()),
+        left => Err(Failure::new(format!("{left} accepted requests were not answered within the time to drain"))),
+    }
+}
+
+fn data_dir(flags: &CommonFlags) -> Result<PathBuf, Failure> {
+    let default = || directories::ProjectDirs::from("", "", "orion").map(|dirs| dirs.data_dir().to_owned());
+    let folder = flags.data_dir.clone().or_else(default);
+    let folder = folder.ok_or_else(|| Failure::new("the user has no data folder, give --data-dir DIR"))?;
+    std::fs::create_dir_all(&folder)
+        .map_err(|error| Failure::new(format!("--data-dir {} cannot be made: {error}", folder.display())))?;
+    Ok(folder)
+}
+
+fn options(name: &str, data_dir: &Path, peer_address: String) -> Options {
+    Options { name: name.to_owned(), data_dir: data_dir.to_owned(), peer_address }
+}
+
+async fn telemetry(worker: Arc<Worker>, session: Arc<Session>) {
+    let mut ticks = tokio::time::interval(TELEMETRY);
+    loop {
+        ticks.tick().await;
+        session.control(to_scheduler::Message::Telemetry(worker.telemetry()));
+    }
+}
+
+/// Measures this machine on a thread of its own, while the worker already serves on estimates.
+fn measure_in_background(worker: Arc<Worker>, data_dir: PathBuf) {
+    let spawned = std::thread::Builder::new().name("orion-measure".into()).spawn(move || {
+        let busy = || worker.is_busy();
+        let fingerprint = worker.capability().fingerprint.clone();
+        let options =
+            MeasureOptions { data_dir: &data_dir, fingerprint: &fingerprint, busy: &busy, patience: PATIENCE };
+        worker.publish(measure::measure(&options));
+    });
+    if let Err(error) = spawned {
+        tracing::warn!(%error, "nothing_measured");
+    }
+}

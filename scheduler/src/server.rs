@@ -1,0 +1,259 @@
+//! The scheduler's listeners: bound together, served together, drained together.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use orion_proto::{
+    Code, DESCRIPTORS, Error, Result, cluster::cluster_server::ClusterServer,
+    inference::grpc_inference_service_server::GrpcInferenceServiceServer, session::session_server::SessionServer,
+};
+use tokio::{net::TcpListener, sync::watch};
+use tonic::{
+    service::Routes,
+    transport::{Server as GrpcServer, server::TcpIncoming},
+};
+
+use crate::{
+    api::{
+        access::{Access, Token},
+        grpc::{ClusterService, InferenceService},
+        http, metrics,
+    },
+    core::Limits,
+    repository::Repository,
+    scheduler::Scheduler,
+    session::SessionService,
+};
+
+/// How long accepted requests get to finish.
+const DRAIN: Duration = Duration::from_secs(8);
+/// How long connections then get to close.
+const CLOSE: Duration = Duration::from_millis(1500);
+/// Room in a message beside its tensors.
+const ENVELOPE_BYTES: usize = 1 << 20;
+/// Largest frame of a session, encoded, with room for its fields.
+const SESSION_MESSAGE_BYTES: usize = 128 * 1024;
+
+/// What a scheduler is told at its start.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// HTTP: Open Inference Protocol and OpenAI.
+    pub http: SocketAddr,
+    /// gRPC: Open Inference Protocol, cluster, health, reflection.
+    pub grpc: SocketAddr,
+    /// Prometheus.
+    pub metrics: SocketAddr,
+    /// Workers.
+    pub session: SocketAddr,
+    /// The bearer token of clients and workers.
+    pub token: Option<Token>,
+    /// Whether other machines may connect without a token.
+    pub insecure: bool,
+    /// Names under which HTTP may be addressed, beside its own.
+    pub allowed_hosts: Vec<String>,
+    /// Bytes of one message, tensors included.
+    pub max_message_bytes: usize,
+    /// The core's limits.
+    pub limits: Limits,
+    /// The models.
+    pub repository: Repository,
+}
+
+/// The addresses that were bound.
+#[derive(Clone, Copy, Debug)]
+#[allow(missing_docs)]
+pub struct Addresses {
+    pub http: SocketAddr,
+    pub grpc: SocketAddr,
+    pub metrics: SocketAddr,
+    pub session: SocketAddr,
+}
+
+/// A scheduler whose ports are open and not yet served.
+pub struct Server {
+    scheduler: Arc<Scheduler>,
+    access: Arc<Access>,
+    max_message_bytes: usize,
+    listeners: [TcpListener; 4],
+    addresses: Addresses,
+}
+
+impl Config {
+    /// Everything that is wrong with it, checked before a port is opened.
+    pub fn mistakes(&self) -> Vec<String> {
+        let listeners =
+            [("--http", self.http), ("--grpc", self.grpc), ("--metrics", self.metrics), ("--session", self.session)];
+        let open = |(flag, address): &(&str, SocketAddr)| {
+            (!address.ip().is_loopback()).then(|| {
+                format!(
+                    "{flag} {address} lets other machines in: give --token-file FILE, or --insecure to allow everyone"
+                )
+            })
+        };
+        let mut mistakes: Vec<String> = Vec::new();
+        if self.token.is_none() && !self.insecure {
+            mistakes.extend(listeners.iter().filter_map(open));
+        }
+        for (index, (flag, address)) in listeners.iter().enumerate() {
+            let same = |(_, other): &&(&str, SocketAddr)| address.port() != 0 && other == address;
+            if let Some((other, _)) = listeners[..index].iter().find(same) {
+                mistakes.push(format!("{flag} and {other} are both {address}, each needs a port of its own"));
+            }
+        }
+        if !(1 << 20..=4 << 30).contains(&self.max_message_bytes) {
+            mistakes.push(format!("--max-message-mb must be 1 to 4096, got {}", self.max_message_bytes >> 20));
+        }
+        mistakes
+    }
+}
+
+impl Server {
+    /// Opens every port.
+    ///
+    /// # Errors
+    /// Every mistake of the configuration, or every port that cannot be opened, at once.
+    pub async fn bind(config: Config) -> std::result::Result<Self, Vec<String>> {
+        let mistakes = config.mistakes();
+        if !mistakes.is_empty() {
+            return Err(mistakes);
+        }
+        let wanted = [
+            ("--http", config.http),
+            ("--grpc", config.grpc),
+            ("--metrics", config.metrics),
+            ("--session", config.session),
+        ];
+        let (mut listeners, mut failed) = (Vec::new(), Vec::new());
+        for (flag, address) in wanted {
+            match TcpListener::bind(address).await {
+                Ok(listener) => listeners.push(listener),
+                Err(error) => failed
+                    .push(format!("{flag} {address} cannot be opened: {error}; another address: {flag} HOST:PORT")),
+            }
+        }
+        let bound: Vec<SocketAddr> = listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect();
+        let (Ok(listeners), [http, grpc, metrics, session]) =
+            (<[TcpListener; 4]>::try_from(listeners), bound.as_slice())
+        else {
+            return Err(failed);
+        };
+        let addresses = Addresses { http: *http, grpc: *grpc, metrics: *metrics, session: *session };
+        if config.token.is_some() && !bound.iter().all(|address| address.ip().is_loopback()) {
+            tracing::warn!("the token travels in plain text until TLS is there: use a trusted network");
+        }
+        let ips: Vec<_> = bound.iter().map(SocketAddr::ip).collect();
+        let access = Access::new(config.token, &ips, &config.allowed_hosts).map_err(|error| vec![error.message])?;
+        Ok(Self {
+            scheduler: Scheduler::new(config.limits, config.repository),
+            access: Arc::new(access),
+            max_message_bytes: config.max_message_bytes,
+            listeners,
+            addresses,
+        })
+    }
+
+    /// The addresses that were bound.
+    pub fn addresses(&self) -> Addresses {
+        self.addresses
+    }
+
+    /// The scheduler behind the ports.
+    pub fn scheduler(&self) -> Arc<Scheduler> {
+        self.scheduler.clone()
+    }
+
+    /// Serves until `stop` turns true, then drains: new requests are refused, accepted ones answered.
+    /// Returns how many were not.
+    ///
+    /// # Errors
+    /// INTERNAL when a server ends that should not.
+    pub async fn serve(self, mut stop: watch::Receiver<bool>) -> Result<usize> {
+        let (close, closing) = watch::channel(false);
+        let [http_listener, grpc_listener, metrics_listener, session_listener] = self.listeners;
+        let front = self.scheduler.front();
+        let clock = tokio::spawn(self.scheduler.clone().run_clock());
+        let (health, health_service) = tonic_health::server::health_reporter();
+        health.set_serving::<GrpcInferenceServiceServer<InferenceService>>().await;
+
+        let routes = grpc_routes(&front, self.max_message_bytes)?.add_service(health_service);
+        let layer = self.access.grpc_layer();
+        let grpc = grpc_builder().layer(layer.clone()).add_routes(routes);
+        let grpc = grpc.serve_with_incoming_shutdown(incoming(grpc_listener), closed(closing.clone()));
+        let sessions = SessionServer::new(SessionService::new(self.scheduler.clone()));
+        let sessions = sessions.max_decoding_message_size(SESSION_MESSAGE_BYTES);
+        let sessions = grpc_builder().layer(layer).add_service(sessions);
+        let sessions = tokio::spawn(sessions.serve_with_incoming(incoming(session_listener)));
+
+        let api = http::router(front.clone(), self.max_message_bytes, &self.access);
+        let metrics = metrics::router(front.clone()).layer(self.access.http_layer());
+        let limits = http::server::Limits::default();
+        let servers = async {
+            tokio::join!(
+                http::server::serve(http_listener, api, limits, closing.clone()),
+                http::server::serve(metrics_listener, metrics, limits, closing.clone()),
+                grpc,
+            )
+        };
+        tokio::pin!(servers);
+        tokio::select! {
+            _ = stop.wait_for(|stop| *stop) => {}
+            _ = &mut servers => return Err(Error::new(Code::Internal, "a listener ended")),
+        }
+        tracing::info!("draining");
+        health.set_not_serving::<GrpcInferenceServiceServer<InferenceService>>().await;
+        let drained = async {
+            let left = self.scheduler.drain(DRAIN).await;
+            let _ = close.send(true);
+            left
+        };
+        let (left, _) = tokio::join!(
+            drained,
+            tokio::time::timeout(DRAIN + CLOSE, async {
+                // Serves on while requests drain; ends when its connections are closed.
+                let _ = (&mut servers).await;
+            })
+        );
+        sessions.abort();
+        clock.abort();
+        if left > 0 {
+            tracing::warn!(requests = left, "drain_timed_out");
+        }
+        Ok(left)
+    }
+}
+
+async fn closed(mut closing: watch::Receiver<bool>) {
+    // An error means that the sender is gone, which is as good as closed.
+    let _ = closing.wait_for(|closing| *closing).await;
+}
+
+fn incoming(listener: TcpListener) -> TcpIncoming {
+    TcpIncoming::from(listener).with_nodelay(Some(true))
+}
+
+fn grpc_builder() -> GrpcServer {
+    GrpcServer::builder()
+        .max_concurrent_streams(256)
+        .http2_max_header_list_size(16 * 1024)
+        .initial_stream_window_size(1 << 20)
+        .initial_connection_window_size(4 << 20)
+        // Without it a client behind a partition holds its streams until somebody's timeout.
+        .http2_keepalive_interval(Some(Duration::from_secs(10)))
+        .http2_keepalive_timeout(Some(Duration::from_secs(10)))
+}
+
+fn grpc_routes(front: &crate::front::Front, max_message_bytes: usize) -> Result<Routes> {
+    let largest = max_message_bytes + ENVELOPE_BYTES;
+    let inference = GrpcInferenceServiceServer::new(InferenceService::new(front.clone()))
+        .max_decoding_message_size(largest)
+        .max_encoding_message_size(usize::MAX);
+    let reflection = |error: tonic_reflection::server::Error| Error::new(Code::Internal, error.to_string());
+    let descriptors = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(DESCRIPTORS)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    Ok(Routes::new(inference)
+        .add_service(ClusterServer::new(ClusterService::new(front.clone())))
+        .add_service(descriptors().build_v1().map_err(reflection)?)
+        .add_service(descriptors().build_v1alpha().map_err(reflection)?))
+}
