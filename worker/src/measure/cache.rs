@@ -39,6 +39,15 @@ impl Figures {
     }
 }
 
+/// What the file holds. Another version may multiply faster or slower, so its figures are not this one's.
+#[derive(Serialize, Deserialize)]
+struct Kept {
+    version: String,
+    figures: Figures,
+}
+
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+
 /// The file that holds the figures of one fingerprint.
 pub(super) struct Cache {
     path: PathBuf,
@@ -59,12 +68,14 @@ impl Cache {
                 return None;
             }
         };
-        let figures = serde_json::from_slice::<Figures>(&bytes).ok().filter(Figures::complete);
-        if figures.is_none() {
-            tracing::warn!(file = %self.path.display(), "kept figures are damaged; measuring again");
-            let _ = remove_file(&self.path);
+        match serde_json::from_slice::<Kept>(&bytes) {
+            Ok(kept) if kept.figures.complete() => (kept.version == VERSION).then_some(kept.figures),
+            _ => {
+                tracing::warn!(file = %self.path.display(), "kept figures are damaged; measuring again");
+                let _ = remove_file(&self.path);
+                None
+            }
         }
-        figures
     }
 
     /// Keeps the figures; a reader sees the old file or the new one, never half of one.
@@ -75,9 +86,10 @@ impl Cache {
         if let Some(folder) = self.path.parent() {
             create_dir_all(folder)?;
         }
+        let kept = Kept { version: VERSION.to_owned(), figures: figures.clone() };
         let fresh = self.path.with_extension(format!("{}.tmp", std::process::id()));
         let written =
-            write_synced(&fresh, &serde_json::to_vec_pretty(figures)?).and_then(|()| rename(&fresh, &self.path));
+            write_synced(&fresh, &serde_json::to_vec_pretty(&kept)?).and_then(|()| rename(&fresh, &self.path));
         if written.is_err() {
             let _ = remove_file(&fresh);
         }

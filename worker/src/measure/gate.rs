@@ -19,13 +19,12 @@ impl<'a> Gate<'a> {
 
     /// Waits until there is no work; false when the deadline came first.
     pub(super) fn pass(&self) -> bool {
-        while !self.over() {
-            if !(self.busy)() {
-                return true;
+        while (self.busy)() {
+            if !self.pause(PAUSE) {
+                return false;
             }
-            self.pause(PAUSE);
         }
-        false
+        !self.over()
     }
 
     /// Sleeps for `pause`, but not past the deadline; false when that has come.

@@ -120,7 +120,8 @@ fn all_parts(pool: &Pool, data_dir: &Path, gate: &Gate<'_>) -> Figures {
         memory_bytes_per_second: memory::bandwidth(pool, gate, MEMORY_BUDGET).unwrap_or(0.0),
         disk_read_bytes_per_second: disk_rate(pool, gate, &data_dir.join(cache::FOLDER)),
     };
-    tracing::debug!(?figures, cpu_seconds = pool.cpu().as_secs_f64(), "measured this machine");
+    let (cpu_seconds, disturbed_slices) = (pool.cpu().as_secs_f64(), pool.disturbed_slices());
+    tracing::debug!(?figures, cpu_seconds, disturbed_slices, "measured this machine");
     figures
 }
 

@@ -1,5 +1,6 @@
 //! The measurement's own threads, and what they use of the processor.
 
+use std::cell::Cell;
 use std::thread::available_parallelism;
 use std::time::{Duration, Instant};
 
@@ -16,21 +17,14 @@ const FEWEST: usize = 3;
 /// One thread for each core that this process may use.
 pub(super) struct Pool {
     threads: ThreadPool,
+    disturbed: Cell<u32>,
 }
 
 /// One slice as it ran.
 pub(super) struct Slice {
     pub(super) wall: Duration,
-    /// Processor time of the thread that led it and that waited for the others.
-    leader: Duration,
-}
-
-impl Slice {
-    /// Whether the machine was ours: a leader that was put aside, or waited for a thread that was, has little
-    /// processor time.
-    fn undisturbed(&self) -> bool {
-        self.leader.as_secs_f64() >= 0.75 * self.wall.as_secs_f64()
-    }
+    /// Whether another program took a core meanwhile.
+    disturbed: bool,
 }
 
 impl Pool {
@@ -41,16 +35,27 @@ impl Pool {
             .thread_name(|index| format!("measure-{index}"))
             .start_handler(move |_| prepare())
             .build()?;
-        Ok(Pool { threads })
+        Ok(Pool { threads, disturbed: Cell::new(0) })
     }
 
     pub(super) fn thread_count(&self) -> usize {
         self.threads.current_num_threads()
     }
 
+    /// Slices that were left out of a rate because other programs took the processor.
+    pub(super) fn disturbed_slices(&self) -> u32 {
+        self.disturbed.get()
+    }
+
     /// Processor time of all threads of the pool and of the calling thread.
     pub(super) fn cpu(&self) -> Duration {
         thread_cpu() + self.threads.broadcast(|_| thread_cpu()).into_iter().sum::<Duration>()
+    }
+
+    /// Time that threads of the pool were ready to run while others had the cores. Asking wakes every thread, so that
+    /// one which still waits is counted once it has run.
+    fn kept_waiting(&self) -> Duration {
+        self.threads.broadcast(|_| thread_kept_waiting()).into_iter().sum()
     }
 
     /// How long one slice may take, so that a part's budget holds enough of them on any number of cores.
@@ -61,11 +66,18 @@ impl Pool {
 
     /// Runs one slice; rayon work within it spreads over the pool.
     pub(super) fn run(&self, work: impl FnOnce() + Send) -> Slice {
-        self.threads.install(|| {
+        let waited = self.kept_waiting();
+        let (wall, leader) = self.threads.install(|| {
             let (begun, used) = (Instant::now(), thread_cpu());
             work();
-            Slice { wall: begun.elapsed(), leader: thread_cpu().saturating_sub(used) }
-        })
+            (begun.elapsed(), thread_cpu().saturating_sub(used))
+        });
+        let waited = self.kept_waiting().saturating_sub(waited);
+        // The thread that leads the slice works all the time, unless it is put aside or waits for one that was; where
+        // the others' work was stolen meanwhile, only their waiting shows it.
+        let led_throughout = leader.as_secs_f64() >= 0.75 * wall.as_secs_f64();
+        let all_ran = waited.as_secs_f64() <= 0.1 * wall.as_secs_f64() * self.thread_count() as f64;
+        Slice { wall, disturbed: !(led_throughout && all_ran) }
     }
 
     /// The median rate, in units a second, of undisturbed slices that each do `units` of work; `None` when processor
@@ -83,7 +95,9 @@ impl Pool {
                 return None;
             }
             let slice = self.run(&mut work);
-            if slice.undisturbed() {
+            if slice.disturbed {
+                self.disturbed.set(self.disturbed.get() + 1);
+            } else {
                 seconds.push(slice.wall.as_secs_f64());
             }
         }
@@ -104,4 +118,10 @@ fn thread_cpu() -> Duration {
         time
     };
     Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
+}
+
+/// Time the calling thread was ready to run but did not; 0 where the system does not say.
+fn thread_kept_waiting() -> Duration {
+    let times = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+    Duration::from_nanos(times.split_whitespace().nth(1).and_then(|nanoseconds| nanoseconds.parse().ok()).unwrap_or(0))
 }

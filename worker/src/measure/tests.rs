@@ -54,6 +54,9 @@ fn kept_figures_come_back_and_damaged_ones_do_not() {
         cache.store(&FIGURES).unwrap();
         assert_eq!(cache.load(), Some(FIGURES));
     }
+    let other_version = String::from_utf8(whole).unwrap().replace(env!("CARGO_PKG_VERSION"), "0.0.0-other");
+    std::fs::write(&file, other_version).unwrap();
+    assert_eq!(cache.load(), None);
     assert_eq!(files_in(&data.path().join(FOLDER)), [format!("{FINGERPRINT}.json")]);
 }
 
@@ -127,13 +130,15 @@ fn figures_are_had_for_less_than_three_seconds_of_processor_and_nothing_stays() 
     let data = tempfile::tempdir().unwrap();
     let resident = || crate::inventory::Inventory::open().telemetry().resident_bytes;
     let before = resident();
-    // At ordinary priority: tests that run beside this one would otherwise leave it no undisturbed slice.
+    // At ordinary priority: tests that run beside this one would otherwise leave it no processor time at all.
     let pool = Pool::new(|| ()).unwrap();
     let begun = pool.cpu();
     let figures = all_parts(&pool, data.path(), &Gate::new(IDLE, Instant::now() + PATIENCE));
     let spent = pool.cpu() - begun;
-    println!("{figures:?} for {spent:?} of processor time");
-    assert!(figures.complete(), "{figures:?}");
+    println!("{figures:?} for {spent:?} of processor time, {} slices disturbed", pool.disturbed_slices());
+    // Where tests or other programs take the cores meanwhile, a rate may be missing, and must say so.
+    assert!(figures.complete() || pool.disturbed_slices() > 0, "{figures:?}");
+    assert!(figures.disk_read_bytes_per_second > 0.0, "{figures:?}");
     assert!(spent < Duration::from_secs(3), "{spent:?}");
     assert!(resident() < before + (128 << 20), "the buffers went back");
     assert_eq!(files_in(&data.path().join(FOLDER)), [""; 0]);
