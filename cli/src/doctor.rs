@@ -65,5 +65,5 @@ fn write_as_table(out: &mut dyn Write, findings: &[Finding]) -> Result<(), Failu
             Cell::new(finding.mend.as_deref().unwrap_or("")),
         ]);
     }
-    write_table(out, &table)
+    write_table(out, table)
 }

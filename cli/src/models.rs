@@ -102,7 +102,7 @@ async fn list(client: &mut Client, format: Format, out: &mut dyn Write) -> Resul
             Cell::new(&model.reason),
         ]);
     }
-    write_table(out, &table)
+    write_table(out, table)
 }
 
 async fn show(client: &mut Client, name: &str, format: Format, out: &mut dyn Write) -> Result<(), Failure> {

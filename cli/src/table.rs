@@ -8,6 +8,9 @@ use serde::Serialize;
 
 use crate::Failure;
 
+/// Columns below which wrapping makes a table unreadable; some pseudo-terminals say that they have none.
+const NARROWEST: u16 = 60;
+
 /// The form of a command's output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Format {
@@ -21,8 +24,19 @@ pub(crate) enum Format {
 pub(crate) fn table(headings: &[&str]) -> Table {
     let mut table = Table::new();
     table.load_style(UTF8_HORIZONTAL_ONLY.row_separator(comfy_table::LineStyle::none()));
-    table.set_content_arrangement(ContentArrangement::Dynamic).set_header(headings.iter().copied());
+    table.set_header(headings.iter().copied());
     table
+}
+
+/// The table's lines, wrapped to the terminal's width where there is one that can hold a table at all.
+pub(crate) fn render(mut table: Table) -> String {
+    if table.width().is_some_and(|width| width >= NARROWEST) {
+        table.set_content_arrangement(ContentArrangement::Dynamic);
+    }
+    table.column_iter_mut().for_each(|column| {
+        column.set_padding((0, 1));
+    });
+    format!("{}\n", table.trim_fmt())
 }
 
 /// A table of names and what they are.
@@ -40,7 +54,7 @@ pub(crate) fn figure(text: impl ToString) -> Cell {
 /// A cell of a state: green for what works, red for what does not, yellow for what is on its way.
 pub(crate) fn state(text: &str) -> Cell {
     let cell = Cell::new(text);
-    match text.to_ascii_lowercase().as_str() {
+    match text.to_ascii_lowercase().split(' ').next().unwrap_or_default() {
         "ready" | "serving" | "good" => cell.fg(Color::Green),
         "failed" | "dead" | "unavailable" | "missing" => cell.fg(Color::Red),
         "loading" | "suspect" | "draining" | "starting" | "warning" => cell.fg(Color::Yellow),
@@ -57,8 +71,8 @@ pub(crate) fn write(out: &mut dyn Write, text: &str) -> Result<(), Failure> {
 }
 
 /// Writes a table.
-pub(crate) fn write_table(out: &mut dyn Write, table: &Table) -> Result<(), Failure> {
-    write(out, &format!("{}\n", table.trim_fmt()))
+pub(crate) fn write_table(out: &mut dyn Write, table: Table) -> Result<(), Failure> {
+    write(out, &render(table))
 }
 
 /// Writes one JSON document.

@@ -21,8 +21,8 @@ use load::Load;
 use report::Measured;
 use server_cpu::ServerCpu;
 
-/// More connections than this do not raise the rate of one server.
-const MOST_CONNECTIONS: usize = 8;
+/// Requests that share a connection share its writes: more connections than this cost one server more than they bring.
+const MOST_CONNECTIONS: usize = 4;
 /// Below this a worker's CPU, reported once a second, makes the figure rough.
 const STEADY: Duration = Duration::from_secs(5);
 
@@ -58,7 +58,7 @@ pub(crate) struct BenchArguments {
     /// Rows a request
     #[arg(long, value_name = "N", default_value = "1")]
     rows: NonZeroUsize,
-    /// HTTP/2 connections [default: the concurrency, at most 8]
+    /// HTTP/2 connections [default: the concurrency, at most 4]
     #[arg(long, value_name = "N")]
     connections: Option<NonZeroUsize>,
     /// Threads that send [default: half of the cores, at most one a connection]

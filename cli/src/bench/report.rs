@@ -134,7 +134,7 @@ pub(crate) fn write_as_table(out: &mut dyn Write, runs: &[Measured]) -> Result<(
             figure(run.cpu_seconds_per_request().map_or_else(|| "unknown".into(), seconds)),
         ]);
     }
-    write_table(out, &table)
+    write_table(out, table)
 }
 
 fn rounded(rate: f64) -> String {

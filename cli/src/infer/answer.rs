@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use crate::{
     Failure,
-    table::{figure, table},
+    table::{figure, render, table},
     tensor_text::{Values, decode},
 };
 
@@ -96,7 +96,7 @@ impl Output {
             0 => String::new(),
             left => format!("{left} more rows; -o json prints all\n"),
         };
-        format!("{} {} {:?}\n{}\n{more}", self.name, self.datatype, self.shape, table.trim_fmt())
+        format!("{} {} {:?}\n{}{more}", self.name, self.datatype, self.shape, render(table))
     }
 
     fn first_values(&self, start: usize, width: usize) -> String {

@@ -7,7 +7,7 @@ use orion_proto::{
 };
 
 use crate::{
-    table::{facts, figure, state, table},
+    table::{facts, figure, render, state, table},
     units::{bytes, giga_rate, measured_seconds, seconds},
 };
 
@@ -67,7 +67,7 @@ fn devices(node: &Node) -> String {
             }),
         ]);
     }
-    format!("{}\n", table.trim_fmt())
+    render(table)
 }
 
 fn model_of(device: &Device) -> String {
@@ -138,7 +138,7 @@ fn models(models: &[NodeModel]) -> Option<String> {
             Cell::new(&model.error),
         ]);
     }
-    (!models.is_empty()).then(|| format!("{}\n", table.trim_fmt()))
+    (!models.is_empty()).then(|| render(table))
 }
 
 fn events(node: &Node) -> Option<String> {

@@ -59,8 +59,16 @@ async fn list(client: &mut Client, format: Format, out: &mut dyn Write) -> Resul
     if format == Format::Json {
         return write_json(out, &nodes.iter().map(json::node).collect::<Vec<_>>());
     }
-    let headings =
-        ["name", "state", "devices", "cores", "memory free / total", "models ready", "batches done", "last seen"];
+    let headings = [
+        "name",
+        "state",
+        "devices",
+        "cores (threads)",
+        "memory free / total",
+        "models ready",
+        "batches done",
+        "last seen",
+    ];
     let mut table = table(&headings);
     for node in &nodes {
         let capability = node.capability.clone().unwrap_or_default();
@@ -70,14 +78,14 @@ async fn list(client: &mut Client, format: Format, out: &mut dyn Write) -> Resul
             Cell::new(&node.name),
             state(&node.state),
             Cell::new(devices.join(" ")),
-            figure(format!("{} ({} threads)", capability.physical_cores, capability.logical_cores)),
+            figure(format!("{} ({})", capability.physical_cores, capability.logical_cores)),
             figure(format!("{} / {}", free.as_deref().unwrap_or("-"), bytes(capability.memory_bytes))),
             figure(node.models.iter().filter(|model| model.state.eq_ignore_ascii_case("ready")).count()),
             figure(node.batches_done),
             figure(format!("{} ago", seconds(node.silent_seconds))),
         ]);
     }
-    write_table(out, &table)
+    write_table(out, table)
 }
 
 async fn show(client: &mut Client, name: &str, format: Format, out: &mut dyn Write) -> Result<(), Failure> {
