@@ -29,6 +29,10 @@ pub(super) struct OutputForms {
 }
 
 impl OutputForms {
+    pub(super) fn all_binary() -> Self {
+        Self { binary_by_default: true, exceptions: Vec::new() }
+    }
+
     pub(super) fn binary(&self, output: &str) -> bool {
         self.binary_by_default != self.exceptions.iter().any(|name| name == output)
     }

@@ -8,6 +8,7 @@ mod infer_response;
 mod model;
 mod openai;
 mod parameters;
+mod raw_request;
 pub(crate) mod reply;
 mod repository;
 pub mod server;
