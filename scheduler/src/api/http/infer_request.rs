@@ -7,11 +7,7 @@ use orion_proto::{Datatype, Error, InferRequest, Parameters, Payload, Result, Te
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::{
-    element_json,
-    parameters::{AtMost, ParameterList},
-    reply::excerpt,
-};
+use super::{at_most::AtMost, element_json, parameters::ParameterList, reply::excerpt};
 
 /// Inputs or outputs of one request.
 const MOST_TENSORS: usize = 1024;

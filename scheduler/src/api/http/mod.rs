@@ -1,5 +1,6 @@
 //! HTTP: the Open Inference Protocol's REST with Triton's extensions under `/v2`, OpenAI's API under `/v1`.
 
+mod at_most;
 mod body;
 mod element_json;
 mod infer;
