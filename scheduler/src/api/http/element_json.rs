@@ -89,16 +89,16 @@ impl<'a> Elements<'a> {
                 }
                 b']' => self.depth = self.depth.saturating_sub(1),
                 b',' | b' ' | b'\n' | b'\r' | b'\t' => {}
-                b'"' => self.at = string_end(bytes, self.at),
-                b'{' => return Err(self.wrong_value("an object")),
-                _ => {
-                    let ends = |byte: &u8| matches!(byte, b',' | b']' | b' ' | b'\n' | b'\r' | b'\t');
-                    let rest = bytes.get(self.at..).unwrap_or_default();
-                    self.at += rest.iter().position(ends).unwrap_or(rest.len());
+                b'{' => {
+                    let Self { name, datatype, .. } = self;
+                    return Err(Error::invalid(format!(
+                        "input '{name}' holds an object, it must hold {datatype} elements"
+                    )));
                 }
-            }
-            if !matches!(byte, b'[' | b']' | b',' | b' ' | b'\n' | b'\r' | b'\t') {
-                return Ok(self.json.get(start..self.at));
+                _ => {
+                    self.at = if byte == b'"' { string_end(bytes, self.at) } else { literal_end(bytes, self.at) };
+                    return Ok(self.json.get(start..self.at));
+                }
             }
         }
         Ok(None)
@@ -107,11 +107,6 @@ impl<'a> Elements<'a> {
     fn wrong(&self, index: usize, text: &str) -> Error {
         let Self { name, datatype, .. } = self;
         Error::invalid(format!("input '{name}' holds {} as element {index}, which is no {datatype}", excerpt(text)))
-    }
-
-    fn wrong_value(&self, what: &str) -> Error {
-        let Self { name, datatype, .. } = self;
-        Error::invalid(format!("input '{name}' holds {what}, it must hold {datatype} elements"))
     }
 }
 
@@ -125,6 +120,13 @@ fn string_end(bytes: &[u8], mut at: usize) -> usize {
         }
     }
     bytes.len()
+}
+
+/// The place where a number, `true`, `false` or `null` ends.
+fn literal_end(bytes: &[u8], at: usize) -> usize {
+    let ends = |byte: &u8| matches!(byte, b',' | b']' | b' ' | b'\n' | b'\r' | b'\t');
+    let rest = bytes.get(at..).unwrap_or_default();
+    at + rest.iter().position(ends).unwrap_or(rest.len())
 }
 
 fn boolean(text: &str) -> Option<u8> {

@@ -8,6 +8,7 @@ use super::{
     body::{self, off_the_loop},
     infer_request,
     infer_response::{self, HEADER_LENGTH},
+    raw_request,
     reply::Failure,
 };
 
@@ -20,9 +21,14 @@ pub(super) async fn infer(
     let api = &api.0;
     let header_length = header_length(&headers)?;
     let body = body::read(&headers, body, api.max_message_bytes).await?;
-    let json = header_length.unwrap_or(body.len());
-    let parse = move || infer_request::parse(path.name, path.version, header_length, body);
-    let (request, forms) = off_the_loop(json, parse).await?;
+    let (request, forms) = match header_length {
+        Some(0) => raw_request::parse(&*api.front.model_spec(&path.name, &path.version)?, path.version, body)?,
+        _ => {
+            let json = header_length.unwrap_or(body.len());
+            let parse = move || infer_request::parse(path.name, path.version, header_length, body);
+            off_the_loop(json, parse).await?
+        }
+    };
     let id = request.id.clone();
     let answered = api.front.infer(request).await?;
     let json = infer_response::json_bytes(&answered.answer, &forms);
@@ -33,9 +39,6 @@ pub(super) async fn infer(
 fn header_length(headers: &HeaderMap) -> Result<Option<usize>, Error> {
     let Some(value) = headers.get(HEADER_LENGTH) else { return Ok(None) };
     match value.to_str().ok().and_then(|text| text.parse().ok()) {
-        Some(0) => Err(Error::invalid(
-            "inference-header-content-length is 0, a body of bytes alone is not served: send the JSON before them",
-        )),
         Some(length) => Ok(Some(length)),
         None => Err(Error::invalid("inference-header-content-length must be a whole number of bytes")),
     }

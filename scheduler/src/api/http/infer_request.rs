@@ -7,11 +7,7 @@ use orion_proto::{Datatype, Error, InferRequest, Parameters, Payload, Result, Te
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::{
-    element_json,
-    parameters::{AtMost, ParameterList},
-    reply::excerpt,
-};
+use super::{at_most::AtMost, element_json, parameters::ParameterList, reply::excerpt};
 
 /// Inputs or outputs of one request.
 const MOST_TENSORS: usize = 1024;
@@ -29,6 +25,10 @@ pub(super) struct OutputForms {
 }
 
 impl OutputForms {
+    pub(super) fn all_binary() -> Self {
+        Self { binary_by_default: true, exceptions: Vec::new() }
+    }
+
     pub(super) fn binary(&self, output: &str) -> bool {
         self.binary_by_default != self.exceptions.iter().any(|name| name == output)
     }

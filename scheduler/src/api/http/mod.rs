@@ -1,5 +1,6 @@
 //! HTTP: the Open Inference Protocol's REST with Triton's extensions under `/v2`, OpenAI's API under `/v1`.
 
+mod at_most;
 mod body;
 mod element_json;
 mod infer;
@@ -8,6 +9,7 @@ mod infer_response;
 mod model;
 mod openai;
 mod parameters;
+mod raw_request;
 pub(crate) mod reply;
 mod repository;
 pub mod server;

@@ -8,7 +8,7 @@ use orion_proto::{
 };
 use serde::{
     Deserialize, Deserializer,
-    de::{MapAccess, SeqAccess, Visitor},
+    de::{MapAccess, Visitor},
 };
 
 /// Parameters that one object may have.
@@ -130,42 +130,5 @@ impl Visitor<'_> for ScalarVisitor {
 
     fn visit_str<E>(self, value: &str) -> std::result::Result<Scalar, E> {
         Ok(Scalar(ParameterChoice::StringParam(value.to_owned())))
-    }
-}
-
-/// A JSON array of at most `MOST` entries, so that a body cannot grow many times over in memory.
-#[derive(Debug)]
-pub(super) struct AtMost<T, const MOST: usize>(pub(super) Vec<T>);
-
-impl<T, const MOST: usize> Default for AtMost<T, MOST> {
-    fn default() -> Self {
-        Self(Vec::new())
-    }
-}
-
-impl<'de, T: Deserialize<'de>, const MOST: usize> Deserialize<'de> for AtMost<T, MOST> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
-        deserializer.deserialize_seq(AtMostVisitor::<T, MOST>(std::marker::PhantomData))
-    }
-}
-
-struct AtMostVisitor<T, const MOST: usize>(std::marker::PhantomData<T>);
-
-impl<'de, T: Deserialize<'de>, const MOST: usize> Visitor<'de> for AtMostVisitor<T, MOST> {
-    type Value = AtMost<T, MOST>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "an array of at most {MOST} entries")
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut sequence: A) -> std::result::Result<Self::Value, A::Error> {
-        let mut entries = Vec::new();
-        while let Some(entry) = sequence.next_element()? {
-            if entries.len() == MOST {
-                return Err(serde::de::Error::invalid_length(MOST + 1, &self));
-            }
-            entries.push(entry);
-        }
-        Ok(AtMost(entries))
     }
 }

@@ -77,7 +77,8 @@ fn connection_builder(limits: Limits) -> auto::Builder<TokioExecutor> {
         .header_read_timeout(limits.header_read_timeout)
         .max_buf_size(limits.header_bytes)
         .half_close(false)
-        .pipeline_flush(true);
+        // With it a head that cannot be parsed would be closed upon without its 400 or 431.
+        .pipeline_flush(false);
     builder
         .http2()
         .timer(TokioTimer::new())

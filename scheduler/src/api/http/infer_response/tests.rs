@@ -1,5 +1,4 @@
 use super::*;
-use crate::api::http::infer_request;
 use http_body_util::BodyExt;
 use orion_proto::{Datatype, ModelName, Payload};
 
@@ -48,9 +47,7 @@ async fn json_is_what_triton_writes() {
 async fn binary_pieces_follow_the_json_uncopied() {
     let answer = answer();
     let address = answer.outputs[0].data.pieces()[1].as_ptr();
-    let asking = Bytes::from_static(br#"{"inputs":[],"parameters":{"binary_data_output":true}}"#);
-    let (_, forms) = infer_request::parse("m".into(), String::new(), None, asking).unwrap();
-    let response = render(&spec(), answer, "", &forms).unwrap();
+    let response = render(&spec(), answer, "", &OutputForms::all_binary()).unwrap();
     let length: usize = response.headers()[HEADER_LENGTH].to_str().unwrap().parse().unwrap();
     let mut body = response.into_body();
     let declared = http_body::Body::size_hint(&body).exact();

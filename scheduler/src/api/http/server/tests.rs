@@ -62,6 +62,7 @@ async fn large_heads_are_refused() {
     // Not a byte more than it reads: closing on unread bytes resets the connection, and the answer may be lost.
     let refused = talk(address, &head(17 << 10).as_bytes()[..16 << 10]).await;
     assert!(refused.starts_with("HTTP/1.1 431"), "{refused}");
+    assert!(talk(address, b"NONSENSE\r\n\r\n").await.starts_with("HTTP/1.1 400"));
 }
 
 #[tokio::test]
