@@ -182,19 +182,16 @@ fn typed_contents(name: &str, datatype: Datatype, shape: &[i64], contents: Infer
         true => Ok(value),
         false => Err(Error::invalid(format!("input '{name}' holds {value}, which is no {datatype}"))),
     };
+    let (ints, uints) = (&contents.int_contents, &contents.uint_contents);
     let got = match datatype {
         Datatype::Bool => put(&contents.bool_contents, |v| out.put_u8(u8::from(*v))),
-        Datatype::Int8 => try_put(&contents.int_contents, |v| Ok(out.put_i8(narrow(i64::from(*v), -128, 127)? as i8)))?,
-        Datatype::Int16 => {
-            try_put(&contents.int_contents, |v| Ok(out.put_i16_le(narrow(i64::from(*v), -32768, 32767)? as i16)))?
-        }
-        Datatype::Int32 => put(&contents.int_contents, |v| out.put_i32_le(*v)),
+        Datatype::Int8 => try_put(ints, |v| narrow((*v).into(), -128, 127).map(|v| out.put_i8(v as i8)))?,
+        Datatype::Int16 => try_put(ints, |v| narrow((*v).into(), -32768, 32767).map(|v| out.put_i16_le(v as i16)))?,
+        Datatype::Int32 => put(ints, |v| out.put_i32_le(*v)),
         Datatype::Int64 => put(&contents.int64_contents, |v| out.put_i64_le(*v)),
-        Datatype::Uint8 => try_put(&contents.uint_contents, |v| Ok(out.put_u8(narrow(i64::from(*v), 0, 255)? as u8)))?,
-        Datatype::Uint16 => {
-            try_put(&contents.uint_contents, |v| Ok(out.put_u16_le(narrow(i64::from(*v), 0, 65535)? as u16)))?
-        }
-        Datatype::Uint32 => put(&contents.uint_contents, |v| out.put_u32_le(*v)),
+        Datatype::Uint8 => try_put(uints, |v| narrow((*v).into(), 0, 255).map(|v| out.put_u8(v as u8)))?,
+        Datatype::Uint16 => try_put(uints, |v| narrow((*v).into(), 0, 65535).map(|v| out.put_u16_le(v as u16)))?,
+        Datatype::Uint32 => put(uints, |v| out.put_u32_le(*v)),
         Datatype::Uint64 => put(&contents.uint64_contents, |v| out.put_u64_le(*v)),
         Datatype::Fp32 => put(&contents.fp32_contents, |v| out.put_f32_le(*v)),
         Datatype::Fp64 => put(&contents.fp64_contents, |v| out.put_f64_le(*v)),

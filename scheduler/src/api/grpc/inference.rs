@@ -67,7 +67,8 @@ impl GrpcInferenceService for InferenceService {
 
     async fn model_ready(&self, request: Request<ModelReadyRequest>) -> Answer<ModelReadyResponse> {
         let ModelReadyRequest { name, version } = request.into_inner();
-        Ok(Response::new(ModelReadyResponse { ready: self.front.model_ready(&name, &version)? }))
+        // Triton answers so for a name that it does not know; its clients do not expect an error here.
+        Ok(Response::new(ModelReadyResponse { ready: self.front.model_ready(&name, &version).unwrap_or(false) }))
     }
 
     async fn server_metadata(&self, _: Request<ServerMetadataRequest>) -> Answer<ServerMetadataResponse> {
