@@ -1,0 +1,102 @@
+//! A sentence-embedding folder before it is loaded.
+
+use std::path::{Path, PathBuf};
+
+use orion_proto::{Datatype, Error, ModelName, ModelSpec, Result, TensorSpec};
+use serde::Deserialize;
+
+use super::{BertConfig, buckets};
+use crate::{Precision, folder::files_ending, unreadable, unservable, weights::Weights};
+
+/// The files of a model, whose headers were found to fit its configuration.
+#[derive(Clone, Debug)]
+pub(crate) struct Source {
+    pub(crate) config: BertConfig,
+    pub(crate) weights: Vec<PathBuf>,
+    pub(crate) tokenizer: PathBuf,
+    /// What stands before each tensor's name: nothing, or `bert` in files saved with a head.
+    pub(crate) prefix: &'static str,
+    pub(crate) precision: Precision,
+    /// Bytes of the weight files.
+    pub(crate) weight_bytes: u64,
+    parameters: u64,
+}
+
+impl Source {
+    /// Reads the configuration and the headers of a folder.
+    pub(crate) fn inspect(folder: &Path, precision: Precision) -> Result<Self> {
+        let config = BertConfig::read(folder)?;
+        check_pooling(folder)?;
+        let tokenizer = folder.join("tokenizer.json");
+        if !tokenizer.is_file() {
+            return Err(unservable(format!("folder {} has no tokenizer.json", folder.display())));
+        }
+        let whole = folder.join("model.safetensors");
+        let weights = if whole.is_file() { vec![whole] } else { files_ending(folder, ".safetensors")? };
+        if weights.is_empty() {
+            return Err(unservable(format!("folder {} has no *.safetensors", folder.display())));
+        }
+        let headers: Vec<Weights> = weights.iter().map(|path| Weights::read(path)).collect::<Result<_>>()?;
+        let bare = headers.iter().any(|header| header.has("embeddings.word_embeddings.weight"));
+        let prefix = if bare { "" } else { "bert" };
+        let mut parameters = 0u64;
+        for (name, shape) in config.tensors() {
+            let name = if bare { name } else { format!("{prefix}.{name}") };
+            let header = headers.iter().find(|header| header.has(&name)).unwrap_or(&headers[0]);
+            let elements =
+                header.expect(&name, &shape).map_err(|error| unservable(format!("{}: {error}", folder.display())))?;
+            parameters = parameters.saturating_add(elements);
+        }
+        let weight_bytes = headers.iter().map(|header| header.bytes).sum();
+        Ok(Self { config, weights, tokenizer, prefix, precision, weight_bytes, parameters })
+    }
+
+    /// What it takes and gives once it is loaded.
+    pub(crate) fn spec(&self, name: &ModelName, version: String, max_batch_rows: usize) -> ModelSpec {
+        let hidden = self.config.hidden_size as i64;
+        ModelSpec {
+            name: name.clone(),
+            version,
+            family: super::FAMILY.into(),
+            inputs: vec![TensorSpec::new("text", Datatype::Bytes, [-1])],
+            outputs: vec![TensorSpec::new("embedding", Datatype::Fp32, [-1, hidden])],
+            max_batch_rows,
+            memory_bytes: self.memory_bytes(max_batch_rows),
+            inline: false,
+        }
+    }
+
+    /// Bytes of the weights in their precision, and of the activations of as many buckets as run at once.
+    fn memory_bytes(&self, max_batch_rows: usize) -> u64 {
+        let size: u64 = if self.precision == Precision::F32 { 4 } else { 2 };
+        let BertConfig { hidden_size, intermediate_size, num_attention_heads, max_position_embeddings, .. } =
+            self.config;
+        let buckets = std::thread::available_parallelism().map_or(1, usize::from);
+        // A bucket closes once it has its tokens, so it may pass them by one row.
+        let open = buckets.saturating_mul(buckets::MOST_TOKENS + max_position_embeddings);
+        let tokens = open.min(max_batch_rows.saturating_mul(max_position_embeddings)) as u64;
+        let a_token = 6 * hidden_size + intermediate_size + num_attention_heads * max_position_embeddings;
+        self.parameters.saturating_mul(size).saturating_add(tokens.saturating_mul(4 * a_token as u64))
+    }
+}
+
+/// Refuses a folder in the layout of sentence-transformers that pools otherwise than by the mean.
+fn check_pooling(folder: &Path) -> Result<()> {
+    #[derive(Deserialize)]
+    struct Pooling {
+        #[serde(default)]
+        pooling_mode_mean_tokens: bool,
+    }
+    let path = folder.join("1_Pooling").join("config.json");
+    if !path.exists() {
+        return Ok(());
+    }
+    let text = std::fs::read(&path).map_err(|error| unreadable(&path, &error))?;
+    match serde_json::from_slice(&text) {
+        Ok(Pooling { pooling_mode_mean_tokens: true }) => Ok(()),
+        Ok(_) => {
+            Err(unservable(format!("{} asks for a pooling that is not served yet, only the mean is", path.display())))
+        }
+        Err(error) => Err(Error::invalid(format!("{}: {}", path.display(), error.to_string().to_lowercase()))),
+    }
+}

@@ -1,0 +1,130 @@
+//! What a model's path holds, and whether Orion serves it.
+
+use std::path::{Path, PathBuf};
+
+use orion_proto::{Code, Error, ModelName, Result};
+use serde::Deserialize;
+
+use crate::{
+    Family, Manifest, embedding,
+    orion_toml::{Kind, OrionToml},
+    simulated, unreadable, unservable,
+};
+
+const SERVED: &str = "served today are sentence-embedding folders (config.json of model_type \"bert\", tokenizer.json, \
+                      *.safetensors) and folders whose orion.toml says kind = \"simulated\"";
+
+/// Says what a model's path holds, from its configuration and headers alone; every length is checked against its file.
+///
+/// # Errors
+/// NOT_FOUND for a path that is not there, INVALID_ARGUMENT for a mistake in `orion.toml`, FAILED_PRECONDITION for what
+/// cannot be served, naming what was found and what would be right.
+pub fn inspect(name: &ModelName, path: &Path) -> Result<Manifest> {
+    inspect_path(name, path).map_err(|error| Error::new(error.code, format!("model '{name}': {error}")))
+}
+
+fn inspect_path(name: &ModelName, path: &Path) -> Result<Manifest> {
+    let found = std::fs::metadata(path).map_err(|error| match error.kind() {
+        std::io::ErrorKind::NotFound => Error::new(Code::NotFound, format!("there is nothing at {}", path.display())),
+        _ => unreadable(path, &error),
+    })?;
+    if !found.is_dir() {
+        return Err(not_a_folder(path));
+    }
+    let settings = OrionToml::read(path)?.unwrap_or_default();
+    let max_rows = settings.batching.max_rows;
+    if settings.kind == Some(Kind::Simulated) {
+        let latency = settings.simulated.unwrap_or_default();
+        let spec = simulated::spec(name, "1".into(), max_rows, &latency);
+        let weight_bytes = spec.memory_bytes;
+        return Ok(Manifest {
+            spec,
+            flops_per_row: 0.0,
+            weight_bytes,
+            path: path.into(),
+            family: Family::Simulated(latency),
+        });
+    }
+    let (folder, version) = newest_version(path)?;
+    if settings.kind != Some(Kind::SentenceEmbedding) {
+        let model_type = model_type(&folder)?;
+        if model_type != "bert" {
+            return Err(unservable(format!("config.json's model_type '{model_type}' is not served yet; {SERVED}")));
+        }
+    }
+    let source = embedding::Source::inspect(&folder, settings.precision.unwrap_or_default())?;
+    Ok(Manifest {
+        spec: source.spec(name, version, max_rows),
+        flops_per_row: source.config.flops(embedding::TYPICAL_TOKENS),
+        weight_bytes: source.weight_bytes,
+        path: path.into(),
+        family: Family::Embedding(source),
+    })
+}
+
+/// The folder that holds the files, and its version: of Triton's `<model>/<version>/` the newest.
+fn newest_version(path: &Path) -> Result<(PathBuf, String)> {
+    let number = |name: &String| name.parse::<u64>().ok().filter(|n| *n > 0 && n.to_string() == *name);
+    let has_files = path.join("config.json").exists();
+    let newest = entries(path)?.into_iter().filter(|name| path.join(name).is_dir()).filter_map(|n| number(&n)).max();
+    Ok(match newest {
+        Some(version) if !has_files => (path.join(version.to_string()), version.to_string()),
+        _ => (path.into(), "1".into()),
+    })
+}
+
+/// The names in a folder, sorted.
+fn entries(folder: &Path) -> Result<Vec<String>> {
+    let io = |error: std::io::Error| unreadable(folder, &error);
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(io)? {
+        names.push(entry.map_err(io)?.file_name().to_string_lossy().into_owned());
+    }
+    names.sort();
+    Ok(names)
+}
+
+/// The files of a folder whose names end so, sorted.
+pub(crate) fn files_ending(folder: &Path, suffix: &str) -> Result<Vec<PathBuf>> {
+    Ok(entries(folder)?.iter().filter(|name| name.ends_with(suffix)).map(|name| folder.join(name)).collect())
+}
+
+fn model_type(folder: &Path) -> Result<String> {
+    #[derive(Deserialize)]
+    struct Typed {
+        model_type: Option<String>,
+    }
+    let path = folder.join("config.json");
+    if !path.exists() {
+        return Err(unknown_folder(folder)?);
+    }
+    let text = std::fs::read(&path).map_err(|error| unreadable(&path, &error))?;
+    let typed: Typed = serde_json::from_slice(&text).map_err(|error| {
+        unservable(format!("{} cannot be read: {}", path.display(), error.to_string().to_lowercase()))
+    })?;
+    typed.model_type.ok_or_else(|| unservable(format!("{} has no model_type; {SERVED}", path.display())))
+}
+
+fn unknown_folder(folder: &Path) -> Result<Error> {
+    let names = entries(folder)?;
+    let single = |suffix| names.iter().find(|name| name.ends_with(suffix));
+    Ok(match single(".gguf").or_else(|| single(".onnx")) {
+        Some(file) => not_a_folder(&folder.join(file)),
+        None if names.is_empty() => unservable(format!("folder {} is empty; {SERVED}", folder.display())),
+        None => {
+            let more = if names.len() > 8 { ", …" } else { "" };
+            let listed = names.iter().take(8).map(String::as_str).collect::<Vec<_>>().join(", ");
+            unservable(format!("folder {} has no config.json, it holds: {listed}{more}; {SERVED}", folder.display()))
+        }
+    })
+}
+
+fn not_a_folder(file: &Path) -> Error {
+    let format = file.extension().map(|suffix| suffix.to_string_lossy().to_lowercase());
+    unservable(match format.as_deref() {
+        Some(format @ ("gguf" | "onnx")) => {
+            format!("{} is a .{format} file, a format that is not served yet; {SERVED}", file.display())
+        }
+        _ => format!("{} is a file, the path must be its folder; {SERVED}", file.display()),
+    })
+}

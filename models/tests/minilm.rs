@@ -1,0 +1,82 @@
+//! The real model against known-good outputs. `scripts/fetch-models minilm --to models-data` fetches it; `ORION_MODELS`
+//! names another folder than `models-data`.
+
+use std::path::PathBuf;
+
+use orion_models::{Model, ModelRequest, inspect, load};
+use orion_proto::{Datatype, InferAnswer, ModelName, Payload, Tensor, encode_bytes_elements};
+use serde::Deserialize;
+
+#[derive(Deserialize)]
+struct Expected {
+    text: Vec<String>,
+    embedding: Vec<Vec<f32>>,
+}
+
+/// The fetched model; `None`, said aloud, where it was not fetched.
+fn fetched(name: &str) -> Option<Box<dyn Model>> {
+    let default = concat!(env!("CARGO_MANIFEST_DIR"), "/../models-data").into();
+    let path = PathBuf::from(std::env::var("ORION_MODELS").unwrap_or(default)).join(name);
+    if !path.exists() {
+        println!(
+            "skipped: {} is not there, fetch it with: scripts/fetch-models {name} --to models-data",
+            path.display()
+        );
+        return None;
+    }
+    let manifest = inspect(&ModelName::new(name).unwrap(), &path).unwrap();
+    assert_eq!(manifest.spec.outputs[0].shape, [-1, 384]);
+    Some(load(&manifest, &|_| {}).unwrap())
+}
+
+fn request(texts: &[String], truncate: bool) -> ModelRequest {
+    let data = Payload::from(encode_bytes_elements(texts));
+    let tensor = Tensor::new("text", Datatype::Bytes, vec![texts.len() as i64], data).unwrap();
+    ModelRequest { inputs: vec![tensor], truncate }
+}
+
+fn rows(answer: &InferAnswer) -> Vec<Vec<f32>> {
+    let bytes = answer.outputs[0].data.contiguous();
+    let floats: Vec<f32> = bytes.chunks_exact(4).map(|four| f32::from_le_bytes(four.try_into().unwrap())).collect();
+    floats.chunks_exact(384).map(<[f32]>::to_vec).collect()
+}
+
+fn expected() -> Expected {
+    serde_json::from_str(include_str!("../../tests/data/expected/minilm.json")).unwrap()
+}
+
+fn difference(a: &[Vec<f32>], b: &[Vec<f32>]) -> f32 {
+    assert_eq!(a.len(), b.len());
+    a.iter().flatten().zip(b.iter().flatten()).map(|(x, y)| (x - y).abs()).fold(0.0, f32::max)
+}
+
+#[test]
+fn known_good_embeddings_come_out() {
+    let Expected { text, embedding } = expected();
+    for (name, most) in [("minilm", 1e-4), ("minilm-fp16", 1e-3)] {
+        let Some(mut model) = fetched(name) else { continue };
+        let answers = model.run(vec![request(&text, false)]);
+        let answer = answers[0].as_ref().unwrap();
+        // [CLS], the words of each sentence, [SEP].
+        assert_eq!(answer.usage_tokens, 50);
+        let got = difference(&rows(answer), &embedding);
+        println!("{name}: greatest difference {got:e}");
+        assert!(got < most, "{name}: {got}");
+    }
+}
+
+#[test]
+fn a_batch_of_mixed_lengths_equals_each_alone() {
+    let Some(mut model) = fetched("minilm") else { return };
+    let words = "the quick brown fox jumps over a lazy dog and runs home";
+    let texts: Vec<String> = (0..40).map(|i| format!("{i} {}", format!("{words} ").repeat(i * i % 41))).collect();
+    let batch = model.run(texts.iter().map(|text| request(std::slice::from_ref(text), true)).collect());
+    let together = model.run(vec![request(&texts, true)]);
+    let together = rows(together[0].as_ref().unwrap());
+    for ((text, batched), together) in texts.iter().zip(batch).zip(together) {
+        let alone = model.run(vec![request(std::slice::from_ref(text), true)]);
+        let alone = rows(alone[0].as_ref().unwrap());
+        assert!(difference(&alone, &rows(&batched.unwrap())) < 1e-5, "{text}");
+        assert!(difference(&alone, &[together]) < 1e-5, "{text}");
+    }
+}
