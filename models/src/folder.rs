@@ -128,3 +128,100 @@ fn not_a_folder(file: &Path) -> Error {
         _ => format!("{} is a file, the path must be its folder; {SERVED}", file.display()),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Precision, tiny_bert};
+    use std::fs;
+
+    fn name() -> ModelName {
+        ModelName::new("m").unwrap()
+    }
+
+    fn refusal(path: &Path) -> Error {
+        inspect(&name(), path).unwrap_err()
+    }
+
+    #[test]
+    fn triton_s_newest_version_is_served() {
+        let root = tempfile::tempdir().unwrap();
+        for version in ["2", "10", "010", "old"] {
+            tiny_bert::write(&root.path().join(version));
+        }
+        fs::write(root.path().join("orion.toml"), "precision = \"bf16\"\n[batching]\nmax_rows = 8").unwrap();
+        let manifest = inspect(&name(), root.path()).unwrap();
+        assert_eq!((manifest.spec.version.as_str(), manifest.spec.max_batch_rows), ("10", 8));
+        let Family::Embedding(source) = manifest.family else { panic!("a sentence-embedding folder") };
+        assert_eq!((source.precision, source.tokenizer), (Precision::Bf16, root.path().join("10/tokenizer.json")));
+        assert!(manifest.spec.memory_bytes > manifest.weight_bytes / 2 && manifest.flops_per_row > 1e6);
+    }
+
+    #[test]
+    fn what_cannot_be_served_is_named() {
+        let root = tempfile::tempdir().unwrap();
+        let folder = |file: &str, text: &str| {
+            let folder = tempfile::tempdir_in(root.path()).unwrap().keep();
+            fs::write(folder.join(file), text).unwrap();
+            folder
+        };
+        let missing = refusal(&root.path().join("nowhere"));
+        assert!(missing.code == Code::NotFound && missing.message.contains("nowhere"), "{missing}");
+        let gguf = folder("llama.gguf", "GGUF");
+        for (path, words) in [
+            (gguf.join("llama.gguf"), ["llama.gguf is a .gguf file", "not served yet"]),
+            (gguf, ["llama.gguf is a .gguf file", "not served yet"]),
+            (folder("a.ONNX", "").join("a.ONNX"), ["a.ONNX is a .onnx file", "not served yet"]),
+            (folder("a.txt", "").join("a.txt"), ["is a file", "its folder"]),
+            (folder("weights.bin", ""), ["it holds: weights.bin", "kind = \"simulated\""]),
+            (folder("config.json", r#"{"model_type": "llama"}"#), ["'llama'", "sentence-embedding"]),
+            (folder("config.json", "{}"), ["no model_type", "sentence-embedding"]),
+            (folder("config.json", "nonsense"), ["config.json cannot be read", ""]),
+            (folder("config.json", r#"{"model_type": "bert"}"#), ["config.json", "missing field `hidden_size`"]),
+            (folder("config.json", tiny_bert::CONFIG), ["no tokenizer.json", ""]),
+            (folder("config.json", &tiny_bert::CONFIG.replace("gelu", "relu6")), ["hidden_act 'relu6'", "'gelu'"]),
+            (
+                folder("config.json", &tiny_bert::CONFIG.replace(": 3,", ": 5,")),
+                ["hidden_size 48", "num_attention_heads 5"],
+            ),
+            (
+                folder("config.json", &tiny_bert::CONFIG.replace(": 2,", ": 99999,")),
+                ["num_hidden_layers is 99999", "1 to 1024"],
+            ),
+        ] {
+            let error = refusal(&path);
+            let found =
+                words.iter().all(|word| error.message.contains(word)) && error.message.starts_with("model 'm': ");
+            assert!(found && error.code == Code::FailedPrecondition, "{error}");
+        }
+        let mistaken = refusal(&folder("orion.toml", "kind = \"simulated\"\nspeed = 1"));
+        assert!(mistaken.code == Code::InvalidArgument && mistaken.message.contains("speed"), "{mistaken}");
+    }
+
+    #[test]
+    fn weights_that_do_not_fit_the_configuration_are_named() {
+        let root = tempfile::tempdir().unwrap();
+        tiny_bert::write(root.path());
+        let wide = tiny_bert::CONFIG.replace("\"intermediate_size\": 83", "\"intermediate_size\": 84");
+        fs::write(root.path().join("config.json"), wide).unwrap();
+        let error = refusal(root.path());
+        let words = "tensor 'encoder.layer.0.intermediate.dense.weight' has shape [83, 48], config.json says [84, 48]";
+        assert!(error.message.contains(words), "{error}");
+        fs::write(root.path().join("config.json"), tiny_bert::CONFIG.replace("_layers\": 2", "_layers\": 3")).unwrap();
+        assert!(
+            refusal(root.path()).message.contains("tensor 'encoder.layer.2.attention.self.query.weight' is missing")
+        );
+        fs::create_dir(root.path().join("1_Pooling")).unwrap();
+        fs::write(root.path().join("1_Pooling/config.json"), r#"{"pooling_mode_cls_token": true}"#).unwrap();
+        assert!(refusal(root.path()).message.contains("1_Pooling/config.json asks for a pooling"));
+    }
+
+    #[test]
+    fn a_simulated_folder_is_one_file() {
+        let root = tempfile::tempdir().unwrap();
+        fs::write(root.path().join("orion.toml"), "kind = \"simulated\"\n[simulated]\nmemory_bytes = 5").unwrap();
+        let manifest = inspect(&name(), root.path()).unwrap();
+        assert_eq!((manifest.spec.family.as_str(), manifest.spec.memory_bytes), ("simulated", 5));
+        assert_eq!(manifest.path, root.path());
+    }
+}

@@ -12,6 +12,8 @@ mod folder;
 mod identity;
 mod orion_toml;
 mod simulated;
+#[cfg(test)]
+mod tiny_bert;
 mod weights;
 
 pub use folder::inspect;

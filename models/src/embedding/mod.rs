@@ -12,10 +12,12 @@ mod cpu_encoder;
 mod kernels;
 mod source;
 mod tensor_encoder;
+#[cfg(test)]
+mod tests;
 mod text;
 
 use buckets::buckets;
-use config::BertConfig;
+pub(crate) use config::BertConfig;
 use cpu_encoder::CpuEncoder;
 pub(crate) use source::Source;
 use tensor_encoder::TensorEncoder;
