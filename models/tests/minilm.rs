@@ -1,6 +1,8 @@
 //! The real model against known-good outputs. `scripts/fetch-models minilm --to models-data` fetches it; `ORION_MODELS`
 //! names another folder than `models-data`.
 
+#![expect(clippy::unwrap_used, reason = "a test may panic, in its helpers too")]
+
 use std::path::PathBuf;
 
 use orion_models::{Model, ModelRequest, inspect, load};

@@ -25,8 +25,9 @@ pub(super) fn buckets(lengths: &[usize], max_rows: usize, threads: usize, pads: 
         let rows = buckets.last().map_or(0, Vec::len);
         let padding = || longest * (rows + 1) - tokens - length;
         let full = tokens >= tokens_wanted || rows == max_rows;
+        let padded = || pads && padding() > FREE_PADDING + (tokens + length) / 4;
         match buckets.last_mut() {
-            Some(open) if !full && !(pads && padding() > FREE_PADDING + (tokens + length) / 4) => {
+            Some(open) if !full && !padded() => {
                 open.push(row);
                 tokens += length;
             }

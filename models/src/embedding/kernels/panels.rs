@@ -120,12 +120,20 @@ fn multiply_rows<S: Simd, const ROWS: usize>(simd: S, left: &[f32], stride: usiz
     let (vectors, _) = S::as_simd_f32s(panel);
     let mut sums = [[simd.splat_f32s(0.0); 2]; ROWS];
     for (step, pair) in vectors.chunks_exact(2).enumerate() {
-        for (row, sum) in sums.iter_mut().enumerate() {
-            // SAFETY: step < depth and row < ROWS, so the assertion above covers the index.
-            let value = simd.splat_f32s(unsafe { *left.get_unchecked(row * stride + step) });
-            sum[0] = simd.mul_add_e_f32s(value, pair[0], sum[0]);
-            sum[1] = simd.mul_add_e_f32s(value, pair[1], sum[1]);
+        let column = left.as_ptr().wrapping_add(step);
+        // Written out: a loop over the rows is not unrolled, and its sums would then lie in memory.
+        macro_rules! add_rows {
+            ($($row:literal)*) => {$(
+                if $row < ROWS {
+                    // SAFETY: step < depth and the row is below ROWS, so the assertion above covers the address.
+                    let value = simd.splat_f32s(unsafe { *column.wrapping_add(stride.wrapping_mul($row)) });
+                    let sum = &mut sums[if $row < ROWS { $row } else { 0 }];
+                    sum[0] = simd.mul_add_e_f32s(value, pair[0], sum[0]);
+                    sum[1] = simd.mul_add_e_f32s(value, pair[1], sum[1]);
+                }
+            )*};
         }
+        add_rows!(0 1 2 3 4 5 6 7 8 9 10 11 12 13);
     }
     for (sum, out) in sums.iter().zip(tile.chunks_exact_mut(MOST_WIDTH)) {
         let (out, _) = S::as_mut_simd_f32s(out);
