@@ -4,13 +4,12 @@
 //! Needs root and `ip` and `tc`; elsewhere it says that it was skipped.
 
 use std::{
-    process::{Child, Command, Stdio},
+    process::{Child, Command, Output, Stdio},
     time::{Duration, Instant},
 };
 
 const ORION: &str = env!("CARGO_BIN_EXE_orion");
-/// 4 Mi elements of 4 bytes.
-const SHAPE: &str = "1,4194304";
+const TENSOR_BYTES: usize = 16 << 20;
 
 /// Two namespaces and the link between them; gone when dropped.
 struct Link {
@@ -33,7 +32,13 @@ impl Link {
         let (near_end, far_end) = (format!("on{unique}"), format!("of{unique}"));
         run("ip", &["netns", "add", &link.near])?;
         run("ip", &["netns", "add", &link.far])?;
-        run("ip", &["link", "add", &near_end, "netns", &link.near, "type", "veth", "peer", "name", &far_end, "netns", &link.far])?;
+        run(
+            "ip",
+            &[
+                "link", "add", &near_end, "netns", &link.near, "type", "veth", "peer", "name", &far_end, "netns",
+                &link.far,
+            ],
+        )?;
         for (space, end, address) in [(&link.near, &near_end, "10.77.0.1/24"), (&link.far, &far_end, "10.77.0.2/24")] {
             let inside = |arguments: &[&str]| run("ip", &[&["netns", "exec", space], arguments].concat());
             inside(&["ip", "link", "set", "lo", "up"])?;
@@ -70,6 +75,17 @@ impl Drop for Running {
     }
 }
 
+/// One row of zeros as NumPy writes it.
+fn npy() -> Vec<u8> {
+    let header = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': (1, {}), }}", TENSOR_BYTES / 4);
+    let header = format!("{header:<117}\n");
+    let mut file = b"\x93NUMPY\x01\x00".to_vec();
+    file.extend((header.len() as u16).to_le_bytes());
+    file.extend(header.as_bytes());
+    file.resize(file.len() + TENSOR_BYTES, 0);
+    file
+}
+
 fn json(command: &mut Command) -> Option<serde_json::Value> {
     let output = command.output().ok()?;
     serde_json::from_slice(&output.stdout).ok()
@@ -92,18 +108,25 @@ fn large_tensors_on_a_slow_link_cause_no_false_death() {
     let _worker = Running(link.command(&link.far, &worker).stdout(Stdio::null()).spawn().unwrap());
 
     let nodes = || json(&mut link.command(&link.near, &["nodes", "-o", "json"]));
+    let models = || json(&mut link.command(&link.near, &["models", "-o", "json"]));
     let deadline = Instant::now() + Duration::from_secs(60);
-    while !nodes().is_some_and(|nodes| nodes.to_string().contains("\"ready\"")) {
-        assert!(Instant::now() < deadline, "the worker did not join within 60 s");
+    while !models().is_some_and(|models| models[0]["state"] == "ready") {
+        assert!(Instant::now() < deadline, "the worker did not serve within 60 s");
         std::thread::yield_now();
     }
-    // Two at once for 15 s: each direction is full for most of it.
-    let bench =
-        ["bench", "identity", "--shape", SHAPE, "--concurrency", "2", "--seconds", "15", "--warmup", "0", "-o", "json"];
-    let report = json(&mut link.command(&link.near, &bench)).expect("orion bench prints JSON");
+    let tensor = folder.path().join("tensor.npy");
+    std::fs::write(&tensor, npy()).unwrap();
+    let input = format!("INPUT0=@{}", tensor.display());
+    // Two at once: each direction is full for seconds.
+    let infer = ["infer", "identity", "--input", &input, "--timeout", "120"];
+    let infers: Vec<Child> =
+        (0..2).map(|_| link.command(&link.near, &infer).stdout(Stdio::piped()).spawn().unwrap()).collect();
+    let answers: Vec<Output> = infers.into_iter().map(|child| child.wait_with_output().unwrap()).collect();
     let nodes = nodes().expect("orion nodes prints JSON").to_string();
-    assert_eq!(report[0]["errors"], 0, "{report}\n{nodes}");
-    assert!(report[0]["requests"].as_u64().is_some_and(|requests| requests > 0), "{report}");
+    for answer in answers {
+        let text = String::from_utf8_lossy(&answer.stdout);
+        assert!(answer.status.success() && text.contains("OUTPUT0"), "{text}\n{nodes}");
+    }
     assert!(!nodes.contains("suspect") && !nodes.contains("dead"), "{nodes}");
     assert!(nodes.contains("\"sessions_opened\":1"), "{nodes}");
 }

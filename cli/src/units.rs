@@ -46,6 +46,14 @@ pub(crate) fn giga_rate(per_second: f64, unit: &str) -> String {
     measured(per_second, |value| format!("{} G{unit}/s", three(value / 1e9)))
 }
 
+/// A link's measured rate in bits, from slow radio to fast fibre; or that it has not been measured.
+pub(crate) fn bit_rate(bytes_per_second: f64) -> String {
+    measured(bytes_per_second * 8.0, |bits| match bits {
+        bits if bits >= 1e9 => format!("{} Gbit/s", three(bits / 1e9)),
+        bits => format!("{} Mbit/s", three(bits / 1e6)),
+    })
+}
+
 /// A measured duration, or that it has not been measured.
 pub(crate) fn measured_seconds(value: f64) -> String {
     measured(value, seconds)
@@ -85,5 +93,6 @@ mod tests {
         }
         assert_eq!(giga_rate(385.2e9, "FLOP"), "385 GFLOP/s");
         assert_eq!(giga_rate(0.0, "B"), "not measured yet");
+        assert_eq!((bit_rate(2.4e6), bit_rate(1.25e9)), ("19.2 Mbit/s".into(), "10.0 Gbit/s".into()));
     }
 }

@@ -32,6 +32,7 @@ def hello(name, major=1, minor=0):
     message = MESSAGES["orion.session.v1.ToScheduler"]()
     message.hello.protocol_major, message.hello.protocol_minor, message.hello.name = major, minor, name
     message.hello.incarnation = 1
+    message.hello.capability.devices.add(name="cpu0", kind="cpu")
     return message
 
 

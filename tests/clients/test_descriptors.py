@@ -20,14 +20,9 @@ def face(field):
     return field.number, field.type, field.is_repeated, kind.name if kind else None
 
 
-def counterpart(pool, theirs):
+def counterpart(ours, theirs):
     """Our message of that name. Where it is nested is not on the wire, so ours may stand at the top."""
-    for name in (theirs.full_name, f"{theirs.file.package}.{theirs.name}"):
-        try:
-            return pool.FindMessageTypeByName(name)
-        except KeyError:
-            continue
-    return None
+    return ours.get(theirs.full_name) or ours.get(f"{theirs.file.package}.{theirs.name}")
 
 
 def reflected(server, channel):
@@ -38,9 +33,11 @@ def reflected(server, channel):
 def test_fields_have_tritons_numbers(server):
     compared, wrong = 0, []
     with grpc.insecure_channel(server.grpc) as channel:
-        pool, _ = reflected(server, channel)
+        _, service = reflected(server, channel)
+        files = [service.file, *service.file.dependencies]
+        known = {message.full_name: message for file in files for message in messages(file)}
         for theirs in (m for file in (service_pb2, model_config_pb2) for m in messages(file.DESCRIPTOR)):
-            ours = counterpart(pool, theirs)
+            ours = counterpart(known, theirs)
             if ours is None:
                 continue
             for name, field in theirs.fields_by_name.items():

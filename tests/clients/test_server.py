@@ -117,8 +117,11 @@ def samples(server):
     status, headers, body = server.get("/metrics", server.metrics)
     assert status == 200 and "text/plain" in headers.get("content-type", headers.get("Content-Type", ""))
     families = text_string_to_metric_families(body.decode())
+    # The parser adds `_total` to counters that have none, as Triton's have.
     return {
-        (sample.name, sample.labels.get("model")): sample.value for family in families for sample in family.samples
+        (sample.name.removesuffix("_total"), sample.labels.get("model")): sample.value
+        for family in families
+        for sample in family.samples
     }
 
 

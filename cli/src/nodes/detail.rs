@@ -8,7 +8,7 @@ use orion_proto::{
 
 use crate::{
     table::{facts, figure, render, state, table},
-    units::{bytes, giga_rate, measured_seconds, seconds},
+    units::{bit_rate, bytes, giga_rate, measured_seconds, seconds},
 };
 
 /// Everything about the node.
@@ -89,7 +89,7 @@ fn measured(measurement: &Measurement) -> String {
         ("  memory", giga_rate(measurement.memory_bytes_per_second, "B")),
         ("  disk read", giga_rate(measurement.disk_read_bytes_per_second, "B")),
         ("  round trip to the scheduler", measured_seconds(measurement.scheduler_round_trip_seconds)),
-        ("  bandwidth to the scheduler", giga_rate(measurement.scheduler_bytes_per_second, "B")),
+        ("  bandwidth to the scheduler", bit_rate(measurement.scheduler_bytes_per_second)),
     ]);
     format!("measured{origin}\n{rows}")
 }

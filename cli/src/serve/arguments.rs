@@ -3,7 +3,6 @@
 use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{Args, ValueEnum};
-use orion_proto::ModelName;
 
 /// Runs a scheduler and a worker for this machine in one process
 #[derive(Args)]
@@ -74,8 +73,8 @@ pub(super) struct CommonFlags {
 #[derive(Args)]
 pub(super) struct SchedulerFlags {
     /// A model and where it lies; may be given again
-    #[arg(long, env = "ORION_MODEL", value_name = "NAME=PATH", value_parser = parse_model, value_delimiter = ',')]
-    pub(super) model: Vec<(ModelName, PathBuf)>,
+    #[arg(long, env = "ORION_MODEL", value_name = "NAME=PATH", value_delimiter = ',')]
+    pub(super) model: Vec<String>,
     /// A folder whose entries are models
     #[arg(long, env = "ORION_MODEL_REPOSITORY", value_name = "DIR")]
     pub(super) model_repository: Option<PathBuf>,
@@ -117,12 +116,4 @@ pub(super) enum LogFormat {
     Json,
     /// One line an event, its fields as branches below
     Tree,
-}
-
-fn parse_model(text: &str) -> Result<(ModelName, PathBuf), String> {
-    let (name, path) = text.split_once('=').ok_or("it must be NAME=PATH, such as minilm=models/minilm")?;
-    if path.is_empty() {
-        return Err("the path is missing, it must be NAME=PATH".into());
-    }
-    Ok((ModelName::new(name).map_err(|error| error.message)?, PathBuf::from(path)))
 }

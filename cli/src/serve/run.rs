@@ -8,7 +8,7 @@ use std::{
 };
 
 use orion_net::SchedulerLink;
-use orion_proto::session::to_scheduler;
+use orion_proto::{ModelName, session::to_scheduler};
 use orion_scheduler::{
     api::access::Token,
     core::Limits,
@@ -110,20 +110,18 @@ fn runtime() -> Result<Runtime, Failure> {
     Builder::new_multi_thread().enable_all().build().map_err(no_runtime)
 }
 
-/// Turns true at Ctrl-C or SIGTERM; a second one ends the process at once.
+/// Turns true at Ctrl-C or SIGTERM. A second Ctrl-C ends the process at once: a person has waited enough; a supervisor
+/// that repeats SIGTERM has not.
 fn stop_signal() -> Result<watch::Receiver<bool>, Failure> {
     let no_signal = |error| Failure::new(format!("signals cannot be heard: {error}"));
     let mut interrupt = signal(SignalKind::interrupt()).map_err(no_signal)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(no_signal)?;
     let (stop, stopped) = watch::channel(false);
     tokio::spawn(async move {
-        let mut either = async || {
-            tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {} }
-        };
-        either().await;
+        tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {} }
         // Nobody listens any more when the command has already ended.
         let _ = stop.send(true);
-        either().await;
+        interrupt.recv().await;
         tracing::warn!("stopped_without_draining");
         std::process::exit(1);
     });
@@ -136,10 +134,17 @@ fn token(file: Option<&Path>) -> Result<Option<Token>, Failure> {
 
 fn config(flags: &SchedulerFlags) -> Result<Config, Failure> {
     // Every mistake at once: fixing them one start at a time is tedious.
-    let (repository, token) =
-        (Repository::open(flags.model.clone(), flags.model_repository.clone()), token(flags.token_file.as_deref()));
-    let limits = Limits { requests: flags.max_requests.max(1), ..Limits::default() };
     let mut mistakes: Vec<String> = Vec::new();
+    let mut models = Vec::new();
+    for model in &flags.model {
+        match named_model(model) {
+            Ok(model) => models.push(model),
+            Err(mistake) => mistakes.push(format!("--model '{model}': {mistake}")),
+        }
+    }
+    let repository = Repository::open(models, flags.model_repository.clone());
+    let token = token(flags.token_file.as_deref());
+    let limits = Limits { requests: flags.max_requests.max(1), ..Limits::default() };
     mistakes.extend(repository.as_ref().err().map(|error| error.message.clone()));
     mistakes.extend(token.as_ref().err().map(|failure| failure.message.clone()));
     let config = Config {
@@ -157,6 +162,14 @@ fn config(flags: &SchedulerFlags) -> Result<Config, Failure> {
     };
     mistakes.extend(config.mistakes());
     if mistakes.is_empty() { Ok(config) } else { Err(Failure::new(mistakes.join("\nerror: "))) }
+}
+
+fn named_model(text: &str) -> Result<(ModelName, PathBuf), String> {
+    let (name, path) = text.split_once('=').ok_or("it must be NAME=PATH, such as minilm=models/minilm")?;
+    if path.is_empty() {
+        return Err("the path is missing, it must be NAME=PATH".into());
+    }
+    Ok((ModelName::new(name).map_err(|error| error.message)?, PathBuf::from(path)))
 }
 
 async fn bind(config: Config) -> Result<Server, Failure> {

@@ -59,10 +59,12 @@ fn refuse_encodings(headers: &HeaderMap) -> Result<(), Failure> {
     let encoded = |value: &&axum::http::HeaderValue| !value.as_bytes().eq_ignore_ascii_case(b"identity");
     match headers.get_all(CONTENT_ENCODING).iter().find(encoded) {
         None => Ok(()),
-        Some(_) => Err(Failure::new(
-            StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            "compressed request bodies are not served, send it without Content-Encoding",
-        )),
+        Some(encoding) => {
+            let encoding: String = String::from_utf8_lossy(encoding.as_bytes()).chars().take(32).collect();
+            let text =
+                format!("a request body encoded as '{encoding}' is not served, send it without Content-Encoding");
+            Err(Failure::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, text))
+        }
     }
 }
 
