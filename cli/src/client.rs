@@ -33,7 +33,7 @@ pub(crate) struct ServerArguments {
     #[arg(long, global = true, env = "ORION_TOKEN_FILE", value_name = "FILE")]
     pub(crate) token_file: Option<PathBuf>,
     /// Largest message to send or accept, in MiB
-    #[arg(long, global = true, env = "ORION_MAX_MESSAGE_MB", value_name = "MIB", default_value_t = 128,
+    #[arg(long, global = true, env = "ORION_CLIENT_MAX_MESSAGE_MB", value_name = "MIB", default_value_t = 128,
           value_parser = clap::value_parser!(u32).range(1..=2047))]
     pub(crate) max_message_mb: u32,
     /// How to print what was found

@@ -38,12 +38,12 @@ impl Stream for FrameStream {
 /// transfers that it completed.
 ///
 /// # Errors
-/// Why the stream ended: the carrier's error, or a frame that breaks the protocol.
+/// Why the stream ended: the carrier's error, a frame that breaks the protocol, or what `deliver` refused.
 pub async fn receive<S, E>(
     mut frames: S,
     outbox: &Mutex<Outbox>,
     transfer_limit: u64,
-    mut deliver: impl FnMut(&mut Vec<Transfer>),
+    mut deliver: impl FnMut(&mut Vec<Transfer>) -> Result<(), String>,
 ) -> Result<(), String>
 where
     S: Stream<Item = Result<Frame, E>> + Unpin,
@@ -64,7 +64,7 @@ where
             outbox.add_credit(frame.credit);
             outbox.grant(granted);
         }
-        deliver(&mut done);
+        deliver(&mut done)?;
         done.clear();
     }
     Ok(())

@@ -72,10 +72,6 @@ impl Inbox {
 
     fn assemble(&mut self, piece: Piece) -> Result<Option<Transfer>, FrameError> {
         let id = piece.transfer;
-        if piece.aborted {
-            self.held -= self.open.remove(&id).map_or(0, |incoming| incoming.payload.len() as u64);
-            return Ok(None);
-        }
         let first = !self.open.contains_key(&id);
         if first {
             self.check_first(&piece)?;
@@ -172,7 +168,7 @@ mod tests {
             for (transfer, payload_bytes, header_bytes, header, payload) in pieces {
                 let piece = Piece {
                     transfer, header_bytes, payload_bytes,
-                    header: vec![0; header].into(), payload: vec![0; payload].into(), aborted: false,
+                    header: vec![0; header].into(), payload: vec![0; payload].into(),
                 };
                 let _ = inbox.accept(piece);
             }
@@ -209,7 +205,6 @@ mod tests {
             payload_bytes,
             header: Bytes::from_static(b"h"),
             payload: vec![0; payload].into(),
-            aborted: false,
         };
         assert_eq!(inbox.accept(piece(2000, 1)), Err(FrameError::TooLarge { declared: 2000, limit: 1024 }));
         assert_eq!(inbox.accept(piece(10, 11)), Err(FrameError::Overrun(1)));

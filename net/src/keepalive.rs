@@ -25,17 +25,19 @@ pub struct KeepAlive {
     waiting: VecDeque<(u64, Instant)>,
     next_sequence: u64,
     round_trips: VecDeque<Duration>,
+    shortest_lease: Duration,
 }
 
 impl KeepAlive {
-    /// Starts with a frame seen `now`.
-    pub fn new(now: Instant) -> Self {
+    /// Starts with a frame seen `now`; `lease` is its length on a link whose round trip is short.
+    pub fn new(now: Instant, lease: Duration) -> Self {
         Self {
             last_frame: now,
             last_ping: None,
             waiting: VecDeque::new(),
             next_sequence: 1,
             round_trips: VecDeque::with_capacity(SAMPLES),
+            shortest_lease: lease,
         }
     }
 
@@ -92,7 +94,7 @@ impl KeepAlive {
 
     /// The lease's length, scaled as the time-out is.
     pub fn lease(&self) -> Duration {
-        LEASE.mul_f64(self.timeout().as_secs_f64() / TIMEOUT.as_secs_f64())
+        self.shortest_lease.mul_f64(self.timeout().as_secs_f64() / TIMEOUT.as_secs_f64())
     }
 
     /// Nothing came for longer than a ping and its answer may take: no new work should go there.
@@ -115,7 +117,7 @@ mod tests {
     #[test]
     fn pings_are_due_every_interval_and_measure_the_round_trip() {
         let start = Instant::now();
-        let mut link = KeepAlive::new(start);
+        let mut link = KeepAlive::new(start, LEASE);
         assert_eq!(link.ping(start), Some(1));
         assert_eq!(link.ping(start + 199 * MS), None);
         assert_eq!(link.ping(start + 200 * MS), Some(2));
@@ -129,7 +131,7 @@ mod tests {
     #[test]
     fn silence_makes_suspect_then_dead_and_any_frame_renews() {
         let start = Instant::now();
-        let mut link = KeepAlive::new(start);
+        let mut link = KeepAlive::new(start, LEASE);
         assert!(!link.is_suspect(start + 400 * MS));
         assert!(link.is_suspect(start + 401 * MS) && !link.is_dead(start + 750 * MS));
         assert!(link.is_dead(start + 751 * MS));
@@ -140,7 +142,7 @@ mod tests {
     #[test]
     fn a_slow_link_gets_time_in_proportion() {
         let start = Instant::now();
-        let mut link = KeepAlive::new(start);
+        let mut link = KeepAlive::new(start, LEASE);
         let sequence = link.ping(start).unwrap();
         link.pong(sequence, start + 500 * MS);
         assert_eq!(link.timeout(), 2000 * MS);

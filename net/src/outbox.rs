@@ -91,11 +91,6 @@ impl Outbox {
         self.closed
     }
 
-    /// Bytes that wait.
-    pub fn waiting_bytes(&self) -> usize {
-        self.queue.iter().map(|o| o.header.len() + o.payload.iter().map(Bytes::len).sum::<usize>()).sum()
-    }
-
     /// Called when there may be something to send again.
     pub fn set_waker(&mut self, waker: &Waker) {
         if !self.waker.as_ref().is_some_and(|old| old.will_wake(waker)) {

@@ -135,8 +135,10 @@ fn tensor(head: session::TensorHead, payload: &mut Payload) -> Result<Tensor> {
     let data = size.and_then(|size| payload.split_to(size)).ok_or_else(|| {
         Error::invalid(format!("tensor '{}' declares {} bytes, {} are left", head.name, head.byte_size, payload.len()))
     })?;
-    // Not checked again against its shape: the end that made it did.
-    Ok(Tensor { name: head.name, datatype: Datatype::from_name(&head.datatype)?, shape: head.shape, data })
+    let datatype = Datatype::from_name(&head.datatype)?;
+    let tensor = Tensor { name: head.name, datatype, shape: head.shape, data };
+    tensor.check_size()?;
+    Ok(tensor)
 }
 
 /// A batch from a transfer.

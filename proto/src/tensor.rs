@@ -15,11 +15,21 @@ pub struct Tensor {
     pub data: Payload,
 }
 
+/// Dimensions of a tensor; NumPy stops at 64.
+const MOST_DIMENSIONS: usize = 64;
+
 /// Elements of a shape.
 ///
 /// # Errors
-/// INVALID_ARGUMENT when a dimension is negative or the product passes `usize`.
+/// INVALID_ARGUMENT when there are more than 64 dimensions, one is negative, or the product passes `usize`.
 pub fn element_count(name: &str, shape: &[i64]) -> Result<usize> {
+    let name = crate::datatype::shortened(name);
+    if shape.len() > MOST_DIMENSIONS {
+        let rank = shape.len();
+        return Err(Error::invalid(format!(
+            "tensor '{name}' has {rank} dimensions, at most {MOST_DIMENSIONS} are taken"
+        )));
+    }
     let mut count = 1usize;
     for &dim in shape {
         let size = usize::try_from(dim).map_err(|_| {
@@ -44,11 +54,22 @@ impl Tensor {
     }
 
     fn check(&self) -> Result<()> {
+        self.check_size()?;
+        if self.datatype == Datatype::Bytes {
+            let count = element_count(&self.name, &self.shape)?;
+            bytes_elements(&self.name, &self.data.contiguous(), count)?;
+        }
+        Ok(())
+    }
+
+    /// Checks that the byte count is that of the shape; a BYTES tensor, whose elements say their own lengths, passes.
+    ///
+    /// # Errors
+    /// INVALID_ARGUMENT naming the tensor and both counts.
+    pub fn check_size(&self) -> Result<()> {
         let (name, shape) = (&self.name, &self.shape);
         let count = element_count(name, shape)?;
-        let Some(size) = self.datatype.size() else {
-            return bytes_elements(name, &self.data.contiguous(), count).map(drop);
-        };
+        let Some(size) = self.datatype.size() else { return Ok(()) };
         let bytes = count
             .checked_mul(size)
             .ok_or_else(|| Error::invalid(format!("tensor '{name}' of shape {shape:?} is too large to count")))?;

@@ -61,11 +61,9 @@ impl Front {
             Ok(outcome) => outcome,
             Err(_) => {
                 let mut guard = CancelOnDrop { scheduler, key: Some(key) };
-                let outcome = wait(answer, timeout).await;
-                if outcome.is_some() {
-                    guard.key = None;
-                }
-                outcome.ok_or_else(|| Error::new(Code::DeadlineExceeded, "the request's time ran out"))?
+                let outcome = wait(answer, timeout, || scheduler.with_core(|core, now| core.expire(now, key))).await;
+                guard.key = None;
+                outcome
             }
         };
         let mut answered = outcome?;
@@ -75,9 +73,21 @@ impl Front {
         Ok(answered)
     }
 
-    /// Whether the server takes inference (not draining).
+    /// Whether the server takes inference: it is not draining, and every served model is ready or has failed for good.
     pub fn ready(&self) -> bool {
-        !self.0.core().is_draining()
+        let core = self.0.core();
+        let settled = |model: &ModelView| model.ready_replicas > 0 || model.state == ModelState::Failed;
+        !core.is_draining() && core.models().iter().filter(|model| model.wanted).all(settled)
+    }
+
+    /// Whether new requests are refused because the server stops.
+    pub fn draining(&self) -> bool {
+        self.0.core().is_draining()
+    }
+
+    /// Completes when every accepted request was answered and the server stops.
+    pub fn drained(&self) -> impl Future<Output = ()> + Send + 'static {
+        self.0.drained()
     }
 
     /// The model's declaration.
@@ -228,17 +238,21 @@ impl Front {
     }
 }
 
-/// The outcome, or `None` when the time ran out first.
+/// The outcome. When the time runs out first, `expire` makes the core settle the request.
 async fn wait(
-    answer: oneshot::Receiver<Result<Answered>>,
+    mut answer: oneshot::Receiver<Result<Answered>>,
     timeout: Option<std::time::Duration>,
-) -> Option<Result<Answered>> {
-    let lost = || Err(Error::new(Code::Internal, "the scheduler dropped the request"));
-    let answer = async { answer.await.unwrap_or_else(|_| lost()) };
-    match timeout {
-        None => Some(answer.await),
-        Some(timeout) => tokio::time::timeout(timeout, answer).await.ok(),
-    }
+    expire: impl FnOnce(),
+) -> Result<Answered> {
+    let in_time = match timeout {
+        None => None,
+        Some(timeout) => tokio::time::timeout(timeout, &mut answer).await.inspect_err(|_| expire()).ok(),
+    };
+    let settled = match in_time {
+        Some(settled) => settled,
+        None => answer.await,
+    };
+    settled.unwrap_or_else(|_| Err(Error::new(Code::Internal, "the scheduler dropped the request")))
 }
 
 fn model_index(view: &ModelView) -> inference::repository_index_response::ModelIndex {

@@ -4,6 +4,9 @@ use std::path::{Path, PathBuf};
 
 use orion_proto::{Code, Error, ModelName, Result, valid_name};
 
+/// Bytes of a model's path: it travels in a control message.
+const PATH_BYTES: usize = 3 * 1024;
+
 /// The models that this scheduler may serve.
 #[derive(Clone, Debug, Default)]
 pub struct Repository {
@@ -91,6 +94,9 @@ impl Repository {
 fn canonical(path: &Path) -> Result<PathBuf> {
     let path = std::fs::canonicalize(path)
         .map_err(|error| Error::new(Code::NotFound, format!("model path {}: {error}", path.display())))?;
+    if path.as_os_str().len() > PATH_BYTES {
+        return Err(Error::invalid(format!("model path {} is longer than {PATH_BYTES} bytes", path.display())));
+    }
     if path.to_str().is_none() {
         return Err(Error::invalid(format!("model path {} is not UTF-8, rename it", path.display())));
     }

@@ -3,6 +3,7 @@
 use std::{
     cell::RefCell,
     collections::VecDeque,
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
@@ -33,6 +34,7 @@ pub struct Scheduler {
     started_unix: Duration,
     repository: Repository,
     changed: watch::Sender<u64>,
+    drained: watch::Sender<bool>,
 }
 
 thread_local! {
@@ -52,6 +54,7 @@ impl Scheduler {
             started_unix,
             repository,
             changed: watch::Sender::new(0),
+            drained: watch::Sender::new(false),
         });
         scheduler.with_core(|core, _| {
             for (name, path) in scheduler.repository.served() {
@@ -84,9 +87,19 @@ impl Scheduler {
         loop {
             let left = self.core().unsettled();
             if left == 0 || Instant::now() >= deadline {
+                self.drained.send_replace(true);
                 return left;
             }
             tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// Completes when draining has ended: streams that clients keep open may end.
+    pub(crate) fn drained(&self) -> impl Future<Output = ()> + Send + 'static {
+        let mut drained = self.drained.subscribe();
+        async move {
+            // An error means that the scheduler is gone.
+            let _ = drained.wait_for(|drained| *drained).await;
         }
     }
 
@@ -111,18 +124,17 @@ impl Scheduler {
         self.changed.subscribe()
     }
 
-    pub(crate) fn notify_change(&self) {
-        self.changed.send_modify(|count| *count += 1);
-    }
-
     /// One input to the core under its lock; what it commands is carried out afterwards, without the lock.
     pub(crate) fn with_core<R>(&self, input: impl FnOnce(&mut SchedulerCore, Nanos) -> R) -> R {
-        let (result, commands) = {
+        let (result, commands, changed) = {
             let mut core = self.core.lock();
             let now = self.now();
             let result = input(&mut core, now);
-            (result, core.take_commands())
+            (result, core.take_commands(), core.take_changed())
         };
+        if changed {
+            self.changed.send_modify(|count| *count += 1);
+        }
         if !commands.is_empty() {
             carry_out(commands);
         }
@@ -145,7 +157,10 @@ fn carry_out(commands: Vec<SchedulerCommand>) {
         return;
     }
     while let Some(command) = PENDING.with_borrow_mut(|pending| pending.as_mut().and_then(VecDeque::pop_front)) {
-        carry_out_one(command);
+        // A panic must not leave this thread's queue behind, nor what is in it undone.
+        if catch_unwind(AssertUnwindSafe(|| carry_out_one(command))).is_err() {
+            tracing::error!("command_panicked");
+        }
     }
     PENDING.set(None);
 }
@@ -158,12 +173,13 @@ fn carry_out_one(command: SchedulerCommand) {
             // The client may have gone: then nobody wants the answer.
             let _ = ticket.send(outcome.map(|answer| Answered { spec, answer }));
         }
-        Command::Load { link, name, path } => {
-            link.control(to_worker::Message::Load(session::LoadModel { name: name.to_string(), path }));
+        Command::Load { link, name, path, order } => {
+            link.control(to_worker::Message::Load(session::LoadModel { name: name.to_string(), path, order }));
         }
-        Command::Unload { link, name } => {
-            link.control(to_worker::Message::Unload(session::UnloadModel { name: name.to_string() }));
+        Command::Unload { link, name, order } => {
+            link.control(to_worker::Message::Unload(session::UnloadModel { name: name.to_string(), order }));
         }
+        Command::Close { link, reason } => link.close(reason),
         Command::Cancel { link, batch, attempt } => {
             link.control(to_worker::Message::Cancel(session::CancelBatch { batch, attempts: vec![attempt] }));
         }

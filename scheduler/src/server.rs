@@ -200,6 +200,7 @@ impl Server {
         }
         tracing::info!("draining");
         health.set_not_serving::<GrpcInferenceServiceServer<InferenceService>>().await;
+        health.set_service_status("", tonic_health::ServingStatus::NotServing).await;
         let drained = async {
             let left = self.scheduler.drain(DRAIN).await;
             let _ = close.send(true);

@@ -129,10 +129,13 @@ class Server:
         self.processes.append(process)
         return process
 
+    def add_worker(self, name):
+        """One more worker, under this name and with its data of before, if it was here."""
+        return self.start(["worker", "--join", self.session, "--name", name, "--data-dir", str(self.folder / name)])
+
     def start_worker(self):
-        """The worker, again under the same name and with the same data after it was killed."""
-        join = ["--join", self.session, "--name", "w1", "--data-dir", str(self.folder / "worker")]
-        self.worker = self.start(["worker", *join])
+        """The worker, again after it was killed."""
+        self.worker = self.add_worker("w1")
         return self.worker
 
     def headers(self):

@@ -109,10 +109,51 @@ def test_sigterm_drops_no_accepted_request(start, tmp_path, stopped):
 
     outcomes = asyncio.run(accepted())
     failed = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
-    if stopped == "worker":  # batches that it had not begun have nowhere to go
+    if stopped == "worker":
+        # What it runs is answered; what waited in the scheduler has nowhere to go, and is told so.
+        assert len(failed) < len(outcomes), "the running batch was lost"
         failed = [error for error in failed if getattr(error, "status", str)() != "StatusCode.UNAVAILABLE"]
     assert not failed, failed
     process.stop()
+
+
+@pytest.mark.parametrize("model", ["identity", "delay"])
+def test_a_worker_leaves_under_load_without_losing_what_it_has(start, tmp_path, model):
+    """Two workers; one is stopped with SIGTERM: the other goes on, and no request fails."""
+    server = start("two", {"delay": serving.simulated(tmp_path / "delay", 0.005)})
+    second = server.add_worker("w2")
+    load = Load(server, model)
+
+    def state(name):
+        return server.nodes().get(name, {}).get("state")
+
+    async def script():
+        await asyncio.to_thread(serving.until, lambda: state("w2") == "ready", "the second worker")
+        await load.more(100, "before the worker leaves")
+        await asyncio.to_thread(second.stop)
+        assert state("w2") == "left"
+        await load.more(100, "after the worker has left")
+
+    asyncio.run(load.drive(script))
+    assert not load.refused, load.refused
+
+
+@pytest.mark.parametrize("pause", [0.3, 0.74, 0.76, 0.8, 3.0])
+def test_a_worker_that_freezes_is_back_afterwards(start, tmp_path, pause):
+    """SIGSTOP around the length of the lease: whatever the scheduler made of it, the worker serves again."""
+    server = start("two", {"delay": serving.simulated(tmp_path / "delay", 0.005)})
+    load = Load(server, "delay")
+
+    async def script():
+        for _ in range(ROUNDS):
+            await load.more(20, "before the worker freezes")
+            server.worker.child.send_signal(signal.SIGSTOP)
+            await asyncio.sleep(pause)  # the length is the point: nothing is awaited
+            server.worker.child.send_signal(signal.SIGCONT)
+            await load.more(50, f"after a freeze of {pause} s")
+
+    asyncio.run(load.drive(script))
+    assert set(load.refused) <= {"StatusCode.UNAVAILABLE", "StatusCode.RESOURCE_EXHAUSTED"}, load.refused
 
 
 @pytest.mark.parametrize("shape", ["up", "two"])

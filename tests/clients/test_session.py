@@ -1,5 +1,7 @@
 """What a scheduler answers to workers it must not take."""
 
+import json
+import socket
 import grpc
 import pytest
 
@@ -35,3 +37,29 @@ def test_a_newer_minor_version_is_taken(start):
     assert answer.WhichOneof("message") == "welcome", answer
     assert answer.welcome.session and answer.welcome.lease_ms >= 750 and answer.welcome.keepalive_ms <= 200
     serving.until(lambda: "newer" in server.nodes(), "the node to be listed")
+
+
+def worker(tmp_path, addresses):
+    """A worker that looks for schedulers at these addresses, and logs each try."""
+    arguments = ["worker", "--join", addresses, "--name", "lone", "--data-dir", str(tmp_path / "lone")]
+    return serving.Process([*arguments, "--log-format", "json", "--log", "debug"], tmp_path / "lone.log")
+
+
+def test_a_worker_without_a_scheduler_keeps_trying_and_says_so_once(tmp_path):
+    lone = worker(tmp_path, "127.0.0.1:1,127.0.0.1:2")
+
+    def tries():
+        lines = [line for line in lone.text().splitlines() if "scheduler_lost_will_keep_trying" in line]
+        return [json.loads(line)["level"] for line in lines]
+
+    serving.until(lambda: len(tries()) >= 6, "six tries")
+    assert tries().count("WARN") == 2, "once for each address"
+    lone.stop()
+
+
+def test_a_worker_stops_while_a_silent_listener_holds_it(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        lone = worker(tmp_path, f"127.0.0.1:{silent.getsockname()[1]}")
+        connection, _ = silent.accept()
+        lone.stop()
+        connection.close()

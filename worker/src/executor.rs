@@ -24,8 +24,8 @@ type WarmedUp = Box<dyn FnOnce(Result<ServiceCurve>) + Send>;
 
 enum Job {
     Run(Arc<Worker>, Batch),
-    Install(String, Box<dyn Model>, WarmedUp),
-    Remove(String),
+    Install(String, u64, Box<dyn Model>, WarmedUp),
+    Remove(String, u64),
 }
 
 /// A device's thread.
@@ -52,39 +52,52 @@ impl Executor {
     }
 
     /// Takes a loaded model and warms it up; `warmed_up` gets its measured curve.
-    pub(crate) fn install(&self, name: String, model: Box<dyn Model>, warmed_up: WarmedUp) {
-        self.send(Job::Install(name, model, warmed_up));
+    pub(crate) fn install(&self, name: String, load: u64, model: Box<dyn Model>, warmed_up: WarmedUp) {
+        self.send(Job::Install(name, load, model, warmed_up));
     }
 
-    /// Drops a model, after the batches that came before.
-    pub(crate) fn remove(&self, name: String) {
-        self.send(Job::Remove(name));
+    /// Drops the model of this load, after the batches that came before; one of a later load stays.
+    pub(crate) fn remove(&self, name: String, load: u64) {
+        self.send(Job::Remove(name, load));
     }
 
     fn send(&self, job: Job) {
-        if self.jobs.send(job).is_err() {
-            tracing::error!(device = self.device, "executor_ended");
+        let Err(mpsc::SendError(job)) = self.jobs.send(job) else { return };
+        tracing::error!(device = self.device, "executor_ended");
+        let ended = || Error::new(Code::Unavailable, format!("the executor of {} has ended", self.device));
+        match job {
+            Job::Run(worker, batch) => {
+                let outcomes = batch.attempts.iter().map(|_| Err(ended())).collect();
+                worker.deliver(batch_result(&batch, outcomes, Instant::now()));
+            }
+            Job::Install(_, _, _, warmed_up) => warmed_up(Err(ended())),
+            Job::Remove(..) => {}
         }
     }
 }
 
 fn run(device: &'static str, cores: usize, queue: &mpsc::Receiver<Job>, busy: &AtomicUsize) {
-    let mut models: HashMap<String, Box<dyn Model>> = HashMap::new();
+    let mut models: HashMap<String, (u64, Box<dyn Model>)> = HashMap::new();
     // Made with the first model: a worker without one needs no pool.
     let mut pool: Option<rayon::ThreadPool> = None;
     while let Ok(job) = queue.recv() {
         busy.fetch_add(1, Ordering::Relaxed);
         match job {
-            Job::Remove(name) => drop(models.remove(&name)),
+            Job::Remove(name, load) => {
+                let model = models.get(&name).is_some_and(|(of, _)| *of == load).then(|| models.remove(&name));
+                // A model whose drop panics must not take the device with it.
+                let _ = catch_unwind(AssertUnwindSafe(|| drop(model)));
+            }
             Job::Run(worker, batch) => {
                 let started = Instant::now();
-                let outcomes = run_batch(&worker, &batch, models.get_mut(&*batch.model), pool.as_ref());
+                let outcomes =
+                    run_batch(&worker, &batch, models.get_mut(&*batch.model).map(|(_, model)| model), pool.as_ref());
                 // Counted before the result is out: whoever has the answer finds the device idle.
                 busy.fetch_sub(1, Ordering::Relaxed);
                 worker.deliver(batch_result(&batch, outcomes, started));
                 continue;
             }
-            Job::Install(name, mut model, warmed_up) => {
+            Job::Install(name, load, mut model, warmed_up) => {
                 let threads = rayon::ThreadPoolBuilder::new().num_threads(cores);
                 let threads = threads.thread_name(move |index| format!("orion-{device}-{index}"));
                 if pool.is_none() {
@@ -92,7 +105,7 @@ fn run(device: &'static str, cores: usize, queue: &mpsc::Receiver<Job>, busy: &A
                 }
                 let curve = warm_up(&mut *model, pool.as_ref());
                 if curve.is_ok() {
-                    models.insert(name, model);
+                    models.insert(name, (load, model));
                 }
                 warmed_up(curve);
             }
@@ -137,10 +150,13 @@ fn warm_up(model: &mut dyn Model, pool: Option<&rayon::ThreadPool>) -> Result<Se
     for (rows, seconds) in WARM_UP_ROWS.iter().zip(&mut seconds) {
         let rows = (*rows).min(model.spec().max_batch_rows);
         let mut run = || {
-            let sample = model.sample(rows);
-            let started = Instant::now();
-            guarded(pool, || model.run(vec![sample]))?.into_iter().collect::<Result<Vec<_>>>()?;
-            Ok(started.elapsed().as_secs_f64())
+            let (answers, seconds) = guarded(pool, || {
+                let sample = model.sample(rows);
+                let started = Instant::now();
+                (model.run(vec![sample]), started.elapsed().as_secs_f64())
+            })?;
+            answers.into_iter().collect::<Result<Vec<_>>>()?;
+            Ok(seconds)
         };
         // The first touches memory and fills caches; the faster of the two next is the curve's.
         run()?;

@@ -13,7 +13,7 @@ use orion_models::Manifest;
 use orion_net::{Batch, SchedulerLink};
 use orion_proto::{
     Code, Error, ModelName, ModelSpec, Result, ServiceCurve,
-    session::{LoadModel, Measurement, ModelReport, model_report::State, to_scheduler},
+    session::{LoadModel, Measurement, ModelReport, UnloadModel, model_report::State, to_scheduler},
 };
 use parking_lot::Mutex;
 
@@ -30,12 +30,16 @@ pub(crate) struct Residency {
     models: Mutex<HashMap<String, Resident>>,
     measured: Mutex<Measurement>,
     loads: AtomicU64,
+    /// By model: the newest wish of a scheduler. Its names are the scheduler's, so they are few.
+    orders: Mutex<HashMap<String, u64>>,
+    turn: Mutex<()>,
 }
 
 struct Resident {
     path: String,
-    /// The load's number: tells one that was given up from the one that followed it.
+    /// This worker's number of the load: tells one that was given up from the one that followed it.
     load: u64,
+    /// As it was last told; its order is the scheduler's number of the wish that it answers.
     report: ModelReport,
 }
 
@@ -50,6 +54,8 @@ impl Residency {
             models: Mutex::new(HashMap::from([(orion_models::IDENTITY.to_owned(), identity)])),
             measured: Mutex::default(),
             loads: AtomicU64::new(1),
+            orders: Mutex::default(),
+            turn: Mutex::default(),
         }
     }
 
@@ -71,31 +77,57 @@ impl Residency {
         self.executor.run(worker, batch);
     }
 
-    /// Loads a model on a thread of its own; once, however often it is asked for.
+    /// Loads a model on a thread of its own; once, however often it is asked for. What is older than the newest wish for
+    /// that model is ignored: messages of two threads may come out of turn.
     pub(crate) fn load(&self, worker: &Arc<Worker>, request: LoadModel) {
-        let LoadModel { name, path } = request;
-        let there = |resident: &&Resident| resident.path == path && resident.report.state() != State::Failed;
-        let known = self.models.lock().get(&name).filter(there).map(|resident| resident.report.clone());
+        let LoadModel { name, path, order } = request;
+        let load = self.loads.fetch_add(1, Ordering::Relaxed);
+        let known = {
+            let mut models = self.models.lock();
+            if !self.newest(&name, order) {
+                return;
+            }
+            match models.get_mut(&name) {
+                Some(resident) if resident.path == path && resident.report.state() != State::Failed => {
+                    resident.report.order = order;
+                    Some(resident.report.clone())
+                }
+                _ => {
+                    let mut report = self.report(&name, State::Loading);
+                    report.order = order;
+                    models.insert(name.clone(), Resident { path: path.clone(), load, report });
+                    None
+                }
+            }
+        };
         if let Some(report) = known {
             return worker.tell(to_scheduler::Message::Model(report));
         }
-        let load = self.loads.fetch_add(1, Ordering::Relaxed);
-        let report = self.report(&name, State::Loading);
-        self.models.lock().insert(name.clone(), Resident { path: path.clone(), load, report });
-        let (owner, thread_name) = (worker.clone(), name.clone());
+        let (owner, served) = (worker.clone(), name.clone());
         let spawned = std::thread::Builder::new().name("orion-load".into()).spawn(move || {
-            let result = owner.residency().open(&owner, &name, &path, load);
+            let result = owner.residency().open(&owner, &served, &path, load);
             if let Err(error) = result {
-                owner.residency().failed(&owner, &name, load, &error);
+                owner.residency().failed(&owner, &served, load, &error);
             }
         });
         if let Err(error) = spawned {
             let error = Error::new(Code::Unavailable, format!("cannot start a loading thread: {error}"));
-            self.failed(worker, &thread_name, load, &error);
+            self.failed(worker, &name, load, &error);
         }
     }
 
+    /// Remembers the newest wish for a model; says whether this one is it.
+    fn newest(&self, name: &str, order: u64) -> bool {
+        let mut orders = self.orders.lock();
+        let newest = orders.entry(name.to_owned()).or_default();
+        let is_newest = order > *newest;
+        *newest = order.max(*newest);
+        is_newest
+    }
+
     fn open(&self, worker: &Arc<Worker>, name: &str, path: &str, load: u64) -> Result<()> {
+        // One at a time: two loads that each see the same free memory would together take more than there is.
+        let _turn = self.turn.lock();
         let manifest = orion_models::inspect(&ModelName::new(name)?, &PathBuf::from(path))?;
         let free = worker.telemetry().memory_free_bytes;
         let needed = manifest.spec.memory_bytes;
@@ -121,12 +153,12 @@ impl Residency {
                     let report = ready(residency.executor.device, &spec, curve);
                     // Unloaded meanwhile: what was just put on the device leaves it again.
                     if !residency.update(&owner, &served, load, report) {
-                        residency.executor.remove(served);
+                        residency.executor.remove(served, load);
                     }
                 }
             }
         };
-        self.executor.install(name.to_owned(), model, Box::new(warmed_up));
+        self.executor.install(name.to_owned(), load, model, Box::new(warmed_up));
         Ok(())
     }
 
@@ -140,12 +172,23 @@ impl Residency {
         }
     }
 
-    pub(crate) fn unload(&self, worker: &Worker, name: &str) {
-        if name == orion_models::IDENTITY || self.models.lock().remove(name).is_none() {
+    pub(crate) fn unload(&self, worker: &Worker, request: UnloadModel) {
+        let UnloadModel { name, order } = request;
+        if name == orion_models::IDENTITY {
             return;
         }
-        self.executor.remove(name.to_owned());
-        worker.tell(to_scheduler::Message::Model(self.report(name, State::Unloaded)));
+        let resident = {
+            let mut models = self.models.lock();
+            if !self.newest(&name, order) {
+                return;
+            }
+            models.remove(&name)
+        };
+        let Some(resident) = resident else { return };
+        self.executor.remove(name.clone(), resident.load);
+        let mut report = self.report(&name, State::Unloaded);
+        report.order = resident.report.order;
+        worker.tell(to_scheduler::Message::Model(report));
     }
 
     fn failed(&self, worker: &Worker, name: &str, load: u64, error: &Error) {
@@ -157,9 +200,10 @@ impl Residency {
     }
 
     /// Puts a report in place and sends it, unless this load was given up. Says whether it was sent.
-    fn update(&self, worker: &Worker, name: &str, load: u64, report: ModelReport) -> bool {
+    fn update(&self, worker: &Worker, name: &str, load: u64, mut report: ModelReport) -> bool {
         let mut models = self.models.lock();
         let Some(resident) = models.get_mut(name).filter(|resident| resident.load == load) else { return false };
+        report.order = resident.report.order;
         resident.report = report.clone();
         drop(models);
         worker.tell(to_scheduler::Message::Model(report));

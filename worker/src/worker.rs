@@ -1,7 +1,8 @@
 //! One worker: what it holds, what it runs, and to whom it answers.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
+    panic::{AssertUnwindSafe, catch_unwind},
     path::PathBuf,
     sync::{
         Arc,
@@ -16,12 +17,15 @@ use orion_proto::{
     Code, Error, InferAnswer, PROTOCOL_MAJOR, PROTOCOL_MINOR, Result,
     session::{Capability, Hello, Measurement, Telemetry, to_scheduler, to_worker},
 };
-use parking_lot::{Mutex, RwLock};
+use parking_lot::Mutex;
 
 use crate::{executor::Executor, inventory::Inventory, residency::Residency};
 
 /// Results that are kept for a scheduler that cannot be reached; beyond, the oldest are dropped and tried again there.
-const UNDELIVERED: usize = 4096;
+/// Their numbers travel in the hello, which is a control message.
+const UNDELIVERED: usize = 128;
+/// Cancels that are remembered for batches that have not come.
+const EARLY_CANCELS: usize = 256;
 
 /// What a worker is told at its start.
 #[derive(Clone, Debug)]
@@ -40,19 +44,22 @@ pub struct Worker {
     incarnation: u64,
     inventory: Inventory,
     capability: Capability,
-    link: RwLock<Option<Arc<dyn SchedulerLink>>>,
     held: Mutex<Held>,
     busy: Arc<AtomicUsize>,
     residency: Residency,
     measurement: Mutex<Option<Measurement>>,
 }
 
-/// Batches that the scheduler counts on.
+/// The session, and the batches that the scheduler counts on. One lock: a result either goes out on the session that the
+/// scheduler believes in, or is among those that the next hello names.
 #[derive(Default)]
 struct Held {
+    link: Option<Arc<dyn SchedulerLink>>,
     /// By batch: its attempts that nobody waits for any more.
     running: HashMap<u64, Vec<u64>>,
-    undelivered: Vec<BatchResult>,
+    undelivered: VecDeque<BatchResult>,
+    /// Cancels that came before their batch, the newest last: batch and attempt. They travel on another connection.
+    early_cancels: VecDeque<(u64, u64)>,
 }
 
 impl Worker {
@@ -72,7 +79,6 @@ impl Worker {
             options,
             inventory,
             capability,
-            link: RwLock::new(None),
             held: Mutex::default(),
             busy,
             measurement: Mutex::new(None),
@@ -126,23 +132,27 @@ impl Worker {
 
     /// From now on it answers to this scheduler: reports what it has, delivers what it could not.
     pub fn attach(&self, link: Arc<dyn SchedulerLink>) {
-        *self.link.write() = Some(link.clone());
+        let undelivered = {
+            let mut held = self.held.lock();
+            held.link = Some(link.clone());
+            std::mem::take(&mut held.undelivered)
+        };
         self.residency.report_all(&*link);
-        if let Some(figures) = *self.measurement.lock() {
+        let measured = *self.measurement.lock();
+        if let Some(figures) = measured {
             link.control(to_scheduler::Message::Measurement(figures));
         }
-        for result in std::mem::take(&mut self.held.lock().undelivered) {
-            link.result(result);
-        }
+        undelivered.into_iter().for_each(|result| link.result(result));
     }
 
     /// The scheduler cannot be reached: results wait.
     pub fn detach(&self) {
-        *self.link.write() = None;
+        self.held.lock().link = None;
     }
 
     pub(crate) fn tell(&self, message: to_scheduler::Message) {
-        if let Some(link) = &*self.link.read() {
+        let link = self.held.lock().link.clone();
+        if let Some(link) = link {
             link.control(message);
         }
     }
@@ -176,20 +186,40 @@ impl Worker {
     }
 
     pub(crate) fn deliver(&self, result: BatchResult) {
-        let link = self.link.read().clone();
-        let mut held = self.held.lock();
-        held.running.remove(&result.batch);
-        match link {
-            Some(link) => {
-                drop(held);
-                link.result(result);
-            }
-            None => {
-                if held.undelivered.len() == UNDELIVERED {
-                    held.undelivered.remove(0);
+        let link = {
+            let mut held = self.held.lock();
+            held.running.remove(&result.batch);
+            match held.link.clone() {
+                Some(link) => link,
+                None => {
+                    if held.undelivered.len() == UNDELIVERED {
+                        held.undelivered.pop_front();
+                    }
+                    return held.undelivered.push_back(result);
                 }
-                held.undelivered.push(result);
             }
+        };
+        link.result(result);
+    }
+
+    /// A batch has come; cancels that came before it are applied.
+    fn take(&self, batch: u64) {
+        let mut held = self.held.lock();
+        let early = held.early_cancels.iter().filter(|(of, _)| *of == batch).map(|(_, attempt)| *attempt).collect();
+        held.early_cancels.retain(|(of, _)| *of != batch);
+        held.running.insert(batch, early);
+    }
+
+    fn cancel(&self, batch: u64, attempts: Vec<u64>) {
+        let mut held = self.held.lock();
+        if let Some(cancelled) = held.running.get_mut(&batch) {
+            return cancelled.extend(attempts);
+        }
+        for attempt in attempts {
+            if held.early_cancels.len() == EARLY_CANCELS {
+                held.early_cancels.pop_front();
+            }
+            held.early_cancels.push_back((batch, attempt));
         }
     }
 
@@ -202,7 +232,9 @@ impl Worker {
     fn run_inline(&self, batch: Batch) {
         let started = Instant::now();
         let requests = batch.attempts.iter().map(model_request).collect();
-        let outcomes = orion_models::run_identity(requests);
+        let outcomes = catch_unwind(AssertUnwindSafe(|| orion_models::run_identity(requests)));
+        // Without outcomes each attempt is answered INTERNAL.
+        let outcomes = outcomes.unwrap_or_default();
         self.deliver(batch_result(&batch, outcomes, started));
     }
 }
@@ -233,19 +265,15 @@ impl WorkerLink for WorkerHandle {
         if &*batch.model == orion_models::IDENTITY {
             return self.0.run_inline(batch);
         }
-        self.0.held.lock().running.insert(batch.batch, Vec::new());
+        self.0.take(batch.batch);
         self.0.residency.run(&self.0, batch);
     }
 
     fn control(&self, message: to_worker::Message) {
         match message {
             to_worker::Message::Load(load) => self.0.residency.load(&self.0, load),
-            to_worker::Message::Unload(unload) => self.0.residency.unload(&self.0, &unload.name),
-            to_worker::Message::Cancel(cancel) => {
-                if let Some(cancelled) = self.0.held.lock().running.get_mut(&cancel.batch) {
-                    cancelled.extend(cancel.attempts);
-                }
-            }
+            to_worker::Message::Unload(unload) => self.0.residency.unload(&self.0, unload),
+            to_worker::Message::Cancel(cancel) => self.0.cancel(cancel.batch, cancel.attempts),
             // The session's own, handled by its carrier.
             _ => {}
         }

@@ -73,7 +73,7 @@ pub(super) struct CommonFlags {
 #[derive(Args)]
 pub(super) struct SchedulerFlags {
     /// A model and where it lies; may be given again
-    #[arg(long, env = "ORION_MODEL", value_name = "NAME=PATH", value_delimiter = ',')]
+    #[arg(long, env = "ORION_MODEL", value_name = "NAME=PATH")]
     pub(super) model: Vec<String>,
     /// A folder whose entries are models
     #[arg(long, env = "ORION_MODEL_REPOSITORY", value_name = "DIR")]

@@ -3,4 +3,5 @@
 pub mod access;
 pub mod grpc;
 pub mod http;
+mod metadata;
 pub mod metrics;

@@ -83,6 +83,8 @@ pub(super) struct Replica {
     pub error: String,
     pub progress: f32,
     pub curve: Curve,
+    /// The order that put it there; a report of another is out of date.
+    pub order: u64,
 }
 
 /// A model by its served name.
@@ -92,6 +94,8 @@ pub(super) struct Model {
     /// Where it lies; none for a built-in one.
     pub path: Option<String>,
     pub wanted: bool,
+    /// Every worker has it, and it cannot be unloaded.
+    pub built_in: bool,
     pub spec: Option<Arc<ModelSpec>>,
     pub replicas: Vec<Replica>,
     pub queue: VecDeque<RequestKey>,
@@ -117,6 +121,8 @@ pub struct Report {
     pub spec: Option<ModelSpec>,
     /// Its predicted seconds.
     pub curve: ServiceCurve,
+    /// Of the load or unload that it answers; 0 for a built-in model.
+    pub order: u64,
 }
 
 impl Model {
@@ -157,6 +163,7 @@ impl<T, L: Clone> Core<T, L> {
             name: name.clone(),
             path: None,
             wanted: true,
+            built_in: false,
             spec: None,
             replicas: Vec::new(),
             queue: VecDeque::new(),
@@ -172,6 +179,7 @@ impl<T, L: Clone> Core<T, L> {
         let index = self.know(&Arc::from(name.as_str()));
         let model = &mut self.models[index];
         (model.wanted, model.path) = (true, Some(path));
+        self.changed = true;
         for worker in 0..self.workers.len() {
             if self.workers[worker].is_connected() {
                 self.load_on(index, worker);
@@ -185,21 +193,24 @@ impl<T, L: Clone> Core<T, L> {
     /// NOT_FOUND for an unknown name; INVALID_ARGUMENT for a built-in one.
     pub fn unwant(&mut self, name: &str) -> Result<()> {
         let index = self.index(name)?;
-        if self.models[index].path.is_none() {
+        if self.models[index].built_in {
             return Err(Error::invalid(format!("model '{name}' is built in and cannot be unloaded")));
         }
         self.models[index].wanted = false;
-        let workers: Vec<usize> = self.models[index].replicas.iter().map(|replica| replica.worker).collect();
-        for worker in workers {
-            if let Some(link) = self.workers[worker].link.clone() {
-                self.commands.push(Command::Unload { link, name: self.models[index].name.clone() });
-            }
-        }
-        for replica in &mut self.models[index].replicas {
-            replica.state = ModelState::Unloaded;
+        self.changed = true;
+        let replicas = std::mem::take(&mut self.models[index].replicas);
+        for replica in replicas {
+            self.unload_on(index, replica.worker);
         }
         self.refuse_queue(index);
         Ok(())
+    }
+
+    fn unload_on(&mut self, index: usize, worker: usize) {
+        let (order, name) = (self.number(), self.models[index].name.clone());
+        if let Some(link) = self.workers[worker].link.clone() {
+            self.commands.push(Command::Unload { link, name, order });
+        }
     }
 
     /// Loads what is wanted on a worker that has just come.
@@ -212,48 +223,68 @@ impl<T, L: Clone> Core<T, L> {
     }
 
     fn load_on(&mut self, index: usize, worker: usize) {
+        let order = self.number();
         let model = &mut self.models[index];
         let (Some(path), Some(link)) = (model.path.clone(), self.workers[worker].link.clone()) else { return };
-        let there = |r: &&mut Replica| r.worker == worker;
-        match model.replicas.iter_mut().find(there) {
-            // Loading twice would hold the weights twice.
-            Some(replica) if matches!(replica.state, ModelState::Loading | ModelState::Ready) => return,
-            Some(replica) => {
-                (replica.state, replica.error, replica.progress) = (ModelState::Loading, String::new(), 0.0)
-            }
-            None => model.replicas.push(Replica {
-                worker,
-                device: 0,
-                state: ModelState::Loading,
-                error: String::new(),
-                progress: 0.0,
-                curve: Curve::default(),
-            }),
-        }
-        self.commands.push(Command::Load { link, name: model.name.clone(), path });
-    }
-
-    /// A worker says what became of a model on one of its devices.
-    pub fn report(&mut self, now: Nanos, worker: &str, report: Report) {
-        let Some(worker) = self.worker_index(worker) else { return };
-        let Some(device) = self.workers[worker].device_index(&report.device) else { return };
-        let index = self.know(&report.name);
-        let model = &mut self.models[index];
-        // A load that ends after its model was unloaded must not bring it back.
-        if !model.wanted && report.state != ModelState::Unloaded {
+        let there = model.replicas.iter().find(|replica| replica.worker == worker);
+        // Loading twice would hold the weights twice.
+        if there.is_some_and(|replica| matches!(replica.state, ModelState::Loading | ModelState::Ready)) {
             return;
         }
         model.replicas.retain(|replica| replica.worker != worker);
-        if report.state != ModelState::Unloaded {
-            model.replicas.push(Replica {
-                worker,
-                device,
-                state: report.state,
-                error: report.error,
-                progress: report.progress,
-                curve: Curve::new(report.curve),
-            });
+        model.replicas.push(Replica {
+            worker,
+            device: 0,
+            state: ModelState::Loading,
+            error: String::new(),
+            progress: 0.0,
+            curve: Curve::default(),
+            order,
+        });
+        self.commands.push(Command::Load { link, name: model.name.clone(), path, order });
+    }
+
+    /// A worker says what became of a model on one of its devices.
+    pub fn report(&mut self, now: Nanos, session: u64, report: Report) {
+        let Some(worker) = self.by_session(session) else { return };
+        let Some(device) = self.workers[worker].device_index(&report.device) else { return };
+        let Some(&index) = self.model_names.get(&report.name) else {
+            // Of an earlier scheduler, or invented: a worker does not decide what is served.
+            let order = self.number();
+            if let Some(link) = self.workers[worker].link.clone().filter(|_| report.state != ModelState::Unloaded) {
+                self.commands.push(Command::Unload { link, name: report.name, order });
+            }
+            return;
+        };
+        // Unloaded while this worker was away, or a load that ended after its unload.
+        if !self.models[index].wanted {
+            if report.state != ModelState::Unloaded {
+                self.unload_on(index, worker);
+            }
+            return;
         }
+        let model = &mut self.models[index];
+        let old = model.replicas.iter().position(|replica| replica.worker == worker);
+        let expected = old.map_or(0, |at| model.replicas[at].order);
+        if report.order != expected || (old.is_none() && !model.built_in) {
+            return;
+        }
+        let old = old.map(|at| model.replicas.swap_remove(at));
+        self.changed = true;
+        if report.state == ModelState::Unloaded {
+            return;
+        }
+        // What batches have taught is kept when the same replica only says again that it is there.
+        let same = old.filter(|old| old.state == ModelState::Ready && report.state == ModelState::Ready);
+        model.replicas.push(Replica {
+            worker,
+            device,
+            state: report.state,
+            error: report.error,
+            progress: report.progress,
+            curve: same.map_or_else(|| Curve::new(report.curve), |old| old.curve),
+            order: report.order,
+        });
         if let Some(spec) = report.spec {
             model.spec = Some(Arc::new(spec));
         }

@@ -6,12 +6,16 @@ use orion_proto::{Code, Error, Result, session};
 
 use super::{Command, Core, ModelState, Nanos};
 
+/// Workers that are known at once, those that are gone included.
+const WORKERS: usize = 16 * 1024;
 /// Events kept of each worker.
 const EVENTS: usize = 64;
 
 /// A worker as placement sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WorkerState {
+    /// Said hello and is not welcomed yet: nothing is sent to it.
+    Joining,
     /// Takes work.
     Ready,
     /// Silent or disconnected, its lease still running: no new work.
@@ -28,6 +32,7 @@ impl WorkerState {
     /// As the tables write it.
     pub fn name(self) -> &'static str {
         match self {
+            Self::Joining => "joining",
             Self::Ready => "ready",
             Self::Suspect => "suspect",
             Self::Draining => "draining",
@@ -104,8 +109,9 @@ impl<T, L: Clone> Core<T, L> {
         self.workers.iter().position(|worker| &*worker.name == name)
     }
 
-    pub(super) fn by_session(&mut self, session: u64) -> Option<usize> {
-        self.workers.iter().position(|worker| worker.session == session && worker.link.is_some())
+    pub(super) fn by_session(&self, session: u64) -> Option<usize> {
+        let index = *self.sessions.get(&session)?;
+        self.workers[index].link.is_some().then_some(index)
     }
 
     /// A worker says hello.
@@ -122,7 +128,8 @@ impl<T, L: Clone> Core<T, L> {
         }
         let known = self.worker_index(&hello.name);
         let old = known.map(|index| &self.workers[index]);
-        if let Some(old) = old.filter(|old| old.is_connected() && old.incarnation != hello.incarnation) {
+        let alive = |old: &&Worker<L>| old.is_connected() || old.state == WorkerState::Joining;
+        if let Some(old) = old.filter(alive).filter(|old| old.incarnation != hello.incarnation) {
             let text = format!("a worker named '{}' is connected already, give this one another --name", old.name);
             return Err(Error::new(Code::FailedPrecondition, text));
         }
@@ -130,22 +137,30 @@ impl<T, L: Clone> Core<T, L> {
             old.incarnation == hello.incarnation && !matches!(old.state, WorkerState::Dead | WorkerState::Left)
         });
         let session = self.number();
-        let index = known.unwrap_or_else(|| self.add_worker(now, &hello.name));
+        let index = match known {
+            Some(index) => index,
+            None => self.add_worker(now, &hello.name)?,
+        };
         if !resumed {
             self.forget_work(now, index);
             self.workers[index].devices = capability.devices.iter().map(device).collect();
         }
         let worker = &mut self.workers[index];
+        if let Some(link) = worker.link.replace(link) {
+            self.commands.push(Command::Close { link, reason: "its worker joined anew" });
+        }
+        self.sessions.remove(&worker.session);
+        self.sessions.insert(session, index);
         worker.session = session;
         worker.sessions_opened += 1;
         worker.incarnation = hello.incarnation;
-        (worker.state, worker.drains) = (WorkerState::Ready, false);
+        (worker.state, worker.drains) = (WorkerState::Joining, false);
         worker.carrier = carrier;
-        worker.link = Some(link);
         (worker.connected_at, worker.last_frame) = (now, now);
         worker.capability = capability;
         worker.peer_address = hello.peer_address;
         worker.note(now, if resumed { "back within its lease" } else { "joined" });
+        self.changed = true;
         if resumed {
             self.retry_what_never_arrived(now, index, &hello.holding);
         }
@@ -155,12 +170,13 @@ impl<T, L: Clone> Core<T, L> {
     /// The worker of this session was welcomed: it may be given models and work.
     pub fn start(&mut self, now: Nanos, session: u64) {
         let Some(index) = self.by_session(session) else { return };
+        self.workers[index].state = WorkerState::Ready;
         self.load_wanted(index);
         self.dispatch(now);
     }
 
-    fn add_worker(&mut self, now: Nanos, name: &str) -> usize {
-        self.workers.push(Worker {
+    fn add_worker(&mut self, now: Nanos, name: &str) -> Result<usize> {
+        let worker = Worker {
             name: Arc::from(name),
             incarnation: 0,
             session: 0,
@@ -180,8 +196,19 @@ impl<T, L: Clone> Core<T, L> {
             batches_done: 0,
             events: VecDeque::new(),
             peer_address: String::new(),
-        });
-        self.workers.len() - 1
+        };
+        if self.workers.len() < WORKERS {
+            self.workers.push(worker);
+            return Ok(self.workers.len() - 1);
+        }
+        // Nothing refers to one that is gone: its place is taken.
+        let gone = |worker: &Worker<L>| matches!(worker.state, WorkerState::Dead | WorkerState::Left);
+        let place = self.workers.iter().position(gone).ok_or_else(|| {
+            Error::new(Code::ResourceExhausted, format!("{WORKERS} workers are here, no more are taken"))
+        })?;
+        self.sessions.remove(&self.workers[place].session);
+        self.workers[place] = worker;
+        Ok(place)
     }
 
     /// A session fell silent or broke: no new work goes there, and what it runs is tried elsewhere if it can be.
@@ -192,7 +219,8 @@ impl<T, L: Clone> Core<T, L> {
         if broken {
             worker.link = None;
         }
-        if matches!(worker.state, WorkerState::Ready | WorkerState::Draining) {
+        if matches!(worker.state, WorkerState::Joining | WorkerState::Ready | WorkerState::Draining) {
+            self.changed = true;
             worker.state = WorkerState::Suspect;
             worker.lease_ends = now.saturating_add(lease);
             worker.note(now, format!("suspect: {reason}"));
@@ -209,6 +237,8 @@ impl<T, L: Clone> Core<T, L> {
         if worker.state == WorkerState::Suspect {
             worker.state = if worker.drains { WorkerState::Draining } else { WorkerState::Ready };
             worker.note(now, "heard again");
+            self.changed = true;
+            self.let_go_if_drained(index);
             self.dispatch(now);
         }
     }
@@ -223,7 +253,7 @@ impl<T, L: Clone> Core<T, L> {
 
     pub(super) fn let_go_if_drained(&mut self, index: usize) {
         let worker = &self.workers[index];
-        let idle = worker.devices.iter().all(|device| device.batches.is_empty());
+        let idle = worker.devices.iter().all(|device| device.batches.is_empty() && device.inline_batches == 0);
         if worker.state == WorkerState::Draining
             && idle
             && let Some(link) = worker.link.clone()
@@ -246,11 +276,15 @@ impl<T, L: Clone> Core<T, L> {
         }
     }
 
-    fn end(&mut self, now: Nanos, index: usize, state: WorkerState, text: &str) {
+    fn end(&mut self, now: Nanos, index: usize, state: WorkerState, text: &'static str) {
         let worker = &mut self.workers[index];
         worker.state = state;
-        worker.link = None;
         worker.note(now, text);
+        self.changed = true;
+        // Its carrier may still be open: a worker that is given up must notice, and join anew.
+        if let Some(link) = worker.link.take() {
+            self.commands.push(Command::Close { link, reason: text });
+        }
         self.forget_work(now, index);
         self.dispatch(now);
     }

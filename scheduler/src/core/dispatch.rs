@@ -24,6 +24,8 @@ pub(super) struct Running {
     pub rows: usize,
     pub predicted: Nanos,
     pub inline: bool,
+    /// Bytes of its requests that were given up.
+    pub abandoned_bytes: usize,
 }
 
 impl<T, L: Clone> Core<T, L> {
@@ -140,7 +142,16 @@ impl<T, L: Clone> Core<T, L> {
             device: Arc::clone(&device_state.name),
             attempts,
         };
-        let running = Running { worker, device, model: index, attempts: keys, rows, predicted, inline: spec.inline };
+        let running = Running {
+            worker,
+            device,
+            model: index,
+            attempts: keys,
+            rows,
+            predicted,
+            inline: spec.inline,
+            abandoned_bytes: 0,
+        };
         self.batches.insert(number, running);
         self.commands.push(Command::Run { link, batch });
         true
@@ -149,6 +160,7 @@ impl<T, L: Clone> Core<T, L> {
     /// A batch is off its device.
     pub(super) fn release(&mut self, now: Nanos, number: u64) -> Option<Running> {
         let running = self.batches.remove(&number)?;
+        self.request_bytes -= running.abandoned_bytes;
         let lead = self.workers[running.worker].lead;
         let Some(device) = self.workers[running.worker].devices.get_mut(running.device) else { return Some(running) };
         if running.inline {

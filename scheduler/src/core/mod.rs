@@ -80,6 +80,8 @@ pub enum Command<T, L> {
         name: Arc<str>,
         /// Where it lies.
         path: String,
+        /// Grows with every load and unload.
+        order: u64,
     },
     /// Have a worker unload a model.
     Unload {
@@ -87,6 +89,15 @@ pub enum Command<T, L> {
         link: L,
         /// The served name.
         name: Arc<str>,
+        /// Grows with every load and unload.
+        order: u64,
+    },
+    /// End a session that this scheduler has given up, so that its worker joins anew.
+    Close {
+        /// The worker.
+        link: L,
+        /// Why.
+        reason: &'static str,
     },
     /// Tell a worker that nobody waits for an attempt any more.
     Cancel {
@@ -104,6 +115,9 @@ pub enum Command<T, L> {
     },
 }
 
+/// Bits of a number below its epoch, which counts milliseconds since 1970: four million a millisecond.
+const EPOCH_BITS: u32 = 22;
+
 /// The scheduler's state.
 #[derive(Debug)]
 pub struct Core<T, L> {
@@ -118,6 +132,9 @@ pub struct Core<T, L> {
     batches: BTreeMap<u64, Running>,
     next_number: u64,
     totals: Totals,
+    /// Whether a model or a worker changed its state since this was last asked.
+    changed: bool,
+    sessions: HashMap<u64, usize>,
     commands: Vec<Command<T, L>>,
 }
 
@@ -134,17 +151,26 @@ impl<T, L: Clone> Core<T, L> {
             requests: Slab::new(),
             request_bytes: 0,
             batches: BTreeMap::new(),
-            next_number: 1,
+            // Above every number of an earlier epoch: a worker that outlived a scheduler cannot mix their batches up.
+            next_number: (epoch << EPOCH_BITS) | 1,
             totals: Totals::default(),
+            changed: false,
+            sessions: HashMap::new(),
             commands: Vec::new(),
         };
-        core.know(&Arc::from("identity"));
+        let identity = core.know(&Arc::from("identity"));
+        core.models[identity].built_in = true;
         core
     }
 
     /// Takes the commands that inputs have left, in order.
     pub fn take_commands(&mut self) -> Vec<Command<T, L>> {
         std::mem::take(&mut self.commands)
+    }
+
+    /// Whether a model or a worker changed its state since this was last asked.
+    pub fn take_changed(&mut self) -> bool {
+        std::mem::take(&mut self.changed)
     }
 
     /// New requests are refused from now on; those that were accepted are finished.

@@ -107,13 +107,33 @@ impl<T, L: Clone> Core<T, L> {
 
     /// The client went away: the request leaves the queue; a result that still comes is dropped.
     pub fn cancel(&mut self, key: RequestKey) {
-        let Some(request) = self.take_request(key) else { return };
-        self.totals.cancelled += 1;
-        let Some((batch, attempt)) = request.running else { return };
-        let Some(worker) = self.batches.get(&batch).map(|running| running.worker) else { return };
-        if let Some(link) = self.workers[worker].link.clone() {
-            self.commands.push(Command::Cancel { link, batch, attempt });
+        if self.give_up(key).is_some() {
+            self.totals.cancelled += 1;
         }
+    }
+
+    /// The client's time ran out: the request fails wherever it is.
+    pub fn expire(&mut self, now: Nanos, key: RequestKey) {
+        let Some(request) = self.give_up(key) else { return };
+        self.count_failure(now, request.model, request.arrived);
+        let outcome = Err(Error::new(Code::DeadlineExceeded, "the request's time ran out"));
+        self.commands.push(Command::Settle { ticket: request.ticket, spec: request.spec, outcome });
+    }
+
+    /// Takes a request out; a worker that has it is told.
+    fn give_up(&mut self, key: RequestKey) -> Option<Request<T>> {
+        let request = self.take_request(key)?;
+        let Some((batch, attempt)) = request.running else { return Some(request) };
+        if let Some(running) = self.batches.get_mut(&batch) {
+            // The carrier still holds its tensors: they count until the batch is off the device.
+            running.abandoned_bytes += request.bytes;
+            self.request_bytes += request.bytes;
+            let worker = &self.workers[running.worker];
+            if let Some(link) = worker.link.clone().filter(|_| worker.is_connected()) {
+                self.commands.push(Command::Cancel { link, batch, attempt });
+            }
+        }
+        Some(request)
     }
 
     pub(super) fn request(&self, key: RequestKey) -> Option<&Request<T>> {
@@ -133,11 +153,15 @@ impl<T, L: Clone> Core<T, L> {
 
     pub(super) fn fail(&mut self, now: Nanos, key: RequestKey, error: Error) {
         let Some(request) = self.take_request(key) else { return };
-        self.totals.failed += 1;
-        let statistics = &mut self.models[request.model].statistics;
-        statistics.failed += 1;
-        statistics.failed_ns += now.saturating_sub(request.arrived);
+        self.count_failure(now, request.model, request.arrived);
         self.commands.push(Command::Settle { ticket: request.ticket, spec: request.spec, outcome: Err(error) });
+    }
+
+    fn count_failure(&mut self, now: Nanos, model: usize, arrived: Nanos) {
+        self.totals.failed += 1;
+        let statistics = &mut self.models[model].statistics;
+        statistics.failed += 1;
+        statistics.failed_ns += now.saturating_sub(arrived);
     }
 
     /// Answers everything that waits for a model that is not served any more.

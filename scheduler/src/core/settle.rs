@@ -44,16 +44,14 @@ impl<T, L: Clone> Core<T, L> {
     }
 
     fn settle(&mut self, now: Nanos, worker: usize, service: Nanos, key: RequestKey, done: AttemptResult) {
-        let Some(request) = self.request(key) else {
-            self.totals.results_dropped += 1;
-            return;
-        };
+        // Its client went away or its time ran out: that was counted then.
+        let Some(request) = self.request(key) else { return };
         let retry = match &done.outcome {
             Err(error) => error.code == Code::Unavailable && request.attempts < self.limits.attempts,
             Ok(_) => false,
         };
         match done.outcome {
-            Err(_) if retry => self.requeue(key, Some(worker)),
+            Err(_) if retry => self.requeue(now, key, worker),
             Err(error) => self.fail(now, key, error),
             Ok(answer) => {
                 let Some(request) = self.take_request(key) else { return };
@@ -72,11 +70,14 @@ impl<T, L: Clone> Core<T, L> {
     }
 
     /// Puts a request back at the head of its queue.
-    fn requeue(&mut self, key: RequestKey, failed_on: Option<usize>) {
+    fn requeue(&mut self, now: Nanos, key: RequestKey, failed_on: usize) {
         let Some(request) = self.request_mut(key) else { return };
         request.running = None;
-        request.failed_on = failed_on;
+        request.failed_on = Some(failed_on);
         let model = request.model;
+        if !self.models[model].wanted {
+            return self.fail(now, key, self.not_ready(model));
+        }
         self.totals.retried += 1;
         self.models[model].queue.push_front(key);
     }
@@ -95,7 +96,7 @@ impl<T, L: Clone> Core<T, L> {
             for (_, key) in running.attempts.into_iter().rev() {
                 let Some(request) = self.request(key) else { continue };
                 if request.attempts < self.limits.attempts {
-                    self.requeue(key, Some(worker));
+                    self.requeue(now, key, worker);
                     continue;
                 }
                 let name = &self.workers[worker].name;

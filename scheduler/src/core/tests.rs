@@ -37,7 +37,10 @@ fn hello(name: &str, incarnation: u64) -> session::Hello {
     }
 }
 
-fn ready(core: &mut TestCore, now: Nanos, worker: &str) {
+/// The worker of this session answers the newest load that it was told of.
+fn ready(core: &mut TestCore, now: Nanos, session: u64) {
+    let worker = core.by_session(session);
+    let order = core.models[1].replicas.iter().find(|r| Some(r.worker) == worker).map_or(0, |r| r.order);
     let report = Report {
         name: "m".into(),
         device: "cpu0".into(),
@@ -46,8 +49,9 @@ fn ready(core: &mut TestCore, now: Nanos, worker: &str) {
         progress: 1.0,
         spec: Some(spec()),
         curve: ServiceCurve { base_seconds: 0.001, per_row_seconds: 0.001 },
+        order,
     };
-    core.report(now, worker, report);
+    core.report(now, session, report);
 }
 
 fn core_with(workers: &[&str]) -> (TestCore, Vec<u64>) {
@@ -56,7 +60,7 @@ fn core_with(workers: &[&str]) -> (TestCore, Vec<u64>) {
     let sessions = workers.iter().enumerate().map(|(index, name)| {
         let joined = core.join(0, hello(name, 1), "grpc", index as u64).unwrap();
         core.start(0, joined.session);
-        ready(&mut core, 0, name);
+        ready(&mut core, 0, joined.session);
         joined.session
     });
     let sessions = sessions.collect();
@@ -129,7 +133,7 @@ fn a_sole_worker_that_comes_back_keeps_its_batch_and_a_restarted_one_gets_it_aga
         assert_eq!(joined.resumed, incarnation == 1);
         core.start(2 * MS, joined.session);
         if incarnation == 2 {
-            ready(&mut core, 3 * MS, "a");
+            ready(&mut core, 3 * MS, joined.session);
         }
         assert_eq!(runs(core.take_commands()).len(), again, "incarnation {incarnation}");
     }
@@ -172,6 +176,74 @@ fn a_draining_worker_is_let_go_after_its_last_batch() {
     assert!(core.take_commands().iter().any(|command| matches!(command, Command::Drained { .. })));
 }
 
+#[test]
+fn a_frame_at_the_end_of_the_lease_does_not_leave_a_worker_between_alive_and_dead() {
+    let (mut core, sessions) = core_with(&["a"]);
+    core.suspect(MS, sessions[0], "silent", 300 * MS, false);
+    core.tick(301 * MS);
+    let closed = core.take_commands().iter().any(|command| matches!(command, Command::Close { link: 0, .. }));
+    assert!(closed, "the carrier must be told, so that the worker joins anew");
+    core.alive(302 * MS, sessions[0]);
+    let joined = core.join(303 * MS, hello("a", 1), "grpc", 5).unwrap();
+    core.start(303 * MS, joined.session);
+    ready(&mut core, 304 * MS, joined.session);
+    submit(&mut core, 305 * MS, 1).unwrap();
+    assert_eq!(runs(core.take_commands()).len(), 1);
+}
+
+#[test]
+fn a_worker_that_runs_inline_batches_is_not_let_go() {
+    let (mut core, sessions) = core_with(&["a"]);
+    core.models[1].spec = Some(Arc::new(ModelSpec { inline: true, ..spec() }));
+    submit(&mut core, 0, 1).unwrap();
+    let (_, batch) = runs(core.take_commands()).remove(0);
+    core.worker_drains(MS, sessions[0]);
+    assert!(core.take_commands().is_empty());
+    core.result(2 * MS, sessions[0], answer(&batch, || Ok(InferAnswer::default())));
+    assert!(core.take_commands().iter().any(|command| matches!(command, Command::Drained { .. })));
+}
+
+#[test]
+fn reports_of_an_older_load_or_session_change_nothing() {
+    let (mut core, sessions) = core_with(&["a"]);
+    core.unwant("m").unwrap();
+    core.want(&ModelName::new("m").unwrap(), "/m".into());
+    let late = Report {
+        name: "m".into(),
+        device: "cpu0".into(),
+        state: ModelState::Unloaded,
+        error: String::new(),
+        progress: 0.0,
+        spec: None,
+        curve: ServiceCurve::default(),
+        order: 1,
+    };
+    core.report(MS, sessions[0], late.clone());
+    assert_eq!(core.model("m").unwrap().state, ModelState::Loading);
+    core.report(MS, sessions[0] + 1000, Report { state: ModelState::Ready, ..late.clone() });
+    assert_eq!(core.model("m").unwrap().state, ModelState::Loading);
+    ready(&mut core, 2 * MS, sessions[0]);
+    assert_eq!(core.model("m").unwrap().state, ModelState::Ready);
+    core.take_commands();
+    core.report(3 * MS, sessions[0], Report { name: "left-over".into(), state: ModelState::Ready, ..late });
+    assert!(core.model("left-over").is_err());
+    assert!(core.take_commands().iter().any(|c| matches!(c, Command::Unload { name, .. } if &**name == "left-over")));
+}
+
+#[test]
+fn requests_of_a_model_that_is_unloaded_are_answered_and_a_change_is_told() {
+    let (mut core, _) = core_with(&["a"]);
+    for ticket in 0..3 {
+        submit(&mut core, 0, ticket).unwrap();
+    }
+    core.take_commands();
+    core.take_changed();
+    core.unwant("m").unwrap();
+    assert!(core.take_changed());
+    let settled = core.take_commands().iter().filter(|c| matches!(c, Command::Settle { outcome: Err(_), .. })).count();
+    assert_eq!(settled, 2, "two wait, one runs");
+}
+
 /// One step of a random history.
 #[derive(Clone, Copy, Debug)]
 enum Step {
@@ -183,6 +255,10 @@ enum Step {
     Reset(usize),
     Hear(usize),
     Rejoin(usize, bool),
+    Drain(usize),
+    Unload,
+    Load,
+    Expire,
     Wait(u64),
 }
 
@@ -196,6 +272,10 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (0usize..3).prop_map(Step::Reset),
         1 => (0usize..3).prop_map(Step::Hear),
         2 => ((0usize..3), any::<bool>()).prop_map(|(w, same)| Step::Rejoin(w, same)),
+        1 => (0usize..3).prop_map(Step::Drain),
+        1 => Just(Step::Unload),
+        2 => Just(Step::Load),
+        1 => Just(Step::Expire),
         2 => (1u64..400).prop_map(Step::Wait),
     ]
 }
@@ -237,6 +317,19 @@ impl World {
             Step::Reset(w) => self.core.suspect(self.now, self.sessions[w], "reset", 350 * MS, true),
             Step::Hear(w) => self.core.alive(self.now, self.sessions[w]),
             Step::Rejoin(w, same) => self.rejoin(w, same),
+            Step::Drain(w) => self.core.worker_drains(self.now, self.sessions[w]),
+            Step::Unload => self.core.unwant("m").unwrap(),
+            Step::Load => {
+                self.core.want(&ModelName::new("m").unwrap(), "/m".into());
+                for w in 0..3 {
+                    ready(&mut self.core, self.now, self.sessions[w]);
+                }
+            }
+            Step::Expire => {
+                if let Some((_, key)) = self.keys.pop() {
+                    self.core.expire(self.now, key);
+                }
+            }
             Step::Wait(ms) => {
                 self.now += ms * MS;
                 self.core.tick(self.now);
@@ -263,7 +356,7 @@ impl World {
         if let Ok(joined) = self.core.join(self.now, hello, "grpc", w as u64) {
             self.sessions[w] = joined.session;
             self.core.start(self.now, joined.session);
-            ready(&mut self.core, self.now, name);
+            ready(&mut self.core, self.now, joined.session);
         } else if !same {
             self.incarnations[w] -= 1;
         }
@@ -290,6 +383,7 @@ proptest! {
         };
         steps.into_iter().for_each(|step| world.apply(step));
         // The end of every history: the workers come back as new processes and finish what they are given.
+        world.apply(Step::Load);
         for _ in 0..200 {
             for w in 0..3 {
                 world.apply(Step::Reset(w));

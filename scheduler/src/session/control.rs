@@ -38,7 +38,8 @@ pub(super) async fn run<S, E>(
                     let leaves = matches!(message, to_scheduler::Message::Goodbye(_));
                     hear(&session, &link, &keepalive, message);
                     if leaves {
-                        return;
+                        // The worker waits for its streams to end.
+                        return link.close("it left");
                     }
                 }
                 Some(Ok(_)) => {}

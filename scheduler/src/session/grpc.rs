@@ -3,7 +3,7 @@
 use std::{collections::HashMap, sync::Arc, time::Duration, time::Instant};
 
 use futures::{Stream, StreamExt, stream::BoxStream};
-use orion_net::{BatchResult, FrameStream, FromWorker, KeepAlive, WorkerLink, decode_from_worker, receive};
+use orion_net::{BatchResult, FrameStream, FromWorker, KeepAlive, LEASE, WorkerLink, decode_from_worker, receive};
 use orion_proto::session::{
     Frame, Pong, ToScheduler, ToWorker, Welcome, session_server::Session as SessionRpc, to_scheduler, to_worker,
 };
@@ -53,7 +53,7 @@ impl SessionService {
         };
         let name = hello.name.clone();
         let link = Arc::new(RemoteWorker::new(mailbox.clone()));
-        let keepalive = Arc::new(Mutex::new(KeepAlive::new(Instant::now())));
+        let keepalive = Arc::new(Mutex::new(KeepAlive::new(Instant::now(), LEASE)));
         // Registered under the lock that `data` takes: a worker that is quick finds its session.
         let opened: Result<(Session, Welcome), orion_proto::Error> = {
             let mut open = self.open.lock();
@@ -107,12 +107,13 @@ async fn take_data<E: std::fmt::Display>(open: Open, frames: impl Stream<Item = 
             match decode_from_worker(transfer) {
                 Ok(FromWorker::Result(result)) => results.push(result),
                 Ok(FromWorker::Probe(sequence)) => open.link.control(to_worker::Message::Probed(Pong { sequence })),
-                Err(error) => open.link.close(&error.message),
+                Err(error) => return Err(error.message),
             }
         }
         if !results.is_empty() {
             open.session.results(results);
         }
+        Ok(())
     });
     let reason = match ended.await {
         Ok(()) => "data connection closed".into(),

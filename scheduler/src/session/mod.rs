@@ -45,7 +45,6 @@ impl Scheduler {
         let name: Arc<str> = Arc::from(hello.name.as_str());
         let joined = self.with_core(|core, now| core.join(now, hello, carrier, link))?;
         tracing::info!(worker = %name, carrier, session = joined.session, resumed = joined.resumed, "worker_joined");
-        self.notify_change();
         let welcome = Welcome {
             session: joined.session,
             epoch: self.core().epoch(),
@@ -88,7 +87,6 @@ impl SchedulerLink for Session {
             Message::Goodbye(_) => {
                 tracing::info!(worker = %self.name, "worker_left");
                 self.scheduler.with_core(|core, now| core.worker_left(now, self.number));
-                self.scheduler.notify_change();
             }
             // Answered by the carrier's end of the session; a second Hello says nothing new.
             Message::Hello(_) | Message::Ping(_) | Message::Pong(_) => {}
@@ -115,7 +113,6 @@ impl Session {
         tracing::warn!(worker = %self.name, reason, "worker_suspect");
         let lease = u64::try_from(lease.as_nanos()).unwrap_or(u64::MAX);
         self.scheduler.with_core(|core, now| core.suspect(now, self.number, reason, lease, broken));
-        self.scheduler.notify_change();
     }
 
     pub(crate) fn alive(&self) {
@@ -131,6 +128,9 @@ impl Session {
         };
         let spec = report.spec.map(ModelSpec::try_from).transpose();
         let (state, error, spec) = match spec {
+            Ok(Some(spec)) if spec.name.as_str() != report.name => {
+                (ModelState::Failed, format!("the worker declared model '{}' in its place", spec.name), None)
+            }
             Ok(spec) if spec.is_some() || state != ModelState::Ready => (state, report.error, spec),
             Ok(_) => (ModelState::Failed, "the worker reported it ready without its declaration".into(), None),
             Err(error) => (ModelState::Failed, error.message, None),
@@ -148,9 +148,9 @@ impl Session {
             progress: report.progress,
             spec,
             curve: report.curve.unwrap_or_default().into(),
+            order: report.order,
         };
-        self.scheduler.with_core(|core, now| core.report(now, &self.name, report));
-        self.scheduler.notify_change();
+        self.scheduler.with_core(|core, now| core.report(now, self.number, report));
     }
 }
 

@@ -6,7 +6,7 @@ use futures::StreamExt;
 use orion_net::{FrameStream, KeepAlive, Outbox, WorkerLink, decode_batch, receive};
 use orion_proto::{
     PROTOCOL_MAJOR,
-    session::{ToScheduler, ToWorker, Welcome, session_client::SessionClient, to_scheduler, to_worker},
+    session::{Frame, ToScheduler, ToWorker, Welcome, session_client::SessionClient, to_scheduler, to_worker},
 };
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
@@ -20,6 +20,8 @@ use super::{
 use crate::worker::{Worker, WorkerHandle};
 
 const CONNECT: Duration = Duration::from_secs(5);
+/// From connecting to the data stream: a listener that accepts and stays silent is no scheduler.
+const OPEN: Duration = Duration::from_secs(8);
 /// HTTP/2 windows: the session's own credit is the limit that counts.
 const STREAM_WINDOW: u32 = 1 << 20;
 const CONNECTION_WINDOW: u32 = 4 << 20;
@@ -37,13 +39,16 @@ pub(super) async fn run(
     }
 }
 
-async fn converse(
-    worker: &Arc<Worker>,
-    address: &str,
-    options: &JoinOptions,
-    stop: watch::Receiver<bool>,
-    welcomed: impl FnOnce(),
-) -> Result<(), Ended> {
+/// A session that was opened.
+struct Opened {
+    welcome: Welcome,
+    scheduler: Arc<RemoteScheduler>,
+    control: Streaming<ToWorker>,
+    frames: Streaming<Frame>,
+}
+
+/// Connects, says hello, and opens the data stream after the welcome.
+async fn open(worker: &Worker, address: &str, options: &JoinOptions) -> Result<Opened, Ended> {
     let (mailbox, messages) = mpsc::channel(MAILBOX);
     let hello = ToScheduler { message: Some(to_scheduler::Message::Hello(worker.hello())) };
     mailbox.send(hello).await.map_err(|_| Ended::Lost("the mailbox closed".into()))?;
@@ -56,24 +61,43 @@ async fn converse(
     request.metadata_mut().insert("orion-session", MetadataValue::from(welcome.session));
     let mut client = SessionClient::new(connect(address).await?).max_decoding_message_size(128 * 1024);
     let frames = client.data(request).await.map_err(status)?.into_inner();
+    Ok(Opened { welcome, scheduler: Arc::new(RemoteScheduler { mailbox, outbox }), control, frames })
+}
 
+async fn converse(
+    worker: &Arc<Worker>,
+    address: &str,
+    options: &JoinOptions,
+    mut stop: watch::Receiver<bool>,
+    welcomed: impl FnOnce(),
+) -> Result<(), Ended> {
+    let silent = |_| Ended::Lost(format!("no welcome within {} s", OPEN.as_secs()));
+    let stopped = async {
+        // With work in hand it goes on connecting, to deliver; the time-out ends that too.
+        let _ = stop.wait_for(|stop| *stop).await;
+        if !worker.is_idle() {
+            std::future::pending::<()>().await;
+        }
+    };
+    let opened = tokio::select! {
+        opened = tokio::time::timeout(OPEN, open(worker, address, options)) => opened.map_err(silent)??,
+        () = stopped => return Ok(()),
+    };
+    let Opened { welcome, scheduler, control, frames } = opened;
     tracing::info!(scheduler = %address, session = welcome.session, epoch = welcome.epoch, "scheduler_joined");
     welcomed();
-    let scheduler = Arc::new(RemoteScheduler { mailbox, outbox: outbox.clone() });
     worker.attach(scheduler.clone());
-    let keepalive = Arc::new(Mutex::new(KeepAlive::new(Instant::now())));
+    let lease = Duration::from_millis(welcome.lease_ms.into());
+    let keepalive = Arc::new(Mutex::new(KeepAlive::new(Instant::now(), lease)));
     let handle = WorkerHandle(worker.clone());
-    let mut bad_batch = None;
-    let data =
-        receive(frames.map(|f| f.map_err(|e| e.message().to_owned())), &outbox, options.max_batch_bytes, |transfers| {
-            keepalive.lock().frame(Instant::now());
-            for transfer in transfers.drain(..) {
-                match decode_batch(transfer) {
-                    Ok(batch) => handle.run(batch),
-                    Err(error) => bad_batch = Some(error),
-                }
-            }
-        });
+    let frames = frames.map(|frame| frame.map_err(|status| status.message().to_owned()));
+    let data = receive(frames, &scheduler.outbox, options.max_batch_bytes, |transfers| {
+        keepalive.lock().frame(Instant::now());
+        for transfer in transfers.drain(..) {
+            handle.run(decode_batch(transfer).map_err(|error| error.message)?);
+        }
+        Ok(())
+    });
     let ended = tokio::select! {
         ended = control::run(worker, &scheduler, &keepalive, control, stop) => ended,
         ended = data => Err(Ended::Lost(match ended {
@@ -81,10 +105,7 @@ async fn converse(
             Err(error) => format!("the data connection broke: {error}"),
         })),
     };
-    outbox.lock().close();
-    if let Some(error) = bad_batch {
-        tracing::error!(%error, "batch_unreadable");
-    }
+    scheduler.outbox.lock().close();
     ended
 }
 
@@ -125,8 +146,7 @@ fn status(status: tonic::Status) -> Ended {
 }
 
 async fn welcome(control: &mut Streaming<ToWorker>) -> Result<Welcome, Ended> {
-    let first = tokio::time::timeout(CONNECT, control.message()).await;
-    let first = first.map_err(|_| Ended::Lost("no welcome within 5 s".into()))?.map_err(status)?;
+    let first = control.message().await.map_err(status)?;
     match first.and_then(|first| first.message) {
         Some(to_worker::Message::Welcome(welcome)) if welcome.protocol_major == PROTOCOL_MAJOR => Ok(welcome),
         Some(to_worker::Message::Welcome(welcome)) => Err(Ended::Refused(format!(

@@ -4,7 +4,11 @@ mod connection;
 mod control;
 mod remote;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use orion_net::Backoff;
 use tokio::sync::watch;
@@ -43,34 +47,42 @@ pub(crate) enum Ended {
     Lost(String),
 }
 
-/// Keeps the worker connected until `stop` turns true; then drains: what runs is finished and delivered.
+/// Keeps the worker connected until `stop` turns true; then drains: what runs is finished and delivered, over a new
+/// connection if it must be.
 pub async fn run(worker: Arc<Worker>, options: JoinOptions, mut stop: watch::Receiver<bool>) {
     let seed = worker.hello().incarnation;
     let mut backoff = Backoff::new(FIRST_WAIT, LONGEST_WAIT, seed);
-    let mut said = None;
+    let mut said: HashMap<&str, String> = HashMap::new();
+    let mut draining_since = None;
     for address in options.addresses.iter().cycle() {
         if *stop.borrow() {
-            return;
+            let since = *draining_since.get_or_insert_with(Instant::now);
+            if worker.is_idle() || since.elapsed() > DRAIN {
+                return;
+            }
         }
         let mut welcomed = false;
         let ended = connection::run(&worker, address, &options, stop.clone(), || welcomed = true).await;
         worker.detach();
         if welcomed {
             backoff.reset();
-            said = None;
+            said.clear();
         }
-        match &ended {
-            Ended::Left => return,
-            // Once, not every time: a scheduler that is away for an hour is one line.
-            Ended::Refused(_) | Ended::Lost(_) if said.as_ref() != Some(&ended.to_string()) => {
-                tracing::warn!(scheduler = %address, reason = %ended, "scheduler_lost_will_keep_trying");
-                said = Some(ended.to_string());
-            }
-            _ => tracing::debug!(scheduler = %address, reason = %ended, "scheduler_lost_will_keep_trying"),
+        if matches!(ended, Ended::Left) {
+            return;
         }
+        let reason = ended.to_string();
+        // Once for each scheduler and reason, not every time: one that is away for an hour is one line.
+        if said.get(address.as_str()) == Some(&reason) {
+            tracing::debug!(scheduler = %address, reason, "scheduler_lost_will_keep_trying");
+        } else {
+            tracing::warn!(scheduler = %address, reason, "scheduler_lost_will_keep_trying");
+            said.insert(address, reason);
+        }
+        let stopping = *stop.borrow();
         tokio::select! {
             () = tokio::time::sleep(backoff.wait()) => {}
-            _ = stop.wait_for(|stop| *stop) => return,
+            _ = stop.wait_for(|stop| *stop), if !stopping => {}
         }
     }
 }

@@ -34,9 +34,9 @@ impl SchedulerLink for RemoteScheduler {
             report.spec = None;
             report.set_state(State::Failed);
         }
-        // A full mailbox is a scheduler that takes nothing: the keep-alive will end the session.
+        // A scheduler that takes nothing: without this message its view would be wrong, so the session ends.
         if self.mailbox.try_send(message).is_err() {
-            tracing::warn!("control_message_dropped");
+            self.outbox.lock().close();
         }
     }
 }

@@ -45,7 +45,11 @@ fn model(view: ModelView) -> Model {
 impl Cluster for ClusterService {
     async fn status(&self, _: Request<StatusRequest>) -> Result<Response<StatusResponse>, Status> {
         let totals = self.front.totals();
-        let state = if self.front.ready() { "serving" } else { "draining" };
+        let state = match (self.front.draining(), self.front.ready()) {
+            (true, _) => "draining",
+            (false, true) => "serving",
+            (false, false) => "starting",
+        };
         Ok(Response::new(StatusResponse {
             version: env!("CARGO_PKG_VERSION").into(),
             state: state.into(),

@@ -8,8 +8,10 @@ use orion_proto::{
 };
 use tonic::{Request, Response, Status, Streaming};
 
-use super::metadata::{model_config, model_metadata, server_metadata};
-use crate::front::{Answered, Front};
+use crate::{
+    api::metadata::{model_config, model_metadata, server_metadata},
+    front::{Answered, Front},
+};
 
 /// Requests of one stream that are under way at once; their answers come in the order of the requests.
 const STREAM_AHEAD: usize = 64;
@@ -89,7 +91,9 @@ impl GrpcInferenceService for InferenceService {
         request: Request<Streaming<ModelInferRequest>>,
     ) -> Answer<Self::ModelStreamInferStream> {
         let front = self.front.clone();
-        let answers = request.into_inner().map(move |wire| {
+        // A stream that a client keeps open must not keep the server from stopping.
+        let requests = request.into_inner().take_until(front.drained());
+        let answers = requests.map(move |wire| {
             let front = front.clone();
             async move {
                 let wire = wire?;

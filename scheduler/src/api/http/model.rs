@@ -1,33 +1,27 @@
 //! The server's and the models' own descriptions: metadata, readiness, configuration.
 
 use axum::{extract::State, http::StatusCode, response::Response};
-use orion_proto::{Code, Error, ModelSpec, TensorSpec};
+use orion_proto::{
+    Code, Error,
+    inference::{DataType, ModelInput, ModelOutput, ServerMetadataResponse, model_metadata_response::TensorMetadata},
+};
 use serde::Serialize;
 
 use super::{
     Api, ModelPath,
     reply::{Failure, json},
 };
-
-/// Triton's names of the extensions that are served.
-const EXTENSIONS: [&str; 7] = [
-    "model_repository",
-    "model_repository(unload_dependents)",
-    "schedule_policy",
-    "model_configuration",
-    "binary_tensor_data",
-    "parameters",
-    "statistics",
-];
+use crate::api::metadata::{model_config, model_metadata, server_metadata};
 
 pub(super) async fn server() -> Response {
     #[derive(Serialize)]
     struct Server {
-        name: &'static str,
-        version: &'static str,
-        extensions: [&'static str; 7],
+        name: String,
+        version: String,
+        extensions: Vec<String>,
     }
-    json(&Server { name: "orion", version: env!("CARGO_PKG_VERSION"), extensions: EXTENSIONS })
+    let ServerMetadataResponse { name, version, extensions } = server_metadata();
+    json(&Server { name, version, extensions })
 }
 
 pub(super) async fn live() -> StatusCode {
@@ -50,63 +44,44 @@ pub(super) async fn model_ready(State(api): State<Api>, path: ModelPath) -> Resu
 
 pub(super) async fn metadata(State(api): State<Api>, path: ModelPath) -> Result<Response, Failure> {
     #[derive(Serialize)]
-    struct Metadata<'a> {
-        name: &'a str,
-        versions: [&'a str; 1],
-        platform: &'a str,
-        inputs: Vec<TensorMetadata<'a>>,
-        outputs: Vec<TensorMetadata<'a>>,
+    struct Metadata {
+        name: String,
+        versions: Vec<String>,
+        platform: String,
+        inputs: Vec<Tensor>,
+        outputs: Vec<Tensor>,
     }
-    let spec = api.0.front.model_spec(&path.name, &path.version)?;
-    Ok(json(&Metadata {
-        name: spec.name.as_str(),
-        versions: [&spec.version],
-        platform: &spec.family,
-        inputs: spec.inputs.iter().map(TensorMetadata::of).collect(),
-        outputs: spec.outputs.iter().map(TensorMetadata::of).collect(),
-    }))
-}
-
-#[derive(Serialize)]
-struct TensorMetadata<'a> {
-    name: &'a str,
-    datatype: &'static str,
-    shape: &'a [i64],
-}
-
-impl<'a> TensorMetadata<'a> {
-    fn of(tensor: &'a TensorSpec) -> Self {
-        Self { name: &tensor.name, datatype: tensor.datatype.name(), shape: declared(tensor) }
+    #[derive(Serialize)]
+    struct Tensor {
+        name: String,
+        datatype: String,
+        shape: Vec<i64>,
     }
-}
-
-/// A tensor of any shape is shown as clients know it: one dimension of any size.
-fn declared(tensor: &TensorSpec) -> &[i64] {
-    if tensor.any_shape() { &[-1] } else { &tensor.shape }
-}
-
-pub(super) async fn config(State(api): State<Api>, path: ModelPath) -> Result<Response, Failure> {
-    Ok(json(&Config::of(&*api.0.front.model_spec(&path.name, &path.version)?)))
+    let tensors = |list: Vec<TensorMetadata>| {
+        list.into_iter().map(|t| Tensor { name: t.name, datatype: t.datatype, shape: t.shape }).collect()
+    };
+    let of = model_metadata(&*api.0.front.model_spec(&path.name, &path.version)?);
+    let (inputs, outputs) = (tensors(of.inputs), tensors(of.outputs));
+    Ok(json(&Metadata { name: of.name, versions: of.versions, platform: of.platform, inputs, outputs }))
 }
 
 /// Triton's ModelConfig as its JSON form.
 #[derive(Serialize)]
-struct Config<'a> {
-    name: &'a str,
-    platform: &'a str,
-    backend: &'static str,
-    /// 0: Triton's clients add no batch dimension, the first one declared is rows.
-    max_batch_size: u32,
-    input: Vec<TensorConfig<'a>>,
-    output: Vec<TensorConfig<'a>>,
+struct Config {
+    name: String,
+    platform: String,
+    backend: String,
+    max_batch_size: i32,
+    input: Vec<TensorConfig>,
+    output: Vec<TensorConfig>,
     model_transaction_policy: TransactionPolicy,
 }
 
 #[derive(Serialize)]
-struct TensorConfig<'a> {
-    name: &'a str,
+struct TensorConfig {
+    name: String,
     data_type: &'static str,
-    dims: &'a [i64],
+    dims: Vec<i64>,
 }
 
 #[derive(Serialize)]
@@ -114,21 +89,20 @@ struct TransactionPolicy {
     decoupled: bool,
 }
 
-impl<'a> Config<'a> {
-    fn of(spec: &'a ModelSpec) -> Self {
-        let tensor = |tensor: &'a TensorSpec| TensorConfig {
-            name: &tensor.name,
-            data_type: tensor.datatype.triton().as_str_name(),
-            dims: declared(tensor),
-        };
-        Self {
-            name: spec.name.as_str(),
-            platform: &spec.family,
-            backend: "orion",
-            max_batch_size: 0,
-            input: spec.inputs.iter().map(tensor).collect(),
-            output: spec.outputs.iter().map(tensor).collect(),
-            model_transaction_policy: TransactionPolicy { decoupled: false },
-        }
-    }
+pub(super) async fn config(State(api): State<Api>, path: ModelPath) -> Result<Response, Failure> {
+    let of = model_config(&*api.0.front.model_spec(&path.name, &path.version)?);
+    let tensor = |name, data_type: DataType, dims| TensorConfig { name, data_type: data_type.as_str_name(), dims };
+    let input = |input: ModelInput| tensor(input.name.clone(), input.data_type(), input.dims);
+    let output = |output: ModelOutput| tensor(output.name.clone(), output.data_type(), output.dims);
+    Ok(json(&Config {
+        name: of.name,
+        platform: of.platform,
+        backend: of.backend,
+        max_batch_size: of.max_batch_size,
+        input: of.input.into_iter().map(input).collect(),
+        output: of.output.into_iter().map(output).collect(),
+        model_transaction_policy: TransactionPolicy {
+            decoupled: of.model_transaction_policy.unwrap_or_default().decoupled,
+        },
+    }))
 }

@@ -1,4 +1,4 @@
-//! What the server and its models declare, in the protocol's own types. REST renders the same.
+//! What the server and its models declare, in the protocol's own types: gRPC sends them, REST renders them.
 
 use orion_proto::{
     ModelSpec, TensorSpec,
@@ -18,7 +18,7 @@ fn shape(spec: &TensorSpec) -> Vec<i64> {
 }
 
 /// Name, version and extensions of this server.
-pub fn server_metadata() -> ServerMetadataResponse {
+pub(super) fn server_metadata() -> ServerMetadataResponse {
     ServerMetadataResponse {
         name: "orion".into(),
         version: env!("CARGO_PKG_VERSION").into(),
@@ -27,7 +27,7 @@ pub fn server_metadata() -> ServerMetadataResponse {
 }
 
 /// A model's inputs and outputs.
-pub fn model_metadata(spec: &ModelSpec) -> ModelMetadataResponse {
+pub(super) fn model_metadata(spec: &ModelSpec) -> ModelMetadataResponse {
     let tensor = |spec: &TensorSpec| TensorMetadata {
         name: spec.name.clone(),
         datatype: spec.datatype.name().into(),
@@ -44,7 +44,7 @@ pub fn model_metadata(spec: &ModelSpec) -> ModelMetadataResponse {
 
 /// A model's configuration as Triton's clients read it. `max_batch_size` is 0: the first dimension is rows, and how
 /// many run together is the scheduler's affair.
-pub fn model_config(spec: &ModelSpec) -> ModelConfig {
+pub(super) fn model_config(spec: &ModelSpec) -> ModelConfig {
     let input = |spec: &TensorSpec| ModelInput {
         name: spec.name.clone(),
         data_type: spec.datatype.triton().into(),
