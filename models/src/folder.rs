@@ -98,7 +98,7 @@ fn model_type(folder: &Path) -> Result<String> {
     if !path.exists() {
         return Err(unknown_folder(folder)?);
     }
-    let text = std::fs::read(&path).map_err(|error| unreadable(&path, &error))?;
+    let text = crate::file::read_text(&path)?;
     let typed: Typed = serde_json::from_slice(&text).map_err(|error| {
         unservable(format!("{} cannot be read: {}", path.display(), error.to_string().to_lowercase()))
     })?;

@@ -5,9 +5,10 @@
 
 use std::path::{Path, PathBuf};
 
-use orion_proto::{Code, Error, InferAnswer, ModelSpec, Result, Tensor};
+use orion_proto::{Code, Error, InferAnswer, ModelSpec, Result, ServiceCurve, Tensor};
 
 mod embedding;
+mod file;
 mod folder;
 mod identity;
 mod orion_toml;
@@ -36,6 +37,11 @@ pub trait Model: Send {
 
     /// Computes every request's rows together; one result a request, in order. A bad request fails alone.
     fn run(&mut self, batch: Vec<ModelRequest>) -> Vec<Result<InferAnswer>>;
+
+    /// The seconds that it takes, where they are known without running it.
+    fn known_curve(&self) -> Option<ServiceCurve> {
+        None
+    }
 
     /// A typical request of so many rows, for warm-up.
     fn sample(&self, rows: usize) -> ModelRequest;

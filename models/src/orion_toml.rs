@@ -71,6 +71,9 @@ impl OrionToml {
     /// Reads the file of a folder; `None` where there is none.
     pub(crate) fn read(folder: &Path) -> Result<Option<Self>> {
         let path = folder.join(FILE);
+        if path.exists() {
+            crate::file::check_regular(&path)?;
+        }
         match std::fs::read_to_string(&path) {
             Ok(text) => {
                 Self::parse(&text).map(Some).map_err(|e| Error::new(e.code, format!("{}: {e}", path.display())))

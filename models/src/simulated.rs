@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use orion_proto::{Datatype, InferAnswer, ModelName, ModelSpec, Payload, Result, Tensor, TensorSpec};
+use orion_proto::{Datatype, InferAnswer, ModelName, ModelSpec, Payload, Result, ServiceCurve, Tensor, TensorSpec};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
 use crate::{Model, ModelRequest, identity::echo, orion_toml::Simulated};
@@ -65,6 +65,11 @@ impl Model for SimulatedModel {
             std::thread::sleep(Duration::try_from_secs_f64(self.seconds(rows)).unwrap_or(Duration::MAX));
         }
         answers
+    }
+
+    fn known_curve(&self) -> Option<ServiceCurve> {
+        let Simulated { base_seconds, per_row_seconds, .. } = self.latency;
+        Some(ServiceCurve { base_seconds, per_row_seconds })
     }
 
     fn sample(&self, rows: usize) -> ModelRequest {

@@ -24,6 +24,7 @@ impl Weights {
         let refused =
             |reason: String| unservable(format!("{} is not a whole safetensors file: {reason}", path.display()));
         let io = |error: std::io::Error| unreadable(path, &error);
+        crate::file::check_regular(path)?;
         let mut file = File::open(path).map_err(io)?;
         let bytes = file.metadata().map_err(io)?.len();
         let mut length = [0; 8];

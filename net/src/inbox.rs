@@ -9,10 +9,10 @@ use crate::outbox::piece_cost;
 
 /// Transfers that may be under way at once: no honest sender interleaves more within a window.
 const OPEN_TRANSFERS: usize = 64 * 1024;
-/// Open transfers of the largest size whose bytes are held at once; more is an attack, not work.
-const OPEN_LARGEST: u64 = 64;
+/// Bytes held in open transfers, beside one of the largest; more is an attack, not work.
+const OPEN_BYTES: u64 = 2 << 30;
 /// Bytes of a header: a batch's names and shapes.
-const HEADER_BYTES: u64 = 16 * 1024 * 1024;
+const HEADER_BYTES: u64 = 4 * 1024 * 1024;
 
 /// A whole transfer.
 #[derive(Clone, Debug, PartialEq)]
@@ -42,7 +42,7 @@ pub enum FrameError {
 pub struct Inbox {
     open: HashMap<u64, Incoming>,
     limit: u64,
-    /// Payload bytes held in open transfers.
+    /// Bytes held in open transfers.
     held: u64,
 }
 
@@ -85,18 +85,18 @@ impl Inbox {
         }
         let incoming = self.open.get_mut(&id).ok_or(FrameError::Unknown(id))?;
         incoming.header.extend_from_slice(&piece.header);
-        self.held += piece.payload.len() as u64;
+        self.held += (piece.payload.len() + piece.header.len()) as u64;
         incoming.payload.push(piece.payload);
         let (header, payload) = (incoming.header.len() as u64, incoming.payload.len() as u64);
         if header > incoming.header_bytes || payload > incoming.payload_bytes {
             return Err(FrameError::Overrun(id));
         }
         if header < incoming.header_bytes || payload < incoming.payload_bytes {
-            let full = self.held > self.limit.saturating_mul(OPEN_LARGEST);
+            let full = self.held > self.limit.saturating_add(OPEN_BYTES);
             return if full { Err(FrameError::TooMany) } else { Ok(None) };
         }
         let done = self.open.remove(&id);
-        self.held -= payload;
+        self.held -= payload + header;
         Ok(done.map(|incoming| Transfer { header: incoming.header.freeze(), payload: incoming.payload }))
     }
 

@@ -12,6 +12,8 @@ pub const LEASE: Duration = Duration::from_millis(750);
 
 /// The shortest time in which a ping must be answered.
 const TIMEOUT: Duration = Duration::from_millis(200);
+/// The longest: a peer that answers late must not buy itself a lease of minutes.
+const LONGEST_TIMEOUT: Duration = Duration::from_secs(5);
 /// Round trips that the quantiles are taken over: about 20 s of pings.
 const SAMPLES: usize = 100;
 
@@ -87,9 +89,9 @@ impl KeepAlive {
         now.saturating_duration_since(self.last_frame)
     }
 
-    /// The time in which a ping must be answered: max(200 ms, 4 × p99 of the round trip).
+    /// The time in which a ping must be answered: max(200 ms, 4 × p99 of the round trip), 5 s at most.
     pub fn timeout(&self) -> Duration {
-        TIMEOUT.max(self.round_trip(0.99).unwrap_or_default() * 4)
+        (self.round_trip(0.99).unwrap_or_default() * 4).clamp(TIMEOUT, LONGEST_TIMEOUT)
     }
 
     /// The lease's length, scaled as the time-out is.

@@ -24,6 +24,9 @@ pub enum Code {
     Internal,
 }
 
+/// Bytes of a message.
+const MESSAGE_BYTES: usize = 1024;
+
 struct Row {
     code: Code,
     name: &'static str,
@@ -87,9 +90,19 @@ pub struct Error {
 }
 
 impl Error {
-    /// An error of this code.
+    /// An error of this code. A message longer than 1 KiB is cut, and control characters leave it: parts of it may come
+    /// from a client or a worker, and it travels in headers.
     pub fn new(code: Code, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), retry_after: None }
+        let mut message: String = message.into();
+        if message.len() > MESSAGE_BYTES {
+            let cut = (0..=MESSAGE_BYTES).rev().find(|at| message.is_char_boundary(*at)).unwrap_or(0);
+            message.truncate(cut);
+            message.push('…');
+        }
+        if message.contains(char::is_control) {
+            message = message.replace(char::is_control, " ");
+        }
+        Self { code, message, retry_after: None }
     }
 
     /// INVALID_ARGUMENT.
@@ -131,6 +144,13 @@ mod tests {
             assert_eq!(row.code as usize, index);
             assert_eq!(Code::from_name(row.name), row.code);
         }
+    }
+
+    #[test]
+    fn foreign_text_in_a_message_is_bounded_and_plain() {
+        let error = Error::invalid(format!("model '{}\n\x1b[31m' is unknown", "ä".repeat(5000)));
+        assert!(error.message.len() < 1100 && !error.message.contains(char::is_control));
+        assert_eq!(Error::invalid("a\nb").message, "a b");
     }
 
     #[test]

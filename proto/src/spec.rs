@@ -2,6 +2,11 @@
 
 use crate::{Datatype, Error, ModelName, Result, Tensor, session};
 
+/// Rows that one request may hold, whatever the model: what OpenAI takes in one embeddings request.
+const ROWS: usize = 2048;
+/// Or so many of the model's largest batches, if that is more.
+const ROW_BATCHES: usize = 64;
+
 /// A declared input or output. A dimension of -1 may have any size; a shape of `[-1]` alone, with any rank, is
 /// [`TensorSpec::any_shape`].
 #[derive(Clone, Debug, PartialEq)]
@@ -111,6 +116,13 @@ impl ModelSpec {
             return Err(Error::invalid(format!("input '{}' of model '{}' is missing", missing.name, self.name)));
         }
         let rows = inputs.first().map_or(1, Tensor::rows);
+        let most = self.max_batch_rows.saturating_mul(ROW_BATCHES).max(ROWS);
+        if rows > most && !self.inline {
+            return Err(Error::invalid(format!(
+                "the request has {rows} rows, model '{}' takes {most} at once",
+                self.name
+            )));
+        }
         match inputs.iter().find(|tensor| tensor.rows() != rows) {
             Some(odd) => Err(Error::invalid(format!(
                 "input '{}' has {} rows, input '{}' has {rows}: they must agree",
@@ -120,6 +132,26 @@ impl ModelSpec {
             ))),
             None => Ok(rows),
         }
+    }
+
+    /// Checks what a worker answered to a request of `rows`: the declared outputs, of the declared types and shapes.
+    ///
+    /// # Errors
+    /// INTERNAL naming the output that is missing or not as declared.
+    pub fn check_answer(&self, outputs: &[Tensor], rows: usize) -> Result<()> {
+        let wrong = |text: String| Err(Error::new(crate::Code::Internal, format!("model '{}' {text}", self.name)));
+        if outputs.len() != self.outputs.len() {
+            return wrong(format!("answered {} outputs, it declares {}", outputs.len(), self.outputs.len()));
+        }
+        for spec in &self.outputs {
+            let Some(tensor) = outputs.iter().find(|tensor| tensor.name == spec.name) else {
+                return wrong(format!("did not answer its output '{}'", spec.name));
+            };
+            if spec.check(tensor).is_err() || tensor.check_size().is_err() || tensor.rows() != rows {
+                return wrong(format!("answered its output '{}' with another type or shape than declared", spec.name));
+            }
+        }
+        Ok(())
     }
 
     /// Checks the names of the outputs that a client asked for.

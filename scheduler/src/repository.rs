@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 
 use orion_proto::{Code, Error, ModelName, Result, valid_name};
 
+/// Folders below a model's own that are looked through: a version, and what it keeps in folders.
+const DEPTH: usize = 3;
 /// Bytes of a model's path: it travels in a control message.
 const PATH_BYTES: usize = 3 * 1024;
 
@@ -82,13 +84,22 @@ impl Repository {
         };
         let folder = self.folder.as_ref().ok_or_else(missing)?;
         let path = canonical(&folder.join(name.as_str())).map_err(|_| missing())?;
-        // A link inside the folder must not serve what lies outside.
-        if !path.starts_with(folder) {
+        if leads_out(&path, folder, DEPTH) {
             let text = format!("model '{name}' leads out of the model repository, put its files inside");
             return Err(Error::new(Code::PermissionDenied, text));
         }
         Ok(path.display().to_string())
     }
+}
+
+/// Whether a path, or a link in the folder that it names, lies outside of `folder`: what lies there is not to be served.
+fn leads_out(path: &Path, folder: &Path, depth: usize) -> bool {
+    let Ok(real) = std::fs::canonicalize(path) else { return true };
+    if !real.starts_with(folder) {
+        return true;
+    }
+    let entries = if depth > 0 { std::fs::read_dir(&real).ok() } else { None };
+    entries.is_some_and(|mut entries| entries.any(|entry| entry.is_ok_and(|e| leads_out(&e.path(), folder, depth - 1))))
 }
 
 fn canonical(path: &Path) -> Result<PathBuf> {
@@ -114,10 +125,13 @@ mod tests {
         std::fs::create_dir(root.path().join(".hidden")).unwrap();
         std::os::unix::fs::symlink(outside.path(), root.path().join("link")).unwrap();
         let repository = Repository::open(vec![], Some(root.path().to_owned())).unwrap();
-        assert_eq!(repository.names(), ["good", "link"]);
+        std::fs::create_dir(root.path().join("file-link")).unwrap();
+        std::os::unix::fs::symlink("/etc/hostname", root.path().join("file-link/config.json")).unwrap();
+        assert_eq!(repository.names(), ["file-link", "good", "link"]);
         let path = |name: &str| repository.path_of(&ModelName::new(name).unwrap());
         assert!(path("good").is_ok());
         assert!(path("link").is_err_and(|e| e.code == Code::PermissionDenied));
+        assert!(path("file-link").is_err_and(|e| e.code == Code::PermissionDenied));
         assert!(path("missing").is_err_and(|e| e.code == Code::NotFound));
         assert_eq!(repository.served().len(), 1);
     }

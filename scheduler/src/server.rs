@@ -2,19 +2,21 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
+use futures::Stream;
 use orion_proto::{
     Code, DESCRIPTORS, Error, Result, cluster::cluster_server::ClusterServer,
     inference::grpc_inference_service_server::GrpcInferenceServiceServer, session::session_server::SessionServer,
 };
-use tokio::{net::TcpListener, sync::watch};
-use tonic::{
-    service::Routes,
-    transport::{Server as GrpcServer, server::TcpIncoming},
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::watch,
 };
+use tonic::{service::Routes, transport::Server as GrpcServer};
 
 use crate::{
     api::{
         access::{Access, Token},
+        budget::{Budget, BudgetLayer},
         grpc::{ClusterService, InferenceService},
         http, metrics,
     },
@@ -24,6 +26,8 @@ use crate::{
     session::SessionService,
 };
 
+/// How long accepting rests when the process has no file descriptors left.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// How long accepted requests get to finish.
 const DRAIN: Duration = Duration::from_secs(8);
 /// How long connections then get to close.
@@ -73,6 +77,7 @@ pub struct Server {
     scheduler: Arc<Scheduler>,
     access: Arc<Access>,
     max_message_bytes: usize,
+    arriving_bytes: usize,
     listeners: [TcpListener; 4],
     addresses: Addresses,
 }
@@ -98,9 +103,6 @@ impl Config {
             if let Some((other, _)) = listeners[..index].iter().find(same) {
                 mistakes.push(format!("{flag} and {other} are both {address}, each needs a port of its own"));
             }
-        }
-        if !(1 << 20..=4 << 30).contains(&self.max_message_bytes) {
-            mistakes.push(format!("--max-message-mb must be 1 to 4096, got {}", self.max_message_bytes >> 20));
         }
         mistakes
     }
@@ -143,6 +145,7 @@ impl Server {
         let ips: Vec<_> = bound.iter().map(SocketAddr::ip).collect();
         let access = Access::new(config.token, &ips, &config.allowed_hosts).map_err(|error| vec![error.message])?;
         Ok(Self {
+            arriving_bytes: config.limits.bytes,
             scheduler: Scheduler::new(config.limits, config.repository),
             access: Arc::new(access),
             max_message_bytes: config.max_message_bytes,
@@ -176,14 +179,15 @@ impl Server {
 
         let routes = grpc_routes(&front, self.max_message_bytes)?.add_service(health_service);
         let layer = self.access.grpc_layer();
-        let grpc = grpc_builder().layer(layer.clone()).add_routes(routes);
+        let budget = Budget::new(self.arriving_bytes);
+        let grpc = grpc_builder().layer(layer.clone()).layer(BudgetLayer(budget.clone())).add_routes(routes);
         let grpc = grpc.serve_with_incoming_shutdown(incoming(grpc_listener), closed(closing.clone()));
         let sessions = SessionServer::new(SessionService::new(self.scheduler.clone()));
         let sessions = sessions.max_decoding_message_size(SESSION_MESSAGE_BYTES);
         let sessions = grpc_builder().layer(layer).add_service(sessions);
         let sessions = tokio::spawn(sessions.serve_with_incoming(incoming(session_listener)));
 
-        let api = http::router(front.clone(), self.max_message_bytes, &self.access);
+        let api = http::router(front.clone(), self.max_message_bytes, budget, &self.access);
         let metrics = metrics::router(front.clone()).layer(self.access.http_layer());
         let limits = http::server::Limits::default();
         let servers = async {
@@ -227,8 +231,21 @@ async fn closed(mut closing: watch::Receiver<bool>) {
     let _ = closing.wait_for(|closing| *closing).await;
 }
 
-fn incoming(listener: TcpListener) -> TcpIncoming {
-    TcpIncoming::from(listener).with_nodelay(Some(true))
+/// Connections without end. Where accepting fails (no descriptors are left) it rests, where tonic's own would spin.
+fn incoming(listener: TcpListener) -> impl Stream<Item = std::io::Result<TcpStream>> {
+    futures::stream::unfold(listener, |listener| async move {
+        loop {
+            match listener.accept().await {
+                // Without it an answer may wait for the client's delayed acknowledgement.
+                Ok((stream, _)) if stream.set_nodelay(true).is_ok() => return Some((Ok(stream), listener)),
+                Ok(_) => {}
+                Err(error) => {
+                    tracing::warn!(%error, "connection_not_accepted");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    })
 }
 
 fn grpc_builder() -> GrpcServer {

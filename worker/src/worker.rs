@@ -12,7 +12,7 @@ use std::{
 };
 
 use orion_models::ModelRequest;
-use orion_net::{AttemptResult, Batch, BatchResult, SchedulerLink, WorkerLink};
+use orion_net::{Attempt, AttemptResult, Batch, BatchResult, SchedulerLink, WorkerLink};
 use orion_proto::{
     Code, Error, InferAnswer, PROTOCOL_MAJOR, PROTOCOL_MINOR, Result,
     session::{Capability, Hello, Measurement, Telemetry, to_scheduler, to_worker},
@@ -239,14 +239,15 @@ impl Worker {
     }
 }
 
-pub(crate) fn model_request(attempt: &orion_net::Attempt) -> ModelRequest {
+pub(crate) fn model_request(attempt: &Attempt) -> ModelRequest {
     let request = &attempt.request;
     ModelRequest { inputs: request.inputs.clone(), truncate: request.parameters.truncate }
 }
 
 pub(crate) fn batch_result(batch: &Batch, outcomes: Vec<Result<InferAnswer>>, started: Instant) -> BatchResult {
     let service_seconds = started.elapsed().as_secs_f64();
-    let rows = batch.attempts.iter().map(|a| a.request.inputs.first().map_or(1, |t| t.rows()) as u64).sum();
+    let rows_of = |attempt: &Attempt| attempt.request.inputs.first().map_or(1, |tensor| tensor.rows()) as u64;
+    let rows = batch.attempts.iter().map(rows_of).fold(0, u64::saturating_add);
     let mut outcomes = outcomes.into_iter();
     let missing = || Err(Error::new(Code::Internal, "the model gave no answer to this request"));
     let results = batch

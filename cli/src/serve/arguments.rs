@@ -100,11 +100,13 @@ pub(super) struct SchedulerFlags {
     #[arg(long, env = "ORION_ALLOWED_HOST", value_name = "HOST", value_delimiter = ',')]
     pub(super) allowed_host: Vec<String>,
     /// Largest message, tensors included, in MiB
-    #[arg(long, env = "ORION_MAX_MESSAGE_MB", value_name = "MIB", default_value_t = 64)]
-    pub(super) max_message_mb: usize,
+    #[arg(long, env = "ORION_MAX_MESSAGE_MB", value_name = "MIB", default_value_t = 64,
+          value_parser = clap::value_parser!(u32).range(1..=4096))]
+    pub(super) max_message_mb: u32,
     /// Requests that may wait or run at once
-    #[arg(long, env = "ORION_MAX_REQUESTS", value_name = "COUNT", default_value_t = 16384)]
-    pub(super) max_requests: usize,
+    #[arg(long, env = "ORION_MAX_REQUESTS", value_name = "COUNT", default_value_t = 16384,
+          value_parser = clap::value_parser!(u32).range(1..))]
+    pub(super) max_requests: u32,
 }
 
 /// How log lines look.

@@ -99,14 +99,28 @@ pub(crate) fn run_worker(arguments: &WorkerArguments, _out: &mut dyn Write) -> R
 }
 
 fn is_host_and_port(address: &str) -> bool {
-    address.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok())
+    !address.contains('@')
+        && address.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok())
 }
 
 fn no_runtime(error: std::io::Error) -> Failure {
     Failure::new(format!("threads cannot be started: {error}"))
 }
 
+/// Each connection is a file descriptor; the soft limit of a login shell is a thousand.
+fn raise_descriptor_limit() {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: both calls get a valid pointer to a struct of the type that they want.
+    unsafe {
+        if libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) == 0 {
+            limit.rlim_cur = limit.rlim_max;
+            libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit);
+        }
+    }
+}
+
 fn runtime() -> Result<Runtime, Failure> {
+    raise_descriptor_limit();
     Builder::new_multi_thread().enable_all().build().map_err(no_runtime)
 }
 
@@ -144,7 +158,7 @@ fn config(flags: &SchedulerFlags) -> Result<Config, Failure> {
     }
     let repository = Repository::open(models, flags.model_repository.clone());
     let token = token(flags.token_file.as_deref());
-    let limits = Limits { requests: flags.max_requests.max(1), ..Limits::default() };
+    let limits = Limits { requests: flags.max_requests as usize, ..Limits::default() };
     mistakes.extend(repository.as_ref().err().map(|error| error.message.clone()));
     mistakes.extend(token.as_ref().err().map(|failure| failure.message.clone()));
     let config = Config {
@@ -156,7 +170,7 @@ fn config(flags: &SchedulerFlags) -> Result<Config, Failure> {
         insecure: flags.insecure || token.is_err(),
         token: token.unwrap_or_default(),
         allowed_hosts: flags.allowed_host.clone(),
-        max_message_bytes: flags.max_message_mb.saturating_mul(1 << 20),
+        max_message_bytes: (flags.max_message_mb as usize) << 20,
         limits,
         repository: repository.unwrap_or_default(),
     };

@@ -5,7 +5,7 @@ use std::path::Path;
 use orion_proto::Result;
 use serde::Deserialize;
 
-use crate::{unreadable, unservable};
+use crate::unservable;
 
 /// What `config.json` says of a BERT encoder; other keys are not needed to run it.
 #[derive(Clone, Debug, Deserialize)]
@@ -41,7 +41,7 @@ impl BertConfig {
     /// Reads `config.json` and refuses what the encoder would compute wrongly.
     pub(crate) fn read(folder: &Path) -> Result<Self> {
         let path = folder.join("config.json");
-        let text = std::fs::read(&path).map_err(|error| unreadable(&path, &error))?;
+        let text = crate::file::read_text(&path)?;
         let refused = |reason: String| unservable(format!("{}: {reason}", path.display()));
         let config: Self = serde_json::from_slice(&text).map_err(|error| refused(error.to_string().to_lowercase()))?;
         config.check().map_err(refused)?;

@@ -6,7 +6,7 @@ use orion_proto::{Datatype, Error, ModelName, ModelSpec, Result, TensorSpec};
 use serde::Deserialize;
 
 use super::{BertConfig, buckets};
-use crate::{Precision, folder::files_ending, unreadable, unservable, weights::Weights};
+use crate::{Precision, folder::files_ending, unservable, weights::Weights};
 
 /// The files of a model, whose headers were found to fit its configuration.
 #[derive(Clone, Debug)]
@@ -91,7 +91,7 @@ fn check_pooling(folder: &Path) -> Result<()> {
     if !path.exists() {
         return Ok(());
     }
-    let text = std::fs::read(&path).map_err(|error| unreadable(&path, &error))?;
+    let text = crate::file::read_text(&path)?;
     match serde_json::from_slice(&text) {
         Ok(Pooling { pooling_mode_mean_tokens: true }) => Ok(()),
         Ok(_) => {

@@ -7,6 +7,9 @@ use tokenizers::Tokenizer;
 use super::{BertConfig, Source};
 use crate::{ModelRequest, unservable};
 
+/// Bytes that a token can stand for, generously: the longest word that a WordPiece tokenizer looks at has 100 characters.
+const BYTES_PER_TOKEN: usize = 512;
+
 /// A tokenizer that neither pads nor cuts, and the model's limit.
 pub(super) struct TextReader {
     tokenizer: Tokenizer,
@@ -16,6 +19,7 @@ pub(super) struct TextReader {
 impl TextReader {
     /// Reads `tokenizer.json`.
     pub(super) fn load(source: &Source) -> Result<Self> {
+        crate::file::check_regular(&source.tokenizer)?;
         let path = source.tokenizer.display();
         let mut tokenizer = Tokenizer::from_file(&source.tokenizer)
             .map_err(|error| unservable(format!("{path} cannot be read: {}", error.to_string().to_lowercase())))?;
@@ -48,6 +52,21 @@ impl TextReader {
         let text = std::str::from_utf8(bytes).map_err(|error| {
             Error::invalid(format!("{} is not UTF-8 from byte {} on", element(), error.valid_up_to()))
         })?;
+        // Far more than the model's tokens can hold is not tokenised first: it would take gigabytes to refuse it.
+        let longest = self.most_tokens * BYTES_PER_TOKEN;
+        let text = match text.len() > longest {
+            true if truncate => &text[..text.floor_char_boundary(longest)],
+            true => {
+                return Err(Error::invalid(format!(
+                    "{} has {} bytes, more than {longest} cannot be the model's {} tokens: shorten it, or set the \
+                     parameter 'truncate' to true",
+                    element(),
+                    text.len(),
+                    self.most_tokens
+                )));
+            }
+            false => text,
+        };
         let encoding = self
             .tokenizer
             .encode_fast(text, true)

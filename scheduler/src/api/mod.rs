@@ -1,6 +1,7 @@
 //! The API shells: gRPC and HTTP.
 
 pub mod access;
+pub mod budget;
 pub mod grpc;
 pub mod http;
 mod metadata;

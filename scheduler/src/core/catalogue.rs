@@ -147,7 +147,11 @@ impl Model {
     }
 
     pub(super) fn not_ready<L>(&self, workers: &[Worker<L>]) -> Error {
-        let reason = self.reason(workers);
+        // Why it failed names files of a worker: that is for whoever runs the server.
+        let reason = match self.state() {
+            ModelState::Failed => "it could not be loaded, `orion models` says why".into(),
+            _ => self.reason(workers),
+        };
         let error = Error::new(Code::Unavailable, format!("model '{}' is not ready: {reason}", self.name));
         if self.wanted { error.retry_after(Duration::from_secs(1)) } else { error }
     }
@@ -245,7 +249,7 @@ impl<T, L: Clone> Core<T, L> {
     }
 
     /// A worker says what became of a model on one of its devices.
-    pub fn report(&mut self, now: Nanos, session: u64, report: Report) {
+    pub fn report(&mut self, now: Nanos, session: u64, mut report: Report) {
         let Some(worker) = self.by_session(session) else { return };
         let Some(device) = self.workers[worker].device_index(&report.device) else { return };
         let Some(&index) = self.model_names.get(&report.name) else {
@@ -270,6 +274,14 @@ impl<T, L: Clone> Core<T, L> {
             return;
         }
         let old = old.map(|at| model.replicas.swap_remove(at));
+        let others_serve = model.replicas.iter().any(|replica| replica.state == ModelState::Ready);
+        if let (Some(served), Some(declared)) = (&model.spec, &report.spec)
+            && others_serve
+            && **served != *declared
+        {
+            report.state = ModelState::Failed;
+            report.error = "it declares other tensors or settings than the replicas that serve".into();
+        }
         self.changed = true;
         if report.state == ModelState::Unloaded {
             return;
@@ -285,7 +297,11 @@ impl<T, L: Clone> Core<T, L> {
             curve: same.map_or_else(|| Curve::new(report.curve), |old| old.curve),
             order: report.order,
         });
-        if let Some(spec) = report.spec {
+        // The declaration is the ready replicas': one that only loads is believed until there is another.
+        let ready = report.state == ModelState::Ready;
+        if let Some(spec) =
+            report.spec.filter(|_| ready || (model.spec.is_none() && report.state == ModelState::Loading))
+        {
             model.spec = Some(Arc::new(spec));
         }
         self.dispatch(now);
@@ -311,9 +327,7 @@ impl<T, L: Clone> Core<T, L> {
         if version.is_empty() || version == spec.version {
             return Ok(spec.clone());
         }
-        Err(Error::new(
-            Code::NotFound,
-            format!("version '{version}' of model '{name}' is unknown, the version is: {}", spec.version),
-        ))
+        let known = &spec.version;
+        Err(Error::new(Code::NotFound, format!("model '{name}' has the version '{known}', not '{version}'")))
     }
 }

@@ -7,7 +7,7 @@ use orion_proto::{Code, Error, Result, session};
 use super::{Command, Core, ModelState, Nanos};
 
 /// Workers that are known at once, those that are gone included.
-const WORKERS: usize = 16 * 1024;
+const WORKERS: usize = 4096;
 /// Events kept of each worker.
 const EVENTS: usize = 64;
 
@@ -318,11 +318,12 @@ impl<T, L: Clone> Core<T, L> {
         }
     }
 
-    /// Whether some replica serves, is being loaded, or may come back within its worker's lease.
+    /// Whether some replica serves, or may again within its worker's lease.
     pub(super) fn has_hope(&self, model: usize) -> bool {
         self.models[model].replicas.iter().any(|replica| {
-            let alive = matches!(self.workers[replica.worker].state, WorkerState::Ready | WorkerState::Suspect);
-            alive && matches!(replica.state, ModelState::Ready | ModelState::Loading)
+            let state = self.workers[replica.worker].state;
+            let alive = matches!(state, WorkerState::Ready | WorkerState::Suspect | WorkerState::Joining);
+            alive && replica.state == ModelState::Ready
         })
     }
 }

@@ -105,17 +105,18 @@ impl<T, L: Clone> Core<T, L> {
         let (Some(link), Some(spec)) = (self.workers[worker].link.clone(), self.models[index].spec.clone()) else {
             return false;
         };
-        let (number, mut rows, mut bytes) = (self.number(), 0, 0);
+        let (number, mut rows, mut bytes) = (self.number(), 0usize, 0usize);
         let (mut attempts, mut keys) = (Vec::new(), Vec::new());
         while let Some(key) = self.live_head(now, index) {
             let attempt = self.next_number;
             let Some(request) = self.request_mut(key) else { break };
-            let fits = rows + request.rows <= spec.max_batch_rows && bytes + request.bytes <= BATCH_BYTES;
+            let together = (rows.checked_add(request.rows), bytes.checked_add(request.bytes));
+            let fits = matches!(together, (Some(r), Some(b)) if r <= spec.max_batch_rows && b <= BATCH_BYTES);
             if !keys.is_empty() && (!fits || request.failed_on == Some(worker)) {
                 break;
             }
-            rows += request.rows;
-            bytes += request.bytes;
+            rows = rows.saturating_add(request.rows);
+            bytes = bytes.saturating_add(request.bytes);
             request.attempts += 1;
             request.dispatched = now;
             request.running = Some((number, attempt));

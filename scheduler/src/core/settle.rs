@@ -50,7 +50,11 @@ impl<T, L: Clone> Core<T, L> {
             Err(error) => error.code == Code::Unavailable && request.attempts < self.limits.attempts,
             Ok(_) => false,
         };
-        match done.outcome {
+        let outcome = done.outcome.and_then(|answer| {
+            let Some(request) = self.request(key) else { return Ok(answer) };
+            request.spec.check_answer(&answer.outputs, request.rows).map(|()| answer)
+        });
+        match outcome {
             Err(_) if retry => self.requeue(now, key, worker),
             Err(error) => self.fail(now, key, error),
             Ok(answer) => {
@@ -58,7 +62,7 @@ impl<T, L: Clone> Core<T, L> {
                 self.totals.succeeded += 1;
                 let statistics = &mut self.models[request.model].statistics;
                 statistics.succeeded += 1;
-                statistics.rows += request.rows as u64;
+                statistics.rows = statistics.rows.saturating_add(request.rows as u64);
                 statistics.succeeded_ns += now.saturating_sub(request.arrived);
                 statistics.queue_ns += request.dispatched.saturating_sub(request.arrived);
                 statistics.compute_ns += service;

@@ -8,6 +8,8 @@ use orion_proto::session::{
     Frame, Pong, ToScheduler, ToWorker, Welcome, session_server::Session as SessionRpc, to_scheduler, to_worker,
 };
 use parking_lot::Mutex;
+use prost::Message as _;
+use subtle::ConstantTimeEq;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -19,8 +21,10 @@ use crate::scheduler::Scheduler;
 
 /// A worker says hello within this time.
 const HELLO: Duration = Duration::from_secs(5);
+/// Bytes of a hello: what the worker is, and the batches that it holds.
+const HELLO_BYTES: usize = 16 * 1024;
 /// Bytes of a result's tensors.
-const RESULT_BYTES: u64 = 4 << 30;
+const RESULT_BYTES: u64 = 1 << 30;
 
 /// `orion.session.v1.Session`.
 #[derive(Clone)]
@@ -34,6 +38,9 @@ struct Open {
     session: Session,
     link: Arc<RemoteWorker>,
     keepalive: Arc<Mutex<KeepAlive>>,
+    /// Known to the worker that was welcomed alone: without it, another could take its work and answer in its name.
+    key: String,
+    data_opened: bool,
 }
 
 impl SessionService {
@@ -44,9 +51,15 @@ impl SessionService {
 
     async fn converse(self, mut messages: Streaming<ToScheduler>, mailbox: tokio::sync::mpsc::Sender<ToWorker>) {
         let hello = match tokio::time::timeout(HELLO, messages.next()).await {
-            Ok(Some(Ok(ToScheduler { message: Some(to_scheduler::Message::Hello(hello)) }))) => hello,
+            Ok(Some(Ok(ToScheduler { message: Some(to_scheduler::Message::Hello(hello)) })))
+                if hello.encoded_len() <= HELLO_BYTES =>
+            {
+                hello
+            }
             _ => {
-                let error = orion_proto::Error::invalid("the first control message must be a hello, within 5 s");
+                let text =
+                    format!("the first control message must be a hello of at most {HELLO_BYTES} bytes, within 5 s");
+                let error = orion_proto::Error::invalid(text);
                 let _ = mailbox.send(ToWorker { message: Some(refused(&error)) }).await;
                 return;
             }
@@ -54,12 +67,13 @@ impl SessionService {
         let name = hello.name.clone();
         let link = Arc::new(RemoteWorker::new(mailbox.clone()));
         let keepalive = Arc::new(Mutex::new(KeepAlive::new(Instant::now(), LEASE)));
+        let key = format!("{:032x}", rand::random::<u128>());
         // Registered under the lock that `data` takes: a worker that is quick finds its session.
         let opened: Result<(Session, Welcome), orion_proto::Error> = {
             let mut open = self.open.lock();
             self.scheduler.open_session(hello, "grpc", link.clone()).inspect(|(session, _)| {
-                let entry = Open { session: session.clone(), link: link.clone(), keepalive: keepalive.clone() };
-                open.insert(session.number, entry);
+                let (session, link, keepalive) = (session.clone(), link.clone(), keepalive.clone());
+                open.insert(session.number(), Open { session, link, keepalive, key: key.clone(), data_opened: false });
             })
         };
         match opened {
@@ -68,9 +82,8 @@ impl SessionService {
                 let _ = mailbox.send(ToWorker { message: Some(refused(&error)) }).await;
             }
             Ok((session, welcome)) => {
-                let number = session.number;
-                link.control(to_worker::Message::Welcome(welcome));
-                session.start();
+                let number = session.number();
+                link.control(to_worker::Message::Welcome(Welcome { key, ..welcome }));
                 control::run(session, link, keepalive, messages).await;
                 self.open.lock().remove(&number);
             }
@@ -90,10 +103,21 @@ impl SessionRpc for SessionService {
     }
 
     async fn data(&self, request: Request<Streaming<Frame>>) -> Result<Response<Self::DataStream>, Status> {
-        let number = request.metadata().get("orion-session").and_then(|v| v.to_str().ok()).and_then(|v| v.parse().ok());
-        let open = number.and_then(|number: u64| self.open.lock().get(&number).cloned());
-        let open = open.ok_or_else(|| Status::failed_precondition("metadata 'orion-session' names no open session"))?;
+        let text = |name| request.metadata().get(name).and_then(|value| value.to_str().ok());
+        let number = text("orion-session").and_then(|number| number.parse::<u64>().ok());
+        let key = text("orion-session-key").unwrap_or_default();
+        let mine = |open: &&mut Open| open.key.as_bytes().ct_eq(key.as_bytes()).into() && !open.data_opened;
+        let open = number.and_then(|number| {
+            let mut sessions = self.open.lock();
+            let open = sessions.get_mut(&number).filter(mine)?;
+            open.data_opened = true;
+            Some(open.clone())
+        });
+        let refused = "metadata 'orion-session' and 'orion-session-key' name no session that waits for its data stream";
+        let open = open.ok_or_else(|| Status::failed_precondition(refused))?;
         let outgoing = FrameStream(open.link.outbox.clone()).map(Ok).boxed();
+        // Now it can be given work.
+        open.session.start();
         tokio::spawn(take_data(open, request.into_inner()));
         Ok(Response::new(outgoing))
     }

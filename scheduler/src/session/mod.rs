@@ -52,6 +52,7 @@ impl Scheduler {
             lease_ms: LEASE.as_millis() as u32,
             protocol_major: PROTOCOL_MAJOR,
             protocol_minor: PROTOCOL_MINOR,
+            key: String::new(),
         };
         Ok((Session { scheduler: self.clone(), name, number: joined.session }, welcome))
     }
@@ -100,6 +101,10 @@ impl Session {
         self.scheduler.with_core(|core, now| core.start(now, self.number));
     }
 
+    pub(crate) fn number(&self) -> u64 {
+        self.number
+    }
+
     /// Results that came in one frame: one input to the core.
     pub(crate) fn results(&self, results: Vec<BatchResult>) {
         self.scheduler.with_core(|core, now| {
@@ -140,6 +145,7 @@ impl Session {
             ModelState::Ready => tracing::info!(worker = %self.name, model = report.name, "model_ready"),
             _ => {}
         }
+        let error = Error::invalid(error).message;
         let report = Report {
             name: Arc::from(report.name.as_str()),
             device: report.device,

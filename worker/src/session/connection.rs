@@ -59,6 +59,9 @@ async fn open(worker: &Worker, address: &str, options: &JoinOptions) -> Result<O
     let outbox: Arc<Mutex<Outbox>> = Arc::default();
     let mut request = authorised(Request::new(FrameStream(outbox.clone())), options)?;
     request.metadata_mut().insert("orion-session", MetadataValue::from(welcome.session));
+    let key =
+        MetadataValue::try_from(&welcome.key).map_err(|_| Ended::Lost("the welcome's key is unreadable".into()))?;
+    request.metadata_mut().insert("orion-session-key", key);
     let mut client = SessionClient::new(connect(address).await?).max_decoding_message_size(128 * 1024);
     let frames = client.data(request).await.map_err(status)?.into_inner();
     Ok(Opened { welcome, scheduler: Arc::new(RemoteScheduler { mailbox, outbox }), control, frames })

@@ -10,6 +10,7 @@ use http_body_util::BodyExt;
 use orion_proto::{Code, Error};
 
 use super::reply::Failure;
+use crate::api::budget::{Held, STALL};
 
 /// Bytes set aside on a Content-Length's word; more grows as it arrives.
 const TRUSTED_BYTES: u64 = 4 << 20;
@@ -21,7 +22,7 @@ pub(super) const BLOCKING_BYTES: usize = 256 << 10;
 /// # Errors
 /// 413 above `limit` bytes, before anything is read if the length is declared; 415 for a compressed body; 400 when it
 /// ends early.
-pub(super) async fn read(headers: &HeaderMap, mut body: Body, limit: usize) -> Result<Bytes, Failure> {
+pub(super) async fn read(headers: &HeaderMap, mut body: Body, limit: usize, mut held: Held) -> Result<Bytes, Failure> {
     refuse_encodings(headers)?;
     let declared = body.size_hint().lower();
     if declared > limit as u64 {
@@ -37,8 +38,12 @@ pub(super) async fn read(headers: &HeaderMap, mut body: Body, limit: usize) -> R
         if piece.len() > limit - whole.len() {
             return Err(too_large("request body is", limit));
         }
+        held.add(piece.len())?;
         whole.extend_from_slice(&piece);
-        match next(&mut body).await? {
+        let more = tokio::time::timeout(STALL, next(&mut body)).await;
+        let stalled =
+            |_| Error::new(Code::DeadlineExceeded, format!("the request body stood still for {} s", STALL.as_secs()));
+        match more.map_err(stalled)?? {
             Some(more) => piece = more,
             None => return Ok(whole.freeze()),
         }
@@ -97,13 +102,18 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::budget::Budget;
+
+    fn held() -> Held {
+        Budget::new(1 << 20).hold()
+    }
 
     fn chunks(pieces: Vec<&'static [u8]>) -> Body {
         Body::from_stream(futures::stream::iter(pieces.into_iter().map(|p| Ok::<_, std::io::Error>(Bytes::from(p)))))
     }
 
     async fn status(body: Body, limit: usize) -> Result<Bytes, u16> {
-        read(&HeaderMap::new(), body, limit).await.map_err(|failure| failure.status.as_u16())
+        read(&HeaderMap::new(), body, limit, held()).await.map_err(|failure| failure.status.as_u16())
     }
 
     #[tokio::test]
@@ -114,7 +124,7 @@ mod tests {
         let whole = Bytes::from(vec![7; 1000]);
         let address = whole.as_ptr();
         assert_eq!(status(Body::from(whole.clone()), 1000).await.unwrap().as_ptr(), address);
-        let failure = read(&HeaderMap::new(), Body::from(whole), 999).await.unwrap_err();
+        let failure = read(&HeaderMap::new(), Body::from(whole), 999, held()).await.unwrap_err();
         assert_eq!(failure.status, 413);
         assert!(failure.message.contains("1000 bytes") && failure.message.contains("--max-message-mb"));
     }
@@ -122,7 +132,7 @@ mod tests {
     #[tokio::test]
     async fn compressed_and_broken_bodies_are_refused() {
         let headers = HeaderMap::from_iter([(CONTENT_ENCODING, axum::http::HeaderValue::from_static("gzip"))]);
-        assert_eq!(read(&headers, Body::from("x"), 10).await.unwrap_err().status, 415);
+        assert_eq!(read(&headers, Body::from("x"), 10, held()).await.unwrap_err().status, 415);
         let broken = futures::stream::iter([Ok(Bytes::from_static(b"a")), Err(std::io::Error::other("reset"))]);
         assert_eq!(status(Body::from_stream(broken), 10).await, Err(400));
     }

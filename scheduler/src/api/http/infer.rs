@@ -20,7 +20,7 @@ pub(super) async fn infer(
 ) -> Result<Response, Failure> {
     let api = &api.0;
     let header_length = header_length(&headers)?;
-    let body = body::read(&headers, body, api.max_message_bytes).await?;
+    let body = body::read(&headers, body, api.max_message_bytes, api.budget.hold()).await?;
     let (request, forms) = match header_length {
         Some(0) => raw_request::parse(&*api.front.model_spec(&path.name, &path.version)?, path.version, body)?,
         _ => {

@@ -26,7 +26,7 @@ use axum::{
 };
 use orion_proto::{Code, Error};
 
-use super::access::Access;
+use super::{access::Access, budget::Budget};
 use crate::front::Front;
 use reply::Failure;
 
@@ -38,12 +38,14 @@ struct State {
     front: Front,
     /// Largest request body, in bytes.
     max_message_bytes: usize,
+    /// For bodies on their way in.
+    budget: Budget,
     /// Seconds since 1970 at which the server began: OpenAI's `created`.
     started: u64,
 }
 
 /// The routes of the HTTP port, behind `access`. Request bodies above `max_message_bytes` are refused.
-pub fn router(front: Front, max_message_bytes: usize, access: &Arc<Access>) -> Router {
+pub fn router(front: Front, max_message_bytes: usize, budget: Budget, access: &Arc<Access>) -> Router {
     let started = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
     Router::new()
         .merge(model_routes("/v2/models/{model}"))
@@ -66,7 +68,7 @@ pub fn router(front: Front, max_message_bytes: usize, access: &Arc<Access>) -> R
         .route("/v1/models/{model}", get(openai::model))
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
-        .with_state(Api(Arc::new(State { front, max_message_bytes, started })))
+        .with_state(Api(Arc::new(State { front, max_message_bytes, budget, started })))
         .layer(access.http_layer())
 }
 

@@ -21,8 +21,8 @@ use super::{
 const BODY_BYTES: usize = 1 << 20;
 
 /// An empty body means all defaults.
-async fn read<T: DeserializeOwned + Default>(headers: &HeaderMap, body: Body) -> Result<T, Failure> {
-    let bytes: Bytes = body::read(headers, body, BODY_BYTES).await?;
+async fn read<T: DeserializeOwned + Default>(api: &Api, headers: &HeaderMap, body: Body) -> Result<T, Failure> {
+    let bytes: Bytes = body::read(headers, body, BODY_BYTES, api.0.budget.hold()).await?;
     match bytes.trim_ascii() {
         [] => Ok(T::default()),
         text => Ok(serde_json::from_slice(text).map_err(|error| not_a_request(&error))?),
@@ -36,7 +36,7 @@ pub(super) async fn index(State(api): State<Api>, headers: HeaderMap, body: Body
         #[serde(default)]
         ready: bool,
     }
-    let query: Query = read(&headers, body).await?;
+    let query: Query = read(&api, &headers, body).await?;
     let models = api.0.front.repository_index(query.ready);
     Ok(json(&models.iter().map(Entry::of).collect::<Vec<_>>()))
 }
@@ -86,7 +86,7 @@ pub(super) async fn load(
     headers: HeaderMap,
     body: Body,
 ) -> Result<StatusCode, Failure> {
-    read::<Change>(&headers, body).await?.refuse_all_but("")?;
+    read::<Change>(&api, &headers, body).await?.refuse_all_but("")?;
     api.0.front.load_model(&path.name).await?;
     Ok(StatusCode::OK)
 }
@@ -97,7 +97,7 @@ pub(super) async fn unload(
     headers: HeaderMap,
     body: Body,
 ) -> Result<StatusCode, Failure> {
-    read::<Change>(&headers, body).await?.refuse_all_but("unload_dependents")?;
+    read::<Change>(&api, &headers, body).await?.refuse_all_but("unload_dependents")?;
     api.0.front.unload_model(&path.name).await?;
     Ok(StatusCode::OK)
 }

@@ -49,7 +49,7 @@ pub(in crate::api::http) async fn embeddings(
     body: Body,
 ) -> std::result::Result<Response, Refusal> {
     let api = &api.0;
-    let body = body::read(&headers, body, api.max_message_bytes).await?;
+    let body = body::read(&headers, body, api.max_message_bytes, api.budget.hold()).await?;
     let length = body.len();
     let parse = move || serde_json::from_slice::<Request>(&body).map_err(|error| Refusal::from(not_a_request(&error)));
     let request = off_the_loop(length, parse).await?;

@@ -8,6 +8,7 @@ use tokio::{
 };
 
 use super::*;
+use crate::api::budget::Budget;
 use crate::api::http::body;
 
 async fn start(router: Router, limits: Limits) -> (SocketAddr, watch::Sender<bool>, JoinHandle<()>) {
@@ -78,7 +79,7 @@ async fn clients_that_send_no_request_are_dropped() {
 #[tokio::test]
 async fn a_body_of_one_byte_chunks_is_read_and_limited() {
     let length = post(|headers: axum::http::HeaderMap, body: Body| async move {
-        body::read(&headers, body, 20_000).await.map(|body| body.len().to_string())
+        body::read(&headers, body, 20_000, Budget::new(1 << 20).hold()).await.map(|body| body.len().to_string())
     });
     let (address, _stop, _server) = start(Router::new().route("/", length), Limits::default()).await;
     let request = |chunks: usize| {
