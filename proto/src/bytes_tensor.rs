@@ -2,13 +2,14 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use crate::{Error, Result};
+use crate::{Error, Result, datatype::shortened};
 
 /// The elements of a BYTES tensor, without copying.
 ///
 /// # Errors
 /// INVALID_ARGUMENT when a length passes the end, or when there are not `expected` elements.
 pub fn bytes_elements(name: &str, data: &Bytes, expected: usize) -> Result<Vec<Bytes>> {
+    let name = shortened(name);
     // An element takes 4 bytes at least: a larger expectation is wrong, and must not reserve memory.
     let mut elements = Vec::with_capacity(expected.min(data.len() / 4));
     let mut at = 0usize;

@@ -5,7 +5,9 @@ use std::{collections::HashMap, time::Duration};
 use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::{
-    Datatype, Error, Payload, Result, Tensor, encode_bytes_elements,
+    Datatype, Error, Payload, Result, Tensor,
+    datatype::shortened,
+    encode_bytes_elements,
     inference::{
         InferParameter, InferTensorContents, ModelInferRequest, infer_parameter::ParameterChoice,
         model_infer_request::InferInputTensor,
@@ -162,14 +164,15 @@ fn refuse_shared_memory(parameters: &HashMap<String, InferParameter>) -> Result<
 fn input_tensor(input: InferInputTensor, raw: Option<Bytes>) -> Result<Tensor> {
     refuse_shared_memory(&input.parameters)?;
     let datatype = Datatype::from_name(&input.datatype)?;
+    let name = shortened(&input.name);
     let data = match (raw, input.contents) {
         (Some(_), Some(_)) => {
-            return Err(Error::invalid(format!("input '{}' has raw and typed contents, it must have one", input.name)));
+            return Err(Error::invalid(format!("input '{name}' has raw and typed contents, it must have one")));
         }
         (Some(bytes), None) => bytes,
         (None, Some(contents)) => typed_contents(&input.name, datatype, &input.shape, contents)?,
         (None, None) if element_count(&input.name, &input.shape)? == 0 => Bytes::new(),
-        (None, None) => return Err(Error::invalid(format!("input '{}' has no contents", input.name))),
+        (None, None) => return Err(Error::invalid(format!("input '{name}' has no contents"))),
     };
     Tensor::new(input.name, datatype, input.shape, Payload::from(data))
 }
@@ -177,6 +180,7 @@ fn input_tensor(input: InferInputTensor, raw: Option<Bytes>) -> Result<Tensor> {
 /// Typed contents as the bytes that raw contents would have been.
 fn typed_contents(name: &str, datatype: Datatype, shape: &[i64], contents: InferTensorContents) -> Result<Bytes> {
     let expected = element_count(name, shape)?;
+    let name = shortened(name);
     let mut out = BytesMut::new();
     let narrow = |value: i64, low: i64, high: i64| match (low..=high).contains(&value) {
         true => Ok(value),

@@ -67,8 +67,8 @@ impl Tensor {
     /// # Errors
     /// INVALID_ARGUMENT naming the tensor and both counts.
     pub fn check_size(&self) -> Result<()> {
-        let (name, shape) = (&self.name, &self.shape);
-        let count = element_count(name, shape)?;
+        let (name, shape) = (crate::datatype::shortened(&self.name), &self.shape);
+        let count = element_count(&self.name, shape)?;
         let Some(size) = self.datatype.size() else { return Ok(()) };
         let bytes = count
             .checked_mul(size)

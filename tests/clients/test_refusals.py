@@ -167,3 +167,50 @@ def test_messages_over_the_limit(server):
     known = (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.OUT_OF_RANGE)
     assert refused.value.code() in known
     assert server.get("/v2/health/live")[0] == 200
+
+
+HOSTILE = {
+    "more dimensions than are taken": dict(shape=[1] * 100_000, raw=b"\0\0\0\0", says="dimensions"),
+    "a negative dimension": dict(shape=[-1, 4], raw=b"\0" * 16, says="-1"),
+    "a product that overflows": dict(shape=[2**62, 8], raw=b"", says="more elements"),
+    "a name that would fill the answer's headers": dict(shape=[1, 1], raw=b"", name="n" * 200_000, says="takes 4 bytes"),
+    "a version of that kind": dict(shape=[1, 1], raw=b"\0" * 4, version="v" * 200_000, says="not 'vvv"),
+}
+
+
+@pytest.mark.parametrize("case", HOSTILE)
+def test_hostile_requests_get_a_short_clear_status(server, case):
+    hostile = HOSTILE[case]
+    with grpc.insecure_channel(server.grpc) as channel:
+        stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+        request = service_pb2.ModelInferRequest(model_name="identity", model_version=hostile.get("version", ""))
+        request.inputs.add(name=hostile.get("name", "INPUT0"), datatype="FP32", shape=hostile["shape"])
+        request.raw_input_contents.append(hostile["raw"])
+        for _ in range(8):
+            with pytest.raises(grpc.RpcError) as refused:
+                stub.ModelInfer(request, timeout=10)
+            assert refused.value.code() in (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND), refused.value
+            assert hostile["says"] in refused.value.details() and len(refused.value.details()) < 2048
+
+
+def test_rows_without_bytes_do_no_harm(triton):
+    """A shape may claim rows that take no byte; counting them must not overflow, and the server goes on."""
+    request = service_pb2.ModelInferRequest(model_name="identity")
+    request.inputs.add(name="INPUT0", datatype="FP32", shape=[2**63 - 1, 0])
+    request.raw_input_contents.append(b"")
+    with grpc.insecure_channel(triton.server.grpc) as channel:
+        stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+        for _ in range(8):
+            try:
+                stub.ModelInfer(request, timeout=10)
+            except grpc.RpcError as error:
+                assert error.code() == grpc.StatusCode.INVALID_ARGUMENT, error
+    for _ in range(16):
+        triton.identity(ONE)
+
+
+def test_more_rows_or_text_than_a_model_takes(triton):
+    with triton.refuses("INVALID_ARGUMENT", "3000 rows", "2048"):
+        triton.client.infer("minilm", [triton.input("text", np.array([b""] * 3000, np.object_))])
+    with triton.refuses("INVALID_ARGUMENT", "element 0", "bytes", "truncate"):
+        triton.client.infer("minilm", [triton.input("text", np.array([b"word " * 400_000], np.object_))])

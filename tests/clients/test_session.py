@@ -63,3 +63,17 @@ def test_a_worker_stops_while_a_silent_listener_holds_it(tmp_path):
         connection, _ = silent.accept()
         lone.stop()
         connection.close()
+
+
+@pytest.mark.parametrize("key", [None, "", "0" * 32])
+def test_another_workers_data_stream_cannot_be_opened(start, key):
+    """The session's number is in `orion nodes`; without its key nobody gets that worker's requests."""
+    server = start("two")
+    number = server.nodes()["w1"]["session"]
+    metadata = [("orion-session", str(number))] + ([("orion-session-key", key)] if key is not None else [])
+    with grpc.insecure_channel(server.session) as channel:
+        call = channel.stream_stream("/orion.session.v1.Session/Data", lambda frame: frame, lambda frame: frame)
+        with pytest.raises(grpc.RpcError) as refused:
+            next(call(iter(()), metadata=metadata, timeout=10))
+    assert refused.value.code() == grpc.StatusCode.FAILED_PRECONDITION, refused.value
+    assert server.nodes()["w1"]["state"] == "ready"
