@@ -32,6 +32,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 const DRAIN: Duration = Duration::from_secs(8);
 /// How long connections then get to close.
 const CLOSE: Duration = Duration::from_millis(1500);
+/// Messages of the largest size that may be arriving at once, over all connections.
+const ARRIVING_MESSAGES: usize = 8;
 /// Room in a message beside its tensors.
 const ENVELOPE_BYTES: usize = 1 << 20;
 /// Largest frame of a session, encoded, with room for its fields.
@@ -145,7 +147,7 @@ impl Server {
         let ips: Vec<_> = bound.iter().map(SocketAddr::ip).collect();
         let access = Access::new(config.token, &ips, &config.allowed_hosts).map_err(|error| vec![error.message])?;
         Ok(Self {
-            arriving_bytes: config.limits.bytes,
+            arriving_bytes: config.max_message_bytes.saturating_mul(ARRIVING_MESSAGES),
             scheduler: Scheduler::new(config.limits, config.repository),
             access: Arc::new(access),
             max_message_bytes: config.max_message_bytes,
@@ -205,18 +207,15 @@ impl Server {
         tracing::info!("draining");
         health.set_not_serving::<GrpcInferenceServiceServer<InferenceService>>().await;
         health.set_service_status("", tonic_health::ServingStatus::NotServing).await;
-        let drained = async {
-            let left = self.scheduler.drain(DRAIN).await;
-            let _ = close.send(true);
-            left
+        // The ports serve on while requests drain: a client that asks is told that it must go elsewhere.
+        let drained = self.scheduler.drain(DRAIN);
+        tokio::pin!(drained);
+        let left = tokio::select! {
+            left = &mut drained => left,
+            _ = &mut servers => return Err(Error::new(Code::Internal, "a listener ended while requests drained")),
         };
-        let (left, _) = tokio::join!(
-            drained,
-            tokio::time::timeout(DRAIN + CLOSE, async {
-                // Serves on while requests drain; ends when its connections are closed.
-                let _ = (&mut servers).await;
-            })
-        );
+        let _ = close.send(true);
+        let _ = tokio::time::timeout(CLOSE, servers).await;
         sessions.abort();
         clock.abort();
         if left > 0 {

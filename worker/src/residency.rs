@@ -128,6 +128,10 @@ impl Residency {
     fn open(&self, worker: &Arc<Worker>, name: &str, path: &str, load: u64) -> Result<()> {
         // One at a time: two loads that each see the same free memory would together take more than there is.
         let _turn = self.turn.lock();
+        // Given up while it waited: the next in line must not wait for it.
+        if self.models.lock().get(name).is_none_or(|resident| resident.load != load) {
+            return Ok(());
+        }
         let manifest = orion_models::inspect(&ModelName::new(name)?, &PathBuf::from(path))?;
         let free = worker.telemetry().memory_free_bytes;
         let needed = manifest.spec.memory_bytes;
