@@ -31,7 +31,7 @@ pub(crate) struct DoctorArguments {
 pub(crate) fn run(arguments: &DoctorArguments, out: &mut dyn Write) -> Result<(), Failure> {
     let folder = match &arguments.data_dir {
         Some(folder) => folder.clone(),
-        None => users_folder()?,
+        None => crate::data_folder::users()?,
     };
     let findings = diagnose(&folder);
     match arguments.output {
@@ -40,14 +40,6 @@ pub(crate) fn run(arguments: &DoctorArguments, out: &mut dyn Write) -> Result<()
     }
     let missing: Vec<&str> = findings.iter().filter(|f| f.state == State::Missing).map(|f| f.subject).collect();
     if missing.is_empty() { Ok(()) } else { Err(Failure::new(format!("missing: {}", missing.join(", ")))) }
-}
-
-fn users_folder() -> Result<PathBuf, Failure> {
-    let folders = directories::ProjectDirs::from("", "", "orion");
-    folders.map(|folders| folders.data_dir().to_owned()).ok_or_else(|| {
-        Failure::new("the user's data folder is unknown since there is no home folder")
-            .hint("give one with --data-dir DIR")
-    })
 }
 
 fn write_as_table(out: &mut dyn Write, findings: &[Finding]) -> Result<(), Failure> {

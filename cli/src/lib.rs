@@ -8,6 +8,7 @@ mod bench;
 mod client;
 mod command;
 mod completion;
+mod data_folder;
 mod doctor;
 mod failure;
 mod infer;

@@ -31,7 +31,7 @@ use super::{
     arguments::{CommonFlags, SchedulerArguments, SchedulerFlags, UpArguments, WorkerArguments},
     logging,
 };
-use crate::Failure;
+use crate::{Failure, data_folder};
 
 /// How often a worker in this process tells how it is.
 const TELEMETRY: Duration = Duration::from_secs(1);
@@ -210,9 +210,10 @@ fn served(served: orion_proto::Result<usize>) -> Result<(), Failure> {
 }
 
 fn data_dir(flags: &CommonFlags) -> Result<PathBuf, Failure> {
-    let default = || directories::ProjectDirs::from("", "", "orion").map(|dirs| dirs.data_dir().to_owned());
-    let folder = flags.data_dir.clone().or_else(default);
-    let folder = folder.ok_or_else(|| Failure::new("the user has no data folder, give --data-dir DIR"))?;
+    let folder = match &flags.data_dir {
+        Some(folder) => folder.clone(),
+        None => data_folder::users()?,
+    };
     std::fs::create_dir_all(&folder)
         .map_err(|error| Failure::new(format!("--data-dir {} cannot be made: {error}", folder.display())))?;
     Ok(folder)
