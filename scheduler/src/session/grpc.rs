@@ -84,6 +84,7 @@ impl SessionService {
             Ok((session, welcome)) => {
                 let number = session.number();
                 link.control(to_worker::Message::Welcome(Welcome { key, ..welcome }));
+                let messages = messages.map(|message| message.map_err(|status| status.message().to_owned()));
                 control::run(session, link, keepalive, messages).await;
                 self.open.lock().remove(&number);
             }
@@ -118,7 +119,8 @@ impl SessionRpc for SessionService {
         let outgoing = FrameStream(open.link.outbox.clone()).map(Ok).boxed();
         // Now it can be given work.
         open.session.start();
-        tokio::spawn(take_data(open, request.into_inner()));
+        let frames = request.into_inner().map(|frame| frame.map_err(|status| status.message().to_owned()));
+        tokio::spawn(take_data(open, frames));
         Ok(Response::new(outgoing))
     }
 }
