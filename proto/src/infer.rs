@@ -17,7 +17,7 @@ use crate::{
 
 /// How urgent a request is. On the wire 1 is realtime and 5 is low; 0 or none is normal.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[allow(missing_docs)]
+#[allow(missing_docs)] // the names say it
 pub enum Priority {
     Realtime,
     Critical,

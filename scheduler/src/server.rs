@@ -66,7 +66,7 @@ pub struct Config {
 
 /// The addresses that were bound.
 #[derive(Clone, Copy, Debug)]
-#[allow(missing_docs)]
+#[allow(missing_docs)] // the names say it
 pub struct Addresses {
     pub http: SocketAddr,
     pub grpc: SocketAddr,

@@ -43,6 +43,14 @@ def test_base64(client):
     assert np.abs(raw - WANTED[:2]).max() < 1e-4
 
 
+def test_text_beyond_the_limit_is_refused_or_cut(client):
+    text = "word " * 700
+    with pytest.raises(openai.BadRequestError, match="truncate"):
+        client.embeddings.create(model="minilm", input=text)
+    cut = client.embeddings.create(model="minilm", input=text, extra_body={"truncate": True})
+    assert cut.usage.prompt_tokens == 512 and len(cut.data[0].embedding) == 384
+
+
 def test_models(client):
     listed = {model.id: model for model in client.models.list()}
     assert listed["minilm"].object == "model"

@@ -15,7 +15,7 @@ const BATCH_SIZES: usize = 64;
 
 /// A replica's or a model's state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs)]
+#[allow(missing_docs)] // the names say it
 pub enum ModelState {
     Loading,
     Ready,

@@ -168,13 +168,16 @@ fn a_name_that_is_taken_and_a_queue_that_is_full_are_refused() {
 
 #[test]
 fn a_draining_worker_is_let_go_after_its_last_batch() {
-    let (mut core, sessions) = core_with(&["a"]);
-    submit(&mut core, 0, 1).unwrap();
-    let (_, batch) = runs(core.take_commands()).remove(0);
-    core.worker_drains(MS, sessions[0]);
-    assert!(core.take_commands().is_empty());
-    core.result(2 * MS, sessions[0], answer(&batch, || Ok(InferAnswer::default())));
-    assert!(core.take_commands().iter().any(|command| matches!(command, Command::Drained { .. })));
+    for inline in [false, true] {
+        let (mut core, sessions) = core_with(&["a"]);
+        core.models[1].spec = Some(Arc::new(ModelSpec { inline, ..spec() }));
+        submit(&mut core, 0, 1).unwrap();
+        let (_, batch) = runs(core.take_commands()).remove(0);
+        core.worker_drains(MS, sessions[0]);
+        assert!(core.take_commands().is_empty(), "inline: {inline}");
+        core.result(2 * MS, sessions[0], answer(&batch, || Ok(InferAnswer::default())));
+        assert!(core.take_commands().iter().any(|command| matches!(command, Command::Drained { .. })));
+    }
 }
 
 #[test]
@@ -190,18 +193,6 @@ fn a_frame_at_the_end_of_the_lease_does_not_leave_a_worker_between_alive_and_dea
     ready(&mut core, 304 * MS, joined.session);
     submit(&mut core, 305 * MS, 1).unwrap();
     assert_eq!(runs(core.take_commands()).len(), 1);
-}
-
-#[test]
-fn a_worker_that_runs_inline_batches_is_not_let_go() {
-    let (mut core, sessions) = core_with(&["a"]);
-    core.models[1].spec = Some(Arc::new(ModelSpec { inline: true, ..spec() }));
-    submit(&mut core, 0, 1).unwrap();
-    let (_, batch) = runs(core.take_commands()).remove(0);
-    core.worker_drains(MS, sessions[0]);
-    assert!(core.take_commands().is_empty());
-    core.result(2 * MS, sessions[0], answer(&batch, || Ok(InferAnswer::default())));
-    assert!(core.take_commands().iter().any(|command| matches!(command, Command::Drained { .. })));
 }
 
 #[test]

@@ -8,7 +8,7 @@ use super::{Core, ModelState, Nanos, Statistics, catalogue::Model, cluster::Work
 
 /// Counts since the scheduler started.
 #[derive(Clone, Copy, Debug, Default)]
-#[allow(missing_docs)]
+#[allow(missing_docs)] // the names say it
 pub struct Totals {
     pub succeeded: u64,
     pub failed: u64,
@@ -23,7 +23,7 @@ pub struct Totals {
 
 /// A model as it stands.
 #[derive(Clone, Debug)]
-#[allow(missing_docs)]
+#[allow(missing_docs)] // the names say it
 pub struct ModelView {
     pub name: Arc<str>,
     pub path: String,

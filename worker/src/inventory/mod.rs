@@ -87,11 +87,6 @@ impl Inventory {
     }
 }
 
-/// What this machine is, for callers that ask once; a worker keeps an [`Inventory`] instead.
-pub fn capability() -> Capability {
-    Inventory::open().capability()
-}
-
 /// Every machine has this device.
 const CPU_DEVICE: &str = "cpu0";
 

@@ -5,7 +5,8 @@ mod input;
 use axum::{body::Body, extract::State, http::HeaderMap, response::Response};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use orion_proto::{
-    Code, Datatype, Error, InferRequest, ModelSpec, Payload, Result, Tensor, TensorSpec, encode_bytes_elements,
+    Code, Datatype, Error, InferRequest, ModelSpec, Parameters, Payload, Result, Tensor, TensorSpec,
+    encode_bytes_elements,
 };
 use serde::Deserialize;
 
@@ -35,6 +36,9 @@ struct Request {
     encoding_format: Option<String>,
     #[serde(default)]
     dimensions: Option<u64>,
+    /// Not OpenAI's (its clients send it as `extra_body`): whether text beyond the model's limit is cut.
+    #[serde(default)]
+    truncate: bool,
 }
 
 #[derive(Clone, Copy)]
@@ -57,7 +61,7 @@ pub(in crate::api::http) async fn embeddings(
     let texts = request.input.texts().map_err(|error| Refusal::from(error).about("input"))?;
     let spec = api.front.model_spec(&request.model, "").map_err(|error| Refusal::from(error).about("model"))?;
     check_model(&spec, request.dimensions)?;
-    let answered = api.front.infer(infer_request(request.model, &texts)?).await?;
+    let answered = api.front.infer(infer_request(request.model, &texts, request.truncate)?).await?;
     let bytes = answered.answer.outputs.iter().map(|tensor| tensor.data.len()).sum();
     off_the_loop(bytes, move || render(&answered, encoding).map_err(Refusal::from)).await
 }
@@ -94,10 +98,17 @@ fn check_model(spec: &ModelSpec, dimensions: Option<u64>) -> std::result::Result
     }
 }
 
-fn infer_request(model: String, texts: &[String]) -> Result<InferRequest> {
+fn infer_request(model: String, texts: &[String], truncate: bool) -> Result<InferRequest> {
     let data = Payload::from(encode_bytes_elements(texts));
     let text = Tensor::new(TEXT, Datatype::Bytes, vec![texts.len() as i64], data)?;
-    Ok(InferRequest { model, inputs: vec![text], outputs: vec![EMBEDDING.to_owned()], ..InferRequest::default() })
+    let parameters = Parameters { truncate, ..Parameters::default() };
+    Ok(InferRequest {
+        model,
+        inputs: vec![text],
+        outputs: vec![EMBEDDING.to_owned()],
+        parameters,
+        ..InferRequest::default()
+    })
 }
 
 fn render(answered: &Answered, encoding: Encoding) -> Result<Response> {
