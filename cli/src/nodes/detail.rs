@@ -13,7 +13,8 @@ use crate::{
 
 /// Everything about the node.
 pub(crate) fn text(node: &Node) -> String {
-    let mut sections = vec![identity(node), devices(node), measured(&node.measurement.unwrap_or_default())];
+    let mut sections =
+        vec![identity(node), devices(node), measured(&node.measurement.unwrap_or_default(), &node.carrier)];
     sections.extend(telemetry(node));
     sections.extend(models(&node.models));
     sections.extend(events(node));
@@ -81,15 +82,17 @@ fn model_of(device: &Device) -> String {
     text
 }
 
-fn measured(measurement: &Measurement) -> String {
+fn measured(measurement: &Measurement, carrier: &str) -> String {
+    // Between threads of one process there is no link to measure.
+    let link = |figure| if carrier == "in-process" { "none: in this process".to_owned() } else { figure };
     let origin = if measurement.cached { " (from an earlier run on this hardware)" } else { "" };
     let rows = facts([
         ("  f32 matrix rate", giga_rate(measurement.f32_flops, "FLOP")),
         ("  bf16 matrix rate", giga_rate(measurement.bf16_flops, "FLOP")),
         ("  memory", giga_rate(measurement.memory_bytes_per_second, "B")),
         ("  disk read", giga_rate(measurement.disk_read_bytes_per_second, "B")),
-        ("  round trip to the scheduler", measured_seconds(measurement.scheduler_round_trip_seconds)),
-        ("  bandwidth to the scheduler", bit_rate(measurement.scheduler_bytes_per_second)),
+        ("  round trip to the scheduler", link(measured_seconds(measurement.scheduler_round_trip_seconds))),
+        ("  bandwidth to the scheduler", link(bit_rate(measurement.scheduler_bytes_per_second))),
     ]);
     format!("measured{origin}\n{rows}")
 }

@@ -19,15 +19,17 @@ const BLOCKS: u64 = 16;
 const ROOM: u64 = 4;
 
 /// Bytes a second that one reader gets from the disk under `folder`, past the page cache where the file system lets it;
-/// `None` when there is no room or no idle moment.
+/// `None` when there is no idle moment.
 ///
 /// # Errors
-/// When the folder cannot be made or the file cannot be written or read.
+/// When there is no room, the folder cannot be made, or the file cannot be written or read.
 pub(super) fn read_rate(pool: &Pool, gate: &Gate<'_>, folder: &Path, budget: Duration) -> io::Result<Option<f64>> {
     let until = pool.cpu() + budget;
     create_dir_all(folder)?;
-    if free_disk_bytes(folder)? < ROOM * BLOCKS * BLOCK_BYTES as u64 {
-        return Ok(None);
+    let (free, wanted) = (free_disk_bytes(folder)?, ROOM * BLOCKS * BLOCK_BYTES as u64);
+    if free < wanted {
+        let text = format!("{free} bytes are free, measuring wants {wanted}");
+        return Err(io::Error::new(io::ErrorKind::StorageFull, text));
     }
     // Page-aligned, as reads past the page cache must be.
     let mut block = MmapMut::map_anon(BLOCK_BYTES)?;
