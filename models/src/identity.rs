@@ -1,6 +1,6 @@
 //! The built-in model `identity`: INPUT0 comes back as OUTPUT0. It costs nothing, so it measures all the rest.
 
-use orion_proto::{Datatype, InferAnswer, ModelName, ModelSpec, Result, Tensor, TensorSpec};
+use orion_proto::{Datatype, InferAnswer, ModelName, ModelPolicy, ModelSpec, Result, Tensor, TensorSpec};
 
 use crate::ModelRequest;
 
@@ -20,6 +20,7 @@ pub fn identity_spec() -> ModelSpec {
         max_batch_rows: u32::MAX as usize,
         memory_bytes: 0,
         inline: true,
+        policy: ModelPolicy::default(),
     }
 }
 

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use orion_proto::{Datatype, InferAnswer, ModelName, ModelSpec, Payload, Result, ServiceCurve, Tensor, TensorSpec};
+use orion_proto::{
+    Datatype, InferAnswer, ModelName, ModelPolicy, ModelSpec, Payload, Result, ServiceCurve, Tensor, TensorSpec,
+};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
 use crate::{Model, ModelRequest, identity::echo, orion_toml::Simulated};
@@ -21,6 +23,7 @@ pub(crate) fn spec(name: &ModelName, version: String, max_batch_rows: usize, lat
         max_batch_rows,
         memory_bytes: latency.memory_bytes,
         inline: false,
+        policy: ModelPolicy::default(),
     }
 }
 

@@ -43,6 +43,10 @@ pub struct BatchResult {
     pub service_seconds: f64,
     /// Rows that were computed.
     pub rows: u64,
+    /// Seconds between its arrival at the worker and its start on the device.
+    pub waited_seconds: f64,
+    /// Device memory that it took beside the weights, bytes; 0: not measured.
+    pub peak_bytes: u64,
     /// One for each attempt, in order.
     pub results: Vec<AttemptResult>,
 }
@@ -54,6 +58,8 @@ pub struct AttemptResult {
     pub attempt: u64,
     /// Its answer, or why there is none.
     pub outcome: Result<InferAnswer>,
+    /// It failed before its execution began: trying again repeats nothing.
+    pub not_started: bool,
 }
 
 /// What a worker sends on data.
@@ -106,6 +112,7 @@ pub fn encode_result(result: BatchResult) -> (Bytes, Vec<Payload>) {
             attempt: done.attempt,
             error_code: error.code.name().into(),
             error_message: error.message,
+            not_started: done.not_started,
             ..Default::default()
         },
     });
@@ -115,6 +122,8 @@ pub fn encode_result(result: BatchResult) -> (Bytes, Vec<Payload>) {
         epoch: result.epoch,
         service_seconds: result.service_seconds,
         rows: result.rows,
+        waited_seconds: result.waited_seconds,
+        peak_bytes: result.peak_bytes,
     };
     let data = session::WorkerData { data: Some(session::worker_data::Data::Result(wire)) };
     (data.encode_to_vec().into(), payload)
@@ -183,7 +192,7 @@ pub fn decode_from_worker(transfer: Transfer) -> Result<FromWorker> {
         } else {
             Err(Error::new(Code::from_name(&done.error_code), done.error_message))
         };
-        Ok(AttemptResult { attempt: done.attempt, outcome })
+        Ok(AttemptResult { attempt: done.attempt, outcome, not_started: done.not_started })
     });
     Ok(FromWorker::Result(BatchResult {
         results: results.collect::<Result<_>>()?,
@@ -191,6 +200,8 @@ pub fn decode_from_worker(transfer: Transfer) -> Result<FromWorker> {
         epoch: wire.epoch,
         service_seconds: wire.service_seconds,
         rows: wire.rows,
+        waited_seconds: wire.waited_seconds,
+        peak_bytes: wire.peak_bytes,
     }))
 }
 
@@ -221,8 +232,18 @@ mod tests {
         let answer = InferAnswer { outputs: vec![fp32("y", 5)], usage_tokens: 11 };
         let failure = Error::new(Code::ResourceExhausted, "full");
         let results = [Ok(answer), Err(failure)].into_iter().enumerate();
-        let results = results.map(|(i, outcome)| AttemptResult { attempt: i as u64, outcome }).collect();
-        let result = BatchResult { batch: 9, epoch: 4, service_seconds: 0.5, rows: 6, results };
+        let results = results
+            .map(|(i, outcome)| AttemptResult { attempt: i as u64, not_started: outcome.is_err(), outcome })
+            .collect();
+        let result = BatchResult {
+            batch: 9,
+            epoch: 4,
+            service_seconds: 0.5,
+            rows: 6,
+            waited_seconds: 0.25,
+            peak_bytes: 7,
+            results,
+        };
         let back = decode_from_worker(transfer(encode_result(result.clone()))).unwrap();
         assert_eq!(back, FromWorker::Result(result));
     }

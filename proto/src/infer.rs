@@ -1,6 +1,11 @@
 //! An inference request and its answer, checked in itself: what needs no knowledge of the model.
 
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::HashMap,
+    hash::{DefaultHasher, Hash, Hasher},
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::{BufMut, Bytes, BytesMut};
 
@@ -28,7 +33,7 @@ pub enum Priority {
 }
 
 /// The parameters of a request that Orion knows. Others, such as `sequence_id`, are accepted and not used.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Parameters {
     /// How urgent it is.
     pub priority: Priority,
@@ -36,6 +41,25 @@ pub struct Parameters {
     pub timeout: Option<Duration>,
     /// Whether text beyond the model's limit is cut instead of refused.
     pub truncate: bool,
+    /// Whose share of the cluster it takes; none: everybody's who says nothing.
+    pub tenant: Option<Arc<str>>,
+    /// Requests of one key go to one replica where the model's balancer hashes.
+    pub routing_key: Option<u64>,
+    /// Whether it may run twice. One that may not is not tried again after its execution began.
+    pub idempotent: bool,
+}
+
+impl Default for Parameters {
+    fn default() -> Self {
+        Self {
+            priority: Priority::default(),
+            timeout: None,
+            truncate: false,
+            tenant: None,
+            routing_key: None,
+            idempotent: true,
+        }
+    }
 }
 
 /// A request whose tensors' byte counts agree with their shapes.
@@ -99,6 +123,8 @@ impl Parameters {
                 microseconds => self.timeout = Some(Duration::from_micros(microseconds)),
             },
             "truncate" => self.truncate = boolean(name, value)?,
+            "idempotent" => self.idempotent = boolean(name, value)?,
+            "routing_key" => self.routing_key = Some(routing_key(&text(name, value)?)),
             _ => {}
         }
         Ok(())
@@ -119,6 +145,22 @@ fn number(name: &str, value: &InferParameter) -> Result<u64> {
         _ => None,
     };
     number.ok_or_else(|| Error::invalid(format!("parameter '{name}' must be a whole number, 0 or more")))
+}
+
+/// What a balancer hashes of a key's text: the same on every machine.
+pub fn routing_key(text: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    text.hash(&mut hasher);
+    hasher.finish()
+}
+
+fn text(name: &str, value: &InferParameter) -> Result<String> {
+    match &value.parameter_choice {
+        Some(ParameterChoice::StringParam(text)) => Ok(text.clone()),
+        Some(ParameterChoice::Int64Param(number)) => Ok(number.to_string()),
+        Some(ParameterChoice::Uint64Param(number)) => Ok(number.to_string()),
+        _ => Err(Error::invalid(format!("parameter '{name}' must be a string"))),
+    }
 }
 
 fn boolean(name: &str, value: &InferParameter) -> Result<bool> {
@@ -274,6 +316,8 @@ mod tests {
             ("priority", ParameterChoice::Uint64Param(6)),
             ("timeout", ParameterChoice::Int64Param(-1)),
             ("truncate", ParameterChoice::StringParam("yes".into())),
+            ("idempotent", ParameterChoice::Uint64Param(1)),
+            ("routing_key", ParameterChoice::BoolParam(true)),
         ] {
             assert!(parameters.set(name, &value(choice)).is_err_and(|e| e.message.contains(name)));
         }

@@ -10,15 +10,17 @@ mod error;
 mod infer;
 mod name;
 mod payload;
+mod policy;
 mod spec;
 mod tensor;
 
 pub use bytes_tensor::{bytes_elements, encode_bytes_elements};
 pub use datatype::Datatype;
 pub use error::{Code, Error, Result};
-pub use infer::{InferAnswer, InferRequest, Parameters, Priority};
+pub use infer::{InferAnswer, InferRequest, Parameters, Priority, routing_key};
 pub use name::{ModelName, valid_name};
 pub use payload::Payload;
+pub use policy::{ModelPolicy, Requirements, compute_capability};
 pub use spec::{ModelSpec, ServiceCurve, TensorSpec};
 pub use tensor::{Tensor, element_count};
 

@@ -1,6 +1,6 @@
 //! What a model takes and gives, as the worker that opened it says.
 
-use crate::{Datatype, Error, ModelName, Result, Tensor, session};
+use crate::{Datatype, Error, ModelName, ModelPolicy, Result, Tensor, session};
 
 /// Rows that one request may hold, whatever the model: what OpenAI takes in one embeddings request.
 const ROWS: usize = 2048;
@@ -34,10 +34,12 @@ pub struct ModelSpec {
     pub outputs: Vec<TensorSpec>,
     /// Rows that one batch may hold.
     pub max_batch_rows: usize,
-    /// Bytes that it takes on its device.
+    /// Bytes that its weights take on its device.
     pub memory_bytes: u64,
     /// Costs about nothing, so it runs on the thread on which its batch arrives.
     pub inline: bool,
+    /// How its owner wants it placed and ordered.
+    pub policy: ModelPolicy,
 }
 
 /// Seconds that a batch of `n` rows takes: `base + per_row · n`.
@@ -208,6 +210,7 @@ impl TryFrom<session::ModelSpec> for ModelSpec {
             max_batch_rows: (wire.max_batch_rows as usize).max(1),
             memory_bytes: wire.memory_bytes,
             inline: wire.inline,
+            policy: wire.policy.unwrap_or_default().try_into()?,
         })
     }
 }
@@ -223,6 +226,7 @@ impl From<&ModelSpec> for session::ModelSpec {
             max_batch_rows: u32::try_from(spec.max_batch_rows).unwrap_or(u32::MAX),
             memory_bytes: spec.memory_bytes,
             inline: spec.inline,
+            policy: Some((&spec.policy).into()),
         }
     }
 }

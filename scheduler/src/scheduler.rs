@@ -174,10 +174,12 @@ fn carry_out_one(command: SchedulerCommand) {
             let _ = ticket.send(outcome.map(|answer| Answered { spec, answer }));
         }
         Command::Load { link, name, path, order } => {
-            link.control(to_worker::Message::Load(session::LoadModel { name: name.to_string(), path, order }));
+            let device = String::new();
+            link.control(to_worker::Message::Load(session::LoadModel { name: name.to_string(), path, order, device }));
         }
         Command::Unload { link, name, order } => {
-            link.control(to_worker::Message::Unload(session::UnloadModel { name: name.to_string(), order }));
+            let device = String::new();
+            link.control(to_worker::Message::Unload(session::UnloadModel { name: name.to_string(), order, device }));
         }
         Command::Close { link, reason } => link.close(reason),
         Command::Cancel { link, batch, attempt } => {

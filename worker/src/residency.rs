@@ -80,7 +80,7 @@ impl Residency {
     /// Loads a model on a thread of its own; once, however often it is asked for. What is older than the newest wish for
     /// that model is ignored: messages of two threads may come out of turn.
     pub(crate) fn load(&self, worker: &Arc<Worker>, request: LoadModel) {
-        let LoadModel { name, path, order } = request;
+        let LoadModel { name, path, order, .. } = request;
         let load = self.loads.fetch_add(1, Ordering::Relaxed);
         let known = {
             let mut models = self.models.lock();
@@ -177,7 +177,7 @@ impl Residency {
     }
 
     pub(crate) fn unload(&self, worker: &Worker, request: UnloadModel) {
-        let UnloadModel { name, order } = request;
+        let UnloadModel { name, order, .. } = request;
         if name == orion_models::IDENTITY {
             return;
         }

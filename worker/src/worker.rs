@@ -250,11 +250,20 @@ pub(crate) fn batch_result(batch: &Batch, outcomes: Vec<Result<InferAnswer>>, st
     let rows = batch.attempts.iter().map(rows_of).fold(0, u64::saturating_add);
     let mut outcomes = outcomes.into_iter();
     let missing = || Err(Error::new(Code::Internal, "the model gave no answer to this request"));
-    let results = batch
-        .attempts
-        .iter()
-        .map(|attempt| AttemptResult { attempt: attempt.attempt, outcome: outcomes.next().unwrap_or_else(missing) });
-    BatchResult { results: results.collect(), batch: batch.batch, epoch: batch.epoch, service_seconds, rows }
+    let results = batch.attempts.iter().map(|attempt| AttemptResult {
+        attempt: attempt.attempt,
+        outcome: outcomes.next().unwrap_or_else(missing),
+        not_started: false,
+    });
+    BatchResult {
+        results: results.collect(),
+        batch: batch.batch,
+        epoch: batch.epoch,
+        service_seconds,
+        rows,
+        waited_seconds: 0.0,
+        peak_bytes: 0,
+    }
 }
 
 /// The in-process carrier's worker end, and what the session agent calls for a remote one.

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use orion_proto::{Datatype, Error, ModelName, ModelSpec, Result, TensorSpec};
+use orion_proto::{Datatype, Error, ModelName, ModelPolicy, ModelSpec, Result, TensorSpec};
 use serde::Deserialize;
 
 use super::{BertConfig, buckets};
@@ -63,6 +63,7 @@ impl Source {
             max_batch_rows,
             memory_bytes: self.memory_bytes(max_batch_rows),
             inline: false,
+            policy: ModelPolicy::default(),
         }
     }
 

@@ -26,7 +26,8 @@ impl<T, L: Clone> Core<T, L> {
                 Some(done) if done.attempt == *attempt => self.settle(now, worker, service, *key, done),
                 _ => {
                     let text = "the worker's result does not hold this attempt";
-                    let done = AttemptResult { attempt: *attempt, outcome: Err(Error::new(Code::Unavailable, text)) };
+                    let outcome = Err(Error::new(Code::Unavailable, text));
+                    let done = AttemptResult { attempt: *attempt, outcome, not_started: false };
                     self.settle(now, worker, service, *key, done);
                 }
             }

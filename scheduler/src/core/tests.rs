@@ -25,6 +25,7 @@ fn spec() -> ModelSpec {
         max_batch_rows: 4,
         memory_bytes: 1,
         inline: false,
+        policy: orion_proto::ModelPolicy::default(),
     }
 }
 
@@ -83,12 +84,18 @@ fn runs(commands: Vec<Command<u64, u64>>) -> Vec<(u64, Batch)> {
 }
 
 fn answer(batch: &Batch, outcome: impl Fn() -> Result<InferAnswer>) -> BatchResult {
-    let results = batch.attempts.iter().map(|a| AttemptResult { attempt: a.attempt, outcome: outcome() }).collect();
+    let results = batch
+        .attempts
+        .iter()
+        .map(|a| AttemptResult { attempt: a.attempt, outcome: outcome(), not_started: false })
+        .collect();
     BatchResult {
         batch: batch.batch,
         epoch: batch.epoch,
         service_seconds: 0.002,
         rows: batch.attempts.len() as u64,
+        waited_seconds: 0.0,
+        peak_bytes: 0,
         results,
     }
 }

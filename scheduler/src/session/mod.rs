@@ -129,7 +129,9 @@ impl Session {
             model_report::State::Ready => ModelState::Ready,
             model_report::State::Failed => ModelState::Failed,
             model_report::State::Unloaded => ModelState::Unloaded,
-            model_report::State::Loading | model_report::State::Unknown => ModelState::Loading,
+            model_report::State::Loading | model_report::State::Inspected | model_report::State::Unknown => {
+                ModelState::Loading
+            }
         };
         let spec = report.spec.map(ModelSpec::try_from).transpose();
         let (state, error, spec) = match spec {

@@ -67,6 +67,7 @@ mod tests {
             max_batch_rows: 1,
             memory_bytes: 0,
             inline: true,
+            policy: orion_proto::ModelPolicy::default(),
         };
         let (mut request, forms) = parse(&spec, String::new(), Bytes::from(vec![0; bytes]))?;
         assert!(forms.binary("any"));

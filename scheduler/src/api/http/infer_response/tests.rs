@@ -12,6 +12,7 @@ fn spec() -> ModelSpec {
         max_batch_rows: 1,
         memory_bytes: 0,
         inline: true,
+        policy: orion_proto::ModelPolicy::default(),
     }
 }
 

@@ -14,6 +14,7 @@ fn spec(outputs: Vec<TensorSpec>) -> ModelSpec {
         max_batch_rows: 1,
         memory_bytes: 0,
         inline: true,
+        policy: orion_proto::ModelPolicy::default(),
     }
 }
 
