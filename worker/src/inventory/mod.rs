@@ -45,7 +45,7 @@ impl Inventory {
             instruction_sets: self.processor.instruction_sets.iter().map(|&name| name.to_owned()).collect(),
             memory_bytes: memory.total_bytes,
             devices,
-            fingerprint: String::new(),
+            ..Capability::default()
         };
         capability.fingerprint = fingerprint::of(&capability);
         capability

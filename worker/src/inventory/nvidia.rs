@@ -57,6 +57,7 @@ fn device(name: String, gpu: &Gpu<'_>) -> Device {
         power_watts: now.power_watts,
         usable: false,
         note: NOT_USABLE.to_owned(),
+        datatypes: Vec::new(),
     }
 }
 
