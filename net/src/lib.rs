@@ -5,14 +5,17 @@
 //! Everything here but [`FrameStream`] and [`receive`] is synchronous and takes the time as an argument.
 
 mod backoff;
+mod balance;
 mod data;
 mod inbox;
 mod keepalive;
 mod link;
+mod mix;
 mod outbox;
 mod work;
 
 pub use backoff::Backoff;
+pub use balance::{Balancer, Endpoint, Penalty, PenaltyPolicy, Strategy};
 pub use data::{FrameStream, receive};
 pub use inbox::{FrameError, Inbox, Transfer};
 pub use keepalive::{KEEPALIVE, KeepAlive, LEASE};
