@@ -12,6 +12,7 @@ mod keepalive;
 mod link;
 mod mix;
 mod outbox;
+mod retry_budget;
 mod work;
 
 pub use backoff::Backoff;
@@ -21,6 +22,7 @@ pub use inbox::{FrameError, Inbox, Transfer};
 pub use keepalive::{KEEPALIVE, KeepAlive, LEASE};
 pub use link::{SchedulerLink, WorkerLink};
 pub use outbox::Outbox;
+pub use retry_budget::RetryBudget;
 pub use work::{
     Attempt, AttemptResult, Batch, BatchResult, FromWorker, decode_batch, decode_from_worker, encode_batch,
     encode_probe, encode_result,
