@@ -2,10 +2,12 @@
 //!
 //! [`WorkerLink`] and [`SchedulerLink`] are the two ends of a session; a carrier implements them. In one process they
 //! are direct calls; over gRPC they are [`Outbox`] and [`Inbox`] (framing, interleaving, credit) and [`KeepAlive`].
+//! Which replica a request goes to is a [`Strategy`]'s; [`RetryBudget`] and [`Breaker`] say when to try again, and where not.
 //! Everything here but [`FrameStream`] and [`receive`] is synchronous and takes the time as an argument.
 
 mod backoff;
 mod balance;
+mod breaker;
 mod data;
 mod inbox;
 mod keepalive;
@@ -17,6 +19,7 @@ mod work;
 
 pub use backoff::Backoff;
 pub use balance::{Balancer, Endpoint, Penalty, PenaltyPolicy, Strategy};
+pub use breaker::{Breaker, BreakerState};
 pub use data::{FrameStream, receive};
 pub use inbox::{FrameError, Inbox, Transfer};
 pub use keepalive::{KEEPALIVE, KeepAlive, LEASE};
