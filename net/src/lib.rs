@@ -2,7 +2,7 @@
 //!
 //! [`WorkerLink`] and [`SchedulerLink`] are the two ends of a session; a carrier implements them. In one process they
 //! are direct calls; over gRPC they are [`Outbox`] and [`Inbox`] (framing, interleaving, credit) and [`KeepAlive`].
-//! Which replica a request goes to is a [`Strategy`]'s; [`RetryBudget`] and [`Breaker`] say when to try again, and where not.
+//! A [`Strategy`] says which replica a request goes to, a [`Breaker`] where not, a [`RetryBudget`] when not again.
 //! Everything here but [`FrameStream`] and [`receive`] is synchronous and takes the time as an argument.
 
 mod backoff;

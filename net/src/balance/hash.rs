@@ -58,15 +58,22 @@ mod tests {
 
     use super::*;
 
+    fn endpoint(id: u64, outstanding: u32) -> Endpoint {
+        Endpoint { id, outstanding, weight: 1.0, predicted: 0 }
+    }
+
     fn pick(endpoints: &[Endpoint], key: u64) -> Endpoint {
         endpoints[ConsistentHash::new(PenaltyPolicy::default()).pick(0, endpoints, Some(key)).unwrap()]
     }
 
     proptest! {
         #[test]
-        fn only_keys_of_the_removed_replica_move(ids in prop::collection::hash_set(any::<u64>(), 2..12),
-                                                 keys in prop::collection::vec(any::<u64>(), 1..200), gone: prop::sample::Index) {
-            let all: Vec<_> = ids.iter().map(|&id| Endpoint { id, outstanding: 1, weight: 1.0, predicted: 0 }).collect();
+        fn only_keys_of_the_removed_replica_move(
+            ids in prop::collection::hash_set(any::<u64>(), 2..12),
+            keys in prop::collection::vec(any::<u64>(), 1..200),
+            gone: prop::sample::Index,
+        ) {
+            let all: Vec<_> = ids.into_iter().map(|id| endpoint(id, 1)).collect();
             let mut fewer = all.clone();
             let removed = fewer.remove(gone.index(all.len()));
             for key in keys {
@@ -77,7 +84,7 @@ mod tests {
 
         #[test]
         fn no_replica_takes_more_than_its_bound(replicas in 1u64..12, keys in prop::collection::vec(0u64..3, 1..300)) {
-            let mut all: Vec<_> = (0..replicas).map(|id| Endpoint { id, outstanding: 0, weight: 1.0, predicted: 0 }).collect();
+            let mut all: Vec<_> = (0..replicas).map(|id| endpoint(id, 0)).collect();
             for key in keys {
                 let bound = bound(&all);
                 let picked = pick(&all, key);
@@ -89,7 +96,7 @@ mod tests {
 
     #[test]
     fn keys_spread_evenly_and_stay_where_they_were_in_every_version() {
-        let all: Vec<_> = (0..4).map(|id| Endpoint { id, outstanding: 0, weight: 1.0, predicted: 0 }).collect();
+        let all: Vec<_> = (0..4).map(|id| endpoint(id, 0)).collect();
         let mut picked = [0; 4];
         (0..4000).for_each(|key| picked[pick(&all, key).id as usize] += 1);
         assert!(picked.iter().all(|count| (900..1100).contains(count)), "{picked:?}");
@@ -99,7 +106,7 @@ mod tests {
 
     #[test]
     fn a_full_or_failing_home_is_passed_over_and_no_key_means_the_least_loaded() {
-        let mut all = [1, 2, 3].map(|id| Endpoint { id, outstanding: 0, weight: 1.0, predicted: 0 });
+        let mut all = [1, 2, 3].map(|id| endpoint(id, 0));
         let home = pick(&all, 42).id as usize - 1;
         all[home].outstanding = 2; // the bound is ceil(5 * 3 / 12) = 2
         assert_eq!(pick(&all, 42).id as usize - 1, home);

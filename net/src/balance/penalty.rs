@@ -123,4 +123,13 @@ mod tests {
         late.failure(12 * POLICY.decay + 1, &POLICY);
         assert_eq!(late.nanos(12 * POLICY.decay + 1, &POLICY), 1_000_000);
     }
+
+    #[test]
+    fn a_replica_that_succeeds_between_failures_pays_for_single_ones() {
+        let mut penalties = Penalties::new(POLICY);
+        (0..9).for_each(|now| penalties.settle(now, 1, now % 2 == 1));
+        assert_eq!(penalties.nanos(8, 1), POLICY.first);
+        penalties.settle(100 * POLICY.decay, 1, true);
+        assert!(penalties.by_id.is_empty(), "nothing is kept of one that has recovered");
+    }
 }

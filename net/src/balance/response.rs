@@ -13,7 +13,8 @@ const DECAY: f64 = 10e9;
 
 /// The replica whose peak EWMA of response times, times the requests that it would then have, is least (Finagle's
 /// `PeakEwma`): a slow answer counts at once and in full, and is forgotten over seconds. Until one has answered, its
-/// prediction stands in. A failure's time never makes it look faster, and costs a penalty.
+/// prediction stands in. A failure's time makes it look no faster than the same time spent idle would, and costs a
+/// penalty.
 #[derive(Debug)]
 pub(super) struct ResponseTime {
     turns: Turns,
@@ -38,8 +39,8 @@ impl Seen {
         self.peak = match self.peak {
             Some((peak, at)) => {
                 let kept = (-(now.saturating_sub(at) as f64) / DECAY).exp();
-                let decayed = if ok { peak * kept + newest * (1.0 - kept) } else { peak * kept };
-                Some((decayed.max(if newest > peak { newest } else { 0.0 }), now))
+                let average = peak * kept + newest * (1.0 - kept);
+                Some((if newest > peak { newest } else { average }, now))
             }
             None if ok => Some((newest, now)),
             None => None,

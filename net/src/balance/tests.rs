@@ -28,7 +28,7 @@ struct Replica {
     busy_until: u64,
 }
 
-/// Shares of the picks that each replica gets between `from` and `until`; the broken one is sound again from `healed` on.
+/// Shares of the picks that each replica gets from `from` to `until`; the broken one is sound again from `healed` on.
 fn shares(balancer: &mut dyn Balancer, from: u64, until: u64, healed: u64) -> [f64; 4] {
     let mut random = StdRng::seed_from_u64(SEED);
     let (mut replicas, mut picks) = ([Replica::default(); 4], [0u32; 4]);
@@ -84,7 +84,6 @@ fn a_replica_that_fails_at_once_gets_less_than_its_share() {
 fn without_penalties_it_wins() {
     for strategy in Strategy::ALL.into_iter().filter(sees) {
         let shares = shares(&mut *strategy.balancer_with(SEED, OFF), WARM, 120 * SECOND, u64::MAX);
-        eprintln!("{strategy}: {shares:?}");
         assert!(shares.iter().all(|share| *share <= shares[BROKEN]), "{strategy}, seed {SEED}: {shares:?}");
         assert!(shares[BROKEN] > 0.3, "{strategy}, seed {SEED}: {shares:?}");
     }
