@@ -2,22 +2,30 @@
 //!
 //! [`WorkerLink`] and [`SchedulerLink`] are the two ends of a session; a carrier implements them. In one process they
 //! are direct calls; over gRPC they are [`Outbox`] and [`Inbox`] (framing, interleaving, credit) and [`KeepAlive`].
+//! A [`Strategy`] says which replica a request goes to, a [`Breaker`] where not, a [`RetryBudget`] when not again.
 //! Everything here but [`FrameStream`] and [`receive`] is synchronous and takes the time as an argument.
 
 mod backoff;
+mod balance;
+mod breaker;
 mod data;
 mod inbox;
 mod keepalive;
 mod link;
+mod mix;
 mod outbox;
+mod retry_budget;
 mod work;
 
 pub use backoff::Backoff;
+pub use balance::{Balancer, Endpoint, Penalty, PenaltyPolicy, Strategy};
+pub use breaker::{Breaker, BreakerState};
 pub use data::{FrameStream, receive};
 pub use inbox::{FrameError, Inbox, Transfer};
 pub use keepalive::{KEEPALIVE, KeepAlive, LEASE};
 pub use link::{SchedulerLink, WorkerLink};
 pub use outbox::Outbox;
+pub use retry_budget::RetryBudget;
 pub use work::{
     Attempt, AttemptResult, Batch, BatchResult, FromWorker, decode_batch, decode_from_worker, encode_batch,
     encode_probe, encode_result,
