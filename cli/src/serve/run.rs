@@ -220,7 +220,7 @@ fn data_dir(flags: &CommonFlags) -> Result<PathBuf, Failure> {
 }
 
 fn options(name: &str, data_dir: &Path, peer_address: String) -> Options {
-    Options { name: name.to_owned(), data_dir: data_dir.to_owned(), peer_address }
+    Options { name: name.to_owned(), data_dir: data_dir.to_owned(), peer_address, ..Options::default() }
 }
 
 async fn telemetry(worker: Arc<Worker>, session: Arc<Session>) {
