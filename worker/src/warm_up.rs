@@ -1,6 +1,6 @@
 //! Warm-up: which batches are run, and the curve through what they took.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use orion_proto::{Result, ServiceCurve};
 
@@ -11,30 +11,31 @@ const TIMES: usize = 3;
 /// What larger or further batches may take together with those before them.
 const BUDGET: Duration = Duration::from_secs(1);
 
-/// Runs batches of growing size, up to `most_rows`, and gives their curve. `run` runs one of so many rows.
+/// Runs batches of growing size, up to `most_rows`, and gives their curve. `run` runs one of so many rows and says what it
+/// took.
 ///
 /// # Errors
 /// That of the first batch that fails.
 pub(crate) fn curve(most_rows: usize, mut run: impl FnMut(usize) -> Result<Duration>) -> Result<ServiceCurve> {
-    let begun = Instant::now();
-    let mut points = Vec::new();
-    let mut last = Duration::ZERO;
+    let (mut points, mut spent, mut last) = (Vec::new(), Duration::ZERO, Duration::ZERO);
     for rows in sizes(most_rows) {
         // A batch of twice the rows takes about twice the time.
         let required = points.len() < 2;
-        if !required && begun.elapsed() + 2 * last > BUDGET {
+        if !required && spent + 2 * last > BUDGET {
             break;
         }
-        let size_begun = Instant::now();
+        let before = spent;
         let mut fastest = run(rows)?;
+        spent += fastest;
         for time in 1..TIMES {
-            if begun.elapsed() + fastest > BUDGET {
+            if spent + fastest > BUDGET {
                 break;
             }
-            let seconds = run(rows)?;
-            fastest = if time == 1 { seconds } else { fastest.min(seconds) };
+            let taken = run(rows)?;
+            spent += taken;
+            fastest = if time == 1 { taken } else { fastest.min(taken) };
         }
-        last = size_begun.elapsed();
+        last = spent - before;
         points.push((rows, fastest.as_secs_f64()));
     }
     Ok(fit(&points))
