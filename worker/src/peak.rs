@@ -57,13 +57,16 @@ mod tests {
         if forget_peak().is_none() {
             return eprintln!("skipped: this system does not let a process forget its peak");
         }
-        let mut meter = PeakMeter::default();
         let take = |mebibytes: usize| move || drop(std::hint::black_box(vec![1u8; mebibytes << 20]));
-        let ((), small) = meter.measure(1, take(64));
-        assert!(small >= 60 << 20, "{small}");
-        assert_eq!(meter.measure(1, take(256)).1, 0, "no more rows than before");
-        let ((), large) = meter.measure(2, take(256));
-        assert!(large >= 250 << 20, "{large}");
+        // Other tests take and free memory meanwhile, so it is tried until none did.
+        let measured = |_| {
+            let mut meter = PeakMeter::default();
+            let [small, again, large] =
+                [(1, 64), (1, 256), (2, 256)].map(|(rows, size)| meter.measure(rows, take(size)).1);
+            assert_eq!(again, 0, "no more rows than before");
+            (60 << 20..80 << 20).contains(&small) && (250 << 20..280 << 20).contains(&large)
+        };
+        assert!((0..200).any(measured));
     }
 
     #[test]

@@ -105,7 +105,7 @@ impl Residency {
         let wish = self.table.lock().load(&place, &path, loading);
         match wish {
             Load::Stale => {}
-            Load::Known(report) => worker.tell(Message::Model(report)),
+            Load::Known(report) => worker.tell(Message::Model(*report)),
             Load::Start(load, replaced) => {
                 if let Some(old) = replaced {
                     device.executor.remove(place.model.clone(), old, Box::new(|| {}));
@@ -201,7 +201,7 @@ impl Residency {
         let wish = self.table.lock().unload(&place, unloaded);
         match wish {
             Unload::Stale | Unload::Underway => {}
-            Unload::Nothing(report) => worker.tell(Message::Model(report)),
+            Unload::Nothing(report) => worker.tell(Message::Model(*report)),
             Unload::Drop(load) => self.remove(worker, &place, load),
         }
     }

@@ -1,21 +1,17 @@
 //! A worker with emulated devices, driven as a scheduler drives it.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test's helpers fail the test")]
 
-use std::{
-    collections::HashMap,
-    path::Path,
-    sync::{Arc, mpsc},
-    time::Duration,
+use std::collections::HashMap;
+
+use orion_proto::{
+    Code,
+    session::{CancelBatch, model_report::State, to_worker},
 };
 
-use orion_net::{Attempt, Batch, BatchResult, SchedulerLink, WorkerLink};
-use orion_proto::{
-    Code, Datatype, InferRequest, Payload, Tensor,
-    session::{
-        CancelBatch, InspectModel, LoadModel, ModelReport, UnloadModel, model_report::State, to_scheduler, to_worker,
-    },
-};
-use orion_worker::{Options, Simulation, Worker, WorkerHandle};
+mod driver;
+mod tiny_bert;
+
+use driver::{Bench, Said, codes};
 
 const DEVICES: &str = r#"
     [[device]]
@@ -30,148 +26,10 @@ const DEVICES: &str = r#"
     name = "sim2"
     memory_bytes = 1000
     copy_bytes_per_second = 1e9"#;
-/// Longer than a loaded machine needs.
-const PATIENCE: Duration = Duration::from_secs(60);
-
-/// What a worker said, with the free memory of its first device at that moment.
-#[derive(Debug)]
-enum Said {
-    Model(ModelReport, u64),
-    Result(BatchResult),
-}
-
-struct Ear(mpsc::Sender<Said>, std::sync::Weak<Worker>);
-
-impl SchedulerLink for Ear {
-    fn result(&self, result: BatchResult) {
-        // The test may have ended.
-        let _ = self.0.send(Said::Result(result));
-    }
-
-    fn control(&self, message: to_scheduler::Message) {
-        if let to_scheduler::Message::Model(report) = message {
-            let free = self.1.upgrade().map_or(0, |worker| worker.telemetry().devices[0].memory_free_bytes);
-            let _ = self.0.send(Said::Model(report, free));
-        }
-    }
-}
-
-struct Bench {
-    folder: tempfile::TempDir,
-    worker: Arc<Worker>,
-    said: mpsc::Receiver<Said>,
-    order: u64,
-}
-
-impl Bench {
-    fn new() -> Self {
-        let simulation = Some(Simulation::parse(DEVICES).unwrap());
-        let worker = Worker::start(Options { name: "w".into(), simulation, ..Options::default() }).unwrap();
-        let (ear, said) = mpsc::channel();
-        worker.attach(Arc::new(Ear(ear, Arc::downgrade(&worker))));
-        let bench = Self { folder: tempfile::tempdir().unwrap(), worker, said, order: 0 };
-        let identity = bench.report();
-        assert_eq!(
-            (identity.name.as_str(), identity.device.as_str(), identity.state()),
-            ("identity", "sim0", State::Ready)
-        );
-        bench
-    }
-
-    /// Writes a simulated model.
-    fn model(&self, name: &str, settings: &str) {
-        let folder = self.folder.path().join(name);
-        std::fs::create_dir(&folder).unwrap();
-        std::fs::write(folder.join("orion.toml"), format!("kind = \"simulated\"\n[simulated]\n{settings}")).unwrap();
-    }
-
-    fn path(&self, name: &str) -> String {
-        self.folder.path().join(name).display().to_string()
-    }
-
-    fn send(&self, message: to_worker::Message) {
-        WorkerHandle(self.worker.clone()).control(message);
-    }
-
-    fn load(&mut self, name: &str, device: &str) -> u64 {
-        self.order += 1;
-        let (order, path) = (self.order, self.path(name));
-        self.send(to_worker::Message::Load(LoadModel { name: name.into(), path, order, device: device.into() }));
-        order
-    }
-
-    fn unload(&mut self, name: &str, device: &str) -> u64 {
-        self.order += 1;
-        let order = self.order;
-        self.send(to_worker::Message::Unload(UnloadModel { name: name.into(), order, device: device.into() }));
-        order
-    }
-
-    fn inspect(&mut self, name: &str) -> u64 {
-        self.order += 1;
-        let (order, path) = (self.order, self.path(name));
-        self.send(to_worker::Message::Inspect(InspectModel { name: name.into(), path, order }));
-        order
-    }
-
-    /// One attempt for each value, numbered from ten times the batch's number.
-    fn run(&self, batch: u64, model: &str, device: &str, values: &[f32]) {
-        let attempt = |(index, value): (usize, &f32)| {
-            let data = Payload::from(value.to_le_bytes().to_vec());
-            let inputs = vec![Tensor::new("INPUT0", Datatype::Fp32, vec![1, 1], data).unwrap()];
-            let request = Arc::new(InferRequest { model: model.into(), inputs, ..InferRequest::default() });
-            Attempt { attempt: batch * 10 + index as u64, request }
-        };
-        let attempts = values.iter().enumerate().map(attempt).collect();
-        WorkerHandle(self.worker.clone()).run(Batch {
-            batch,
-            epoch: 1,
-            model: model.into(),
-            device: device.into(),
-            attempts,
-        });
-    }
-
-    fn next(&self) -> Said {
-        self.said.recv_timeout(PATIENCE).unwrap()
-    }
-
-    fn report(&self) -> ModelReport {
-        match self.next() {
-            Said::Model(report, _) => report,
-            Said::Result(result) => panic!("{result:?} came in place of a report"),
-        }
-    }
-
-    fn result(&self) -> BatchResult {
-        match self.next() {
-            Said::Result(result) => result,
-            Said::Model(report, _) => panic!("{report:?} came in place of a result"),
-        }
-    }
-
-    /// The report that ends a load.
-    fn loaded(&self) -> ModelReport {
-        loop {
-            let report = self.report();
-            if report.state() != State::Loading {
-                return report;
-            }
-        }
-    }
-
-    fn free(&self) -> Vec<u64> {
-        self.worker.telemetry().devices.iter().map(|device| device.memory_free_bytes).collect()
-    }
-}
-
-fn codes(result: &BatchResult) -> Vec<(Option<Code>, bool)> {
-    result.results.iter().map(|done| (done.outcome.as_ref().err().map(|error| error.code), done.not_started)).collect()
-}
 
 #[test]
 fn such_a_worker_has_its_emulated_devices_and_no_others() {
-    let bench = Bench::new();
+    let bench = Bench::new(Some(DEVICES));
     let devices = &bench.worker.capability().devices;
     let shown: Vec<_> = devices.iter().map(|d| (d.name.as_str(), d.memory_total_bytes, d.usable)).collect();
     assert_eq!(shown, [("sim0", 100, true), ("sim1", 50, true), ("sim2", 1000, true)]);
@@ -181,7 +39,7 @@ fn such_a_worker_has_its_emulated_devices_and_no_others() {
 
 #[test]
 fn inspection_says_what_each_device_would_take() {
-    let mut bench = Bench::new();
+    let mut bench = Bench::new(Some(DEVICES));
     bench.model("m", "base_seconds = 0.5\nper_row_seconds = 0.25\nmemory_bytes = 60\nload_seconds = 7");
     let order = bench.inspect("m");
     for (device, base, load_seconds) in [("sim0", 0.5, 60e-6), ("sim1", 1.0, 7.0), ("sim2", 0.5, 60e-9)] {
@@ -199,7 +57,7 @@ fn inspection_says_what_each_device_would_take() {
 
 #[test]
 fn memory_is_counted_to_the_byte_and_failures_name_it() {
-    let mut bench = Bench::new();
+    let mut bench = Bench::new(Some(DEVICES));
     bench.model("sixty", "memory_bytes = 60\npeak_bytes = 9");
     bench.model("forty", "memory_bytes = 40");
     bench.model("forty-one", "memory_bytes = 41");
@@ -231,7 +89,7 @@ fn memory_is_counted_to_the_byte_and_failures_name_it() {
 
 #[test]
 fn unloaded_is_told_after_the_batches_before_it_and_when_the_memory_is_free() {
-    let mut bench = Bench::new();
+    let mut bench = Bench::new(Some(DEVICES));
     bench.model("slow", "memory_bytes = 100\nbase_seconds = 0.2\npeak_bytes = 3");
     bench.model("next", "memory_bytes = 100");
     bench.load("slow", "sim0");
@@ -257,7 +115,7 @@ fn unloaded_is_told_after_the_batches_before_it_and_when_the_memory_is_free() {
 
 #[test]
 fn loads_overlap_with_execution_and_cancelled_batches_cost_nothing() {
-    let mut bench = Bench::new();
+    let mut bench = Bench::new(Some(DEVICES));
     bench.model("slow", "base_seconds = 1");
     bench.model("other", "memory_bytes = 10");
     bench.load("slow", "sim0");
@@ -279,7 +137,7 @@ fn loads_overlap_with_execution_and_cancelled_batches_cost_nothing() {
 
 #[test]
 fn a_batch_fails_as_a_whole_with_one_internal_error() {
-    let mut bench = Bench::new();
+    let mut bench = Bench::new(Some(DEVICES));
     bench.model("m", "poison = 42.0");
     bench.load("m", "sim2");
     assert_eq!(bench.loaded().state(), State::Ready);
@@ -294,13 +152,17 @@ fn a_batch_fails_as_a_whole_with_one_internal_error() {
 }
 
 #[test]
-fn a_folder_that_computes_is_refused_by_name() {
-    let mut bench = Bench::new();
-    let tiny = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    std::os::unix::fs::symlink(tiny, bench.folder.path().join("m")).unwrap();
-    bench.inspect("m");
+fn a_model_that_computes_is_refused_by_name() {
+    let mut bench = Bench::new(Some(DEVICES));
+    tiny_bert::write(&bench.folder.path().join("bert"));
+    bench.inspect("bert");
     let report = bench.report();
     assert_eq!((report.state(), report.device.as_str()), (State::Failed, ""));
+    assert!(report.error.contains("model 'bert' computes, device sim2 is emulated"), "{}", report.error);
+    bench.load("bert", "sim2");
+    let failed = bench.loaded();
+    assert_eq!((failed.state(), failed.device.as_str()), (State::Failed, "sim2"));
+    assert!(failed.error.contains("kind = \"simulated\""), "{}", failed.error);
 }
 
 /// Loads and unloads in any order and without waiting: in the end each newest wish is answered, and what is free is what
@@ -309,7 +171,7 @@ fn a_folder_that_computes_is_refused_by_name() {
 fn any_order_of_wishes_leaves_exact_books() {
     let seed: u64 = std::env::var("ORION_TEST_SEED").map_or(7, |seed| seed.parse().unwrap());
     println!("seed {seed}");
-    let mut bench = Bench::new();
+    let mut bench = Bench::new(Some(DEVICES));
     let bytes = |model: usize| 15 + 20 * model as u64;
     for model in 0..6 {
         bench.model(&format!("m{model}"), &format!("memory_bytes = {}", bytes(model)));

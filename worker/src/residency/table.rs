@@ -34,7 +34,7 @@ pub(super) enum Load {
     /// It is older than another wish: nothing.
     Stale,
     /// It is there, or on its way: say so again.
-    Known(ModelReport),
+    Known(Box<ModelReport>),
     /// Load it under this number, after what was there under another has been dropped.
     Start(u64, Option<u64>),
 }
@@ -44,7 +44,7 @@ pub(super) enum Unload {
     /// It is older than another wish: nothing.
     Stale,
     /// Nothing is held: say so.
-    Nothing(ModelReport),
+    Nothing(Box<ModelReport>),
     /// Drop the model of this load from its device.
     Drop(u64),
     /// Whoever loads it finds it given up and drops it.
@@ -75,7 +75,7 @@ impl Table {
         let replaced = match self.residents.get_mut(place) {
             Some(resident) if resident.path == path && resident.report.state() != State::Failed => {
                 resident.report.order = loading.order;
-                return Load::Known(resident.report.clone());
+                return Load::Known(Box::new(resident.report.clone()));
             }
             Some(resident) if resident.report.state() == State::Ready => Some(resident.load),
             _ => None,
@@ -99,11 +99,11 @@ impl Table {
                     *report = unloaded;
                     Unload::Underway
                 }
-                None => Unload::Nothing(unloaded),
+                None => Unload::Nothing(Box::new(unloaded)),
             };
         };
         match resident.report.state() {
-            State::Failed => Unload::Nothing(unloaded),
+            State::Failed => Unload::Nothing(Box::new(unloaded)),
             state => {
                 self.leaving.insert(resident.load, (place.clone(), unloaded));
                 if state == State::Ready { Unload::Drop(resident.load) } else { Unload::Underway }
