@@ -201,7 +201,7 @@ mod run {
     }
 
     fn options(name: &str, folder: &Path) -> Options {
-        Options { name: name.into(), data_dir: folder.to_owned(), peer_address: String::new() }
+        Options { name: name.into(), data_dir: folder.to_owned(), peer_address: String::new(), ..Options::default() }
     }
 
     fn child(role: &str, address: &str) -> Command {

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use orion_proto::{Code, Error, ModelName, Result};
+use orion_proto::{Code, Error, ModelName, ModelSpec, Result};
 use serde::Deserialize;
 
 use crate::{
@@ -33,9 +33,10 @@ fn inspect_path(name: &ModelName, path: &Path) -> Result<Manifest> {
     }
     let settings = OrionToml::read(path)?.unwrap_or_default();
     let max_rows = settings.batching.max_rows;
+    let policy = settings.policy()?;
     if settings.kind == Some(Kind::Simulated) {
         let latency = settings.simulated.unwrap_or_default();
-        let spec = simulated::spec(name, "1".into(), max_rows, &latency);
+        let spec = simulated::spec(name, "1".into(), max_rows, &latency, policy);
         let weight_bytes = spec.memory_bytes;
         return Ok(Manifest {
             spec,
@@ -54,7 +55,7 @@ fn inspect_path(name: &ModelName, path: &Path) -> Result<Manifest> {
     }
     let source = embedding::Source::inspect(&folder, settings.precision.unwrap_or_default())?;
     Ok(Manifest {
-        spec: source.spec(name, version, max_rows),
+        spec: ModelSpec { policy, ..source.spec(name, version, max_rows) },
         flops_per_row: source.config.flops(embedding::TYPICAL_TOKENS),
         weight_bytes: source.weight_bytes,
         path: path.into(),
@@ -133,7 +134,7 @@ fn not_a_folder(file: &Path) -> Error {
 mod tests {
     use super::*;
     use crate::{Precision, tiny_bert};
-    use std::fs;
+    use std::{fs, time::Duration};
 
     fn name() -> ModelName {
         ModelName::new("m").unwrap()
@@ -149,9 +150,12 @@ mod tests {
         for version in ["2", "10", "010", "old"] {
             tiny_bert::write(&root.path().join(version));
         }
-        fs::write(root.path().join("orion.toml"), "precision = \"bf16\"\n[batching]\nmax_rows = 8").unwrap();
+        let settings = "precision = \"bf16\"\nslo_ms = 20\n[batching]\nmax_rows = 8";
+        fs::write(root.path().join("orion.toml"), settings).unwrap();
         let manifest = inspect(&name(), root.path()).unwrap();
         assert_eq!((manifest.spec.version.as_str(), manifest.spec.max_batch_rows), ("10", 8));
+        let policy = &manifest.spec.policy;
+        assert_eq!((policy.slo, policy.requirements.datatype.as_str()), (Some(Duration::from_millis(20)), "bf16"));
         let Family::Embedding(source) = manifest.family else { panic!("a sentence-embedding folder") };
         assert_eq!((source.precision, source.tokenizer), (Precision::Bf16, root.path().join("10/tokenizer.json")));
         assert!(manifest.spec.memory_bytes > manifest.weight_bytes / 2 && manifest.flops_per_row > 1e6);
@@ -219,9 +223,12 @@ mod tests {
     #[test]
     fn a_simulated_folder_is_one_file() {
         let root = tempfile::tempdir().unwrap();
-        fs::write(root.path().join("orion.toml"), "kind = \"simulated\"\n[simulated]\nmemory_bytes = 5").unwrap();
+        fs::write(root.path().join("orion.toml"), "kind = \"simulated\"\nhedge = true\n[simulated]\nmemory_bytes = 5")
+            .unwrap();
         let manifest = inspect(&name(), root.path()).unwrap();
         assert_eq!((manifest.spec.family.as_str(), manifest.spec.memory_bytes), ("simulated", 5));
-        assert_eq!(manifest.path, root.path());
+        assert!(manifest.path == root.path() && manifest.spec.policy.hedge);
+        let pace = crate::Pace { slowdown: 2.0, copy_bytes_per_second: Some(10.0), ..crate::Pace::default() };
+        assert_eq!(manifest.timing(&pace).map(|timing| timing.load_seconds), Some(0.5));
     }
 }

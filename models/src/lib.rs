@@ -3,7 +3,10 @@
 //! [`inspect`] says what a folder holds from its headers alone, [`load`] brings it into memory, [`Model::run`] computes a
 //! batch. Nothing here starts a thread: kernels use the rayon pool that the caller has installed.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use orion_proto::{Code, Error, InferAnswer, ModelSpec, Result, ServiceCurve, Tensor};
 
@@ -12,6 +15,7 @@ mod file;
 mod folder;
 mod identity;
 mod orion_toml;
+mod pace;
 mod simulated;
 #[cfg(test)]
 mod tiny_bert;
@@ -20,6 +24,7 @@ mod weights;
 pub use folder::inspect;
 pub use identity::{IDENTITY, identity_spec, run_identity};
 pub use orion_toml::Precision;
+pub use pace::{Episode, Pace};
 
 /// One request as a model takes it: inputs whose byte counts agree with their shapes.
 #[derive(Clone, Debug, Default)]
@@ -40,6 +45,11 @@ pub trait Model: Send {
 
     /// The seconds that it takes, where they are known without running it.
     fn known_curve(&self) -> Option<ServiceCurve> {
+        None
+    }
+
+    /// The device memory that a batch takes beside the weights, bytes, where it is known without running it.
+    fn known_peak_bytes(&self) -> Option<u64> {
         None
     }
 
@@ -67,15 +77,43 @@ enum Family {
     Simulated(orion_toml::Simulated),
 }
 
+/// What a simulated model will take on a device.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Timing {
+    /// Its batches.
+    pub curve: ServiceCurve,
+    /// Loading it, seconds.
+    pub load_seconds: f64,
+}
+
+impl Manifest {
+    /// What the model takes on a device of this pace; none for one that computes, which must be measured.
+    pub fn timing(&self, pace: &Pace) -> Option<Timing> {
+        let Family::Simulated(latency) = &self.family else { return None };
+        let load_seconds = pace.load_seconds(self.spec.memory_bytes, latency.load_seconds);
+        Some(Timing { curve: simulated::curve(latency, pace), load_seconds })
+    }
+}
+
 /// Brings a model into memory. `progress` is told the share that is done, from 0 to 1.
 ///
 /// # Errors
 /// FAILED_PRECONDITION naming the file that cannot be read or does not fit the manifest.
 pub fn load(manifest: &Manifest, progress: &dyn Fn(f32)) -> Result<Box<dyn Model>> {
+    load_at(manifest, &Arc::default(), progress)
+}
+
+/// The same on a device of this pace, which only simulated models follow.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_at(manifest: &Manifest, pace: &Arc<Pace>, progress: &dyn Fn(f32)) -> Result<Box<dyn Model>> {
     let spec = manifest.spec.clone();
     Ok(match &manifest.family {
         Family::Embedding(source) => Box::new(embedding::Embedder::load(spec, source, progress)?),
-        Family::Simulated(latency) => Box::new(simulated::SimulatedModel::load(spec, latency.clone(), progress)),
+        Family::Simulated(latency) => {
+            Box::new(simulated::SimulatedModel::load(spec, latency.clone(), pace.clone(), progress))
+        }
     })
 }
 

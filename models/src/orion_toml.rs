@@ -2,8 +2,12 @@
 
 use std::path::Path;
 
-use orion_proto::{Error, Result};
+use orion_proto::{Error, ModelPolicy, Result};
 use serde::Deserialize;
+
+mod policy;
+
+use policy::Placement;
 
 /// The file's name.
 pub(crate) const FILE: &str = "orion.toml";
@@ -17,6 +21,17 @@ pub enum Precision {
     F32,
     F16,
     Bf16,
+}
+
+impl Precision {
+    /// Its name, as a device lists the types in which it computes.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::F16 => "f16",
+            Self::Bf16 => "bf16",
+        }
+    }
 }
 
 /// What a folder holds, where its owner says so.
@@ -33,6 +48,13 @@ pub(crate) enum Kind {
 pub(crate) struct OrionToml {
     pub(crate) kind: Option<Kind>,
     pub(crate) precision: Option<Precision>,
+    slo_ms: Option<f64>,
+    max_queue_s: Option<f64>,
+    balancer: Option<String>,
+    #[serde(default)]
+    hedge: bool,
+    #[serde(default)]
+    placement: Placement,
     #[serde(default)]
     pub(crate) batching: Batching,
     pub(crate) simulated: Option<Simulated>,
@@ -61,6 +83,14 @@ pub(crate) struct Simulated {
     pub(crate) seed: u64,
     pub(crate) memory_bytes: u64,
     pub(crate) load_seconds: f64,
+    /// Device memory that a batch is said to take beside the weights.
+    pub(crate) peak_bytes: u64,
+    /// A batch that holds this value fails as a whole.
+    pub(crate) poison: Option<f32>,
+    /// Share of batches that the device fails.
+    pub(crate) fail_share: f64,
+    /// Batches of more rows run out of memory.
+    pub(crate) out_of_memory_rows: Option<usize>,
 }
 
 /// A simulated batch or load longer than this is a mistake in the unit.
@@ -105,6 +135,7 @@ impl OrionToml {
         if simulated && self.precision.is_some() {
             return Err(Error::invalid("precision has no meaning for kind \"simulated\", leave it out"));
         }
+        self.policy()?;
         match &self.simulated {
             Some(_) if !simulated => Err(Error::invalid("[simulated] needs kind = \"simulated\"")),
             Some(latency) => latency.check(),
@@ -120,13 +151,17 @@ impl Simulated {
             ("per_row_seconds", self.per_row_seconds, DAY),
             ("load_seconds", self.load_seconds, DAY),
             ("noise", self.noise, MAX_NOISE),
+            ("fail_share", self.fail_share, 1.0),
         ];
         for (key, value, most) in bounded {
             if !(0.0..=most).contains(&value) {
                 return Err(Error::invalid(format!("simulated.{key} is {value}, it must be 0 to {most}")));
             }
         }
-        Ok(())
+        match self.poison {
+            Some(value) if value.is_nan() => Err(Error::invalid("simulated.poison is nan, it must be a number")),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -150,6 +185,8 @@ mod tests {
             ("kind = \"simulated\"\n[simulated]\nmemory_bytes = -1", ["line 3", "-1"]),
             ("kind = \"simulated\"\nprecision = \"f16\"", ["precision", "simulated"]),
             ("[simulated]\nseed = 1", ["[simulated]", "kind"]),
+            ("kind = \"simulated\"\n[simulated]\nfail_share = 1.5", ["fail_share", "1.5"]),
+            ("kind = \"simulated\"\n[simulated]\npoison = nan", ["poison", "number"]),
             ("kind = ", ["line 1", ""]),
         ] {
             let message = OrionToml::parse(text).unwrap_err().message;

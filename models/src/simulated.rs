@@ -1,19 +1,35 @@
 //! The family `simulated`: a latency model that computes nothing, for measuring a cluster without its hardware.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Instant};
 
 use orion_proto::{
-    Datatype, InferAnswer, ModelName, ModelPolicy, ModelSpec, Payload, Result, ServiceCurve, Tensor, TensorSpec,
+    Code, Datatype, Error, InferAnswer, ModelName, ModelPolicy, ModelSpec, Payload, Result, ServiceCurve, Tensor,
+    TensorSpec,
 };
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
-use crate::{Model, ModelRequest, identity::echo, orion_toml::Simulated};
+use crate::{
+    Model, ModelRequest,
+    identity::echo,
+    orion_toml::Simulated,
+    pace::{Pace, sleep_until},
+};
 
 /// The family's name.
 pub(crate) const FAMILY: &str = "simulated";
+/// Progress is told about as often as this while loading.
+const STEP_SECONDS: f64 = 0.1;
+/// And so many times at most.
+const MOST_STEPS: f64 = 20.0;
 
 /// What a folder of kind `simulated` serves.
-pub(crate) fn spec(name: &ModelName, version: String, max_batch_rows: usize, latency: &Simulated) -> ModelSpec {
+pub(crate) fn spec(
+    name: &ModelName,
+    version: String,
+    max_batch_rows: usize,
+    latency: &Simulated,
+    policy: ModelPolicy,
+) -> ModelSpec {
     ModelSpec {
         name: name.clone(),
         version,
@@ -23,7 +39,15 @@ pub(crate) fn spec(name: &ModelName, version: String, max_batch_rows: usize, lat
         max_batch_rows,
         memory_bytes: latency.memory_bytes,
         inline: false,
-        policy: ModelPolicy::default(),
+        policy,
+    }
+}
+
+/// The seconds that such a model takes at this pace, without episodes and noise.
+pub(crate) fn curve(latency: &Simulated, pace: &Pace) -> ServiceCurve {
+    ServiceCurve {
+        base_seconds: latency.base_seconds * pace.slowdown,
+        per_row_seconds: latency.per_row_seconds * pace.slowdown,
     }
 }
 
@@ -31,19 +55,22 @@ pub(crate) fn spec(name: &ModelName, version: String, max_batch_rows: usize, lat
 pub(crate) struct SimulatedModel {
     spec: ModelSpec,
     latency: Simulated,
+    pace: Arc<Pace>,
     random: StdRng,
 }
 
 impl SimulatedModel {
     /// Sleeps the load time.
-    pub(crate) fn load(spec: ModelSpec, latency: Simulated, progress: &dyn Fn(f32)) -> Self {
-        const STEPS: u16 = 20;
-        for step in 1..=STEPS {
-            std::thread::sleep(Duration::from_secs_f64(latency.load_seconds / f64::from(STEPS)));
-            progress(f32::from(step) / f32::from(STEPS));
+    pub(crate) fn load(spec: ModelSpec, latency: Simulated, pace: Arc<Pace>, progress: &dyn Fn(f32)) -> Self {
+        let (started, seconds) = (Instant::now(), pace.load_seconds(spec.memory_bytes, latency.load_seconds));
+        let steps = (seconds / STEP_SECONDS).ceil().clamp(1.0, MOST_STEPS) as u16;
+        for step in 1..=steps {
+            let share = f64::from(step) / f64::from(steps);
+            sleep_until(started, std::time::Duration::from_secs_f64(seconds * share));
+            progress(share as f32);
         }
-        let random = StdRng::seed_from_u64(latency.seed);
-        Self { spec, latency, random }
+        let random = StdRng::seed_from_u64(latency.seed ^ pace.seed.rotate_left(32));
+        Self { spec, latency, pace, random }
     }
 
     fn seconds(&mut self, rows: usize) -> f64 {
@@ -53,6 +80,25 @@ impl SimulatedModel {
         let normal = (-2.0 * (1.0 - u).ln()).sqrt() * (std::f64::consts::TAU * v).cos();
         exact * (self.latency.noise * normal).exp()
     }
+
+    /// The failure that this batch of so many rows is to have.
+    fn fault(&mut self, rows: usize) -> Option<Error> {
+        if let Some(most) = self.latency.out_of_memory_rows.filter(|most| rows > *most) {
+            let text = format!("out of memory (simulated): the batch has {rows} rows, {most} fit");
+            return Some(Error::new(Code::ResourceExhausted, text));
+        }
+        // Without a share nothing is drawn, so that it leaves the noise as it was.
+        let share = self.latency.fail_share;
+        let fails = share > 0.0 && self.random.random::<f64>() < share;
+        fails.then(|| Error::new(Code::Unavailable, "device fault (simulated)"))
+    }
+}
+
+/// Whether an FP32 tensor holds this value.
+fn holds(tensor: &Tensor, value: f32) -> bool {
+    let bytes = tensor.data.contiguous();
+    let (elements, _) = bytes.as_chunks::<4>();
+    tensor.datatype == Datatype::Fp32 && elements.iter().any(|element| f32::from_le_bytes(*element) == value)
 }
 
 impl Model for SimulatedModel {
@@ -60,19 +106,33 @@ impl Model for SimulatedModel {
         &self.spec
     }
 
+    #[expect(clippy::panic, reason = "what a poisoned batch is for")]
     fn run(&mut self, batch: Vec<ModelRequest>) -> Vec<Result<InferAnswer>> {
+        let started = Instant::now();
+        let poisoned = |value| batch.iter().flat_map(|request| &request.inputs).any(|tensor| holds(tensor, value));
+        if self.latency.poison.is_some_and(poisoned) {
+            panic!("a batch holds the poison of model '{}'", self.spec.name);
+        }
         let answers: Vec<Result<InferAnswer>> =
             batch.into_iter().map(|request| echo(request.inputs, || self.spec.clone())).collect();
         let rows = answers.iter().flatten().flat_map(|answer| answer.outputs.first()).map(Tensor::rows).sum();
-        if rows > 0 {
-            std::thread::sleep(Duration::try_from_secs_f64(self.seconds(rows)).unwrap_or(Duration::MAX));
+        if rows == 0 {
+            return answers;
         }
+        if let Some(fault) = self.fault(rows) {
+            return answers.iter().map(|_| Err(fault.clone())).collect();
+        }
+        let seconds = self.seconds(rows);
+        self.pace.spend(started, seconds);
         answers
     }
 
     fn known_curve(&self) -> Option<ServiceCurve> {
-        let Simulated { base_seconds, per_row_seconds, .. } = self.latency;
-        Some(ServiceCurve { base_seconds, per_row_seconds })
+        Some(curve(&self.latency, &self.pace))
+    }
+
+    fn known_peak_bytes(&self) -> Option<u64> {
+        Some(self.latency.peak_bytes)
     }
 
     fn sample(&self, rows: usize) -> ModelRequest {
@@ -83,39 +143,4 @@ impl Model for SimulatedModel {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn model(latency: Simulated) -> SimulatedModel {
-        let spec = spec(&ModelName::new("slow").unwrap(), "1".into(), 32, &latency);
-        SimulatedModel::load(spec, latency, &|_| {})
-    }
-
-    #[test]
-    fn latency_is_a_plus_b_n_times_a_seeded_factor() {
-        let line = Simulated { base_seconds: 0.5, per_row_seconds: 0.25, ..Simulated::default() };
-        assert_eq!(model(line.clone()).seconds(4), 1.5);
-        let noisy = Simulated { noise: 0.3, seed: 7, ..line };
-        let draw = |latency: &Simulated| {
-            let mut model = model(latency.clone());
-            (0..4000).map(|_| (model.seconds(4) / 1.5).ln()).collect::<Vec<f64>>()
-        };
-        let logs = draw(&noisy);
-        assert_eq!(logs, draw(&noisy), "the same seed gives the same latencies");
-        assert_ne!(logs, draw(&Simulated { seed: 8, ..noisy.clone() }));
-        let mean = logs.iter().sum::<f64>() / 4000.0;
-        let sigma = (logs.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / 4000.0).sqrt();
-        assert!(mean.abs() < 0.02 && (sigma - 0.3).abs() < 0.02, "mean {mean}, sigma {sigma}");
-    }
-
-    #[test]
-    fn input_comes_back_and_progress_reaches_one() {
-        let told = std::cell::RefCell::new(Vec::new());
-        let spec = spec(&ModelName::new("slow").unwrap(), "1".into(), 32, &Simulated::default());
-        let mut model = SimulatedModel::load(spec, Simulated::default(), &|share| told.borrow_mut().push(share));
-        assert!(told.borrow().is_sorted() && told.borrow().last() == Some(&1.0));
-        let answers = model.run(vec![model.sample(3), ModelRequest::default()]);
-        assert_eq!(answers[0].as_ref().unwrap().outputs[0].shape, [3, 1]);
-        assert!(answers[1].as_ref().is_err_and(|e| e.message.contains("'slow'")));
-    }
-}
+mod tests;

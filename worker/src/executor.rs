@@ -8,109 +8,213 @@ use std::{
         atomic::{AtomicUsize, Ordering},
         mpsc,
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
-use orion_models::Model;
+use orion_models::{Model, ModelRequest};
 use orion_net::Batch;
 use orion_proto::{Code, Error, InferAnswer, Result, ServiceCurve};
 
-use crate::worker::{Worker, batch_result, model_request};
+use crate::{
+    outcome::{self, Done, Outcome, batch_failed, judged, model_request, rows_of},
+    peak::PeakMeter,
+    simulate::Reservation,
+    warm_up,
+    worker::Worker,
+};
 
-/// Batch sizes that warm-up runs: two points make a line, each run once more than it counts.
-const WARM_UP_ROWS: [usize; 2] = [1, 8];
+/// What warm-up measured.
+#[derive(Clone, Copy)]
+pub(crate) struct WarmedUp {
+    pub(crate) curve: ServiceCurve,
+    pub(crate) peak_bytes: u64,
+}
 
-type WarmedUp = Box<dyn FnOnce(Result<ServiceCurve>) + Send>;
+/// A model in memory, on its way to its device.
+pub(crate) struct Loaded {
+    pub(crate) name: String,
+    /// This worker's number of the load.
+    pub(crate) load: u64,
+    pub(crate) model: Box<dyn Model>,
+    /// What it holds of an emulated device's memory; given back when the model is dropped.
+    pub(crate) memory: Option<Reservation>,
+}
+
+type Told = Box<dyn FnOnce(Result<WarmedUp>) + Send>;
+type Gone = Box<dyn FnOnce() + Send>;
 
 enum Job {
-    Run(Arc<Worker>, Batch),
-    Install(String, u64, Box<dyn Model>, WarmedUp),
-    Remove(String, u64),
+    Run(Arc<Worker>, Batch, Instant),
+    Install(Loaded, Told),
+    Remove(String, u64, Gone),
 }
 
 /// A device's thread.
 pub(crate) struct Executor {
-    pub(crate) device: &'static str,
+    device: Arc<str>,
     jobs: mpsc::Sender<Job>,
 }
 
 impl Executor {
-    /// Starts the thread, and a pool of `cores` threads for its kernels.
-    pub(crate) fn start(device: &'static str, cores: usize, busy: Arc<AtomicUsize>) -> Result<Self> {
+    /// Starts the thread, and a pool of `cores` threads for its kernels; none where nothing is computed.
+    pub(crate) fn start(device: Arc<str>, cores: usize, busy: Arc<AtomicUsize>) -> Result<Self> {
         let (jobs, queue) = mpsc::channel();
         let no_thread = |error: &dyn std::fmt::Display| {
             Error::new(Code::Internal, format!("cannot start the executor of {device}: {error}"))
         };
         let thread = std::thread::Builder::new().name(format!("orion-{device}"));
-        thread.spawn(move || run(device, cores, &queue, &busy)).map_err(|error| no_thread(&error))?;
+        let mut state = Thread { device: device.clone(), cores, pool: None, models: HashMap::new() };
+        thread.spawn(move || state.work(&queue, &busy)).map_err(|error| no_thread(&error))?;
         Ok(Self { device, jobs })
     }
 
-    /// Runs a batch; its result is delivered by the worker.
-    pub(crate) fn run(&self, worker: &Arc<Worker>, batch: Batch) {
-        self.send(Job::Run(worker.clone(), batch));
+    /// Runs a batch that arrived then; its result is delivered by the worker.
+    pub(crate) fn run(&self, worker: &Arc<Worker>, batch: Batch, arrived: Instant) {
+        self.send(Job::Run(worker.clone(), batch, arrived));
     }
 
-    /// Takes a loaded model and warms it up; `warmed_up` gets its measured curve.
-    pub(crate) fn install(&self, name: String, load: u64, model: Box<dyn Model>, warmed_up: WarmedUp) {
-        self.send(Job::Install(name, load, model, warmed_up));
+    /// Takes a loaded model and warms it up; `told` gets what was measured.
+    pub(crate) fn install(&self, loaded: Loaded, told: Told) {
+        self.send(Job::Install(loaded, told));
     }
 
-    /// Drops the model of this load, after the batches that came before; one of a later load stays.
-    pub(crate) fn remove(&self, name: String, load: u64) {
-        self.send(Job::Remove(name, load));
+    /// Drops the model of this load, after the batches that came before; one of a later load stays. `gone` is called when
+    /// its memory is free.
+    pub(crate) fn remove(&self, name: String, load: u64, gone: Gone) {
+        self.send(Job::Remove(name, load, gone));
     }
 
     fn send(&self, job: Job) {
         let Err(mpsc::SendError(job)) = self.jobs.send(job) else { return };
-        tracing::error!(device = self.device, "executor_ended");
+        tracing::error!(device = &*self.device, "executor_ended");
         let ended = || Error::new(Code::Unavailable, format!("the executor of {} has ended", self.device));
         match job {
-            Job::Run(worker, batch) => {
-                let outcomes = batch.attempts.iter().map(|_| Err(ended())).collect();
-                worker.deliver(batch_result(&batch, outcomes, Instant::now()));
-            }
-            Job::Install(_, _, _, warmed_up) => warmed_up(Err(ended())),
-            Job::Remove(..) => {}
+            Job::Run(worker, batch, _) => worker.deliver(outcome::refused(&batch, &ended())),
+            Job::Install(_, told) => told(Err(ended())),
+            Job::Remove(_, _, gone) => gone(),
         }
     }
 }
 
-fn run(device: &'static str, cores: usize, queue: &mpsc::Receiver<Job>, busy: &AtomicUsize) {
-    let mut models: HashMap<String, (u64, Box<dyn Model>)> = HashMap::new();
-    // Made with the first model: a worker without one needs no pool.
-    let mut pool: Option<rayon::ThreadPool> = None;
-    while let Ok(job) = queue.recv() {
-        busy.fetch_add(1, Ordering::Relaxed);
-        match job {
-            Job::Remove(name, load) => {
-                let model = models.get(&name).is_some_and(|(of, _)| *of == load).then(|| models.remove(&name));
-                // A model whose drop panics must not take the device with it.
-                let _ = catch_unwind(AssertUnwindSafe(|| drop(model)));
-            }
-            Job::Run(worker, batch) => {
-                let started = Instant::now();
-                let outcomes =
-                    run_batch(&worker, &batch, models.get_mut(&*batch.model).map(|(_, model)| model), pool.as_ref());
-                // Counted before the result is out: whoever has the answer finds the device idle.
-                busy.fetch_sub(1, Ordering::Relaxed);
-                worker.deliver(batch_result(&batch, outcomes, started));
-                continue;
-            }
-            Job::Install(name, load, mut model, warmed_up) => {
-                let threads = rayon::ThreadPoolBuilder::new().num_threads(cores);
-                let threads = threads.thread_name(move |index| format!("orion-{device}-{index}"));
-                if pool.is_none() {
-                    pool = threads.build().inspect_err(|error| tracing::error!(%error, "no_compute_threads")).ok();
+struct Held {
+    load: u64,
+    model: Box<dyn Model>,
+    meter: PeakMeter,
+    /// After the model: its memory is free when it is gone.
+    _memory: Option<Reservation>,
+}
+
+struct Thread {
+    device: Arc<str>,
+    cores: usize,
+    /// Made with the first model that computes: a worker without one needs no pool.
+    pool: Option<rayon::ThreadPool>,
+    models: HashMap<String, Held>,
+}
+
+impl Thread {
+    fn work(&mut self, queue: &mpsc::Receiver<Job>, busy: &AtomicUsize) {
+        while let Ok(job) = queue.recv() {
+            busy.fetch_add(1, Ordering::Relaxed);
+            match job {
+                Job::Remove(name, load, gone) => {
+                    let model = self.models.get(&name).is_some_and(|held| held.load == load);
+                    let model = model.then(|| self.models.remove(&name));
+                    // A model whose drop panics must not take the device with it.
+                    let _ = catch_unwind(AssertUnwindSafe(|| drop(model)));
+                    gone();
                 }
-                let curve = warm_up(&mut *model, pool.as_ref());
-                if curve.is_ok() {
-                    models.insert(name, (load, model));
+                Job::Run(worker, batch, arrived) => {
+                    let result = self.run(&worker, &batch, arrived).map(|done| done.result(&batch));
+                    // Counted before the result is out: whoever has the answer finds the device idle.
+                    busy.fetch_sub(1, Ordering::Relaxed);
+                    result.into_iter().for_each(|result| worker.deliver(result));
+                    continue;
                 }
-                warmed_up(curve);
+                Job::Install(loaded, told) => told(self.install(loaded)),
             }
+            busy.fetch_sub(1, Ordering::Relaxed);
         }
-        busy.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    fn install(&mut self, loaded: Loaded) -> Result<WarmedUp> {
+        let Loaded { name, load, model, memory } = loaded;
+        let mut held = Held { load, model, meter: PeakMeter::default(), _memory: memory };
+        if self.pool.is_none() && held.model.known_curve().is_none() {
+            let device = self.device.clone();
+            let threads = rayon::ThreadPoolBuilder::new().num_threads(self.cores);
+            let threads = threads.thread_name(move |index| format!("orion-{device}-{index}"));
+            self.pool = threads.build().inspect_err(|error| tracing::error!(%error, "no_compute_threads")).ok();
+        }
+        let measured = held.warm_up(self.pool.as_ref());
+        if measured.is_ok() {
+            self.models.insert(name, held);
+        }
+        measured
+    }
+
+    /// None if the batch was answered meanwhile, because nobody waits for it any more.
+    fn run(&mut self, worker: &Worker, batch: &Batch, arrived: Instant) -> Option<Done> {
+        let cancelled = worker.begin(batch.batch)?;
+        let started = Instant::now();
+        let outcome = |attempt: u64, ran: Option<Result<InferAnswer>>| match ran {
+            _ if cancelled.contains(&attempt) => Outcome::cancelled(),
+            Some(outcome) => Outcome::Ran(outcome),
+            None => Outcome::NotStarted(Error::new(
+                Code::Unavailable,
+                format!("model '{}' is not loaded on {} of this worker", batch.model, self.device),
+            )),
+        };
+        let asked = batch.attempts.iter().filter(|attempt| !cancelled.contains(&attempt.attempt));
+        let (mut answers, peak_bytes) = match self.models.get_mut(&*batch.model) {
+            None => (Vec::new().into_iter(), 0),
+            Some(held) => {
+                let rows = asked.clone().map(rows_of).fold(0, usize::saturating_add);
+                let (answers, peak_bytes) = held.run(rows, asked.map(model_request).collect(), self.pool.as_ref());
+                (answers.into_iter(), peak_bytes)
+            }
+        };
+        let mut next = |attempt: u64| if cancelled.contains(&attempt) { None } else { answers.next() };
+        let outcomes = batch.attempts.iter().map(|a| outcome(a.attempt, next(a.attempt))).collect();
+        let service_seconds = started.elapsed().as_secs_f64();
+        let waited_seconds = started.saturating_duration_since(arrived).as_secs_f64();
+        Some(Done { outcomes, service_seconds, waited_seconds, peak_bytes })
+    }
+}
+
+impl Held {
+    /// One answer a request, and the memory that they took together.
+    fn run(
+        &mut self,
+        rows: usize,
+        requests: Vec<ModelRequest>,
+        pool: Option<&rayon::ThreadPool>,
+    ) -> (Vec<Result<InferAnswer>>, u64) {
+        let (count, model) = (requests.len(), &mut *self.model);
+        let known = model.known_peak_bytes();
+        let work = || guarded(pool, || model.run(requests));
+        let (answers, peak_bytes) = match known {
+            Some(bytes) => (work(), bytes),
+            None => self.meter.measure(rows, work),
+        };
+        (answers.map_or_else(|error| vec![Err(error); count], |answers| judged(answers, count)), peak_bytes)
+    }
+
+    /// Runs typical batches and draws the line through what they took.
+    fn warm_up(&mut self, pool: Option<&rayon::ThreadPool>) -> Result<WarmedUp> {
+        if let Some(curve) = self.model.known_curve() {
+            return Ok(WarmedUp { curve, peak_bytes: self.model.known_peak_bytes().unwrap_or(0) });
+        }
+        let mut peak_bytes = 0;
+        let curve = warm_up::curve(self.model.spec().max_batch_rows, |rows| {
+            let sample = vec![self.model.sample(rows)];
+            let started = Instant::now();
+            let (answers, bytes) = self.run(rows, sample, pool);
+            let taken: Duration = started.elapsed();
+            peak_bytes = peak_bytes.max(bytes);
+            answers.into_iter().collect::<Result<Vec<_>>>().map(|_| taken)
+        })?;
+        Ok(WarmedUp { curve, peak_bytes })
     }
 }
 
@@ -120,53 +224,5 @@ fn guarded<R: Send>(pool: Option<&rayon::ThreadPool>, work: impl FnOnce() -> R +
         None => work(),
     };
     // A model that panics fails its batch, not its worker.
-    catch_unwind(AssertUnwindSafe(work)).map_err(|_| Error::new(Code::Internal, "the model failed on this batch"))
-}
-
-fn run_batch(
-    worker: &Worker,
-    batch: &Batch,
-    model: Option<&mut Box<dyn Model>>,
-    pool: Option<&rayon::ThreadPool>,
-) -> Vec<Result<InferAnswer>> {
-    let every = |error: Error| batch.attempts.iter().map(|_| Err(error.clone())).collect();
-    let Some(model) = model else {
-        return every(Error::new(Code::Unavailable, format!("model '{}' is not loaded on this worker", batch.model)));
-    };
-    let waited_for: Vec<bool> = batch.attempts.iter().map(|a| !worker.is_cancelled(batch.batch, a.attempt)).collect();
-    let requests = batch.attempts.iter().zip(&waited_for).filter(|(_, w)| **w).map(|(a, _)| model_request(a)).collect();
-    let mut outcomes = match guarded(pool, || model.run(requests)) {
-        Ok(outcomes) => outcomes.into_iter(),
-        Err(error) => return every(error),
-    };
-    let cancelled = || Err(Error::new(Code::Cancelled, "the client went away"));
-    let missing = || Err(Error::new(Code::Internal, "the model gave no answer to this request"));
-    waited_for.iter().map(|w| if *w { outcomes.next().unwrap_or_else(missing) } else { cancelled() }).collect()
-}
-
-/// Runs typical batches and draws the line through what they took.
-fn warm_up(model: &mut dyn Model, pool: Option<&rayon::ThreadPool>) -> Result<ServiceCurve> {
-    if let Some(curve) = model.known_curve() {
-        return Ok(curve);
-    }
-    let mut seconds = [0.0; 2];
-    for (rows, seconds) in WARM_UP_ROWS.iter().zip(&mut seconds) {
-        let rows = (*rows).min(model.spec().max_batch_rows);
-        let mut run = || {
-            let (answers, seconds) = guarded(pool, || {
-                let sample = model.sample(rows);
-                let started = Instant::now();
-                (model.run(vec![sample]), started.elapsed().as_secs_f64())
-            })?;
-            answers.into_iter().collect::<Result<Vec<_>>>()?;
-            Ok(seconds)
-        };
-        // The first touches memory and fills caches; the faster of the two next is the curve's.
-        run()?;
-        *seconds = f64::min(run()?, run()?);
-    }
-    let [one, many] = seconds;
-    let rows = (WARM_UP_ROWS[1].min(model.spec().max_batch_rows) - 1).max(1);
-    let per_row_seconds = ((many - one) / rows as f64).max(0.0);
-    Ok(ServiceCurve { base_seconds: (one - per_row_seconds).max(0.0), per_row_seconds })
+    catch_unwind(AssertUnwindSafe(work)).map_err(|_| batch_failed())
 }

@@ -3,12 +3,20 @@
 //! [`Worker`] holds the models and runs batches; [`session`] keeps it connected to a scheduler in another process. In one
 //! process a scheduler calls the worker directly, through [`orion_net::WorkerLink`].
 
+mod device;
 pub mod doctor;
 mod executor;
+mod held;
 pub mod inventory;
+mod lane;
 pub mod measure;
+mod outcome;
+mod peak;
 mod residency;
 pub mod session;
+mod simulate;
+mod warm_up;
 mod worker;
 
+pub use simulate::Simulation;
 pub use worker::{Options, Worker, WorkerHandle};

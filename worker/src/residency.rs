@@ -1,62 +1,56 @@
-//! Which models this worker holds, loads or failed to load.
+//! Which models this worker holds, loads or failed to load, on each of its devices.
 
-use std::{
-    collections::HashMap,
-    path::PathBuf,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-};
+use std::{sync::Arc, time::Instant};
 
-use orion_models::Manifest;
+use orion_models::Timing;
 use orion_net::{Batch, SchedulerLink};
 use orion_proto::{
-    Code, Error, ModelName, ModelSpec, Result, ServiceCurve,
-    session::{LoadModel, Measurement, ModelReport, UnloadModel, model_report::State, to_scheduler},
+    Code, Error, ModelSpec, Result, ServiceCurve,
+    session::{
+        DeviceTelemetry, InspectModel, LoadModel, Measurement, ModelReport, UnloadModel, model_report::State,
+        to_scheduler::Message,
+    },
 };
 use parking_lot::Mutex;
 
-use crate::{executor::Executor, worker::Worker};
+use crate::{
+    device::{Device, inspect},
+    executor::{Loaded, WarmedUp},
+    lane::Lane,
+    outcome,
+    worker::Worker,
+};
+
+mod table;
+
+use table::{Load, Place, Table, Unload};
 
 /// Bytes of a reason: control messages are small.
 const REASON_BYTES: usize = 1024;
 /// Seconds that `identity` takes: a few hundred nanoseconds, whatever the rows, since it hands its input back.
 const IDENTITY_SECONDS: f64 = 1e-6;
 
-/// The models of one device.
+/// The models of this worker's devices.
 pub(crate) struct Residency {
-    executor: Executor,
-    models: Mutex<HashMap<String, Resident>>,
+    devices: Vec<Device>,
+    table: Mutex<Table>,
     measured: Mutex<Measurement>,
-    loads: AtomicU64,
-    /// By model: the newest wish of a scheduler. Its names are the scheduler's, so they are few.
-    orders: Mutex<HashMap<String, u64>>,
-    turn: Mutex<()>,
-}
-
-struct Resident {
-    path: String,
-    /// This worker's number of the load: tells one that was given up from the one that followed it.
-    load: u64,
-    /// As it was last told; its order is the scheduler's number of the wish that it answers.
-    report: ModelReport,
+    inspections: Lane,
 }
 
 impl Residency {
-    pub(crate) fn new(executor: Executor) -> Self {
-        let spec = orion_models::identity_spec();
+    /// # Errors
+    /// INTERNAL when the system gives no thread, or there is no device.
+    pub(crate) fn new(devices: Vec<Device>) -> Result<Self> {
+        let first = devices.first().ok_or_else(|| Error::new(Code::Internal, "this machine has no usable device"))?;
+        let mut table = Table::default();
         let curve = ServiceCurve { base_seconds: IDENTITY_SECONDS, per_row_seconds: 0.0 };
-        let report = ready(executor.device, &spec, curve);
-        let identity = Resident { path: String::new(), load: 0, report };
-        Self {
-            executor,
-            models: Mutex::new(HashMap::from([(orion_models::IDENTITY.to_owned(), identity)])),
-            measured: Mutex::default(),
-            loads: AtomicU64::new(1),
-            orders: Mutex::default(),
-            turn: Mutex::default(),
-        }
+        let mut report = report(orion_models::IDENTITY, &first.name, State::Ready);
+        (report.spec, report.curve) = (Some((&orion_models::identity_spec()).into()), Some(curve.into()));
+        report.progress = 1.0;
+        table.keep(Place { model: orion_models::IDENTITY.to_owned(), device: 0 }, report);
+        let inspections = Lane::start("orion-inspect")?;
+        Ok(Self { devices, table: Mutex::new(table), measured: Mutex::default(), inspections })
     }
 
     /// Figures of this machine from which curves are seeded.
@@ -64,172 +58,226 @@ impl Residency {
         *self.measured.lock() = figures;
     }
 
+    /// How emulated devices are now.
+    pub(crate) fn telemetry(&self) -> Vec<DeviceTelemetry> {
+        self.devices.iter().filter_map(Device::telemetry).collect()
+    }
+
     /// Tells a scheduler of every model.
     pub(crate) fn report_all(&self, link: &dyn SchedulerLink) {
+        let unloaded = |place: &Place| report(&place.model, &self.devices[place.device].name, State::Unloaded);
         // Not under the lock: in one process the scheduler may answer with a call back.
-        let reports: Vec<ModelReport> = self.models.lock().values().map(|resident| resident.report.clone()).collect();
-        for report in reports {
-            link.control(to_scheduler::Message::Model(report));
+        let reports = self.table.lock().reports(unloaded);
+        reports.into_iter().for_each(|report| link.control(Message::Model(report)));
+    }
+
+    /// The index of a device of this name; the first for no name.
+    fn device(&self, name: &str) -> Result<usize> {
+        let index = self.devices.iter().position(|device| name.is_empty() || *device.name == *name);
+        index.ok_or_else(|| {
+            let known: Vec<&str> = self.devices.iter().map(|device| &*device.name).collect();
+            let text = format!("device '{name}' is unknown to this worker, its devices are: {}", known.join(", "));
+            Error::new(Code::NotFound, text)
+        })
+    }
+
+    pub(crate) fn run(&self, worker: &Arc<Worker>, batch: Batch, arrived: Instant) {
+        match self.device(&batch.device) {
+            Ok(device) => self.devices[device].executor.run(worker, batch, arrived),
+            Err(error) => worker.deliver(outcome::refused(&batch, &error)),
         }
     }
 
-    pub(crate) fn run(&self, worker: &Arc<Worker>, batch: Batch) {
-        self.executor.run(worker, batch);
-    }
-
-    /// Loads a model on a thread of its own; once, however often it is asked for. What is older than the newest wish for
-    /// that model is ignored: messages of two threads may come out of turn.
+    /// Loads a model where loads are done; once, however often it is asked for. What is older than the newest wish for
+    /// that model there is ignored: messages of two threads may come out of turn.
     pub(crate) fn load(&self, worker: &Arc<Worker>, request: LoadModel) {
-        let LoadModel { name, path, order, .. } = request;
-        let load = self.loads.fetch_add(1, Ordering::Relaxed);
-        let known = {
-            let mut models = self.models.lock();
-            if !self.newest(&name, order) {
-                return;
-            }
-            match models.get_mut(&name) {
-                Some(resident) if resident.path == path && resident.report.state() != State::Failed => {
-                    resident.report.order = order;
-                    Some(resident.report.clone())
-                }
-                _ => {
-                    let mut report = self.report(&name, State::Loading);
-                    report.order = order;
-                    models.insert(name.clone(), Resident { path: path.clone(), load, report });
-                    None
-                }
+        let LoadModel { name, path, order, device } = request;
+        let index = match self.device(&device) {
+            Ok(index) => index,
+            Err(error) => {
+                let failed = ModelReport { error: reason(&error), order, ..report(&name, &device, State::Failed) };
+                return worker.tell(Message::Model(failed));
             }
         };
-        if let Some(report) = known {
-            return worker.tell(to_scheduler::Message::Model(report));
-        }
-        let (owner, served) = (worker.clone(), name.clone());
-        let spawned = std::thread::Builder::new().name("orion-load".into()).spawn(move || {
-            let result = owner.residency().open(&owner, &served, &path, load);
-            if let Err(error) = result {
-                owner.residency().failed(&owner, &served, load, &error);
+        let device = &self.devices[index];
+        let place = Place { model: name, device: index };
+        let loading = ModelReport { order, ..report(&place.model, &device.name, State::Loading) };
+        let wish = self.table.lock().load(&place, &path, loading);
+        match wish {
+            Load::Stale => {}
+            Load::Known(report) => worker.tell(Message::Model(*report)),
+            Load::Start(load, replaced) => {
+                if let Some(old) = replaced {
+                    device.executor.remove(place.model.clone(), old, Box::new(|| {}));
+                }
+                let owner = worker.clone();
+                device.loads.put(move || owner.residency().open(&owner, &place, &path, load));
             }
-        });
-        if let Err(error) = spawned {
-            let error = Error::new(Code::Unavailable, format!("cannot start a loading thread: {error}"));
-            self.failed(worker, &name, load, &error);
         }
     }
 
-    /// Remembers the newest wish for a model; says whether this one is it.
-    fn newest(&self, name: &str, order: u64) -> bool {
-        let mut orders = self.orders.lock();
-        let newest = orders.entry(name.to_owned()).or_default();
-        let is_newest = order > *newest;
-        *newest = order.max(*newest);
-        is_newest
-    }
-
-    fn open(&self, worker: &Arc<Worker>, name: &str, path: &str, load: u64) -> Result<()> {
-        // One at a time: two loads that each see the same free memory would together take more than there is.
-        let _turn = self.turn.lock();
+    fn open(&self, worker: &Arc<Worker>, place: &Place, path: &str, load: u64) {
         // Given up while it waited: the next in line must not wait for it.
-        if self.models.lock().get(name).is_none_or(|resident| resident.load != load) {
-            return Ok(());
+        if !self.table.lock().wants(place, load) {
+            return self.gone(worker, load);
         }
-        let manifest = orion_models::inspect(&ModelName::new(name)?, &PathBuf::from(path))?;
-        let free = worker.telemetry().memory_free_bytes;
-        let needed = manifest.spec.memory_bytes;
-        if needed > free {
-            let text = format!("model '{name}' needs {needed} bytes of memory, {free} are free");
-            return Err(Error::new(Code::ResourceExhausted, text));
+        // A loader that panics must not leave the model loading for ever.
+        let bring = || self.bring(worker, place, path, load);
+        let brought = std::panic::catch_unwind(std::panic::AssertUnwindSafe(bring));
+        let panicked =
+            |_| Err(Error::new(Code::Internal, "loading it failed unexpectedly, the worker's log says where"));
+        if let Err(error) = brought.unwrap_or_else(panicked) {
+            self.failed(worker, place, load, &error);
         }
-        let seed = self.seed(&manifest);
-        let mut loading = self.report(name, State::Loading);
-        (loading.spec, loading.curve) = (Some((&manifest.spec).into()), Some(seed.into()));
-        self.update(worker, name, load, loading.clone());
+    }
+
+    /// Brings a model to its device.
+    fn bring(&self, worker: &Arc<Worker>, place: &Place, path: &str, load: u64) -> Result<()> {
+        let (started, device) = (Instant::now(), &self.devices[place.device]);
+        let manifest = inspect(&place.model, path)?;
+        let expected = device.expect(&manifest, &self.measured.lock())?;
+        let memory = device.reserve(&manifest)?;
+        let loading = told(report(&place.model, &device.name, State::Loading), &manifest.spec, expected);
+        self.update(worker, place, load, loading.clone());
         let progress = |share: f32| {
-            let report = ModelReport { progress: share, ..loading.clone() };
-            self.update(worker, name, load, report);
+            self.update(worker, place, load, ModelReport { progress: share, ..loading.clone() });
         };
-        let model = orion_models::load(&manifest, &progress)?;
-        let (owner, spec, served) = (worker.clone(), manifest.spec, name.to_owned());
-        let warmed_up = move |curve: Result<ServiceCurve>| {
-            let residency = owner.residency();
-            match curve {
-                Err(error) => residency.failed(&owner, &served, load, &error),
-                Ok(curve) => {
-                    let report = ready(residency.executor.device, &spec, curve);
-                    // Unloaded meanwhile: what was just put on the device leaves it again.
-                    if !residency.update(&owner, &served, load, report) {
-                        residency.executor.remove(served, load);
-                    }
+        let model = orion_models::load_at(&manifest, &device.pace, &progress)?;
+        let load_seconds = started.elapsed().as_secs_f64();
+        let ready = move |device: &Device, warm: WarmedUp| ModelReport {
+            progress: 1.0,
+            peak_bytes: warm.peak_bytes,
+            ..told(
+                report(manifest.spec.name.as_str(), &device.name, State::Ready),
+                &manifest.spec,
+                Timing { curve: warm.curve, load_seconds },
+            )
+        };
+        let known = model.known_curve();
+        let known = known.map(|curve| WarmedUp { curve, peak_bytes: model.known_peak_bytes().unwrap_or(0) });
+        let loaded = Loaded { name: place.model.clone(), load, model, memory };
+        let Some(warm) = known else {
+            let (owner, place) = (worker.clone(), place.clone());
+            let installed = move |measured: Result<WarmedUp>| {
+                let residency = owner.residency();
+                match measured {
+                    Ok(warm) => residency.ready(&owner, &place, load, ready(&residency.devices[place.device], warm)),
+                    Err(error) => residency.failed(&owner, &place, load, &error),
                 }
-            }
+            };
+            device.executor.install(loaded, Box::new(installed));
+            return Ok(());
         };
-        self.executor.install(name.to_owned(), load, model, Box::new(warmed_up));
+        // Nothing to be measured: whatever is sent from now on comes after it in the executor's queue.
+        device.executor.install(loaded, Box::new(|_| {}));
+        self.ready(worker, place, load, ready(device, warm));
         Ok(())
     }
 
-    /// Predicted seconds before the first batch: the weights are read once, the arithmetic done at the measured rate.
-    fn seed(&self, manifest: &Manifest) -> ServiceCurve {
-        let figures = *self.measured.lock();
-        let per = |amount: f64, rate: f64| if rate > 0.0 { amount / rate } else { 0.0 };
-        ServiceCurve {
-            base_seconds: per(manifest.weight_bytes as f64, figures.memory_bytes_per_second),
-            per_row_seconds: per(manifest.flops_per_row, figures.f32_flops),
+    /// A model is on its device. Unloaded meanwhile: what was just put there leaves it again.
+    fn ready(&self, worker: &Arc<Worker>, place: &Place, load: u64, report: ModelReport) {
+        if !self.update(worker, place, load, report) {
+            self.remove(worker, place, load);
         }
     }
 
-    pub(crate) fn unload(&self, worker: &Worker, request: UnloadModel) {
-        let UnloadModel { name, order, .. } = request;
+    fn remove(&self, worker: &Arc<Worker>, place: &Place, load: u64) {
+        let owner = worker.clone();
+        let gone = move || owner.residency().gone(&owner, load);
+        self.devices[place.device].executor.remove(place.model.clone(), load, Box::new(gone));
+    }
+
+    pub(crate) fn unload(&self, worker: &Arc<Worker>, request: UnloadModel) {
+        let UnloadModel { name, order, device } = request;
         if name == orion_models::IDENTITY {
             return;
         }
-        let resident = {
-            let mut models = self.models.lock();
-            if !self.newest(&name, order) {
-                return;
-            }
-            models.remove(&name)
+        let Ok(device) = self.device(&device) else {
+            let unloaded = ModelReport { order, ..report(&name, &device, State::Unloaded) };
+            return worker.tell(Message::Model(unloaded));
         };
-        let Some(resident) = resident else { return };
-        self.executor.remove(name.clone(), resident.load);
-        let mut report = self.report(&name, State::Unloaded);
-        report.order = resident.report.order;
-        worker.tell(to_scheduler::Message::Model(report));
+        let unloaded = ModelReport { order, ..report(&name, &self.devices[device].name, State::Unloaded) };
+        let place = Place { model: name, device };
+        let wish = self.table.lock().unload(&place, unloaded);
+        match wish {
+            Unload::Stale | Unload::Underway => {}
+            Unload::Nothing(report) => worker.tell(Message::Model(*report)),
+            Unload::Drop(load) => self.remove(worker, &place, load),
+        }
     }
 
-    fn failed(&self, worker: &Worker, name: &str, load: u64, error: &Error) {
-        tracing::warn!(model = name, %error, "model_load_failed");
-        let mut reason = error.message.clone();
-        reason.truncate((0..=REASON_BYTES).rev().find(|at| reason.is_char_boundary(*at)).unwrap_or(0));
-        let report = ModelReport { error: reason, ..self.report(name, State::Failed) };
-        self.update(worker, name, load, report);
+    /// Says what a model is and what it would take on each device; reads headers alone, on a thread of its own.
+    pub(crate) fn inspect(&self, worker: &Arc<Worker>, request: InspectModel) {
+        let owner = worker.clone();
+        self.inspections.put(move || {
+            let InspectModel { name, path, order } = request;
+            let found = owner.residency().inspected(&name, &path).unwrap_or_else(|error| {
+                vec![ModelReport { error: reason(&error), ..report(&name, "", State::Failed) }]
+            });
+            for report in found {
+                owner.tell(Message::Model(ModelReport { order, ..report }));
+            }
+        });
+    }
+
+    fn inspected(&self, name: &str, path: &str) -> Result<Vec<ModelReport>> {
+        let manifest = inspect(name, path)?;
+        let measured = *self.measured.lock();
+        let on = |device: &Device| {
+            let timing = device.expect(&manifest, &measured)?;
+            Ok(told(report(name, &device.name, State::Inspected), &manifest.spec, timing))
+        };
+        let (mut reports, mut refusal) = (Vec::new(), None);
+        for device in &self.devices {
+            match on(device) {
+                Ok(report) => reports.push(report),
+                Err(error) => refusal = Some(error),
+            }
+        }
+        match refusal {
+            Some(error) if reports.is_empty() => Err(error),
+            _ => Ok(reports),
+        }
+    }
+
+    fn failed(&self, worker: &Worker, place: &Place, load: u64, error: &Error) {
+        tracing::warn!(model = place.model, %error, "model_load_failed");
+        let failed = report(&place.model, &self.devices[place.device].name, State::Failed);
+        if !self.update(worker, place, load, ModelReport { error: reason(error), ..failed }) {
+            self.gone(worker, load);
+        }
+    }
+
+    /// Tells, if somebody waits for it, that the memory of a load is free.
+    fn gone(&self, worker: &Worker, load: u64) {
+        let report = self.table.lock().gone(load);
+        if let Some(report) = report {
+            worker.tell(Message::Model(report));
+        }
     }
 
     /// Puts a report in place and sends it, unless this load was given up. Says whether it was sent.
-    fn update(&self, worker: &Worker, name: &str, load: u64, mut report: ModelReport) -> bool {
-        let mut models = self.models.lock();
-        let Some(resident) = models.get_mut(name).filter(|resident| resident.load == load) else { return false };
-        report.order = resident.report.order;
-        resident.report = report.clone();
-        drop(models);
-        worker.tell(to_scheduler::Message::Model(report));
-        true
-    }
-
-    fn report(&self, name: &str, state: State) -> ModelReport {
-        let mut report = ModelReport { name: name.into(), device: self.executor.device.into(), ..Default::default() };
-        report.set_state(state);
-        report
+    fn update(&self, worker: &Worker, place: &Place, load: u64, report: ModelReport) -> bool {
+        let report = self.table.lock().update(place, load, report);
+        let wanted = report.is_some();
+        report.into_iter().for_each(|report| worker.tell(Message::Model(report)));
+        wanted
     }
 }
 
-fn ready(device: &str, spec: &ModelSpec, curve: ServiceCurve) -> ModelReport {
-    let mut report = ModelReport {
-        name: spec.name.to_string(),
-        device: device.into(),
-        spec: Some(spec.into()),
-        curve: Some(curve.into()),
-        progress: 1.0,
-        ..Default::default()
-    };
-    report.set_state(State::Ready);
+fn report(name: &str, device: &str, state: State) -> ModelReport {
+    let mut report = ModelReport { name: name.into(), device: device.into(), ..Default::default() };
+    report.set_state(state);
     report
+}
+
+fn told(report: ModelReport, spec: &ModelSpec, timing: Timing) -> ModelReport {
+    let Timing { curve, load_seconds } = timing;
+    ModelReport { spec: Some(spec.into()), curve: Some(curve.into()), load_seconds, ..report }
+}
+
+fn reason(error: &Error) -> String {
+    let mut reason = error.message.clone();
+    reason.truncate((0..=REASON_BYTES).rev().find(|at| reason.is_char_boundary(*at)).unwrap_or(0));
+    reason
 }

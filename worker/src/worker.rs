@@ -1,7 +1,7 @@
 //! One worker: what it holds, what it runs, and to whom it answers.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::BTreeMap,
     panic::{AssertUnwindSafe, catch_unwind},
     path::PathBuf,
     sync::{
@@ -11,24 +11,24 @@ use std::{
     time::Instant,
 };
 
-use orion_models::ModelRequest;
-use orion_net::{Attempt, AttemptResult, Batch, BatchResult, SchedulerLink, WorkerLink};
+use orion_net::{Batch, BatchResult, SchedulerLink, WorkerLink};
 use orion_proto::{
-    Code, Error, InferAnswer, PROTOCOL_MAJOR, PROTOCOL_MINOR, Result,
+    PROTOCOL_MAJOR, PROTOCOL_MINOR, Result,
     session::{Capability, Hello, Measurement, Telemetry, to_scheduler, to_worker},
 };
 use parking_lot::Mutex;
 
-use crate::{executor::Executor, inventory::Inventory, residency::Residency};
-
-/// Results that are kept for a scheduler that cannot be reached; beyond, the oldest are dropped and tried again there.
-/// Their numbers travel in the hello, which is a control message.
-const UNDELIVERED: usize = 128;
-/// Cancels that are remembered for batches that have not come.
-const EARLY_CANCELS: usize = 256;
+use crate::{
+    device::Device,
+    held::Held,
+    inventory::Inventory,
+    outcome::{Done, Outcome, batch_failed, model_request},
+    residency::Residency,
+    simulate::Simulation,
+};
 
 /// What a worker is told at its start.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Options {
     /// Its name, unique among the scheduler's workers.
     pub name: String,
@@ -36,6 +36,14 @@ pub struct Options {
     pub data_dir: PathBuf,
     /// Where other workers may reach it; advertised, not opened.
     pub peer_address: String,
+    /// compute, storage, gateway, sensor or hybrid; empty: compute.
+    pub role: String,
+    /// Where it stands; empty: nowhere in particular.
+    pub zone: String,
+    /// What models may ask for.
+    pub labels: BTreeMap<String, String>,
+    /// Devices that are emulated in place of this machine's own.
+    pub simulation: Option<Simulation>,
 }
 
 /// A worker of this machine.
@@ -50,18 +58,6 @@ pub struct Worker {
     measurement: Mutex<Option<Measurement>>,
 }
 
-/// The session, and the batches that the scheduler counts on. One lock: a result either goes out on the session that the
-/// scheduler believes in, or is among those that the next hello names.
-#[derive(Default)]
-struct Held {
-    link: Option<Arc<dyn SchedulerLink>>,
-    /// By batch: its attempts that nobody waits for any more.
-    running: HashMap<u64, Vec<u64>>,
-    undelivered: VecDeque<BatchResult>,
-    /// Cancels that came before their batch, the newest last: batch and attempt. They travel on another connection.
-    early_cancels: VecDeque<(u64, u64)>,
-}
-
 impl Worker {
     /// Starts the executors and reads the inventory.
     ///
@@ -69,12 +65,20 @@ impl Worker {
     /// INTERNAL when the system gives no thread.
     pub fn start(options: Options) -> Result<Arc<Self>> {
         let inventory = Inventory::open();
-        let capability = inventory.capability();
+        let mut capability = inventory.capability();
+        capability.role = options.role.clone();
+        capability.zone = options.zone.clone();
+        capability.labels = options.labels.clone().into_iter().collect();
         let busy = Arc::new(AtomicUsize::new(0));
-        let cores = capability.logical_cores.max(1) as usize;
-        let executor = Executor::start("cpu0", cores, busy.clone())?;
+        let devices = match &options.simulation {
+            None => Device::of_this_machine(&capability, &busy)?,
+            Some(simulation) => {
+                capability.devices = simulation.devices.iter().map(|device| device.described()).collect();
+                Device::emulated(simulation, &busy)?
+            }
+        };
         Ok(Arc::new(Self {
-            residency: Residency::new(executor),
+            residency: Residency::new(devices)?,
             incarnation: std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), std::process::id()),
             options,
             inventory,
@@ -111,14 +115,11 @@ impl Worker {
 
     /// Whether it holds neither a batch nor a result that is not delivered.
     pub fn is_idle(&self) -> bool {
-        let held = self.held.lock();
-        held.running.is_empty() && held.undelivered.is_empty()
+        self.held.lock().is_idle()
     }
 
     /// What it says first to a scheduler.
     pub fn hello(&self) -> Hello {
-        let held = self.held.lock();
-        let undelivered = held.undelivered.iter().map(|result| result.batch);
         Hello {
             protocol_major: PROTOCOL_MAJOR,
             protocol_minor: PROTOCOL_MINOR,
@@ -126,17 +127,13 @@ impl Worker {
             incarnation: self.incarnation,
             capability: Some(self.capability.clone()),
             peer_address: self.options.peer_address.clone(),
-            holding: held.running.keys().copied().chain(undelivered).collect(),
+            holding: self.held.lock().numbers(),
         }
     }
 
     /// From now on it answers to this scheduler: reports what it has, delivers what it could not.
     pub fn attach(&self, link: Arc<dyn SchedulerLink>) {
-        let undelivered = {
-            let mut held = self.held.lock();
-            held.link = Some(link.clone());
-            std::mem::take(&mut held.undelivered)
-        };
+        let undelivered = self.held.lock().attach(link.clone());
         self.residency.report_all(&*link);
         let measured = *self.measurement.lock();
         if let Some(figures) = measured {
@@ -159,7 +156,12 @@ impl Worker {
 
     /// How it is now; round trips are the session's to fill in.
     pub fn telemetry(&self) -> Telemetry {
-        self.inventory.telemetry()
+        let mut telemetry = self.inventory.telemetry();
+        let emulated = self.residency.telemetry();
+        if !emulated.is_empty() {
+            telemetry.devices = emulated;
+        }
+        telemetry
     }
 
     /// Tells the scheduler what was measured, now and in every later session. A figure of 0 leaves the known one.
@@ -186,83 +188,32 @@ impl Worker {
     }
 
     pub(crate) fn deliver(&self, result: BatchResult) {
-        let link = {
-            let mut held = self.held.lock();
-            held.running.remove(&result.batch);
-            match held.link.clone() {
-                Some(link) => link,
-                None => {
-                    if held.undelivered.len() == UNDELIVERED {
-                        held.undelivered.pop_front();
-                    }
-                    return held.undelivered.push_back(result);
-                }
-            }
-        };
-        link.result(result);
+        let settled = self.held.lock().settle(result);
+        // Not under the lock: in one process the scheduler may answer with a call back.
+        if let Some((link, result)) = settled {
+            link.result(result);
+        }
     }
 
-    /// A batch has come; cancels that came before it are applied.
-    fn take(&self, batch: u64) {
-        let mut held = self.held.lock();
-        let early = held.early_cancels.iter().filter(|(of, _)| *of == batch).map(|(_, attempt)| *attempt).collect();
-        held.early_cancels.retain(|(of, _)| *of != batch);
-        held.running.insert(batch, early);
+    /// A batch's device has it: its attempts that are not to be run. None if it was answered already.
+    pub(crate) fn begin(&self, batch: u64) -> Option<Vec<u64>> {
+        self.held.lock().begin(batch)
     }
 
     fn cancel(&self, batch: u64, attempts: Vec<u64>) {
-        let mut held = self.held.lock();
-        if let Some(cancelled) = held.running.get_mut(&batch) {
-            return cancelled.extend(attempts);
-        }
-        for attempt in attempts {
-            if held.early_cancels.len() == EARLY_CANCELS {
-                held.early_cancels.pop_front();
-            }
-            held.early_cancels.push_back((batch, attempt));
-        }
-    }
-
-    /// Whether nobody waits for this attempt any more.
-    pub(crate) fn is_cancelled(&self, batch: u64, attempt: u64) -> bool {
-        self.held.lock().running.get(&batch).is_some_and(|cancelled| cancelled.contains(&attempt))
+        let given_up = self.held.lock().cancel(batch, attempts);
+        given_up.into_iter().for_each(|result| self.deliver(result));
     }
 
     /// Runs a batch of an inline model where it arrived.
-    fn run_inline(&self, batch: Batch) {
+    fn run_inline(&self, batch: &Batch) {
         let started = Instant::now();
         let requests = batch.attempts.iter().map(model_request).collect();
-        let outcomes = catch_unwind(AssertUnwindSafe(|| orion_models::run_identity(requests)));
-        // Without outcomes each attempt is answered INTERNAL.
-        let outcomes = outcomes.unwrap_or_default();
-        self.deliver(batch_result(&batch, outcomes, started));
-    }
-}
-
-pub(crate) fn model_request(attempt: &Attempt) -> ModelRequest {
-    let request = &attempt.request;
-    ModelRequest { inputs: request.inputs.clone(), truncate: request.parameters.truncate }
-}
-
-pub(crate) fn batch_result(batch: &Batch, outcomes: Vec<Result<InferAnswer>>, started: Instant) -> BatchResult {
-    let service_seconds = started.elapsed().as_secs_f64();
-    let rows_of = |attempt: &Attempt| attempt.request.inputs.first().map_or(1, |tensor| tensor.rows()) as u64;
-    let rows = batch.attempts.iter().map(rows_of).fold(0, u64::saturating_add);
-    let mut outcomes = outcomes.into_iter();
-    let missing = || Err(Error::new(Code::Internal, "the model gave no answer to this request"));
-    let results = batch.attempts.iter().map(|attempt| AttemptResult {
-        attempt: attempt.attempt,
-        outcome: outcomes.next().unwrap_or_else(missing),
-        not_started: false,
-    });
-    BatchResult {
-        results: results.collect(),
-        batch: batch.batch,
-        epoch: batch.epoch,
-        service_seconds,
-        rows,
-        waited_seconds: 0.0,
-        peak_bytes: 0,
+        let answers = catch_unwind(AssertUnwindSafe(|| orion_models::run_identity(requests)));
+        let answers = answers.unwrap_or_else(|_| batch.attempts.iter().map(|_| Err(batch_failed())).collect());
+        let outcomes = answers.into_iter().map(Outcome::Ran).collect();
+        let service_seconds = started.elapsed().as_secs_f64();
+        self.deliver(Done { outcomes, service_seconds, waited_seconds: 0.0, peak_bytes: 0 }.result(batch));
     }
 }
 
@@ -273,16 +224,21 @@ pub struct WorkerHandle(pub Arc<Worker>);
 impl WorkerLink for WorkerHandle {
     fn run(&self, batch: Batch) {
         if &*batch.model == orion_models::IDENTITY {
-            return self.0.run_inline(batch);
+            return self.0.run_inline(&batch);
         }
-        self.0.take(batch.batch);
-        self.0.residency.run(&self.0, batch);
+        let arrived = Instant::now();
+        let given_up = self.0.held.lock().take(&batch);
+        match given_up {
+            Some(result) => self.0.deliver(result),
+            None => self.0.residency.run(&self.0, batch, arrived),
+        }
     }
 
     fn control(&self, message: to_worker::Message) {
         match message {
             to_worker::Message::Load(load) => self.0.residency.load(&self.0, load),
             to_worker::Message::Unload(unload) => self.0.residency.unload(&self.0, unload),
+            to_worker::Message::Inspect(inspect) => self.0.residency.inspect(&self.0, inspect),
             to_worker::Message::Cancel(cancel) => self.0.cancel(cancel.batch, cancel.attempts),
             // The session's own, handled by its carrier.
             _ => {}

@@ -18,6 +18,8 @@ pub(crate) struct UpArguments {
     #[arg(long, env = "ORION_NAME", default_value = "local")]
     pub(super) name: String,
     #[command(flatten)]
+    pub(super) node: NodeFlags,
+    #[command(flatten)]
     pub(super) common: CommonFlags,
 }
 
@@ -39,7 +41,9 @@ pub(crate) struct SchedulerArguments {
 #[command(after_help = "\
 Examples:
   orion worker --join 127.0.0.1:8003 --name gpu1
-  orion worker --join 10.0.0.5:8003,10.0.0.6:8003 --name edge7 --token-file token")]
+  orion worker --join 10.0.0.5:8003,10.0.0.6:8003 --name edge7 --token-file token
+  orion worker --join 127.0.0.1:8003 --name gpu2 --zone eu-1 --label rack=a1 --label tier=gold
+  orion worker --join 127.0.0.1:8003 --name sim --simulate devices.toml")]
 pub(crate) struct WorkerArguments {
     /// Session addresses of the schedulers, tried in turn
     #[arg(long, env = "ORION_JOIN", value_name = "ADDR[,ADDR…]", value_delimiter = ',', required = true)]
@@ -54,7 +58,26 @@ pub(crate) struct WorkerArguments {
     #[arg(long, env = "ORION_TOKEN_FILE", value_name = "FILE")]
     pub(super) token_file: Option<PathBuf>,
     #[command(flatten)]
+    pub(super) node: NodeFlags,
+    #[command(flatten)]
     pub(super) common: CommonFlags,
+}
+
+/// What a worker says of itself beside what it finds.
+#[derive(Args)]
+pub(super) struct NodeFlags {
+    /// A label that models may ask for; may be given again
+    #[arg(long, env = "ORION_LABEL", value_name = "KEY=VALUE", value_delimiter = ',')]
+    pub(super) label: Vec<String>,
+    /// Where this machine stands; models may ask for it
+    #[arg(long, env = "ORION_ZONE", value_name = "NAME")]
+    pub(super) zone: Option<String>,
+    /// What this machine is for; models run on compute and hybrid unless they name others
+    #[arg(long, env = "ORION_ROLE", value_name = "ROLE", default_value = "compute")]
+    pub(super) role: Role,
+    /// File of devices that are emulated in place of this machine's own; docs/simulate.md lists its keys
+    #[arg(long, env = "ORION_SIMULATE", value_name = "FILE")]
+    pub(super) simulate: Option<PathBuf>,
 }
 
 #[derive(Args)]
@@ -107,6 +130,34 @@ pub(super) struct SchedulerFlags {
     #[arg(long, env = "ORION_MAX_REQUESTS", value_name = "COUNT", default_value_t = 16384,
           value_parser = clap::value_parser!(u32).range(1..))]
     pub(super) max_requests: u32,
+}
+
+/// What a machine is for.
+#[derive(Clone, Copy, ValueEnum)]
+pub(super) enum Role {
+    /// Runs models
+    Compute,
+    /// Keeps files
+    Storage,
+    /// Stands between others
+    Gateway,
+    /// Brings data in
+    Sensor,
+    /// Runs models among other things
+    Hybrid,
+}
+
+impl Role {
+    /// As it stands on the wire and in `orion.toml`.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Compute => "compute",
+            Self::Storage => "storage",
+            Self::Gateway => "gateway",
+            Self::Sensor => "sensor",
+            Self::Hybrid => "hybrid",
+        }
+    }
 }
 
 /// How log lines look.

@@ -2,6 +2,7 @@
 
 mod arguments;
 mod logging;
+mod node;
 mod run;
 
 pub(crate) use arguments::{SchedulerArguments, UpArguments, WorkerArguments};

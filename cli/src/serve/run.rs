@@ -17,7 +17,7 @@ use orion_scheduler::{
     session::Session,
 };
 use orion_worker::{
-    Options, Worker, WorkerHandle,
+    Worker, WorkerHandle,
     measure::{self, MeasureOptions},
     session::JoinOptions,
 };
@@ -29,7 +29,7 @@ use tokio::{
 
 use super::{
     arguments::{CommonFlags, SchedulerArguments, SchedulerFlags, UpArguments, WorkerArguments},
-    logging,
+    logging, node,
 };
 use crate::{Failure, data_folder};
 
@@ -42,10 +42,11 @@ pub(crate) fn run_up(arguments: &UpArguments, out: &mut dyn Write) -> Result<(),
     logging::start(arguments.common.log_format, &arguments.common.log)?;
     let data_dir = data_dir(&arguments.common)?;
     let config = config(&arguments.scheduler)?;
+    let options = node::options(&arguments.name, &data_dir, String::new(), &arguments.node)?;
     runtime()?.block_on(async {
         let stop = stop_signal()?;
         let server = bind(config).await?;
-        let worker = Worker::start(options(&arguments.name, &data_dir, String::new()))?;
+        let worker = Worker::start(options)?;
         let session = server.scheduler().join_in_process(worker.hello(), Arc::new(WorkerHandle(worker.clone())))?;
         worker.attach(session.clone());
         session.start();
@@ -81,7 +82,7 @@ pub(crate) fn run_worker(arguments: &WorkerArguments, _out: &mut dyn Write) -> R
     }
     let token = token(arguments.token_file.as_deref())?;
     let peer = arguments.peer.map(|peer| peer.to_string()).unwrap_or_default();
-    let worker = Worker::start(options(&arguments.name, &data_dir, peer))?;
+    let worker = Worker::start(node::options(&arguments.name, &data_dir, peer, &arguments.node)?)?;
     measure_in_background(worker.clone(), data_dir);
     let join = JoinOptions {
         addresses: arguments.join.clone(),
@@ -219,10 +220,6 @@ fn data_dir(flags: &CommonFlags) -> Result<PathBuf, Failure> {
     Ok(folder)
 }
 
-fn options(name: &str, data_dir: &Path, peer_address: String) -> Options {
-    Options { name: name.to_owned(), data_dir: data_dir.to_owned(), peer_address }
-}
-
 async fn telemetry(worker: Arc<Worker>, session: Arc<Session>) {
     let mut ticks = tokio::time::interval(TELEMETRY);
     loop {
@@ -233,6 +230,10 @@ async fn telemetry(worker: Arc<Worker>, session: Arc<Session>) {
 
 /// Measures this machine on a thread of its own, while the worker already serves on estimates.
 fn measure_in_background(worker: Arc<Worker>, data_dir: PathBuf) {
+    if worker.options().simulation.is_some() {
+        // Nothing runs on this machine's own devices, and measuring would disturb those that are emulated.
+        return;
+    }
     let spawned = std::thread::Builder::new().name("orion-measure".into()).spawn(move || {
         let busy = || worker.is_busy();
         let fingerprint = worker.capability().fingerprint.clone();

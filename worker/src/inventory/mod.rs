@@ -82,6 +82,7 @@ impl Inventory {
             memory_total_bytes: memory.total_bytes,
             memory_free_bytes: memory.free_bytes,
             usable: true,
+            datatypes: ["f32", "f16", "bf16"].map(str::to_owned).into(),
             ..Device::default()
         }
     }

@@ -40,15 +40,14 @@ impl Nvidia {
 
 fn device(name: String, gpu: &Gpu<'_>) -> Device {
     let now = telemetry(name, gpu);
+    let capability = gpu.cuda_compute_capability().ok().map(|capability| (capability.major, capability.minor));
     Device {
         name: now.name,
         kind: "cuda".to_owned(),
         model: gpu.name().unwrap_or_default(),
         memory_total_bytes: gpu.memory_info().map_or(0, |memory| memory.total),
         memory_free_bytes: now.memory_free_bytes,
-        compute_capability: gpu
-            .cuda_compute_capability()
-            .map_or_else(|_| String::new(), |capability| format!("{}.{}", capability.major, capability.minor)),
+        compute_capability: capability.map(|(major, minor)| format!("{major}.{minor}")).unwrap_or_default(),
         mig: gpu.mig_mode().is_ok_and(|mode| mode.current == 1),
         // What the link can do: an idle GPU lowers its link to save power.
         pcie_generation: gpu.max_pcie_link_gen().unwrap_or(0),
@@ -57,8 +56,14 @@ fn device(name: String, gpu: &Gpu<'_>) -> Device {
         power_watts: now.power_watts,
         usable: false,
         note: NOT_USABLE.to_owned(),
-        datatypes: Vec::new(),
+        datatypes: datatypes(capability),
     }
+}
+
+/// Half precision came with compute capability 5.3, bf16 with 8.0 (CUDA C++ Programming Guide, "Arithmetic instructions").
+fn datatypes(capability: Option<(i32, i32)>) -> Vec<String> {
+    let since = [("f32", (0, 0)), ("f16", (5, 3)), ("bf16", (8, 0))];
+    since.into_iter().filter(|(_, least)| capability >= Some(*least)).map(|(name, _)| name.to_owned()).collect()
 }
 
 /// A figure that a GPU does not have stays 0.
@@ -69,5 +74,21 @@ fn telemetry(name: String, gpu: &Gpu<'_>) -> DeviceTelemetry {
         temperature_celsius: gpu.temperature(TemperatureSensor::Gpu).unwrap_or(0),
         power_watts: gpu.power_usage().map_or(0.0, |milliwatts| f64::from(milliwatts) / 1000.0),
         utilisation_percent: gpu.utilization_rates().map_or(0, |rates| rates.gpu),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn datatypes_follow_the_compute_capability() {
+        for (capability, names) in [
+            (None, &[][..]),
+            (Some((5, 2)), &["f32"]),
+            (Some((7, 5)), &["f32", "f16"]),
+            (Some((8, 0)), &["f32", "f16", "bf16"]),
+            (Some((12, 0)), &["f32", "f16", "bf16"]),
+        ] {
+            assert_eq!(super::datatypes(capability), names, "{capability:?}");
+        }
     }
 }
