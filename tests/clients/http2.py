@@ -14,21 +14,25 @@ class Connection:
         host, port = address.rsplit(":", 1)
         self.socket = socket.create_connection((host, int(port)), timeout=30)
         self.h2 = h2.connection.H2Connection()
+        self.said, self.ended = {}, set()
         self.h2.initiate_connection()
         self.flush()
 
     def flush(self):
         self.socket.sendall(self.h2.data_to_send())
 
-    def post(self, path, body, **headers):
+    def post(self, path, body, ends=True, **headers):
         """Sends a request; says its stream. A header's name is written with _ for -."""
         stream = self.h2.get_next_available_stream_id()
         head = {":method": "POST", ":path": path, ":scheme": "http", ":authority": self.authority}
         head |= {name.replace("_", "-"): value for name, value in headers.items()}
         self.h2.send_headers(stream, list(head.items()))
-        self.h2.send_data(stream, body, end_stream=True)
-        self.flush()
+        self.send(stream, body, ends)
         return stream
+
+    def send(self, stream, body, ends=True):
+        self.h2.send_data(stream, body, end_stream=ends)
+        self.flush()
 
     def reset(self, stream):
         self.h2.reset_stream(stream, error_code=8)  # CANCEL
@@ -36,15 +40,17 @@ class Connection:
 
     def answer(self, stream):
         """Headers and trailers of a stream, once it has ended."""
-        said = {}
-        while data := self.socket.recv(65536):
+        while stream not in self.ended:
+            data = self.socket.recv(65536)
+            assert data, f"the connection closed before stream {stream} ended: {self.said.get(stream)}"
             for event in self.h2.receive_data(data):
                 if isinstance(event, (h2.events.ResponseReceived, h2.events.TrailersReceived)):
-                    said |= {name.decode(): value.decode() for name, value in event.headers}
-                if isinstance(event, (h2.events.StreamEnded, h2.events.StreamReset)) and event.stream_id == stream:
-                    return said
+                    said = {name.decode(): value.decode() for name, value in event.headers}
+                    self.said[event.stream_id] = self.said.get(event.stream_id, {}) | said
+                if isinstance(event, (h2.events.StreamEnded, h2.events.StreamReset)):
+                    self.ended.add(event.stream_id)
             self.flush()
-        raise AssertionError(f"the connection closed before stream {stream} ended: {said}")
+        return self.said.pop(stream)
 
     def close(self):
         self.socket.close()

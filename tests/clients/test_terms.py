@@ -86,6 +86,12 @@ def test_openai_parameters(server):
         assert late.value.status_code == 504
 
 
+def call(connection, model, parameters=None, **headers):
+    """ModelInfer by a client without a clock of its own."""
+    data = http2.grpc_message(message(model, **parameters or {}))
+    return connection.post(INFER, data, content_type="application/grpc", te="trailers", **headers)
+
+
 TIMES = {
     "its own": dict(timeout=200_000), "grpc-timeout": dict(header="200m"),
     "the earlier is its own": dict(timeout=200_000, header="50S"),
@@ -117,19 +123,35 @@ def test_grpc_deadlines_are_the_servers(busy, case):
     headers = {"grpc_timeout": header} if header else {}
     failed = busy.figure("requests_failed")
     with contextlib.closing(http2.Connection(busy.grpc)) as connection:
-        data = http2.grpc_message(message("slow", **parameters))
-        stream = connection.post(INFER, data, content_type="application/grpc", te="trailers", **headers)
-        said = connection.answer(stream)
+        said = connection.answer(call(connection, "slow", parameters, **headers))
     assert int(said["grpc-status"]) == grpc.StatusCode.DEADLINE_EXCEEDED.value[0], said
     assert busy.figure("requests_failed") == failed + 1
+
+
+def test_many_grpc_deadlines(busy):
+    """The gRPC library has a clock of its own, which says CANCELLED: it must never be the first."""
+    with contextlib.closing(http2.Connection(busy.grpc)) as connection:
+        for _ in range(30 if serving.LONG else 4):
+            streams = [call(connection, "slow", grpc_timeout=f"{20_000 + 37 * number}u") for number in range(90)]
+            statuses = {int(connection.answer(stream)["grpc-status"]) for stream in streams}
+            assert statuses == {grpc.StatusCode.DEADLINE_EXCEEDED.value[0]}
+
+
+def test_a_slow_grpc_message_takes_of_the_requests_time(server):
+    data = http2.grpc_message(message("delay", timeout=250_000))
+    with contextlib.closing(http2.Connection(server.grpc)) as connection:
+        sent = time.monotonic()
+        stream = connection.post(INFER, data[:-1], ends=False, content_type="application/grpc", te="trailers")
+        serving.until(lambda: time.monotonic() - sent > 0.3, "the request's time to pass")
+        connection.send(stream, data[-1:])
+        said = connection.answer(stream)
+    assert int(said["grpc-status"]) == grpc.StatusCode.DEADLINE_EXCEEDED.value[0], said
 
 
 @pytest.mark.parametrize("value", ["5", "1s", "123456789S", "-1S"])
 def test_grpc_timeouts_that_are_refused(server, value):
     with contextlib.closing(http2.Connection(server.grpc)) as connection:
-        data = http2.grpc_message(message("identity"))
-        stream = connection.post(INFER, data, content_type="application/grpc", te="trailers", grpc_timeout=value)
-        said = connection.answer(stream)
+        said = connection.answer(call(connection, "identity", grpc_timeout=value))
     assert int(said["grpc-status"]) == grpc.StatusCode.INVALID_ARGUMENT.value[0], said
     assert "grpc-timeout" in said["grpc-message"]
 
@@ -153,7 +175,7 @@ def test_a_slow_body_takes_of_the_requests_time(server):
         )
         sent = time.monotonic()
         connection.sendall(head.encode() + body[:-1])
-        serving.until(lambda: time.monotonic() - sent > 0.25, "the request's time to pass")
+        serving.until(lambda: time.monotonic() - sent > 0.3, "the request's time to pass")
         connection.sendall(body[-1:])
         assert connection.recv(65536).startswith(b"HTTP/1.1 504")
 
