@@ -8,7 +8,7 @@ use axum::{
     extract::FromRequestParts,
     http::{HeaderMap, request::Parts},
 };
-use orion_proto::{Error, Parameters, Result, routing_key};
+use orion_proto::{Code, Error, Parameters, Result, routing_key};
 
 const TENANT: &str = "x-orion-tenant";
 const ROUTING_KEY: &str = "x-orion-routing-key";
@@ -56,6 +56,8 @@ pub(crate) fn note_arrival(mut call: tonic::Request<()>) -> std::result::Result<
 #[derive(Clone, Debug)]
 pub(super) struct Terms {
     deadline: Option<Instant>,
+    /// When a gRPC call is over whatever the scheduler says.
+    call_ends: Option<Instant>,
     tenant: Option<Arc<str>>,
     routing_key: Option<u64>,
 }
@@ -67,7 +69,8 @@ impl Terms {
     /// INVALID_ARGUMENT naming the header that is wrong.
     pub(super) fn of_http(headers: &HeaderMap, arrival: Arrival) -> Result<Self> {
         let timeout = one(headers, timeout::HTTP)?.map(timeout::of_http).transpose()?;
-        Self::new(headers, arrival, timeout.and_then(|timeout| arrival.at.checked_add(timeout)))
+        let deadline = timeout.and_then(|timeout| arrival.at.checked_add(timeout));
+        Ok(Self { deadline, ..Self::new(headers, arrival)? })
     }
 
     /// Of a gRPC call.
@@ -76,13 +79,27 @@ impl Terms {
     /// INVALID_ARGUMENT naming the metadata that is wrong.
     pub(super) fn of_grpc(metadata: &HeaderMap, arrival: Arrival) -> Result<Self> {
         let timeout = one(metadata, timeout::GRPC)?.map(timeout::of_grpc).transpose()?;
-        Self::new(metadata, arrival, timeout.and_then(|timeout| arrival.at.checked_add(timeout)))
+        let ends = |timeout| arrival.at.checked_add(timeout);
+        let deadline = timeout.map(|timeout| timeout.saturating_sub(timeout::BEFORE_THE_LIBRARY)).and_then(ends);
+        Ok(Self { deadline, call_ends: timeout.and_then(ends), ..Self::new(metadata, arrival)? })
     }
 
-    fn new(headers: &HeaderMap, arrival: Arrival, deadline: Option<Instant>) -> Result<Self> {
+    fn new(headers: &HeaderMap, arrival: Arrival) -> Result<Self> {
         let key = one(headers, ROUTING_KEY)?.map(routing_key);
         let address = || arrival.from.map(|address| routing_key(&address.to_canonical().to_string()));
-        Ok(Self { deadline, tenant: one(headers, TENANT)?.map(tenant).transpose()?, routing_key: key.or_else(address) })
+        let tenant = one(headers, TENANT)?.map(tenant).transpose()?;
+        Ok(Self { deadline: None, call_ends: None, tenant, routing_key: key.or_else(address) })
+    }
+
+    /// Waits for a gRPC call's answer no longer than the call lasts. The scheduler's own clock is the first to end, unless
+    /// this thread was kept waiting between both.
+    ///
+    /// # Errors
+    /// Those of the answer; DEADLINE_EXCEEDED.
+    pub(super) async fn in_time<T>(&self, answer: impl Future<Output = Result<T>>) -> Result<T> {
+        let Some(end) = self.call_ends else { return answer.await };
+        let over = |_| Error::new(Code::DeadlineExceeded, "the call's time ran out");
+        tokio::time::timeout_at(end.into(), answer).await.map_err(over)?
     }
 
     /// Adds them to a request's own parameters. The earlier of both deadlines holds, and the request's own routing key

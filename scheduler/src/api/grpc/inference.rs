@@ -44,7 +44,7 @@ impl InferenceService {
         let mut request = InferRequest::try_from(wire)?;
         terms.apply(&mut request.parameters, arrived);
         let id = std::mem::take(&mut request.id);
-        Ok(response(front.infer(request).await?, id))
+        Ok(response(terms.in_time(front.infer(request)).await?, id))
     }
 }
 

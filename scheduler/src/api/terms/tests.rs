@@ -46,6 +46,19 @@ fn the_earlier_deadline_holds_and_what_has_passed_is_taken_off() {
     assert_eq!(parameters.timeout, Some(second(7)));
 }
 
+#[tokio::test]
+async fn a_grpc_call_is_over_at_its_end_if_the_scheduler_does_not_say_so() {
+    let terms = |given: &[(&str, &str)]| Terms::of_grpc(&headers(given), arrival()).unwrap();
+    let one = terms(&[(timeout::GRPC, "1m")]);
+    let over = one.in_time(std::future::pending::<Result<()>>());
+    // The guard is against waiting for ever.
+    let over = tokio::time::timeout(Duration::from_secs(30), over).await.expect("the call has no end");
+    assert_eq!(over.unwrap_err().code, Code::DeadlineExceeded);
+    // An answer that is there counts, however late it is.
+    assert_eq!(terms(&[(timeout::GRPC, "0m")]).in_time(async { Ok(7) }).await, Ok(7));
+    assert_eq!(terms(&[]).in_time(async { Ok(7) }).await, Ok(7));
+}
+
 #[test]
 fn the_routing_key_is_the_requests_own_or_the_headers_or_the_address() {
     let key = |given: &[(&str, &str)], own: Option<u64>| {

@@ -14,7 +14,7 @@ pub(super) const HTTP: &str = "x-request-timeout-seconds";
 const LONGEST_SECONDS: f64 = 86_400.0;
 /// The gRPC library has a clock of its own for [`GRPC`] and answers CANCELLED when it ends. This much earlier, the
 /// scheduler says DEADLINE_EXCEEDED, and counts the request as failed and not as given up.
-const BEFORE_THE_LIBRARY: Duration = Duration::from_millis(1);
+pub(super) const BEFORE_THE_LIBRARY: Duration = Duration::from_millis(1);
 
 /// Decimal seconds, above 0 and at most a day.
 ///
@@ -50,7 +50,7 @@ pub(super) fn of_grpc(text: &str) -> Result<Duration> {
             _ => return None,
         })
     });
-    timeout.map(|timeout| timeout.saturating_sub(BEFORE_THE_LIBRARY)).ok_or_else(|| {
+    timeout.ok_or_else(|| {
         let shown = shown(text);
         Error::invalid(format!("metadata '{GRPC}' is '{shown}', it must be 1 to 8 digits and H, M, S, m, u or n"))
     })
@@ -72,14 +72,13 @@ mod tests {
     }
 
     #[test]
-    fn grpc_takes_digits_and_a_unit_and_leaves_the_library_no_time_to_be_first() {
+    fn grpc_takes_digits_and_a_unit() {
         for (text, milliseconds) in
-            [("1H", 3_600_000), ("2M", 120_000), ("3S", 3000), ("40m", 40), ("5000u", 5), ("99999999n", 99), ("0S", 1)]
+            [("1H", 3_600_000), ("2M", 120_000), ("3S", 3000), ("40m", 40), ("5000u", 5), ("99999999n", 99), ("0S", 0)]
         {
-            let taken = of_grpc(text).unwrap();
-            assert_eq!((taken + BEFORE_THE_LIBRARY).as_millis(), milliseconds, "{text}");
+            assert_eq!(of_grpc(text).unwrap().as_millis(), milliseconds, "{text}");
         }
-        assert_eq!(of_grpc("99999999H").unwrap().as_secs(), 99_999_999 * 3600 - 1);
+        assert_eq!(of_grpc("99999999H").unwrap().as_secs(), 99_999_999 * 3600);
         for text in ["", "S", "5", "5s", "123456789S", "-1S", "+1S", "1.5S", "1 S", "1Sm", "1µ"] {
             assert!(of_grpc(text).is_err_and(|error| error.message.contains(GRPC)), "{text}");
         }
