@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use tonic::metadata::MetadataValue;
+use tonic::metadata::{MetadataMap, MetadataValue};
+use tonic_types::{ErrorDetails, StatusExt};
 
 /// A result whose error is one of the table.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -117,20 +118,31 @@ impl Error {
         self
     }
 
-    /// Whole seconds for a Retry-After header, rounded up.
+    /// Whole seconds for a Retry-After header, rounded up, at least 1.
     pub fn retry_after_seconds(&self) -> Option<u64> {
-        self.retry_after.map(|d| d.as_secs() + u64::from(d.subsec_nanos() > 0))
+        self.retry_after.map(|d| d.as_secs().saturating_add(u64::from(d.subsec_nanos() > 0)).max(1))
+    }
+
+    /// The same in milliseconds, rounded up, for clients that can wait more finely.
+    pub fn retry_after_milliseconds(&self) -> Option<u64> {
+        self.retry_after.map(|d| u64::try_from(d.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX))
     }
 }
 
+/// With a time to come back, the status carries it three times: `retry-after` (seconds) and `retry-after-ms` as metadata,
+/// and `google.rpc.RetryInfo` in `grpc-status-details-bin`, which gRPC libraries read.
 impl From<Error> for tonic::Status {
     fn from(error: Error) -> Self {
-        let seconds = error.retry_after_seconds();
-        let mut status = tonic::Status::new(error.code.row().grpc, error.message);
-        if let Some(seconds) = seconds {
-            status.metadata_mut().insert("retry-after", MetadataValue::from(seconds));
-        }
-        status
+        let code = error.code.row().grpc;
+        let (Some(seconds), Some(milliseconds)) = (error.retry_after_seconds(), error.retry_after_milliseconds())
+        else {
+            return tonic::Status::new(code, error.message);
+        };
+        let mut metadata = MetadataMap::new();
+        metadata.insert("retry-after", MetadataValue::from(seconds));
+        metadata.insert("retry-after-ms", MetadataValue::from(milliseconds));
+        let details = ErrorDetails::with_retry_info(error.retry_after);
+        tonic::Status::with_error_details_and_metadata(code, error.message, details, metadata)
     }
 }
 
@@ -159,5 +171,13 @@ mod tests {
         let status = tonic::Status::from(error);
         assert_eq!(status.code(), tonic::Code::ResourceExhausted);
         assert_eq!(status.metadata().get("retry-after").map(|v| v.as_bytes()), Some(b"2".as_slice()));
+        assert_eq!(status.metadata().get("retry-after-ms").map(|v| v.as_bytes()), Some(b"1200".as_slice()));
+        let details = status.get_details_retry_info().and_then(|info| info.retry_delay);
+        assert_eq!(details, Some(Duration::from_millis(1200)));
+        let at_once = Error::new(Code::ResourceExhausted, "queue is full").retry_after(Duration::from_nanos(1));
+        assert_eq!((at_once.retry_after_seconds(), at_once.retry_after_milliseconds()), (Some(1), Some(1)));
+        assert_eq!(Error::invalid("x").retry_after(Duration::ZERO).retry_after_seconds(), Some(1));
+        let plain = tonic::Status::from(Error::invalid("x"));
+        assert!(plain.metadata().is_empty() && plain.details().is_empty());
     }
 }

@@ -11,14 +11,17 @@ use tokio::{
     net::{TcpListener, TcpStream},
     sync::watch,
 };
-use tonic::{service::Routes, transport::Server as GrpcServer};
+use tonic::{
+    service::{Routes, interceptor::InterceptedService},
+    transport::Server as GrpcServer,
+};
 
 use crate::{
     api::{
         access::{Access, Token},
         budget::{Budget, BudgetLayer},
         grpc::{ClusterService, InferenceService},
-        http, metrics,
+        http, metrics, note_arrival,
     },
     core::Limits,
     repository::Repository,
@@ -263,6 +266,7 @@ fn grpc_routes(front: &crate::front::Front, max_message_bytes: usize) -> Result<
     let inference = GrpcInferenceServiceServer::new(InferenceService::new(front.clone()))
         .max_decoding_message_size(largest)
         .max_encoding_message_size(usize::MAX);
+    let inference = InterceptedService::new(inference, note_arrival);
     let reflection = |error: tonic_reflection::server::Error| Error::new(Code::Internal, error.to_string());
     let descriptors = || {
         tonic_reflection::server::Builder::configure()

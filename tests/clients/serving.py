@@ -19,11 +19,12 @@ LISTENERS = ("http", "grpc", "metrics", "session")
 EXPECTED = json.loads((ROOT / "tests/data/expected/minilm.json").read_text())
 
 
-def simulated(folder, seconds):
-    """A model folder whose batches take this long."""
+def simulated(folder, seconds, max_rows=None):
+    """A model folder whose batches take this long, whatever they hold: at most so many rows."""
     folder.mkdir(parents=True)
+    batching = f"[batching]\nmax_rows = {max_rows}\n\n" if max_rows else ""
     (folder / "orion.toml").write_text(
-        'kind = "simulated"\n\n[simulated]\n'
+        f'kind = "simulated"\n\n{batching}[simulated]\n'
         f"base_seconds = {seconds}\nper_row_seconds = 0.0\nseed = 7\nmemory_bytes = 1048576\nload_seconds = 0.0\n"
     )
     return folder
@@ -100,8 +101,9 @@ class Process:
 class Server:
     """A scheduler with one worker, `w1`, in one or in two processes."""
 
-    def __init__(self, shape, folder, models, token_file=None):
+    def __init__(self, shape, folder, models, token_file=None, arguments=()):
         self.shape, self.folder, self.models, self.processes = shape, folder, models, []
+        self.arguments = arguments
         self.token = token_file.read_text().strip() if token_file else None
         self.token_flags = ["--token-file", str(token_file)] if token_file else []
         self.http = self.grpc = self.metrics = self.session = "127.0.0.1:0"
@@ -114,7 +116,9 @@ class Server:
         command = "up" if self.shape == "up" else "scheduler"
         listeners = [argument for name in LISTENERS for argument in (f"--{name}", getattr(self, name))]
         served = [argument for name, path in self.models.items() for argument in ("--model", f"{name}={path}")]
-        self.scheduler = self.start([command, *listeners, *served, "--data-dir", str(self.folder / command)])
+        self.scheduler = self.start(
+            [command, *listeners, *served, *self.arguments, "--data-dir", str(self.folder / command)]
+        )
         addresses = until(self.scheduler.addresses, "the listening event")
         assert set(addresses) == set(LISTENERS), f"the listening event names {addresses}"
         self.http, self.grpc, self.metrics, self.session = (addresses[name] for name in LISTENERS)

@@ -1,5 +1,7 @@
 //! `inference.GRPCInferenceService`.
 
+use std::time::Instant;
+
 use futures::{StreamExt, stream::BoxStream};
 use orion_proto::{
     Code, Error, InferRequest, Tensor,
@@ -9,7 +11,10 @@ use orion_proto::{
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::{
-    api::metadata::{model_config, model_metadata, server_metadata},
+    api::{
+        metadata::{model_config, model_metadata, server_metadata},
+        terms::{Arrival, Terms},
+    },
     front::{Answered, Front},
 };
 
@@ -30,10 +35,16 @@ impl InferenceService {
         Self { front }
     }
 
-    async fn answer(front: Front, wire: ModelInferRequest) -> orion_proto::Result<ModelInferResponse> {
+    async fn answer(
+        front: Front,
+        wire: ModelInferRequest,
+        terms: &Terms,
+        arrived: Instant,
+    ) -> orion_proto::Result<ModelInferResponse> {
         let mut request = InferRequest::try_from(wire)?;
+        terms.apply(&mut request.parameters, arrived);
         let id = std::mem::take(&mut request.id);
-        Ok(response(front.infer(request).await?, id))
+        Ok(response(terms.in_time(front.infer(request)).await?, id))
     }
 }
 
@@ -83,7 +94,9 @@ impl GrpcInferenceService for InferenceService {
     }
 
     async fn model_infer(&self, request: Request<ModelInferRequest>) -> Answer<ModelInferResponse> {
-        Ok(Response::new(Self::answer(self.front.clone(), request.into_inner()).await?))
+        let arrival = Arrival::of_call(&request);
+        let terms = Terms::of_grpc(request.metadata().as_ref(), arrival)?;
+        Ok(Response::new(Self::answer(self.front.clone(), request.into_inner(), &terms, arrival.at).await?))
     }
 
     async fn model_stream_infer(
@@ -91,15 +104,16 @@ impl GrpcInferenceService for InferenceService {
         request: Request<Streaming<ModelInferRequest>>,
     ) -> Answer<Self::ModelStreamInferStream> {
         let front = self.front.clone();
+        let terms = Terms::of_grpc(request.metadata().as_ref(), Arrival::of_call(&request))?;
         // A stream that a client keeps open must not keep the server from stopping.
         let requests = request.into_inner().take_until(front.drained());
         let answers = requests.map(move |wire| {
-            let front = front.clone();
+            let (front, terms, arrived) = (front.clone(), terms.clone(), Instant::now());
             async move {
                 let wire = wire?;
                 let (name, id) = (wire.model_name.clone(), wire.id.clone());
                 // A failed request is an answer in the stream; the stream goes on.
-                Ok(match Self::answer(front, wire).await {
+                Ok(match Self::answer(front, wire, &terms, arrived).await {
                     Ok(response) => ModelStreamInferResponse { infer_response: Some(response), ..Default::default() },
                     Err(error) => {
                         let mut response = ModelInferResponse::default();

@@ -11,17 +11,20 @@ use super::{
     raw_request,
     reply::Failure,
 };
+use crate::api::terms::{Arrival, Terms};
 
 pub(super) async fn infer(
     State(api): State<Api>,
     path: ModelPath,
+    arrival: Arrival,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Failure> {
     let api = &api.0;
+    let terms = Terms::of_http(&headers, arrival)?;
     let header_length = header_length(&headers)?;
     let body = body::read(&headers, body, api.max_message_bytes, api.budget.hold()).await?;
-    let (request, forms) = match header_length {
+    let (mut request, forms) = match header_length {
         Some(0) => raw_request::parse(&*api.front.model_spec(&path.name, &path.version)?, path.version, body)?,
         _ => {
             let json = header_length.unwrap_or(body.len());
@@ -29,6 +32,7 @@ pub(super) async fn infer(
             off_the_loop(json, parse).await?
         }
     };
+    terms.apply(&mut request.parameters, arrival.at);
     let id = request.id.clone();
     let answered = api.front.infer(request).await?;
     let json = infer_response::json_bytes(&answered.answer, &forms);

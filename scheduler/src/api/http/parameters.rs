@@ -85,17 +85,25 @@ impl<'de> Visitor<'de> for ListVisitor {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<ParameterList, A::Error> {
         let mut list = Vec::new();
-        while let Some((name, Scalar(value))) = map.next_entry::<String, Scalar>()? {
+        while let Some((name, value)) = map.next_entry::<String, Scalar>()? {
             if list.len() == MOST {
                 return Err(serde::de::Error::custom(format_args!("more than {MOST} parameters")));
             }
-            list.push((name, InferParameter { parameter_choice: Some(value) }));
+            list.push((name, value.into()));
         }
         Ok(ParameterList(list))
     }
 }
 
-struct Scalar(ParameterChoice);
+/// One parameter's value.
+#[derive(Debug)]
+pub(super) struct Scalar(ParameterChoice);
+
+impl From<Scalar> for InferParameter {
+    fn from(Scalar(value): Scalar) -> Self {
+        Self { parameter_choice: Some(value) }
+    }
+}
 
 impl<'de> Deserialize<'de> for Scalar {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {

@@ -2,7 +2,7 @@
 
 use axum::{
     body::Body,
-    http::{HeaderValue, StatusCode, header},
+    http::{HeaderName, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use orion_proto::Error;
@@ -10,13 +10,16 @@ use serde::Serialize;
 
 use super::openai;
 
+/// Retry-After more finely; OpenAI's clients look for it first.
+const RETRY_AFTER_MS: HeaderName = HeaderName::from_static("retry-after-ms");
+
 /// A failure with its HTTP status.
 #[derive(Debug)]
 pub(crate) struct Failure {
     pub(super) status: StatusCode,
     pub(super) message: String,
-    /// Whole seconds after which to try again.
-    pub(super) retry_after: Option<u64>,
+    /// When to try again: whole seconds, and milliseconds.
+    pub(super) retry_after: Option<(u64, u64)>,
 }
 
 impl Failure {
@@ -27,8 +30,9 @@ impl Failure {
     /// This failure with the body that a dialect gives it.
     pub(super) fn with_body(&self, body: &impl Serialize) -> Response {
         let mut response = (self.status, json(body)).into_response();
-        if let Some(seconds) = self.retry_after {
+        if let Some((seconds, milliseconds)) = self.retry_after {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+            response.headers_mut().insert(RETRY_AFTER_MS, HeaderValue::from(milliseconds));
         }
         response
     }
@@ -37,7 +41,8 @@ impl Failure {
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         let status = StatusCode::from_u16(error.code.http()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        Self { status, retry_after: error.retry_after_seconds(), message: error.message }
+        let retry_after = error.retry_after_seconds().zip(error.retry_after_milliseconds());
+        Self { status, retry_after, message: error.message }
     }
 }
 
@@ -76,7 +81,7 @@ pub(super) fn json_bytes(bytes: Vec<u8>) -> Response {
 }
 
 /// A client's own text as a message may repeat it: at most 200 characters, no control characters.
-pub(super) fn excerpt(text: &str) -> String {
+pub(crate) fn excerpt(text: &str) -> String {
     let mut short: String = text.chars().take(200).map(|c| if c.is_control() { '?' } else { c }).collect();
     if text.chars().nth(200).is_some() {
         short.push('…');

@@ -1,6 +1,7 @@
 //! The loop that serves a router on a listener: HTTP/1.1 and h2c, within limits, until it is told to stop.
 
 use std::{
+    net::IpAddr,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -19,6 +20,8 @@ use tokio::{
     sync::watch,
 };
 use tower_service::Service;
+
+use crate::api::terms::Arrival;
 
 /// What one connection may take.
 #[derive(Clone, Copy, Debug)]
@@ -49,8 +52,8 @@ pub async fn serve(listener: TcpListener, router: Router, limits: Limits, mut sh
             accepted = listener.accept() => accepted,
             () = told_to_stop(&mut shutdown) => break,
         };
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
+        let (stream, peer) = match accepted {
+            Ok(accepted) => accepted,
             Err(error) => {
                 tracing::warn!(%error, "cannot accept a connection");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -58,7 +61,7 @@ pub async fn serve(listener: TcpListener, router: Router, limits: Limits, mut sh
             }
         };
         let watcher = graceful.watcher();
-        tokio::spawn(serve_connection(stream, router.clone(), Arc::clone(&builder), limits, watcher));
+        tokio::spawn(serve_connection(stream, peer.ip(), router.clone(), Arc::clone(&builder), limits, watcher));
     }
     drop(listener);
     graceful.shutdown().await;
@@ -93,6 +96,7 @@ fn connection_builder(limits: Limits) -> auto::Builder<TokioExecutor> {
 
 async fn serve_connection(
     stream: TcpStream,
+    peer: IpAddr,
     router: Router,
     builder: Arc<auto::Builder<TokioExecutor>>,
     limits: Limits,
@@ -103,8 +107,9 @@ async fn serve_connection(
         return;
     }
     let asked = Arc::new(AtomicBool::new(false));
-    let service = service_fn(|request: Request<Incoming>| {
+    let service = service_fn(|mut request: Request<Incoming>| {
         asked.store(true, Ordering::Relaxed);
+        request.extensions_mut().insert(Arrival::now(Some(peer)));
         router.clone().call(request.map(Body::new))
     });
     let connection = watcher.watch(builder.serve_connection(TokioIo::new(stream), service).into_owned());

@@ -17,8 +17,10 @@ use crate::{
         body::{self, off_the_loop},
         element_json,
         infer_request::not_a_request,
+        parameters::Scalar,
         reply,
     },
+    api::terms::{Arrival, Terms},
     front::Answered,
 };
 use input::Input;
@@ -36,9 +38,35 @@ struct Request {
     encoding_format: Option<String>,
     #[serde(default)]
     dimensions: Option<u64>,
-    /// Not OpenAI's (its clients send it as `extra_body`): whether text beyond the model's limit is cut.
+    // The rest is not OpenAI's: its clients send it as `extra_body`.
+    /// Whether text beyond the model's limit is cut.
     #[serde(default)]
     truncate: bool,
+    #[serde(default)]
+    priority: Option<Scalar>,
+    /// Microseconds.
+    #[serde(default)]
+    timeout: Option<Scalar>,
+    #[serde(default)]
+    routing_key: Option<Scalar>,
+    #[serde(default)]
+    idempotent: Option<Scalar>,
+}
+
+impl Request {
+    fn parameters(&mut self) -> std::result::Result<Parameters, Refusal> {
+        let mut parameters = Parameters { truncate: self.truncate, ..Parameters::default() };
+        for (name, value) in [
+            ("priority", self.priority.take()),
+            ("timeout", self.timeout.take()),
+            ("routing_key", self.routing_key.take()),
+            ("idempotent", self.idempotent.take()),
+        ] {
+            let Some(value) = value else { continue };
+            parameters.set(name, &value.into()).map_err(|error| Refusal::from(error).about(name))?;
+        }
+        Ok(parameters)
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -49,19 +77,23 @@ enum Encoding {
 
 pub(in crate::api::http) async fn embeddings(
     State(api): State<Api>,
+    arrival: Arrival,
     headers: HeaderMap,
     body: Body,
 ) -> std::result::Result<Response, Refusal> {
     let api = &api.0;
+    let terms = Terms::of_http(&headers, arrival)?;
     let body = body::read(&headers, body, api.max_message_bytes, api.budget.hold()).await?;
     let length = body.len();
     let parse = move || serde_json::from_slice::<Request>(&body).map_err(|error| Refusal::from(not_a_request(&error)));
-    let request = off_the_loop(length, parse).await?;
+    let mut request = off_the_loop(length, parse).await?;
+    let mut parameters = request.parameters()?;
     let encoding = encoding(request.encoding_format.as_deref())?;
     let texts = request.input.texts().map_err(|error| Refusal::from(error).about("input"))?;
     let spec = api.front.model_spec(&request.model, "").map_err(|error| Refusal::from(error).about("model"))?;
     check_model(&spec, request.dimensions)?;
-    let answered = api.front.infer(infer_request(request.model, &texts, request.truncate)?).await?;
+    terms.apply(&mut parameters, arrival.at);
+    let answered = api.front.infer(infer_request(request.model, &texts, parameters)?).await?;
     let bytes = answered.answer.outputs.iter().map(|tensor| tensor.data.len()).sum();
     off_the_loop(bytes, move || render(&answered, encoding).map_err(Refusal::from)).await
 }
@@ -98,10 +130,9 @@ fn check_model(spec: &ModelSpec, dimensions: Option<u64>) -> std::result::Result
     }
 }
 
-fn infer_request(model: String, texts: &[String], truncate: bool) -> Result<InferRequest> {
+fn infer_request(model: String, texts: &[String], parameters: Parameters) -> Result<InferRequest> {
     let data = Payload::from(encode_bytes_elements(texts));
     let text = Tensor::new(TEXT, Datatype::Bytes, vec![texts.len() as i64], data)?;
-    let parameters = Parameters { truncate, ..Parameters::default() };
     Ok(InferRequest {
         model,
         inputs: vec![text],

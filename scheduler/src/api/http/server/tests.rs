@@ -9,7 +9,7 @@ use tokio::{
 
 use super::*;
 use crate::api::budget::Budget;
-use crate::api::http::body;
+use crate::api::{http::body, terms::Terms};
 
 async fn start(router: Router, limits: Limits) -> (SocketAddr, watch::Sender<bool>, JoinHandle<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -90,4 +90,17 @@ async fn a_body_of_one_byte_chunks_is_read_and_limited() {
     let head = "POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 20001\r\n\r\n";
     assert!(talk(address, head.as_bytes()).await.starts_with("HTTP/1.1 413"));
     assert!(!talk(address, request(20_001).as_bytes()).await.starts_with("HTTP/1.1 200"));
+}
+
+#[tokio::test]
+async fn handlers_learn_when_and_from_where_a_request_came() {
+    let key = get(|arrival: Arrival, headers: axum::http::HeaderMap| async move {
+        let mut parameters = orion_proto::Parameters::default();
+        Terms::of_http(&headers, arrival).unwrap().apply(&mut parameters, arrival.at);
+        format!("{:?}", parameters.routing_key)
+    });
+    let (address, _stop, _server) = start(Router::new().route("/", key), Limits::default()).await;
+    let answer = talk(address, b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await;
+    let expected = format!("{:?}", Some(orion_proto::routing_key("127.0.0.1")));
+    assert!(answer.ends_with(&expected), "{answer} does not end with {expected}");
 }

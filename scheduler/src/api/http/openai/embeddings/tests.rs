@@ -81,3 +81,29 @@ async fn models_that_do_not_embed_or_not_so_are_refused_in_openais_shape() {
         assert!(body["error"]["message"].as_str().unwrap().contains(words));
     }
 }
+
+#[test]
+fn parameters_come_beside_openais_own_fields() {
+    let parameters = |fields: &str| {
+        let json = format!(r#"{{"model":"m","input":"a","user":"u"{fields}}}"#);
+        serde_json::from_str::<Request>(&json).map_err(|error| error.to_string())
+    };
+    let read = |fields: &str| parameters(fields).unwrap().parameters();
+    assert_eq!(read("").unwrap(), Parameters::default());
+    assert_eq!(read(r#","priority":null,"timeout":0"#).unwrap(), Parameters::default());
+    let all = read(r#","priority":1,"timeout":1500,"routing_key":"k","idempotent":false,"truncate":true"#).unwrap();
+    let expected = Parameters {
+        priority: orion_proto::Priority::Realtime,
+        timeout: Some(std::time::Duration::from_micros(1500)),
+        truncate: true,
+        routing_key: Some(orion_proto::routing_key("k")),
+        idempotent: false,
+        tenant: None,
+    };
+    assert_eq!(all, expected);
+    for (field, value) in [("priority", "6"), ("priority", "\"high\""), ("timeout", "-1"), ("idempotent", "1")] {
+        let refused = read(&format!(r#","{field}":{value}"#)).unwrap_err().into_response();
+        assert_eq!(refused.status(), 400, "{field} {value}");
+    }
+    assert!(parameters(r#","priority":[1]"#).is_err_and(|error| error.contains("a parameter's value")));
+}
