@@ -37,7 +37,7 @@ pub struct ModelPolicy {
     pub slo: Option<Duration>,
     /// Longest predicted queue for requests without a deadline.
     pub max_queue: Duration,
-    /// Replicas that are kept whatever the load.
+    /// Replicas that are kept whatever the load. With 0 a first one is made while memory is free, and may be evicted.
     pub min_replicas: u32,
     /// Replicas that there may be; none: as many as devices.
     pub max_replicas: Option<u32>,
@@ -56,7 +56,7 @@ impl Default for ModelPolicy {
         Self {
             slo: None,
             max_queue: MAX_QUEUE,
-            min_replicas: 1,
+            min_replicas: 0,
             max_replicas: None,
             pin: false,
             balancer: String::new(),
@@ -104,7 +104,7 @@ impl TryFrom<session::ModelPolicy> for ModelPolicy {
         let policy = Self {
             slo: duration("slo", wire.slo_seconds)?,
             max_queue: duration("max_queue", wire.max_queue_seconds)?.unwrap_or(MAX_QUEUE),
-            min_replicas: wire.min_replicas.unwrap_or(1),
+            min_replicas: wire.min_replicas,
             max_replicas: Some(wire.max_replicas).filter(|most| *most > 0),
             pin: wire.pin,
             balancer: wire.balancer,
@@ -136,7 +136,7 @@ impl From<&ModelPolicy> for session::ModelPolicy {
         Self {
             slo_seconds: policy.slo.map_or(0.0, |slo| slo.as_secs_f64()),
             max_queue_seconds: policy.max_queue.as_secs_f64(),
-            min_replicas: Some(policy.min_replicas),
+            min_replicas: policy.min_replicas,
             max_replicas: policy.max_replicas.unwrap_or(0),
             pin: policy.pin,
             balancer: policy.balancer.clone(),
@@ -181,7 +181,7 @@ mod tests {
         assert!(wrong(|wire| wire.slo_seconds = f64::NAN).contains("slo"));
         assert!(wrong(|wire| wire.max_queue_seconds = -1.0).contains("max_queue"));
         assert!(wrong(|wire| wire.compute_capability = "8".into()).contains("such as 8.0"));
-        assert!(wrong(|wire| (wire.min_replicas, wire.max_replicas) = (Some(2), 1)).contains("min_replicas is 2"));
+        assert!(wrong(|wire| (wire.min_replicas, wire.max_replicas) = (2, 1)).contains("min_replicas is 2"));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use orion_proto::{Code, Error, InferAnswer, InferRequest, ModelName, ModelSpec, 
 use tokio::sync::oneshot;
 
 use crate::{
-    core::{Admitted, ModelState, ModelView, RequestKey, Statistics, Totals},
+    core::{Admitted, Cordon, ModelState, ModelView, RequestKey, Statistics, Totals},
     scheduler::Scheduler,
 };
 
@@ -76,7 +76,7 @@ impl Front {
     /// Whether the server takes inference: it is not draining, and every served model is ready or has failed for good.
     pub fn ready(&self) -> bool {
         let core = self.0.core();
-        let settled = |model: &ModelView| model.ready_replicas > 0 || model.state == ModelState::Failed;
+        let settled = |model: &ModelView| model.state.answers() || model.state == ModelState::Failed;
         !core.is_draining() && core.models().iter().filter(|model| model.wanted).all(settled)
     }
 
@@ -105,7 +105,7 @@ impl Front {
     pub fn model_ready(&self, name: &str, version: &str) -> Result<bool> {
         let core = self.0.core();
         match core.spec(name, version) {
-            Ok(_) => Ok(core.model(name)?.ready_replicas > 0 && !core.is_draining()),
+            Ok(_) => Ok(core.model(name)?.state.answers() && !core.is_draining()),
             Err(error) if error.code == Code::Unavailable => Ok(false),
             Err(error) => Err(error),
         }
@@ -113,7 +113,7 @@ impl Front {
 
     /// Names of all models that can answer now, sorted.
     pub fn ready_models(&self) -> Vec<String> {
-        let ready = |view: &ModelView| view.ready_replicas > 0;
+        let ready = |view: &ModelView| view.state.answers();
         self.0.core().models().into_iter().filter(ready).map(|view| view.name.to_string()).collect()
     }
 
@@ -187,7 +187,7 @@ impl Front {
         let name = ModelName::new(name)?;
         let path = self.0.repository().path_of(&name)?;
         let mut changed = self.0.changed();
-        self.0.with_core(|core, _| core.want(&name, path));
+        self.0.with_core(|core, now| core.want(now, &name, path, true));
         loop {
             changed.borrow_and_update();
             let view = self.0.core().model(name.as_str())?;
@@ -195,7 +195,7 @@ impl Front {
                 ModelState::Ready => return Ok(()),
                 ModelState::Failed => return Err(Error::new(Code::FailedPrecondition, view.reason)),
                 ModelState::Unloaded => return Err(Error::new(Code::Unavailable, view.reason)),
-                ModelState::Loading => {}
+                ModelState::Loading | ModelState::Unloading | ModelState::Cold => {}
             }
             if changed.changed().await.is_err() {
                 return Err(Error::new(Code::Unavailable, "the server is stopping"));
@@ -208,7 +208,7 @@ impl Front {
     /// # Errors
     /// NOT_FOUND for an unknown name; INVALID_ARGUMENT for a built-in one.
     pub async fn unload_model(&self, name: &str) -> Result<()> {
-        self.0.with_core(|core, _| core.unwant(name))
+        self.0.with_core(|core, now| core.unwant(now, name))
     }
 
     /// Counts since the start.
@@ -225,6 +225,38 @@ impl Front {
     pub fn nodes(&self) -> Vec<cluster::Node> {
         let now = self.0.now();
         self.0.core().nodes(now)
+    }
+
+    /// Takes a node out of placement, empties it, or takes it back; says what it is then.
+    ///
+    /// # Errors
+    /// NOT_FOUND for an unknown node; INVALID_ARGUMENT for an unknown action.
+    pub fn set_node(&self, name: &str, action: &str) -> Result<String> {
+        let cordon = match action {
+            "cordon" => Cordon::Cordoned,
+            "drain" => Cordon::Draining,
+            "uncordon" => Cordon::No,
+            _ => return Err(Error::invalid(format!("action '{action}' must be cordon, drain or uncordon"))),
+        };
+        self.0.with_core(|core, now| core.cordon(now, name, cordon))
+    }
+
+    /// The stages of a request that its client named, and why its device.
+    ///
+    /// # Errors
+    /// NOT_FOUND when it is not under way and not among the last that were answered.
+    pub fn explain_request(&self, id: &str) -> Result<cluster::RequestExplanation> {
+        let now = self.0.now();
+        self.0.core().explain_request(now, id)
+    }
+
+    /// Every device's predicted cost for a model, or why it does not take it.
+    ///
+    /// # Errors
+    /// NOT_FOUND for an unknown name.
+    pub fn explain_model(&self, name: &str) -> Result<cluster::ModelExplanation> {
+        let now = self.0.now();
+        self.0.core().explain_model(now, name)
     }
 
     /// The scheduler's epoch.

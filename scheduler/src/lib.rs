@@ -10,3 +10,4 @@ pub mod repository;
 pub mod scheduler;
 pub mod server;
 pub mod session;
+pub mod simulate;

@@ -56,9 +56,9 @@ impl Scheduler {
             changed: watch::Sender::new(0),
             drained: watch::Sender::new(false),
         });
-        scheduler.with_core(|core, _| {
+        scheduler.with_core(|core, now| {
             for (name, path) in scheduler.repository.served() {
-                core.want(&name, path);
+                core.want(now, &name, path, false);
             }
         });
         scheduler
@@ -173,13 +173,16 @@ fn carry_out_one(command: SchedulerCommand) {
             // The client may have gone: then nobody wants the answer.
             let _ = ticket.send(outcome.map(|answer| Answered { spec, answer }));
         }
-        Command::Load { link, name, path, order } => {
-            let device = String::new();
-            link.control(to_worker::Message::Load(session::LoadModel { name: name.to_string(), path, order, device }));
+        Command::Inspect { link, name, path, order } => {
+            link.control(to_worker::Message::Inspect(session::InspectModel { name: name.to_string(), path, order }));
         }
-        Command::Unload { link, name, order } => {
-            let device = String::new();
-            link.control(to_worker::Message::Unload(session::UnloadModel { name: name.to_string(), order, device }));
+        Command::Load { link, name, device, path, order } => {
+            let (name, device) = (name.to_string(), device.to_string());
+            link.control(to_worker::Message::Load(session::LoadModel { name, path, order, device }));
+        }
+        Command::Unload { link, name, device, order } => {
+            let (name, device) = (name.to_string(), device.to_string());
+            link.control(to_worker::Message::Unload(session::UnloadModel { name, order, device }));
         }
         Command::Close { link, reason } => link.close(reason),
         Command::Cancel { link, batch, attempt } => {

@@ -10,8 +10,9 @@ use orion_proto::{
     Payload,
     answer::ModelInferResponse,
     cluster::{
-        Model, ModelsRequest, ModelsResponse, Node, NodeEvent, NodeModel, NodesRequest, NodesResponse, StatusRequest,
-        StatusResponse,
+        ExplainModelRequest, ExplainRequestRequest, Model, ModelExplanation, ModelsRequest, ModelsResponse, Node,
+        NodeEvent, NodeModel, NodesRequest, NodesResponse, RequestExplanation, SetNodeRequest, SetNodeResponse,
+        StatusRequest, StatusResponse,
         cluster_server::{Cluster, ClusterServer},
     },
     inference::{
@@ -262,5 +263,21 @@ impl Cluster for Shared {
         let state = if loaded { "READY" } else { "UNAVAILABLE" }.into();
         let lazy = Model { name: "lazy".into(), state, reason: "not asked for".into(), ..Default::default() };
         Ok(Response::new(ModelsResponse { models: vec![minilm, lazy] }))
+    }
+
+    async fn set_node(&self, request: Request<SetNodeRequest>) -> Result<Response<SetNodeResponse>, Status> {
+        let SetNodeRequest { name, action } = request.into_inner();
+        match name.as_str() {
+            "here" | "edge" => Ok(Response::new(SetNodeResponse { state: format!("{action}ed") })),
+            _ => Err(Status::not_found(format!("node '{name}' is unknown, the nodes are: here, edge"))),
+        }
+    }
+
+    async fn explain_request(&self, _: Request<ExplainRequestRequest>) -> Result<Response<RequestExplanation>, Status> {
+        Err(Status::unimplemented("not in this test"))
+    }
+
+    async fn explain_model(&self, _: Request<ExplainModelRequest>) -> Result<Response<ModelExplanation>, Status> {
+        Err(Status::unimplemented("not in this test"))
     }
 }

@@ -1,17 +1,29 @@
-//! The models that the scheduler knows, and where they can run.
+//! The models that the scheduler knows, and what is known of them before and beside their replicas.
 
-use std::{
-    collections::{BTreeMap, VecDeque},
-    sync::Arc,
-    time::Duration,
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use orion_net::{Balancer, Strategy};
+use orion_proto::{Code, Error, ModelName, ModelSpec, Result};
+
+use super::{
+    Command, Core, Nanos,
+    curve::{Curve, Line},
+    nanos,
+    queue::Queue,
 };
-
-use orion_proto::{Code, Error, ModelName, ModelSpec, Result, ServiceCurve};
-
-use super::{Command, Core, Nanos, RequestKey, cluster::Worker, curve::Curve};
 
 /// Batch sizes of which a model keeps statistics.
 const BATCH_SIZES: usize = 64;
+/// Workers that are asked at once what a model is.
+const ASKED: usize = 3;
+/// Reasons kept of workers that cannot read a model.
+const REASONS: usize = 16;
+/// Objective of a model that has none: so many times what one row takes.
+const OBJECTIVE_ROWS: f64 = 10.0;
+/// And at least this.
+const OBJECTIVE: Duration = Duration::from_millis(100);
+/// Time constant of the arrival rate.
+const RATE: f64 = 3e9;
 
 /// A replica's or a model's state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,7 +31,10 @@ const BATCH_SIZES: usize = 64;
 pub enum ModelState {
     Loading,
     Ready,
+    /// Evicted, or not needed yet: the next request brings it back.
+    Cold,
     Failed,
+    Unloading,
     Unloaded,
 }
 
@@ -27,8 +42,9 @@ impl ModelState {
     /// As Triton's repository index writes it.
     pub fn triton(self) -> &'static str {
         match self {
-            Self::Ready => "READY",
+            Self::Ready | Self::Cold => "READY",
             Self::Loading => "LOADING",
+            Self::Unloading => "UNLOADING",
             Self::Failed | Self::Unloaded => "UNAVAILABLE",
         }
     }
@@ -37,10 +53,17 @@ impl ModelState {
     pub fn name(self) -> &'static str {
         match self {
             Self::Ready => "ready",
+            Self::Cold => "cold",
             Self::Loading => "loading",
             Self::Failed => "failed",
+            Self::Unloading => "unloading",
             Self::Unloaded => "unloaded",
         }
+    }
+
+    /// Whether a client may send: the model answers now or after a load.
+    pub fn answers(self) -> bool {
+        matches!(self, Self::Ready | Self::Cold)
     }
 }
 
@@ -74,17 +97,12 @@ impl Statistics {
     }
 }
 
-/// A model on one device of one worker.
+/// What is known of a model on devices of one class.
 #[derive(Clone, Debug)]
-pub(super) struct Replica {
-    pub worker: usize,
-    pub device: usize,
-    pub state: ModelState,
-    pub error: String,
-    pub progress: f32,
+pub(super) struct Known {
+    pub class: usize,
     pub curve: Curve,
-    /// The order that put it there; a report of another is out of date.
-    pub order: u64,
+    pub load: Nanos,
 }
 
 /// A model by its served name.
@@ -97,63 +115,120 @@ pub(super) struct Model {
     /// Every worker has it, and it cannot be unloaded.
     pub built_in: bool,
     pub spec: Option<Arc<ModelSpec>>,
-    pub replicas: Vec<Replica>,
-    pub queue: VecDeque<RequestKey>,
-    /// Since when no replica that could run it has been there.
+    /// Workers that were asked what it is and have not answered.
+    pub asked: Vec<usize>,
+    /// Workers that cannot read it, and why.
+    pub unreadable: Vec<(usize, String)>,
+    pub known: Vec<Known>,
+    pub replicas: Vec<usize>,
+    /// Devices on which it could not be loaded: why, how often, and when to try again.
+    pub failures: Vec<Failure>,
+    pub queue: Queue,
+    /// Predicted time of what waits, in the largest batches.
+    pub work: Nanos,
+    /// What of it is counted on each device that holds the model.
+    pub share: Nanos,
+    /// Its place among the models that wait and are nowhere.
+    pub homeless: Option<Nanos>,
+    /// Arrivals a nanosecond, as of `rated`.
+    pub rate: f64,
+    pub rated: Nanos,
+    /// Somebody asks for it by name: it may evict others.
+    pub demanded: bool,
+    pub balancer: Option<Box<dyn Balancer>>,
+    /// Since when nothing could run it.
     pub orphaned: Option<Nanos>,
     pub statistics: Statistics,
 }
 
-/// A worker's report of a model on one of its devices.
+/// A load that failed.
 #[derive(Clone, Debug)]
-pub struct Report {
-    /// The served name.
-    pub name: Arc<str>,
-    /// The device.
-    pub device: String,
-    /// What became of it.
-    pub state: ModelState,
-    /// Why it failed.
-    pub error: String,
-    /// Share loaded.
-    pub progress: f32,
-    /// Its declaration, once known.
-    pub spec: Option<ModelSpec>,
-    /// Its predicted seconds.
-    pub curve: ServiceCurve,
-    /// Of the load or unload that it answers; 0 for a built-in model.
-    pub order: u64,
+pub(super) struct Failure {
+    pub device: usize,
+    pub worker: usize,
+    pub reason: String,
+    pub times: u32,
+    pub retry_at: Nanos,
 }
 
 impl Model {
-    pub(super) fn state(&self) -> ModelState {
-        let any = |state| self.replicas.iter().any(|replica| replica.state == state);
-        [ModelState::Ready, ModelState::Loading, ModelState::Failed]
-            .into_iter()
-            .find(|state| any(*state))
-            .unwrap_or(ModelState::Unloaded)
-    }
-
-    /// The reason why it is not ready, as far as it is known.
-    pub(super) fn reason<L>(&self, workers: &[Worker<L>]) -> String {
-        let failed = self.replicas.iter().find(|replica| replica.state == ModelState::Failed);
-        match (self.state(), failed) {
-            (ModelState::Ready, _) => String::new(),
-            (ModelState::Loading, _) => "loading".into(),
-            (_, Some(replica)) => format!("worker '{}': {}", workers[replica.worker].name, replica.error),
-            _ if !self.wanted => "unloaded".into(),
-            _ => "no worker has it, start one with: orion worker --join <session address>".into(),
+    fn new(name: &Arc<str>) -> Self {
+        Self {
+            name: name.clone(),
+            path: None,
+            wanted: true,
+            built_in: false,
+            spec: None,
+            asked: Vec::new(),
+            unreadable: Vec::new(),
+            known: Vec::new(),
+            replicas: Vec::new(),
+            failures: Vec::new(),
+            queue: Queue::default(),
+            work: 0,
+            share: 0,
+            homeless: None,
+            rate: 0.0,
+            rated: 0,
+            demanded: false,
+            balancer: None,
+            orphaned: None,
+            statistics: Statistics::default(),
         }
     }
 
-    pub(super) fn not_ready<L>(&self, workers: &[Worker<L>]) -> Error {
-        // Why it failed names files of a worker: that is for whoever runs the server.
-        let reason = match self.state() {
-            ModelState::Failed => "it could not be loaded, `orion models` says why".into(),
-            _ => self.reason(workers),
-        };
-        let error = Error::new(Code::Unavailable, format!("model '{}' is not ready: {reason}", self.name));
-        if self.wanted { error.retry_after(Duration::from_secs(1)) } else { error }
+    /// The curve on a device of this class; scaled from another where it was never measured.
+    pub(super) fn known(&self, class: usize) -> Option<&Known> {
+        self.known.iter().find(|known| known.class == class).or(self.known.first())
+    }
+
+    /// What is believed of one row on any device.
+    pub(super) fn line(&self) -> Line {
+        self.known.first().map_or_else(Line::default, |known| known.curve.line())
+    }
+
+    pub(super) fn learn(&mut self, class: usize, curve: Curve, load: Option<Nanos>) {
+        match self.known.iter_mut().find(|known| known.class == class) {
+            Some(known) => {
+                known.curve = curve;
+                known.load = load.unwrap_or(known.load);
+            }
+            None => {
+                self.known.push(Known { class, curve, load: load.unwrap_or(0) });
+            }
+        }
+    }
+
+    /// The objective of requests without a deadline.
+    pub(super) fn objective(&self) -> Nanos {
+        let Line { base, per_row, .. } = self.line();
+        let derived = ((base + per_row) * OBJECTIVE_ROWS) as Nanos;
+        let stated = self.spec.as_ref().and_then(|spec| spec.policy.slo);
+        stated.map_or(derived.max(nanos(OBJECTIVE)), nanos)
+    }
+
+    /// Replicas that its owner allows.
+    pub(super) fn max_replicas(&self) -> Option<usize> {
+        self.spec.as_ref().and_then(|spec| spec.policy.max_replicas).map(|most| most as usize)
+    }
+
+    pub(super) fn max_rows(&self) -> usize {
+        self.spec.as_ref().map_or(1, |spec| spec.max_batch_rows)
+    }
+
+    /// A request arrives.
+    pub(super) fn arrived(&mut self, now: Nanos) {
+        self.rate = self.rate_at(now) + 1.0 / RATE;
+        self.rated = now;
+    }
+
+    /// Arrivals a nanosecond, smoothed over three seconds.
+    pub(super) fn rate_at(&self, now: Nanos) -> f64 {
+        self.rate * (-(now.saturating_sub(self.rated) as f64) / RATE).exp()
+    }
+
+    pub(super) fn is_inline(&self) -> bool {
+        self.spec.as_ref().is_some_and(|spec| spec.inline)
     }
 }
 
@@ -163,148 +238,107 @@ impl<T, L: Clone> Core<T, L> {
             return index;
         }
         let index = self.models.len();
-        self.models.push(Model {
-            name: name.clone(),
-            path: None,
-            wanted: true,
-            built_in: false,
-            spec: None,
-            replicas: Vec::new(),
-            queue: VecDeque::new(),
-            orphaned: None,
-            statistics: Statistics::default(),
-        });
+        self.models.push(Model::new(name));
         self.model_names.insert(name.clone(), index);
         index
     }
 
-    /// A model is to be served from this path, on every worker that can hold it.
-    pub fn want(&mut self, name: &ModelName, path: String) {
+    /// A model is to be served from this path. `demanded`: somebody waits for it, so it may evict what waits for nothing.
+    pub fn want(&mut self, now: Nanos, name: &ModelName, path: String, demanded: bool) {
         let index = self.know(&Arc::from(name.as_str()));
         let model = &mut self.models[index];
-        (model.wanted, model.path) = (true, Some(path));
-        self.changed = true;
-        for worker in 0..self.workers.len() {
-            if self.workers[worker].is_connected() {
-                self.load_on(index, worker);
-            }
+        let moved = model.path.as_ref().is_some_and(|known| *known != path);
+        (model.wanted, model.demanded) = (true, demanded);
+        model.path = Some(path);
+        model.failures.clear();
+        model.unreadable.clear();
+        if moved {
+            model.known.clear();
+            model.spec = None;
+            self.drop_replicas(now, index);
         }
+        self.changed = true;
+        self.unplaced.insert(index);
+        self.ask_about(index);
+        self.settle_wishes(now);
     }
 
     /// A model is not to be served any more. Its running batches end; nothing new is taken.
     ///
     /// # Errors
     /// NOT_FOUND for an unknown name; INVALID_ARGUMENT for a built-in one.
-    pub fn unwant(&mut self, name: &str) -> Result<()> {
+    pub fn unwant(&mut self, now: Nanos, name: &str) -> Result<()> {
         let index = self.index(name)?;
         if self.models[index].built_in {
             return Err(Error::invalid(format!("model '{name}' is built in and cannot be unloaded")));
         }
         self.models[index].wanted = false;
+        self.models[index].demanded = false;
         self.changed = true;
-        let replicas = std::mem::take(&mut self.models[index].replicas);
-        for replica in replicas {
-            self.unload_on(index, replica.worker);
-        }
-        self.refuse_queue(index);
+        self.unplaced.remove(&index);
+        self.refuse_queue(now, index);
+        self.drop_replicas(now, index);
+        self.settle_wishes(now);
         Ok(())
     }
 
-    fn unload_on(&mut self, index: usize, worker: usize) {
-        let (order, name) = (self.number(), self.models[index].name.clone());
-        if let Some(link) = self.workers[worker].link.clone() {
-            self.commands.push(Command::Unload { link, name, order });
+    fn drop_replicas(&mut self, now: Nanos, index: usize) {
+        for replica in self.models[index].replicas.clone() {
+            self.unload(now, replica);
         }
     }
 
-    /// Loads what is wanted on a worker that has just come.
-    pub(super) fn load_wanted(&mut self, worker: usize) {
-        for index in 0..self.models.len() {
-            if self.models[index].wanted {
-                self.load_on(index, worker);
+    /// Asks workers what a model is, while that is not known.
+    pub(super) fn ask_about(&mut self, index: usize) {
+        let model = &self.models[index];
+        let (false, true, Some(path)) = (model.spec.is_some(), model.wanted, model.path.clone()) else { return };
+        for worker in 0..self.workers.len() {
+            let model = &self.models[index];
+            if model.asked.len() >= ASKED {
+                return;
             }
+            let answered = model.unreadable.iter().any(|(at, _)| *at == worker);
+            if answered || model.asked.contains(&worker) || !self.workers[worker].is_connected() {
+                continue;
+            }
+            let Some(link) = self.workers[worker].link.clone() else { continue };
+            let (order, name) = (self.number(), self.models[index].name.clone());
+            self.models[index].asked.push(worker);
+            self.commands.push(Command::Inspect { link, name, path: path.clone(), order });
         }
     }
 
-    fn load_on(&mut self, index: usize, worker: usize) {
-        let order = self.number();
+    /// A worker says what a model is, or that it cannot read it.
+    pub(super) fn inspected(
+        &mut self,
+        now: Nanos,
+        worker: usize,
+        index: usize,
+        found: std::result::Result<Arc<ModelSpec>, String>,
+    ) {
         let model = &mut self.models[index];
-        let (Some(path), Some(link)) = (model.path.clone(), self.workers[worker].link.clone()) else { return };
-        let there = model.replicas.iter().find(|replica| replica.worker == worker);
-        // Loading twice would hold the weights twice.
-        if there.is_some_and(|replica| matches!(replica.state, ModelState::Loading | ModelState::Ready)) {
-            return;
-        }
-        model.replicas.retain(|replica| replica.worker != worker);
-        model.replicas.push(Replica {
-            worker,
-            device: 0,
-            state: ModelState::Loading,
-            error: String::new(),
-            progress: 0.0,
-            curve: Curve::default(),
-            order,
-        });
-        self.commands.push(Command::Load { link, name: model.name.clone(), path, order });
-    }
-
-    /// A worker says what became of a model on one of its devices.
-    pub fn report(&mut self, now: Nanos, session: u64, mut report: Report) {
-        let Some(worker) = self.by_session(session) else { return };
-        let Some(device) = self.workers[worker].device_index(&report.device) else { return };
-        let Some(&index) = self.model_names.get(&report.name) else {
-            // Of an earlier scheduler, or invented: a worker does not decide what is served.
-            let order = self.number();
-            if let Some(link) = self.workers[worker].link.clone().filter(|_| report.state != ModelState::Unloaded) {
-                self.commands.push(Command::Unload { link, name: report.name, order });
-            }
-            return;
-        };
-        // Unloaded while this worker was away, or a load that ended after its unload.
-        if !self.models[index].wanted {
-            if report.state != ModelState::Unloaded {
-                self.unload_on(index, worker);
-            }
-            return;
-        }
-        let model = &mut self.models[index];
-        let old = model.replicas.iter().position(|replica| replica.worker == worker);
-        let expected = old.map_or(0, |at| model.replicas[at].order);
-        if report.order != expected || (old.is_none() && !model.built_in) {
-            return;
-        }
-        let old = old.map(|at| model.replicas.swap_remove(at));
-        let others_serve = model.replicas.iter().any(|replica| replica.state == ModelState::Ready);
-        if let (Some(served), Some(declared)) = (&model.spec, &report.spec)
-            && others_serve
-            && **served != *declared
-        {
-            report.state = ModelState::Failed;
-            report.error = "it declares other tensors or settings than the replicas that serve".into();
-        }
+        model.asked.retain(|asked| *asked != worker);
         self.changed = true;
-        if report.state == ModelState::Unloaded {
-            return;
+        match found {
+            Ok(spec) if model.spec.is_none() => self.declare(index, spec),
+            Ok(_) => {}
+            Err(reason) => {
+                model.unreadable.retain(|(at, _)| *at != worker);
+                if model.unreadable.len() < REASONS {
+                    model.unreadable.push((worker, reason));
+                }
+                self.ask_about(index);
+            }
         }
-        // What batches have taught is kept when the same replica only says again that it is there.
-        let same = old.filter(|old| old.state == ModelState::Ready && report.state == ModelState::Ready);
-        model.replicas.push(Replica {
-            worker,
-            device,
-            state: report.state,
-            error: report.error,
-            progress: report.progress,
-            curve: same.map_or_else(|| Curve::new(report.curve), |old| old.curve),
-            order: report.order,
-        });
-        // The declaration is the ready replicas': one that only loads is believed until there is another.
-        let ready = report.state == ModelState::Ready;
-        if let Some(spec) =
-            report.spec.filter(|_| ready || (model.spec.is_none() && report.state == ModelState::Loading))
-        {
-            model.spec = Some(Arc::new(spec));
-        }
-        self.dispatch(now);
+        self.settle_wishes(now);
+    }
+
+    pub(super) fn declare(&mut self, index: usize, spec: Arc<ModelSpec>) {
+        // A strategy's name was checked when the report came in.
+        let strategy = spec.policy.balancer.parse::<Strategy>().unwrap_or_default();
+        let seed = self.epoch ^ index as u64;
+        self.models[index].balancer = (strategy != Strategy::default()).then(|| strategy.balancer(seed));
+        self.models[index].spec = Some(spec);
     }
 
     pub(super) fn index(&self, name: &str) -> Result<usize> {
@@ -317,10 +351,10 @@ impl<T, L: Clone> Core<T, L> {
         Err(Error::new(Code::NotFound, format!("model '{name}' is unknown, the models are: {}", known.join(", "))))
     }
 
-    /// The declaration of a model that was loaded at least once.
+    /// The declaration of a model.
     ///
     /// # Errors
-    /// NOT_FOUND for an unknown name or version; UNAVAILABLE while no worker has loaded it.
+    /// NOT_FOUND for an unknown name or version; UNAVAILABLE while no worker has read it.
     pub fn spec(&self, name: &str, version: &str) -> Result<Arc<ModelSpec>> {
         let index = self.index(name)?;
         let spec = self.models[index].spec.as_ref().ok_or_else(|| self.not_ready(index))?;

@@ -4,7 +4,7 @@ use std::{collections::VecDeque, sync::Arc};
 
 use orion_proto::{Code, Error, Result, session};
 
-use super::{Command, Core, ModelState, Nanos};
+use super::{Command, Cordon, Core, Nanos, device::Device, placement::Concern};
 
 /// Workers that are known at once, those that are gone included.
 const WORKERS: usize = 4096;
@@ -42,17 +42,6 @@ impl WorkerState {
     }
 }
 
-/// A device's bookings.
-#[derive(Clone, Debug)]
-pub(super) struct Device {
-    pub name: Arc<str>,
-    /// When what it was given will be done, as predicted.
-    pub booked_until: Nanos,
-    pub batches: Vec<u64>,
-    /// Batches of inline models: they run beside the device, not on it.
-    pub inline_batches: usize,
-}
-
 #[derive(Debug)]
 pub(super) struct Worker<L> {
     pub name: Arc<str>,
@@ -69,7 +58,9 @@ pub(super) struct Worker<L> {
     pub last_frame: Nanos,
     /// One-way delay and its jitter, and preparation: how much ahead of idleness it is given work.
     pub lead: Nanos,
-    pub devices: Vec<Device>,
+    /// Its devices' places.
+    pub devices: Vec<usize>,
+    pub cordon: Cordon,
     pub capability: session::Capability,
     pub telemetry: session::Telemetry,
     pub measurement: Option<session::Measurement>,
@@ -83,8 +74,12 @@ impl<L> Worker<L> {
         matches!(self.state, WorkerState::Ready | WorkerState::Draining)
     }
 
-    pub(super) fn device_index(&self, name: &str) -> Option<usize> {
-        self.devices.iter().position(|device| &*device.name == name)
+    /// Its state, with what an operator made of it.
+    pub(super) fn state_name(&self) -> String {
+        match (self.state, self.cordon) {
+            (state, Cordon::No) => state.name().to_owned(),
+            (state, cordon) => format!("{}, {}", state.name(), cordon.name()),
+        }
     }
 
     pub(super) fn note(&mut self, now: Nanos, text: impl Into<String>) {
@@ -143,7 +138,11 @@ impl<T, L: Clone> Core<T, L> {
         };
         if !resumed {
             self.forget_work(now, index);
-            self.workers[index].devices = capability.devices.iter().map(device).collect();
+            for info in &capability.devices {
+                let class = self.class_of(&capability.fingerprint, info);
+                let device = self.devices.insert(Device::new(index, &hello.name, info.clone(), class));
+                self.workers[index].devices.push(device);
+            }
         }
         let worker = &mut self.workers[index];
         if let Some(link) = worker.link.replace(link) {
@@ -160,7 +159,7 @@ impl<T, L: Clone> Core<T, L> {
         worker.capability = capability;
         worker.peer_address = hello.peer_address;
         worker.note(now, if resumed { "back within its lease" } else { "joined" });
-        self.changed = true;
+        self.cluster_changed();
         if resumed {
             self.retry_what_never_arrived(now, index, &hello.holding);
         }
@@ -171,8 +170,28 @@ impl<T, L: Clone> Core<T, L> {
     pub fn start(&mut self, now: Nanos, session: u64) {
         let Some(index) = self.by_session(session) else { return };
         self.workers[index].state = WorkerState::Ready;
-        self.load_wanted(index);
-        self.dispatch(now);
+        self.cluster_changed();
+        for model in 0..self.models.len() {
+            self.models[model].unreadable.retain(|(at, _)| *at != index);
+            self.models[model].asked.retain(|at| *at != index);
+            self.ask_about(model);
+        }
+        self.settle_wishes(now);
+        self.serve_all(now, index);
+    }
+
+    /// What waits may run on a worker that takes work again.
+    pub(super) fn serve_all(&mut self, now: Nanos, index: usize) {
+        for device in self.workers[index].devices.clone() {
+            self.send_load(now, device);
+            self.fill(now, device);
+            self.place(now, Concern::Device(device));
+        }
+        for model in 0..self.models.len() {
+            if self.models[model].is_inline() && !self.models[model].queue.is_empty() {
+                self.run_inline(now, model);
+            }
+        }
     }
 
     fn add_worker(&mut self, now: Nanos, name: &str) -> Result<usize> {
@@ -190,6 +209,7 @@ impl<T, L: Clone> Core<T, L> {
             last_frame: now,
             lead: 0,
             devices: Vec::new(),
+            cordon: Cordon::No,
             capability: session::Capability::default(),
             telemetry: session::Telemetry::default(),
             measurement: None,
@@ -224,9 +244,14 @@ impl<T, L: Clone> Core<T, L> {
             worker.state = WorkerState::Suspect;
             worker.lease_ends = now.saturating_add(lease);
             worker.note(now, format!("suspect: {reason}"));
+            self.cluster_changed();
+            for device in self.workers[index].devices.clone() {
+                for id in self.devices[device].residents.clone() {
+                    self.rebind(now, id);
+                }
+            }
             self.retry_elsewhere(now, index);
         }
-        self.dispatch(now);
     }
 
     /// A suspect's frames come again on the same session.
@@ -237,9 +262,9 @@ impl<T, L: Clone> Core<T, L> {
         if worker.state == WorkerState::Suspect {
             worker.state = if worker.drains { WorkerState::Draining } else { WorkerState::Ready };
             worker.note(now, "heard again");
-            self.changed = true;
+            self.cluster_changed();
             self.let_go_if_drained(index);
-            self.dispatch(now);
+            self.serve_all(now, index);
         }
     }
 
@@ -248,12 +273,13 @@ impl<T, L: Clone> Core<T, L> {
         let Some(index) = self.by_session(session) else { return };
         (self.workers[index].state, self.workers[index].drains) = (WorkerState::Draining, true);
         self.workers[index].note(now, "draining");
+        self.cluster_changed();
+        self.move_elsewhere(now, index);
         self.let_go_if_drained(index);
     }
 
     pub(super) fn let_go_if_drained(&mut self, index: usize) {
-        let worker = &self.workers[index];
-        let idle = worker.devices.iter().all(|device| device.batches.is_empty() && device.inline_batches == 0);
+        let (worker, idle) = (&self.workers[index], self.is_idle(index));
         if worker.state == WorkerState::Draining
             && idle
             && let Some(link) = worker.link.clone()
@@ -277,24 +303,44 @@ impl<T, L: Clone> Core<T, L> {
     }
 
     fn end(&mut self, now: Nanos, index: usize, state: WorkerState, text: &'static str) {
+        self.cluster_changed();
         let worker = &mut self.workers[index];
         worker.state = state;
         worker.note(now, text);
-        self.changed = true;
         // Its carrier may still be open: a worker that is given up must notice, and join anew.
         if let Some(link) = worker.link.take() {
             self.commands.push(Command::Close { link, reason: text });
         }
         self.forget_work(now, index);
-        self.dispatch(now);
+        self.settle_wishes(now);
     }
 
-    /// The worker's models and batches are gone; what it ran is tried again.
+    /// The worker's devices, models and batches are gone; what it ran is tried again.
     fn forget_work(&mut self, now: Nanos, index: usize) {
-        for model in &mut self.models {
-            model.replicas.retain(|replica| replica.worker != index);
+        let mut lost = Vec::new();
+        for device in self.workers[index].devices.clone() {
+            for id in self.devices[device].residents.clone() {
+                lost.push(self.replicas[id].model);
+                self.forget_replica(now, id);
+            }
         }
-        self.requeue_batches(now, index, |_, _| true);
+        self.retry_all(now, index);
+        for device in std::mem::take(&mut self.workers[index].devices) {
+            self.devices.remove(device);
+        }
+        for model in &mut self.models {
+            model.asked.retain(|at| *at != index);
+            model.failures.retain(|failure| failure.worker != index);
+        }
+        self.cluster_changed();
+        // What was there is wanted again, elsewhere.
+        for model in lost {
+            if self.models[model].wanted && self.models[model].replicas.is_empty() {
+                self.unplaced.insert(model);
+            }
+            self.ask_about(model);
+            self.start_waiting(now, model);
+        }
     }
 
     /// Tells what a worker measured or how it is.
@@ -308,7 +354,23 @@ impl<T, L: Clone> Core<T, L> {
         if worker.carrier != IN_PROCESS {
             worker.lead = (seconds.clamp(0.0, 1.0) * 1e9) as Nanos + PREPARATION;
         }
-        worker.telemetry = telemetry;
+        let devices = worker.devices.clone();
+        for device in devices {
+            let name = self.devices[device].name.clone();
+            let figures = telemetry.devices.iter().find(|figures| *figures.name == *name);
+            if let Some(free) = figures.map(|figures| figures.memory_free_bytes).filter(|free| *free > 0) {
+                let loading = self.devices[device].residents.iter().map(|id| &self.replicas[*id]);
+                let loading =
+                    loading.filter(|replica| replica.sent && !replica.serves()).map(|replica| replica.bytes).sum();
+                self.devices[device].ledger.measured(free, loading);
+            }
+        }
+        self.workers[index].telemetry = telemetry;
+    }
+
+    /// The place of a worker's device.
+    pub(super) fn device_named(&self, worker: usize, name: &str) -> Option<usize> {
+        self.workers[worker].devices.iter().copied().find(|device| &*self.devices[*device].name == name)
     }
 
     /// A worker's measured figures.
@@ -317,22 +379,9 @@ impl<T, L: Clone> Core<T, L> {
             self.workers[index].measurement = Some(measurement);
         }
     }
-
-    /// Whether some replica serves, or may again within its worker's lease.
-    pub(super) fn has_hope(&self, model: usize) -> bool {
-        self.models[model].replicas.iter().any(|replica| {
-            let state = self.workers[replica.worker].state;
-            let alive = matches!(state, WorkerState::Ready | WorkerState::Suspect | WorkerState::Joining);
-            alive && replica.state == ModelState::Ready
-        })
-    }
 }
 
 /// The carrier of a worker in the scheduler's own process.
 pub const IN_PROCESS: &str = "in-process";
 /// Decoding a batch and handing it to the executor.
 const PREPARATION: Nanos = 100_000;
-
-fn device(wire: &session::Device) -> Device {
-    Device { name: Arc::from(wire.name.as_str()), booked_until: 0, batches: Vec::new(), inline_batches: 0 }
-}

@@ -1,11 +1,14 @@
-//! Which batch runs next, and where: late binding by predicted completion.
+//! Devices take batches: late binding, bookings, and what each batch is made of.
 
 use std::sync::Arc;
 
 use orion_net::{Attempt, Batch};
-use orion_proto::{Code, Error};
 
-use super::{Command, Core, ModelState, Nanos, RequestKey, WorkerState, catalogue::Replica};
+use super::{
+    Command, Cordon, Core, Nanos, RequestKey, WorkerState,
+    order::{Pick, Source},
+    queue::{LaneKey, Waiting},
+};
 
 /// Bytes of tensors in one batch of several requests: more is better sent as two.
 const BATCH_BYTES: usize = 16 << 20;
@@ -20,137 +23,209 @@ pub(super) struct Running {
     pub worker: usize,
     pub device: usize,
     pub model: usize,
+    pub replica: usize,
     pub attempts: Vec<(u64, RequestKey)>,
     pub rows: usize,
+    pub bucket: u8,
+    pub given: Nanos,
+    /// When it is predicted to be done.
+    pub expected: Nanos,
     pub predicted: Nanos,
     pub inline: bool,
+    /// A second run of a batch that straggles, or such a batch itself.
+    pub hedged: bool,
     /// Bytes of its requests that were given up.
     pub abandoned_bytes: usize,
 }
 
 impl<T, L: Clone> Core<T, L> {
-    /// Starts whatever can start, the model whose oldest request waits longest first.
-    pub(super) fn dispatch(&mut self, now: Nanos) {
-        let mut waiting: Vec<(u64, usize)> = (0..self.models.len())
-            .filter_map(|index| {
-                self.models[index].queue.front().map(|key| (self.request(*key).map_or(0, |r| r.serial), index))
-            })
-            .collect();
-        waiting.sort_unstable();
-        for (_, index) in waiting {
-            self.dispatch_model(now, index);
-        }
-    }
-
-    pub(super) fn dispatch_model(&mut self, now: Nanos, index: usize) {
-        while let Some(head) = self.live_head(now, index) {
-            let Some(place) = self.choose(now, index, head) else { return };
-            if !self.run_batch(now, index, place) {
+    /// Gives a device what it should do, as far ahead as its link's delay asks for.
+    pub(super) fn fill(&mut self, now: Nanos, device: usize) {
+        while self.takes_work(now, device) {
+            let Some(pick) = self.choose(now, device) else { return };
+            if !self.run_batch(now, device, pick) {
                 return;
             }
         }
     }
 
-    /// The first request that still waits; those that were cancelled or are too late leave the queue.
-    fn live_head(&mut self, now: Nanos, index: usize) -> Option<RequestKey> {
-        while let Some(&key) = self.models[index].queue.front() {
-            let late = self.request(key).map(|request| request.deadline.is_some_and(|deadline| deadline <= now));
-            if late == Some(false) {
-                return Some(key);
-            }
-            self.models[index].queue.pop_front();
-            if late == Some(true) {
-                self.fail(now, key, Error::new(Code::DeadlineExceeded, "the request's time ran out while it waited"));
+    /// Offers a model's queue to the devices that hold it and take work, the one that would finish first before others.
+    pub(super) fn offer(&mut self, now: Nanos, index: usize) {
+        if self.models[index].queue.is_empty() {
+            return;
+        }
+        let mut takers = std::mem::take(&mut self.scratch.takers);
+        takers.clear();
+        for id in &self.models[index].replicas {
+            let replica = &self.replicas[*id];
+            if replica.serves() && self.takes_work(now, replica.device) {
+                let done = self.available(now, replica.device).saturating_add(replica.line(0).predict(1));
+                takers.push((done, replica.device));
             }
         }
-        None
+        takers.sort_unstable();
+        for &(_, device) in &takers {
+            if self.models[index].queue.is_empty() {
+                break;
+            }
+            self.fill(now, device);
+        }
+        self.scratch.takers = takers;
     }
 
-    /// The replica that would finish `head` soonest among those that take work now.
-    fn choose(&self, now: Nanos, index: usize, head: RequestKey) -> Option<usize> {
-        let model = &self.models[index];
-        let inline = model.spec.as_ref().is_some_and(|spec| spec.inline);
-        let request = self.request(head)?;
-        let serves = |replica: &Replica| {
-            replica.state == ModelState::Ready && self.workers[replica.worker].state == WorkerState::Ready
-        };
-        let elsewhere = model.replicas.iter().any(|r| serves(r) && Some(r.worker) != request.failed_on);
-        let candidates = model.replicas.iter().enumerate().filter(|(_, replica)| {
-            serves(replica)
-                && !(elsewhere && Some(replica.worker) == request.failed_on)
-                && self.takes_work(now, replica, request.rows, inline)
-        });
-        let completion = |replica: &Replica| {
-            let worker = &self.workers[replica.worker];
-            let free = worker.devices[replica.device].booked_until.max(now.saturating_add(worker.lead));
-            free.saturating_add(replica.curve.predict(request.rows)).saturating_add(worker.lead)
-        };
-        candidates.min_by_key(|(_, replica)| completion(replica)).map(|(place, _)| place)
+    /// Whether a device's worker takes batches at all.
+    pub(super) fn takes_part(&self, device: usize) -> bool {
+        let worker = &self.workers[self.devices[device].worker];
+        worker.state == WorkerState::Ready && worker.cordon != Cordon::Draining
     }
 
     /// Whether a device is idle, or will be by the time that a batch sent now arrives.
-    fn takes_work(&self, now: Nanos, replica: &Replica, rows: usize, inline: bool) -> bool {
-        let worker = &self.workers[replica.worker];
-        let device = &worker.devices[replica.device];
-        if inline {
-            return device.inline_batches < INLINE_BATCHES;
+    fn takes_work(&self, now: Nanos, device: usize) -> bool {
+        if !self.takes_part(device) {
+            return false;
         }
-        let ahead = worker.lead.div_ceil(replica.curve.predict(rows).max(1)).min(AHEAD);
-        device.booked_until <= now.saturating_add(worker.lead) && (device.batches.len() as u64) < 1 + ahead
-            || device.batches.is_empty()
+        let at = &self.devices[device];
+        let Some(last) = at.batches.last() else { return true };
+        let lead = self.workers[at.worker].lead;
+        let usual = self.batches.get(last).map_or(1, |batch| batch.predicted.max(1));
+        let ahead = lead.div_ceil(usual).min(AHEAD);
+        at.booked_until <= now.saturating_add(lead) && (at.batches.len() as u64) < 1 + ahead
     }
 
-    fn run_batch(&mut self, now: Nanos, index: usize, place: usize) -> bool {
-        let (worker, device) = (self.models[index].replicas[place].worker, self.models[index].replicas[place].device);
-        let (Some(link), Some(spec)) = (self.workers[worker].link.clone(), self.models[index].spec.clone()) else {
+    /// Takes a pick's requests out of their queue.
+    fn take(&mut self, pick: Pick) -> (Vec<Waiting>, u8) {
+        let model = self.replicas[pick.replica].model;
+        let requests = &self.requests;
+        let bytes_of = |waiting: &Waiting| requests.get(waiting.key.place).map_or(0, |request| request.bytes);
+        let queue = match pick.bound {
+            true => self.replicas[pick.replica].bound.as_deref_mut(),
+            false => Some(&mut self.models[model].queue),
+        };
+        let Some(queue) = queue else { return (Vec::new(), 0) };
+        let (mut taken, bucket) = match pick.source {
+            Source::Group(at) => match queue.take_group(at) {
+                Some(group) if group.alone => return (group.waiting, group.bucket),
+                Some(group) => (group.waiting, group.bucket),
+                None => return (Vec::new(), 0),
+            },
+            Source::Lane { lane, .. } => (Vec::new(), queue.lanes()[lane].key.bucket),
+        };
+        let mut rows: usize = taken.iter().map(|waiting| waiting.rows).sum();
+        let mut bytes: usize = taken.iter().map(bytes_of).sum();
+        let mut left: Vec<(LaneKey, Waiting)> = Vec::new();
+        let (first, skip) = match pick.source {
+            Source::Lane { lane, skip } => (Some(lane), skip),
+            Source::Group(_) => (None, 0),
+        };
+        for _ in 0..skip {
+            let Some(lane) = first else { break };
+            left.extend(queue.pop(lane).map(|waiting| (queue.lanes()[lane].key, waiting)));
+        }
+        // What shares the chosen lane's bucket fills the batch up, the highest priority first.
+        let mut order: Vec<usize> = first.into_iter().collect();
+        if skip == 0 {
+            order.extend((0..queue.lanes().len()).filter(|at| Some(*at) != first));
+        }
+        for lane in order {
+            if queue.lanes()[lane].key.bucket != bucket {
+                continue;
+            }
+            while let Some(next) = queue.lanes()[lane].waiting.front() {
+                let together = (rows.saturating_add(next.rows), bytes.saturating_add(bytes_of(next)));
+                if !taken.is_empty() && (together.0 > pick.rows || together.1 > BATCH_BYTES) {
+                    break;
+                }
+                (rows, bytes) = together;
+                taken.extend(queue.pop(lane));
+            }
+        }
+        for (key, waiting) in left {
+            queue.push(key, waiting);
+        }
+        queue.tidy();
+        (taken, bucket)
+    }
+
+    fn run_batch(&mut self, now: Nanos, device: usize, pick: Pick) -> bool {
+        let model = self.replicas[pick.replica].model;
+        let overdue = matches!(pick.source, Source::Lane { .. }) && pick.score == f64::MAX;
+        let (taken, bucket) = self.take(pick);
+        if taken.is_empty() {
+            return false;
+        }
+        self.requeued(model);
+        let keys: Vec<RequestKey> = taken.iter().map(|waiting| waiting.key).collect();
+        let service = self.replicas[pick.replica].line(bucket).predict(taken.iter().map(|w| w.rows).sum());
+        self.charge_tenants(&keys, service);
+        self.count_overdue(device, service, overdue);
+        self.send_batch(now, pick.replica, keys, bucket, false)
+    }
+
+    /// Tenants pay for their requests by rows.
+    fn charge_tenants(&mut self, keys: &[RequestKey], service: Nanos) {
+        let rows: usize = keys.iter().filter_map(|key| self.request(*key)).map(|request| request.rows).sum();
+        for key in keys {
+            let Some(request) = self.requests.get(key.place) else { continue };
+            let (priority, tenant, own) = (request.lane.priority, request.lane.tenant, request.rows);
+            let time = service as f64 * own as f64 / rows.max(1) as f64;
+            self.tenants.charge(priority, tenant, time as Nanos);
+            self.tenants.left(priority, tenant);
+        }
+    }
+
+    /// Books a device and hands it a batch of these requests.
+    pub(super) fn send_batch(
+        &mut self,
+        now: Nanos,
+        id: usize,
+        keys: Vec<RequestKey>,
+        bucket: u8,
+        hedged: bool,
+    ) -> bool {
+        let (model, device) = (self.replicas[id].model, self.replicas[id].device);
+        let worker = self.devices[device].worker;
+        let (Some(link), Some(spec)) = (self.workers[worker].link.clone(), self.models[model].spec.clone()) else {
             return false;
         };
-        let (number, mut rows, mut bytes) = (self.number(), 0usize, 0usize);
-        let (mut attempts, mut keys) = (Vec::new(), Vec::new());
-        while let Some(key) = self.live_head(now, index) {
-            let attempt = self.next_number;
-            let Some(request) = self.request_mut(key) else { break };
-            let together = (rows.checked_add(request.rows), bytes.checked_add(request.bytes));
-            let fits = matches!(together, (Some(r), Some(b)) if r <= spec.max_batch_rows && b <= BATCH_BYTES);
-            if !keys.is_empty() && (!fits || request.failed_on == Some(worker)) {
-                break;
-            }
+        let number = self.number();
+        let (mut rows, mut bytes) = (0usize, 0usize);
+        let (mut attempts, mut running) = (Vec::with_capacity(keys.len()), Vec::with_capacity(keys.len()));
+        for key in keys {
+            let attempt = self.number();
+            let Some(request) = self.request_mut(key) else { continue };
             rows = rows.saturating_add(request.rows);
             bytes = bytes.saturating_add(request.bytes);
-            request.attempts += 1;
-            request.dispatched = now;
-            request.running = Some((number, attempt));
+            request.start(now, number, attempt);
             attempts.push(Attempt { attempt, request: request.request.clone() });
-            keys.push((attempt, key));
-            self.next_number += 1;
-            self.models[index].queue.pop_front();
+            running.push((attempt, key));
         }
-        let predicted = self.models[index].replicas[place].curve.predict(rows);
-        let booked = &mut self.workers[worker];
-        let lead = booked.lead;
-        let device_state = &mut booked.devices[device];
-        if spec.inline {
-            device_state.inline_batches += 1;
-        } else {
-            device_state.batches.push(number);
-            device_state.booked_until =
-                device_state.booked_until.max(now.saturating_add(lead)).saturating_add(predicted);
+        let predicted = self.replicas[id].line(bucket).predict(rows);
+        if !spec.inline {
+            self.trace_dispatch(now, id, &running, rows, bytes);
         }
+        let expected = self.book(now, device, number, predicted, spec.inline);
+        self.replicas[id].running += 1;
+        self.replicas[id].breaker.probe_started(now);
         let batch = Batch {
             batch: number,
             epoch: self.epoch,
-            model: self.models[index].name.clone(),
-            device: Arc::clone(&device_state.name),
+            model: self.models[model].name.clone(),
+            device: Arc::clone(&self.devices[device].name),
             attempts,
         };
         let running = Running {
             worker,
             device,
-            model: index,
-            attempts: keys,
+            model,
+            replica: id,
+            attempts: running,
             rows,
+            bucket,
+            given: now,
+            expected,
             predicted,
             inline: spec.inline,
+            hedged,
             abandoned_bytes: 0,
         };
         self.batches.insert(number, running);
@@ -158,21 +233,57 @@ impl<T, L: Clone> Core<T, L> {
         true
     }
 
+    fn book(&mut self, now: Nanos, device: usize, number: u64, predicted: Nanos, inline: bool) -> Nanos {
+        let start = self.available(now, device);
+        let at = &mut self.devices[device];
+        if inline {
+            at.inline_batches += 1;
+            return now;
+        }
+        at.batches.push(number);
+        at.booked_until = start.saturating_add(predicted);
+        at.booked_until
+    }
+
+    /// Gives an inline model's requests to a worker: they cost nothing, so nothing is booked and nothing waits long.
+    pub(super) fn run_inline(&mut self, now: Nanos, index: usize) {
+        loop {
+            let takes = |id: &&usize| {
+                let replica = &self.replicas[**id];
+                let device = &self.devices[replica.device];
+                replica.serves() && device.inline_batches < INLINE_BATCHES && self.takes_part(replica.device)
+            };
+            let busy = |id: &&usize| self.devices[self.replicas[**id].device].inline_batches;
+            let Some(id) = self.models[index].replicas.iter().filter(takes).min_by_key(busy).copied() else { return };
+            let lane = self.models[index].queue.lanes().iter().position(|lane| !lane.waiting.is_empty());
+            let keys = match lane {
+                Some(lane) => self.models[index].queue.pop(lane).map(|waiting| vec![waiting.key]),
+                None => self.models[index].queue.take_group(0).map(|g| g.waiting.iter().map(|w| w.key).collect()),
+            };
+            let Some(keys) = keys else { return };
+            self.charge_tenants(&keys, 0);
+            self.send_batch(now, id, keys, 0, false);
+        }
+    }
+
     /// A batch is off its device.
     pub(super) fn release(&mut self, now: Nanos, number: u64) -> Option<Running> {
         let running = self.batches.remove(&number)?;
         self.request_bytes -= running.abandoned_bytes;
-        let lead = self.workers[running.worker].lead;
-        let Some(device) = self.workers[running.worker].devices.get_mut(running.device) else { return Some(running) };
+        if let Some(replica) = self.replicas.get_mut(running.replica).filter(|r| r.device == running.device) {
+            replica.running = replica.running.saturating_sub(1);
+        }
+        let Some(device) = self.devices.get_mut(running.device) else { return Some(running) };
         if running.inline {
             device.inline_batches = device.inline_batches.saturating_sub(1);
             return Some(running);
         }
         device.batches.retain(|batch| *batch != number);
         let left: Nanos = device.batches.iter().filter_map(|batch| self.batches.get(batch)).map(|b| b.predicted).sum();
-        // Never earlier than what is left, never later than was booked: the report is newer than the booking.
+        // Never later than was booked: the report is newer than the booking.
+        let lead = self.workers[running.worker].lead;
         let end = now.saturating_add(left);
-        device.booked_until = if left == 0 { now } else { device.booked_until.min(end.saturating_add(lead)) };
+        device.booked_until = if left == 0 { now } else { device.booked_until.min(end.saturating_add(lead)).max(now) };
         Some(running)
     }
 }

@@ -3,33 +3,56 @@
 //! Plain synchronous code over `now` (nanoseconds since the scheduler started): no clock, no I/O, no thread. Each input
 //! may push [`Command`]s, which the shell carries out after it has let go of the lock.
 
+mod admission;
 mod catalogue;
 mod cluster;
+mod cordon;
+mod cost;
 mod curve;
+mod device;
 mod dispatch;
+mod evict;
+mod explain;
+mod filter;
+mod ledger;
+mod memory;
+mod order;
+mod placement;
 mod queue;
+mod replica;
+mod request;
+mod retry;
 mod settle;
+mod tenants;
 mod view;
+mod work;
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
     time::Duration,
 };
 
-use orion_net::Batch;
-use orion_proto::{Error, InferAnswer, ModelSpec, Result};
+use orion_net::{Batch, RetryBudget};
+use orion_proto::{InferAnswer, ModelSpec, Requirements, Result};
 use slab::Slab;
 
-pub use catalogue::{ModelState, Report, Statistics};
+pub use catalogue::{ModelState, Statistics};
 pub use cluster::{IN_PROCESS, Joined, WorkerState};
-pub use queue::{Admitted, RequestKey};
+pub use cordon::Cordon;
+pub use memory::Remembered;
+pub use replica::Report;
+pub use request::{Admitted, RequestKey};
 pub use view::{ModelView, Totals};
 
 use catalogue::Model;
 use cluster::Worker;
+use device::{Device, DeviceClass};
 use dispatch::Running;
-use queue::Request;
+use explain::Traces;
+use replica::Replica;
+use request::Request;
+use tenants::Tenants;
 
 /// Nanoseconds since the scheduler started.
 pub type Nanos = u64;
@@ -72,12 +95,25 @@ pub enum Command<T, L> {
         /// The answer.
         outcome: Result<InferAnswer>,
     },
+    /// Ask a worker what a model is.
+    Inspect {
+        /// The worker.
+        link: L,
+        /// The served name.
+        name: Arc<str>,
+        /// Where it lies.
+        path: String,
+        /// Unique.
+        order: u64,
+    },
     /// Have a worker load a model from a path.
     Load {
         /// The worker.
         link: L,
         /// The served name.
         name: Arc<str>,
+        /// The device.
+        device: Arc<str>,
         /// Where it lies.
         path: String,
         /// Grows with every load and unload.
@@ -89,6 +125,8 @@ pub enum Command<T, L> {
         link: L,
         /// The served name.
         name: Arc<str>,
+        /// The device.
+        device: Arc<str>,
         /// Grows with every load and unload.
         order: u64,
     },
@@ -115,6 +153,17 @@ pub enum Command<T, L> {
     },
 }
 
+/// Lists that every input needs anew: kept, so that none is allocated.
+#[derive(Debug, Default)]
+struct Scratch {
+    models: Vec<usize>,
+    needs: Vec<(f64, usize)>,
+    takers: Vec<(Nanos, usize)>,
+}
+
+/// Models whose queues are offered again when time passes.
+const OFFERED: usize = 256;
+
 /// Bits of a number below its epoch, which counts milliseconds since 1970: four million a millisecond.
 const EPOCH_BITS: u32 = 22;
 
@@ -127,6 +176,24 @@ pub struct Core<T, L> {
     models: Vec<Model>,
     model_names: HashMap<Arc<str>, usize>,
     workers: Vec<Worker<L>>,
+    devices: Slab<Device>,
+    classes: Vec<DeviceClass>,
+    replicas: Slab<Replica>,
+    tenants: Tenants,
+    budget: RetryBudget,
+    /// Predicted time of everything that waits.
+    queued_work: Nanos,
+    /// Models that wait and have no copy, the most urgent first.
+    homeless: BTreeSet<(Nanos, usize)>,
+    /// Models of which a copy is wanted whatever the load.
+    unplaced: BTreeSet<usize>,
+    /// Devices that pass the filters, by what models need.
+    suitable: Vec<(Requirements, bool, Arc<[usize]>)>,
+    remembered: memory::Memory,
+    traces: Traces,
+    cursor: usize,
+    offered_from: usize,
+    scratch: Scratch,
     requests: Slab<Request<T>>,
     request_bytes: usize,
     batches: BTreeMap<u64, Running>,
@@ -148,6 +215,20 @@ impl<T, L: Clone> Core<T, L> {
             models: Vec::new(),
             model_names: HashMap::new(),
             workers: Vec::new(),
+            devices: Slab::new(),
+            classes: Vec::new(),
+            replicas: Slab::new(),
+            tenants: Tenants::default(),
+            budget: RetryBudget::default(),
+            queued_work: 0,
+            homeless: BTreeSet::new(),
+            unplaced: BTreeSet::new(),
+            suitable: Vec::new(),
+            remembered: memory::Memory::default(),
+            traces: Traces::default(),
+            cursor: 0,
+            offered_from: 0,
+            scratch: Scratch::default(),
             requests: Slab::new(),
             request_bytes: 0,
             batches: BTreeMap::new(),
@@ -196,18 +277,34 @@ impl<T, L: Clone> Core<T, L> {
     /// Time passes: leases end, requests whose workers do not come back are answered.
     pub fn tick(&mut self, now: Nanos) {
         self.end_leases(now);
+        self.free_stalled(now);
+        self.hedge_stragglers(now);
         self.answer_orphans(now);
-        self.dispatch(now);
+        self.settle_wishes(now);
+        self.offer_again(now);
+    }
+
+    /// What was left to busier devices may be better off with an idle one by now.
+    fn offer_again(&mut self, now: Nanos) {
+        let models = self.models.len();
+        let mut offered = 0;
+        for step in 0..models {
+            let index = (self.offered_from + step) % models;
+            if !self.models[index].queue.is_empty() {
+                offered += 1;
+                self.start_waiting(now, index);
+            }
+            if offered == OFFERED {
+                self.offered_from = index + 1;
+                return;
+            }
+        }
     }
 
     fn number(&mut self) -> u64 {
         let number = self.next_number;
         self.next_number += 1;
         number
-    }
-
-    fn not_ready(&self, index: usize) -> Error {
-        self.models[index].not_ready(&self.workers)
     }
 }
 

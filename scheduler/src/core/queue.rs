@@ -1,188 +1,199 @@
-//! Requests that wait: admission, cancellation, answering those that nobody can run.
+//! Requests of one model that wait: lanes in deadline order, and groups that were formed by a failure.
 
-use std::{sync::Arc, time::Duration};
+use std::collections::VecDeque;
 
-use orion_proto::{Code, Error, InferRequest, ModelSpec, Result};
+use super::{Nanos, RequestKey};
 
-use super::{Command, Core, Nanos, nanos};
-
-/// A request in the core; stays unique when its place is used again.
+/// A request that waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RequestKey {
-    place: usize,
-    serial: u64,
+pub(super) struct Waiting {
+    /// The deadline, or where there is none the objective by which it is ordered.
+    pub due: Nanos,
+    /// From arrival to `due`.
+    pub window: Nanos,
+    /// Whether `due` is a deadline: after it, the answer is worth nothing.
+    pub hard: bool,
+    pub rows: usize,
+    pub key: RequestKey,
 }
 
+impl Waiting {
+    fn order(&self) -> (Nanos, u64) {
+        (self.due, self.key.serial)
+    }
+}
+
+/// Which requests may share a lane. Sorted as batches are filled: the highest priority first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct LaneKey {
+    /// Of similar length, so that padding one to the other costs little.
+    pub bucket: u8,
+    pub priority: u8,
+    pub tenant: u32,
+}
+
+/// Requests of one length bucket, priority and tenant, the earliest due first.
 #[derive(Debug)]
-pub(super) struct Request<T> {
-    pub serial: u64,
-    pub ticket: T,
-    pub spec: Arc<ModelSpec>,
-    pub request: Arc<InferRequest>,
-    pub model: usize,
+pub(super) struct Lane {
+    pub key: LaneKey,
     pub rows: usize,
-    pub bytes: usize,
-    pub arrived: Nanos,
-    pub dispatched: Nanos,
-    pub deadline: Option<Nanos>,
-    pub attempts: u32,
-    /// The worker on which the last attempt failed: the next goes elsewhere if there is another.
-    pub failed_on: Option<usize>,
-    pub running: Option<(u64, u64)>,
+    pub waiting: VecDeque<Waiting>,
 }
 
-/// A request that was checked against its model.
-#[derive(Clone, Debug)]
-pub struct Admitted {
-    /// The model.
-    pub spec: Arc<ModelSpec>,
-    /// The request.
-    pub request: Arc<InferRequest>,
-    /// Its rows.
-    pub rows: usize,
-    /// Bytes of its tensors.
-    pub bytes: usize,
-    /// When the client stops waiting.
-    pub deadline: Option<Nanos>,
+/// Requests that run together, and nowhere where one of them has failed.
+#[derive(Debug)]
+pub(super) struct Group {
+    pub waiting: Vec<Waiting>,
+    pub bucket: u8,
+    /// Part of a batch that failed: joined by others, it could not be told which request is to blame.
+    pub alone: bool,
 }
 
-impl<T, L: Clone> Core<T, L> {
-    /// Queues a request, and starts it when a device is free.
-    ///
-    /// # Errors
-    /// UNAVAILABLE when no worker can run it, RESOURCE_EXHAUSTED when too much waits, both with a time to come back.
-    pub fn submit(&mut self, now: Nanos, admitted: Admitted, ticket: T) -> Result<RequestKey> {
-        let index = self.index(admitted.spec.name.as_str())?;
-        self.admit(index, &admitted)?;
-        let serial = self.number();
-        let place = self.requests.insert(Request {
-            serial,
-            ticket,
-            spec: admitted.spec,
-            request: admitted.request,
-            model: index,
-            rows: admitted.rows,
-            bytes: admitted.bytes,
-            arrived: now,
-            dispatched: now,
-            deadline: admitted.deadline,
-            attempts: 0,
-            failed_on: None,
-            running: None,
-        });
-        self.request_bytes += admitted.bytes;
-        let key = RequestKey { place, serial };
-        self.models[index].queue.push_back(key);
-        self.dispatch_model(now, index);
-        Ok(key)
+/// What waits for one model.
+#[derive(Debug, Default)]
+pub(super) struct Queue {
+    lanes: Vec<Lane>,
+    pub groups: VecDeque<Group>,
+    len: usize,
+    rows: usize,
+}
+
+/// Empty lanes that are kept for their next request.
+const SPARE_LANES: usize = 4;
+
+impl Queue {
+    /// Requests that wait.
+    pub(super) fn len(&self) -> usize {
+        self.len
     }
 
-    fn admit(&self, index: usize, admitted: &Admitted) -> Result<()> {
-        if self.draining {
-            let error = Error::new(Code::Unavailable, "the server is draining, send to another or try again");
-            return Err(error.retry_after(Duration::from_secs(1)));
-        }
-        if !self.models[index].wanted || !self.has_hope(index) {
-            return Err(self.not_ready(index));
-        }
-        let full = |what: String| Error::new(Code::ResourceExhausted, what).retry_after(self.predicted_drain(index));
-        if self.requests.len() >= self.limits.requests {
-            return Err(full(format!("{} requests are under way, no more are taken", self.limits.requests)));
-        }
-        if self.request_bytes.saturating_add(admitted.bytes) > self.limits.bytes {
-            return Err(full(format!(
-                "requests of {} bytes are under way, at most {} are taken",
-                self.request_bytes, self.limits.bytes
-            )));
-        }
-        Ok(())
+    pub(super) fn is_empty(&self) -> bool {
+        self.len == 0
     }
 
-    /// Predicted time in which a model's replicas finish what waits.
-    fn predicted_drain(&self, index: usize) -> Duration {
-        let model = &self.models[index];
-        let per_second: f64 = model.replicas.iter().map(|replica| 1e9 / replica.curve.predict(1).max(1) as f64).sum();
-        Duration::from_secs_f64((model.queue.len() as f64 / per_second.max(1.0)).clamp(1.0, 60.0))
+    /// Rows that wait.
+    pub(super) fn rows(&self) -> usize {
+        self.rows
     }
 
-    /// The client went away: the request leaves the queue; a result that still comes is dropped.
-    pub fn cancel(&mut self, key: RequestKey) {
-        if self.give_up(key).is_some() {
-            self.totals.cancelled += 1;
-        }
+    pub(super) fn lanes(&self) -> &[Lane] {
+        &self.lanes
     }
 
-    /// The client's time ran out: the request fails wherever it is.
-    pub fn expire(&mut self, now: Nanos, key: RequestKey) {
-        let Some(request) = self.give_up(key) else { return };
-        self.count_failure(now, request.model, request.arrived);
-        let outcome = Err(Error::new(Code::DeadlineExceeded, "the request's time ran out"));
-        self.commands.push(Command::Settle { ticket: request.ticket, spec: request.spec, outcome });
+    /// Puts a request in its place.
+    pub(super) fn push(&mut self, key: LaneKey, waiting: Waiting) {
+        let at = match self.lanes.binary_search_by_key(&key, |lane| lane.key) {
+            Ok(at) => at,
+            Err(at) => {
+                self.lanes.insert(at, Lane { key, rows: 0, waiting: VecDeque::new() });
+                at
+            }
+        };
+        let lane = &mut self.lanes[at];
+        // Nearly always the last: due times mostly grow.
+        let place = match lane.waiting.back() {
+            Some(last) if last.order() > waiting.order() => {
+                lane.waiting.partition_point(|other| other.order() <= waiting.order())
+            }
+            _ => lane.waiting.len(),
+        };
+        lane.waiting.insert(place, waiting);
+        lane.rows += waiting.rows;
+        self.count(1, waiting.rows as isize);
     }
 
-    /// Takes a request out; a worker that has it is told.
-    fn give_up(&mut self, key: RequestKey) -> Option<Request<T>> {
-        let request = self.take_request(key)?;
-        let Some((batch, attempt)) = request.running else { return Some(request) };
-        if let Some(running) = self.batches.get_mut(&batch) {
-            // The carrier still holds its tensors: they count until the batch is off the device.
-            running.abandoned_bytes += request.bytes;
-            self.request_bytes += request.bytes;
-            let worker = &self.workers[running.worker];
-            if let Some(link) = worker.link.clone().filter(|_| worker.is_connected()) {
-                self.commands.push(Command::Cancel { link, batch, attempt });
+    /// Puts a group in line; it goes before the lanes.
+    pub(super) fn push_group(&mut self, group: Group) {
+        let rows: usize = group.waiting.iter().map(|waiting| waiting.rows).sum();
+        self.count(group.waiting.len() as isize, rows as isize);
+        self.groups.push_back(group);
+    }
+
+    pub(super) fn take_group(&mut self, at: usize) -> Option<Group> {
+        let group = self.groups.remove(at)?;
+        let rows: usize = group.waiting.iter().map(|waiting| waiting.rows).sum();
+        self.count(-(group.waiting.len() as isize), -(rows as isize));
+        Some(group)
+    }
+
+    fn count(&mut self, requests: isize, rows: isize) {
+        self.len = self.len.saturating_add_signed(requests);
+        self.rows = self.rows.saturating_add_signed(rows);
+    }
+
+    /// Takes the first request of a lane.
+    pub(super) fn pop(&mut self, lane: usize) -> Option<Waiting> {
+        let lane = self.lanes.get_mut(lane)?;
+        let waiting = lane.waiting.pop_front()?;
+        lane.rows -= waiting.rows;
+        self.count(-1, -(waiting.rows as isize));
+        Some(waiting)
+    }
+
+    /// Takes a request out of its lane or group.
+    pub(super) fn remove(&mut self, key: LaneKey, due: Nanos, request: RequestKey) -> bool {
+        if let Ok(at) = self.lanes.binary_search_by_key(&key, |lane| lane.key) {
+            let lane = &mut self.lanes[at];
+            let place = lane.waiting.binary_search_by_key(&(due, request.serial), Waiting::order);
+            if let Some(waiting) = place.ok().and_then(|place| lane.waiting.remove(place)) {
+                lane.rows -= waiting.rows;
+                self.count(-1, -(waiting.rows as isize));
+                return true;
             }
         }
-        Some(request)
+        for group in &mut self.groups {
+            if let Some(place) = group.waiting.iter().position(|waiting| waiting.key == request) {
+                let rows = group.waiting.remove(place).rows;
+                self.count(-1, -(rows as isize));
+                self.groups.retain(|group| !group.waiting.is_empty());
+                return true;
+            }
+        }
+        false
     }
 
-    pub(super) fn request(&self, key: RequestKey) -> Option<&Request<T>> {
-        self.requests.get(key.place).filter(|request| request.serial == key.serial)
+    /// Everything that waits, in no order; the queue is empty afterwards.
+    pub(super) fn drain(&mut self) -> Vec<RequestKey> {
+        let groups = self.groups.drain(..).flat_map(|group| group.waiting);
+        let all = groups
+            .map(|waiting| waiting.key)
+            .chain(self.lanes.drain(..).flat_map(|lane| lane.waiting.into_iter().map(|waiting| waiting.key)));
+        let all = all.collect();
+        (self.len, self.rows) = (0, 0);
+        all
     }
 
-    pub(super) fn request_mut(&mut self, key: RequestKey) -> Option<&mut Request<T>> {
-        self.requests.get_mut(key.place).filter(|request| request.serial == key.serial)
-    }
-
-    pub(super) fn take_request(&mut self, key: RequestKey) -> Option<Request<T>> {
-        self.request(key)?;
-        let request = self.requests.remove(key.place);
-        self.request_bytes -= request.bytes;
-        Some(request)
-    }
-
-    pub(super) fn fail(&mut self, now: Nanos, key: RequestKey, error: Error) {
-        let Some(request) = self.take_request(key) else { return };
-        self.count_failure(now, request.model, request.arrived);
-        self.commands.push(Command::Settle { ticket: request.ticket, spec: request.spec, outcome: Err(error) });
-    }
-
-    fn count_failure(&mut self, now: Nanos, model: usize, arrived: Nanos) {
-        self.totals.failed += 1;
-        let statistics = &mut self.models[model].statistics;
-        statistics.failed += 1;
-        statistics.failed_ns += now.saturating_sub(arrived);
-    }
-
-    /// Answers everything that waits for a model that is not served any more.
-    pub(super) fn refuse_queue(&mut self, index: usize) {
-        let error = self.not_ready(index);
-        for key in std::mem::take(&mut self.models[index].queue) {
-            self.fail(self.request(key).map_or(0, |request| request.arrived), key, error.clone());
+    /// Forgets lanes that nobody uses.
+    pub(super) fn tidy(&mut self) {
+        if self.lanes.len() > SPARE_LANES {
+            self.lanes.retain(|lane| !lane.waiting.is_empty());
         }
     }
 
-    /// Answers requests whose model has had no worker for longer than the grace.
-    pub(super) fn answer_orphans(&mut self, now: Nanos) {
-        for index in 0..self.models.len() {
-            if self.models[index].queue.is_empty() || self.has_hope(index) {
-                self.models[index].orphaned = None;
-                continue;
-            }
-            let since = *self.models[index].orphaned.get_or_insert(now);
-            if now.saturating_sub(since) >= nanos(self.limits.orphan_grace) {
-                self.refuse_queue(index);
-            }
+    /// The earliest due of all that waits.
+    pub(super) fn head(&self) -> Option<Waiting> {
+        let lanes = self.lanes.iter().filter_map(|lane| lane.waiting.front());
+        let groups = self.groups.iter().flat_map(|group| &group.waiting);
+        lanes.chain(groups).min_by_key(|waiting| waiting.order()).copied()
+    }
+
+    /// The latest due of all that waits.
+    pub(super) fn last_due(&self) -> Option<Nanos> {
+        self.lanes.iter().filter_map(|lane| lane.waiting.back()).map(|waiting| waiting.due).max()
+    }
+
+    /// Requests that are due at `limit` or later, or have no deadline.
+    pub(super) fn due_from(&self, limit: Nanos) -> usize {
+        let late = |lane: &Lane| lane.waiting.partition_point(|waiting| waiting.due < limit);
+        self.lanes.iter().map(|lane| lane.waiting.len() - late(lane)).sum::<usize>()
+            + self.groups.iter().flat_map(|group| &group.waiting).filter(|waiting| waiting.due >= limit).count()
+    }
+
+    /// Rows of one bucket that wait in lanes.
+    pub(super) fn bucket_rows(&self, bucket: u8) -> usize {
+        match self.lanes.as_slice() {
+            [lane] => lane.rows,
+            lanes => lanes.iter().filter(|lane| lane.key.bucket == bucket).map(|lane| lane.rows).sum(),
         }
     }
 }

@@ -1,9 +1,34 @@
-//! Results: each request is settled once; what failed for its worker's sake is tried again.
+//! Results: each request is settled once; what failed is tried again, elsewhere or in halves.
 
 use orion_net::{AttemptResult, BatchResult};
-use orion_proto::{Code, Error};
+use orion_proto::{Code, Error, InferAnswer, Result};
 
-use super::{Command, Core, Nanos, RequestKey, WorkerState, dispatch::Running};
+use super::{Command, Core, Nanos, RequestKey, dispatch::Running, placement::Concern, request::Request};
+
+/// How a batch went as a whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fault {
+    /// Each attempt speaks for itself.
+    None,
+    /// One of its requests may have failed all of them.
+    Batch,
+    /// It was more than the device's memory holds.
+    Memory,
+    /// The device or its worker could not run it.
+    Device,
+}
+
+fn fault(results: &[AttemptResult]) -> Fault {
+    let all = |code: Code| {
+        !results.is_empty() && results.iter().all(|done| matches!(&done.outcome, Err(error) if error.code == code))
+    };
+    match () {
+        () if all(Code::Internal) => Fault::Batch,
+        () if all(Code::ResourceExhausted) => Fault::Memory,
+        () if all(Code::Unavailable) => Fault::Device,
+        () => Fault::None,
+    }
+}
 
 impl<T, L: Clone> Core<T, L> {
     /// A worker delivers a batch's result. One that was settled otherwise, or is of another epoch, is dropped.
@@ -15,120 +40,123 @@ impl<T, L: Clone> Core<T, L> {
             return;
         }
         let Some(running) = self.release(now, result.batch) else { return };
-        let worker = running.worker;
+        let (worker, device, index) = (running.worker, running.device, running.model);
         self.workers[worker].batches_done += 1;
         self.workers[worker].last_frame = now;
-        let service = (result.service_seconds.clamp(0.0, 1e6) * 1e9) as Nanos;
-        self.learn(&running, result.service_seconds, service);
-        let mut results = result.results.into_iter();
-        for (attempt, key) in &running.attempts {
-            match results.next() {
-                Some(done) if done.attempt == *attempt => self.settle(now, worker, service, *key, done),
-                _ => {
-                    let text = "the worker's result does not hold this attempt";
-                    let outcome = Err(Error::new(Code::Unavailable, text));
-                    let done = AttemptResult { attempt: *attempt, outcome, not_started: false };
-                    self.settle(now, worker, service, *key, done);
-                }
-            }
-        }
+        let fault = fault(&result.results);
+        self.learn(now, &running, &result, fault);
+        self.settle_batch(now, result.batch, running, result, fault);
         self.let_go_if_drained(worker);
-        self.dispatch(now);
-    }
-
-    fn learn(&mut self, running: &Running, seconds: f64, service: Nanos) {
-        let model = &mut self.models[running.model];
-        model.statistics.batch(running.rows as u64, service);
-        if let Some(replica) = model.replicas.iter_mut().find(|replica| replica.worker == running.worker) {
-            replica.curve.observe(running.rows, seconds);
+        if self.models[index].is_inline() {
+            return self.run_inline(now, index);
         }
+        self.fill(now, device);
+        self.offer(now, index);
+        self.place(now, Concern::Device(device));
     }
 
-    fn settle(&mut self, now: Nanos, worker: usize, service: Nanos, key: RequestKey, done: AttemptResult) {
-        // Its client went away or its time ran out: that was counted then.
-        let Some(request) = self.request(key) else { return };
-        let retry = match &done.outcome {
-            Err(error) => error.code == Code::Unavailable && request.attempts < self.limits.attempts,
-            Ok(_) => false,
-        };
-        let outcome = done.outcome.and_then(|answer| {
-            let Some(request) = self.request(key) else { return Ok(answer) };
-            request.spec.check_answer(&answer.outputs, request.rows).map(|()| answer)
-        });
-        match outcome {
-            Err(_) if retry => self.requeue(now, key, worker),
-            Err(error) => self.fail(now, key, error),
-            Ok(answer) => {
-                let Some(request) = self.take_request(key) else { return };
-                self.totals.succeeded += 1;
-                let statistics = &mut self.models[request.model].statistics;
-                statistics.succeeded += 1;
-                statistics.rows = statistics.rows.saturating_add(request.rows as u64);
-                statistics.succeeded_ns += now.saturating_sub(request.arrived);
-                statistics.queue_ns += request.dispatched.saturating_sub(request.arrived);
-                statistics.compute_ns += service;
-                statistics.carriage_ns += now.saturating_sub(request.dispatched).saturating_sub(service);
-                statistics.last = now;
-                self.commands.push(Command::Settle { ticket: request.ticket, spec: request.spec, outcome: Ok(answer) });
-            }
-        }
-    }
-
-    /// Puts a request back at the head of its queue.
-    fn requeue(&mut self, now: Nanos, key: RequestKey, failed_on: usize) {
-        let Some(request) = self.request_mut(key) else { return };
-        request.running = None;
-        request.failed_on = Some(failed_on);
-        let model = request.model;
-        if !self.models[model].wanted {
-            return self.fail(now, key, self.not_ready(model));
-        }
-        self.totals.retried += 1;
-        self.models[model].queue.push_front(key);
-    }
-
-    /// Takes a worker's batches away from it and tries their requests again; those out of tries are answered.
-    pub(super) fn requeue_batches(&mut self, now: Nanos, worker: usize, which: impl Fn(u64, &Running) -> bool) {
-        let numbers: Vec<u64> = self
-            .batches
-            .iter()
-            .filter(|(number, running)| running.worker == worker && which(**number, running))
-            .map(|(number, _)| *number)
-            .collect();
-        // The newest first, each from its end: pushed to the front, they stand in their old order again.
-        for number in numbers.into_iter().rev() {
-            let Some(running) = self.release(now, number) else { continue };
-            for (_, key) in running.attempts.into_iter().rev() {
-                let Some(request) = self.request(key) else { continue };
-                if request.attempts < self.limits.attempts {
-                    self.requeue(now, key, worker);
-                    continue;
+    /// What a batch took corrects its curve, its memory and the trust in its device.
+    fn learn(&mut self, now: Nanos, running: &Running, result: &BatchResult, fault: Fault) {
+        let service = nanoseconds(result.service_seconds);
+        self.models[running.model].statistics.batch(running.rows as u64, service);
+        let there =
+            |replica: &&mut super::replica::Replica| replica.model == running.model && replica.device == running.device;
+        let Some(replica) = self.replicas.get_mut(running.replica).filter(there) else { return };
+        match fault {
+            Fault::Device => replica.breaker.failure(now),
+            Fault::Memory => replica.rows_limit = Some((running.rows / 2).max(1)),
+            Fault::Batch => {}
+            Fault::None => {
+                replica.breaker.success(now);
+                replica.observe(running.bucket, running.rows, result.service_seconds);
+                let class = self.devices[running.device].class;
+                if running.bucket == 0 {
+                    let curve = replica.curve();
+                    self.models[running.model].learn(class, curve, None);
                 }
-                let name = &self.workers[worker].name;
-                let text = format!("worker '{name}' was lost, and {} tries were made", self.limits.attempts);
-                self.fail(now, key, Error::new(Code::Unavailable, text));
             }
+        }
+        let replica = &mut self.replicas[running.replica];
+        if result.peak_bytes > replica.peak {
+            replica.peak = result.peak_bytes;
+            self.reserve_activations(running.device);
+        }
+        if let Some(balancer) = &mut self.models[running.model].balancer {
+            let (id, latency) = (self.devices[running.device].hash, now.saturating_sub(running.given));
+            balancer.finished(now, id, latency, fault != Fault::Device);
         }
     }
 
-    /// Of a suspect's work, what another worker can run now.
-    pub(super) fn retry_elsewhere(&mut self, now: Nanos, worker: usize) {
-        let others: Vec<bool> = self
-            .models
-            .iter()
-            .map(|model| {
-                model.replicas.iter().any(|replica| {
-                    replica.worker != worker
-                        && replica.state == super::ModelState::Ready
-                        && self.workers[replica.worker].state == WorkerState::Ready
-                })
-            })
-            .collect();
-        self.requeue_batches(now, worker, |_, running| others[running.model]);
+    fn settle_batch(&mut self, now: Nanos, batch: u64, running: Running, result: BatchResult, fault: Fault) {
+        let service = nanoseconds(result.service_seconds);
+        let waited = nanoseconds(result.waited_seconds);
+        let mut results = result.results.into_iter();
+        let mut again: Vec<RequestKey> = Vec::new();
+        let several = running.attempts.len() > 1;
+        for &(attempt, key) in &running.attempts {
+            let text = "the worker's result does not hold this attempt";
+            let missing =
+                || AttemptResult { attempt, outcome: Err(Error::new(Code::Unavailable, text)), not_started: false };
+            let done = results.next().filter(|done| done.attempt == attempt).unwrap_or_else(missing);
+            // Its client went away, its time ran out, or another run of it answered: that was counted then.
+            let Some(request) = self.request_mut(key) else {
+                self.totals.results_dropped += u64::from(running.hedged);
+                continue;
+            };
+            if !request.stop(batch) && done.outcome.is_err() {
+                continue;
+            }
+            let outcome = done
+                .outcome
+                .and_then(|answer| request.spec.check_answer(&answer.outputs, request.rows).map(|()| answer));
+            match outcome {
+                Ok(answer) => self.succeed(now, key, answer, service, waited),
+                Err(error) => {
+                    let may_repeat = done.not_started || request.request.parameters.idempotent;
+                    match fault {
+                        Fault::Batch | Fault::Memory if several && may_repeat => again.push(key),
+                        Fault::Memory | Fault::Device if may_repeat => self.retry(now, key, running.device, error),
+                        _ if error.code == Code::Unavailable && may_repeat => {
+                            self.retry(now, key, running.device, error)
+                        }
+                        _ => self.fail(now, key, error),
+                    }
+                }
+            }
+        }
+        self.bisect(now, again);
     }
 
-    /// A worker is back: what it was given but does not hold never reached it, or its result was lost on the way.
-    pub(super) fn retry_what_never_arrived(&mut self, now: Nanos, worker: usize, holding: &[u64]) {
-        self.requeue_batches(now, worker, |number, _| !holding.contains(&number));
+    fn succeed(&mut self, now: Nanos, key: RequestKey, answer: InferAnswer, service: Nanos, waited: Nanos) {
+        let Some(mut request) = self.take_request(key) else { return };
+        self.call_off(&mut request);
+        self.totals.succeeded += 1;
+        let statistics = &mut self.models[request.model].statistics;
+        statistics.succeeded += 1;
+        statistics.rows = statistics.rows.saturating_add(request.rows as u64);
+        statistics.succeeded_ns += now.saturating_sub(request.arrived);
+        statistics.queue_ns += request.dispatched.saturating_sub(request.arrived);
+        statistics.compute_ns += service;
+        statistics.carriage_ns += now.saturating_sub(request.dispatched).saturating_sub(service);
+        statistics.last = now;
+        request.placed.service = service;
+        request.placed.waited = waited;
+        self.trace_end(now, &request, None);
+        let outcome: Result<InferAnswer> = Ok(answer);
+        self.commands.push(Command::Settle { ticket: request.ticket, spec: request.spec, outcome });
     }
+
+    /// Another run of an answered request is worth nothing any more.
+    fn call_off(&mut self, request: &mut Request<T>) {
+        for (batch, attempt) in [request.running.take(), request.hedge.take()].into_iter().flatten() {
+            let Some(running) = self.batches.get(&batch) else { continue };
+            if let Some(link) = self.workers[running.worker].link.clone() {
+                self.commands.push(Command::Cancel { link, batch, attempt });
+            }
+        }
+    }
+}
+
+fn nanoseconds(seconds: f64) -> Nanos {
+    (seconds.clamp(0.0, 1e6) * 1e9) as Nanos
 }

@@ -25,12 +25,12 @@ fn spec() -> ModelSpec {
         max_batch_rows: 4,
         memory_bytes: 1,
         inline: false,
-        policy: orion_proto::ModelPolicy::default(),
+        policy: orion_proto::ModelPolicy { min_replicas: 3, ..Default::default() },
     }
 }
 
 fn hello(name: &str, incarnation: u64) -> session::Hello {
-    let device = session::Device { name: "cpu0".into(), kind: "cpu".into(), ..Default::default() };
+    let device = session::Device { name: "cpu0".into(), kind: "cpu".into(), usable: true, ..Default::default() };
     session::Hello {
         name: name.into(),
         incarnation,
@@ -39,10 +39,28 @@ fn hello(name: &str, incarnation: u64) -> session::Hello {
     }
 }
 
+/// The worker of this session says what the model is.
+fn inspected(core: &mut TestCore, session: u64) {
+    let report = Report {
+        name: "m".into(),
+        device: "cpu0".into(),
+        state: ModelState::Cold,
+        error: String::new(),
+        progress: 0.0,
+        spec: Some(spec()),
+        curve: ServiceCurve { base_seconds: 0.001, per_row_seconds: 0.001 },
+        order: 1,
+        load_seconds: 0.1,
+        peak_bytes: 0,
+    };
+    core.report(0, session, report);
+}
+
 /// The worker of this session answers the newest load that it was told of.
 fn ready(core: &mut TestCore, now: Nanos, session: u64) {
-    let worker = core.by_session(session);
-    let order = core.models[1].replicas.iter().find(|r| Some(r.worker) == worker).map_or(0, |r| r.order);
+    let Some(worker) = core.by_session(session) else { return };
+    let here = |replica: &&Replica| core.devices[replica.device].worker == worker;
+    let order = core.models[1].replicas.iter().map(|id| &core.replicas[*id]).find(here).map_or(0, |r| r.order);
     let report = Report {
         name: "m".into(),
         device: "cpu0".into(),
@@ -52,16 +70,19 @@ fn ready(core: &mut TestCore, now: Nanos, session: u64) {
         spec: Some(spec()),
         curve: ServiceCurve { base_seconds: 0.001, per_row_seconds: 0.001 },
         order,
+        load_seconds: 0.1,
+        peak_bytes: 0,
     };
     core.report(now, session, report);
 }
 
 fn core_with(workers: &[&str]) -> (TestCore, Vec<u64>) {
     let mut core = TestCore::new(7, Limits::default());
-    core.want(&ModelName::new("m").unwrap(), "/m".into());
+    core.want(0, &ModelName::new("m").unwrap(), "/m".into(), false);
     let sessions = workers.iter().enumerate().map(|(index, name)| {
         let joined = core.join(0, hello(name, 1), "grpc", index as u64).unwrap();
         core.start(0, joined.session);
+        inspected(&mut core, joined.session);
         ready(&mut core, 0, joined.session);
         joined.session
     });
@@ -205,8 +226,8 @@ fn a_frame_at_the_end_of_the_lease_does_not_leave_a_worker_between_alive_and_dea
 #[test]
 fn reports_of_an_older_load_or_session_change_nothing() {
     let (mut core, sessions) = core_with(&["a"]);
-    core.unwant("m").unwrap();
-    core.want(&ModelName::new("m").unwrap(), "/m".into());
+    core.unwant(0, "m").unwrap();
+    core.want(0, &ModelName::new("m").unwrap(), "/m".into(), false);
     let late = Report {
         name: "m".into(),
         device: "cpu0".into(),
@@ -216,6 +237,8 @@ fn reports_of_an_older_load_or_session_change_nothing() {
         spec: None,
         curve: ServiceCurve::default(),
         order: 1,
+        load_seconds: 0.0,
+        peak_bytes: 0,
     };
     core.report(MS, sessions[0], late.clone());
     assert_eq!(core.model("m").unwrap().state, ModelState::Loading);
@@ -237,7 +260,7 @@ fn requests_of_a_model_that_is_unloaded_are_answered_and_a_change_is_told() {
     }
     core.take_commands();
     core.take_changed();
-    core.unwant("m").unwrap();
+    core.unwant(0, "m").unwrap();
     assert!(core.take_changed());
     let settled = core.take_commands().iter().filter(|c| matches!(c, Command::Settle { outcome: Err(_), .. })).count();
     assert_eq!(settled, 2, "two wait, one runs");

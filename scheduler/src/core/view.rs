@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use orion_proto::{ModelSpec, cluster};
 
-use super::{Core, ModelState, Nanos, Statistics, catalogue::Model, cluster::Worker};
+use super::{Core, ModelState, Nanos, Statistics, cluster::Worker, device::Device};
 
 /// Counts since the scheduler started.
 #[derive(Clone, Copy, Debug, Default)]
@@ -15,6 +15,8 @@ pub struct Totals {
     pub cancelled: u64,
     pub retried: u64,
     pub results_dropped: u64,
+    pub bisected: u64,
+    pub hedged: u64,
     /// Requests that no device has yet, now.
     pub queued: u64,
     /// Requests that a device has, now.
@@ -49,7 +51,7 @@ impl<T, L: Clone> Core<T, L> {
 
     /// Every model, by name.
     pub fn models(&self) -> Vec<ModelView> {
-        let mut views: Vec<ModelView> = self.models.iter().map(|model| self.view(model)).collect();
+        let mut views: Vec<ModelView> = (0..self.models.len()).map(|index| self.view(index)).collect();
         views.sort_by(|a, b| a.name.cmp(&b.name));
         views
     }
@@ -59,22 +61,25 @@ impl<T, L: Clone> Core<T, L> {
     /// # Errors
     /// NOT_FOUND for an unknown name.
     pub fn model(&self, name: &str) -> orion_proto::Result<ModelView> {
-        self.index(name).map(|index| self.view(&self.models[index]))
+        self.index(name).map(|index| self.view(index))
     }
 
-    fn view(&self, model: &Model) -> ModelView {
-        let serves = |replica: &&super::catalogue::Replica| {
-            replica.state == ModelState::Ready && self.workers[replica.worker].is_connected()
+    fn view(&self, index: usize) -> ModelView {
+        let model = &self.models[index];
+        let serves = |id: &&usize| {
+            let replica = &self.replicas[**id];
+            replica.serves() && self.workers[self.devices[replica.device].worker].is_connected()
         };
+        let bound = model.replicas.iter().filter_map(|id| self.replicas[*id].bound.as_ref());
         ModelView {
             name: model.name.clone(),
             path: model.path.clone().unwrap_or_default(),
-            state: model.state(),
+            state: self.model_state(index),
             wanted: model.wanted,
-            reason: model.reason(&self.workers),
+            reason: self.reason(index),
             spec: model.spec.clone(),
             ready_replicas: model.replicas.iter().filter(serves).count() as u32,
-            queued: model.queue.iter().filter(|key| self.request(**key).is_some()).count() as u64,
+            queued: (model.queue.len() + bound.map(|queue| queue.len()).sum::<usize>()) as u64,
             statistics: model.statistics.clone(),
         }
     }
@@ -88,6 +93,7 @@ impl<T, L: Clone> Core<T, L> {
     }
 
     fn node(&self, now: Nanos, index: usize, worker: &Worker<L>) -> cluster::Node {
+        let devices = || worker.devices.iter().map(|device| &self.devices[*device]);
         cluster::Node {
             name: worker.name.to_string(),
             state: worker.state.name().into(),
@@ -103,8 +109,8 @@ impl<T, L: Clone> Core<T, L> {
             capability: Some(worker.capability.clone()),
             telemetry: Some(worker.telemetry.clone()),
             measurement: worker.measurement,
-            models: self.node_models(index, worker),
-            batches_running: worker.devices.iter().map(|d| (d.batches.len() + d.inline_batches) as u64).sum(),
+            models: self.node_models(worker),
+            batches_running: devices().map(|d| (d.batches.len() + d.inline_batches) as u64).sum(),
             batches_done: worker.batches_done,
             events: worker
                 .events
@@ -115,22 +121,51 @@ impl<T, L: Clone> Core<T, L> {
                 })
                 .collect(),
             peer_address: worker.peer_address.clone(),
+            cordon: self.cordon_name(index).to_owned(),
+            ledgers: devices().map(|device| ledger(now, device)).collect(),
         }
     }
 
-    fn node_models(&self, index: usize, worker: &Worker<L>) -> Vec<cluster::NodeModel> {
-        let here = self.models.iter().flat_map(|model| {
-            model.replicas.iter().filter(|replica| replica.worker == index).map(move |replica| (model, replica))
+    fn node_models(&self, worker: &Worker<L>) -> Vec<cluster::NodeModel> {
+        let here = worker.devices.iter().flat_map(|device| {
+            let at = &self.devices[*device];
+            at.residents.iter().map(move |id| (at, &self.replicas[*id]))
         });
-        here.map(|(model, replica)| cluster::NodeModel {
-            name: model.name.to_string(),
-            device: worker.devices.get(replica.device).map(|d| d.name.to_string()).unwrap_or_default(),
+        here.map(|(device, replica)| cluster::NodeModel {
+            name: self.models[replica.model].name.to_string(),
+            device: device.name.to_string(),
             state: replica.state.name().into(),
-            error: replica.error.clone(),
-            curve: Some(replica.curve.corrected().into()),
+            error: String::new(),
+            curve: Some(replica.curve().corrected().into()),
             progress: replica.progress,
-            memory_bytes: model.spec.as_ref().map_or(0, |spec| spec.memory_bytes),
+            memory_bytes: replica.bytes,
         })
+        .chain(self.failed_loads(worker))
         .collect()
+    }
+
+    fn failed_loads(&self, worker: &Worker<L>) -> impl Iterator<Item = cluster::NodeModel> {
+        let on = |failure: &&super::catalogue::Failure| worker.devices.contains(&failure.device);
+        self.models.iter().flat_map(move |model| {
+            model.failures.iter().filter(on).map(|failure| cluster::NodeModel {
+                name: model.name.to_string(),
+                device: self.devices[failure.device].name.to_string(),
+                state: ModelState::Failed.name().into(),
+                error: failure.reason.clone(),
+                ..Default::default()
+            })
+        })
+    }
+}
+
+fn ledger(now: Nanos, device: &Device) -> cluster::DeviceLedger {
+    cluster::DeviceLedger {
+        device: device.name.to_string(),
+        capacity_bytes: device.ledger.capacity(),
+        weights_bytes: device.ledger.weights(),
+        activations_bytes: device.ledger.activations(),
+        free_bytes: device.ledger.free(),
+        booked_seconds: seconds(device.remaining(now)),
+        queued_seconds: seconds(device.queued),
     }
 }

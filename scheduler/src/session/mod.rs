@@ -6,7 +6,7 @@ mod remote;
 
 use std::sync::Arc;
 
-use orion_net::{BatchResult, KEEPALIVE, LEASE, SchedulerLink};
+use orion_net::{BatchResult, KEEPALIVE, LEASE, SchedulerLink, Strategy};
 use orion_proto::{
     Code, Error, ModelSpec, PROTOCOL_MAJOR, PROTOCOL_MINOR, Result,
     session::{Hello, ModelReport, Welcome, model_report, to_scheduler, to_worker},
@@ -129,19 +129,24 @@ impl Session {
             model_report::State::Ready => ModelState::Ready,
             model_report::State::Failed => ModelState::Failed,
             model_report::State::Unloaded => ModelState::Unloaded,
-            model_report::State::Loading | model_report::State::Inspected | model_report::State::Unknown => {
-                ModelState::Loading
-            }
+            model_report::State::Inspected => ModelState::Cold,
+            model_report::State::Loading | model_report::State::Unknown => ModelState::Loading,
         };
+        let inspected = report.state() == model_report::State::Inspected;
         let spec = report.spec.map(ModelSpec::try_from).transpose();
         let (state, error, spec) = match spec {
             Ok(Some(spec)) if spec.name.as_str() != report.name => {
                 (ModelState::Failed, format!("the worker declared model '{}' in its place", spec.name), None)
             }
-            Ok(spec) if spec.is_some() || state != ModelState::Ready => (state, report.error, spec),
-            Ok(_) => (ModelState::Failed, "the worker reported it ready without its declaration".into(), None),
+            Ok(Some(spec)) if spec.policy.balancer.parse::<Strategy>().is_err() => {
+                (ModelState::Failed, format!("its balancer '{}' is unknown", spec.policy.balancer), None)
+            }
+            Ok(spec) if spec.is_some() || !state.answers() => (state, report.error, spec),
+            Ok(_) => (ModelState::Failed, "the worker reported it without its declaration".into(), None),
             Err(error) => (ModelState::Failed, error.message, None),
         };
+        // What cannot be read is told without a device: nothing was put on one.
+        let device = if inspected && state == ModelState::Failed { String::new() } else { report.device };
         match state {
             ModelState::Failed => tracing::warn!(worker = %self.name, model = report.name, error, "model_failed"),
             ModelState::Ready => tracing::info!(worker = %self.name, model = report.name, "model_ready"),
@@ -150,13 +155,15 @@ impl Session {
         let error = Error::invalid(error).message;
         let report = Report {
             name: Arc::from(report.name.as_str()),
-            device: report.device,
+            device,
             state,
             error,
             progress: report.progress,
             spec,
             curve: report.curve.unwrap_or_default().into(),
             order: report.order,
+            load_seconds: report.load_seconds,
+            peak_bytes: report.peak_bytes,
         };
         self.scheduler.with_core(|core, now| core.report(now, self.number, report));
     }

@@ -1,7 +1,8 @@
 //! `orion.v1.Cluster`: what the command line shows.
 
 use orion_proto::cluster::{
-    Model, ModelsRequest, ModelsResponse, NodesRequest, NodesResponse, StatusRequest, StatusResponse,
+    ExplainModelRequest, ExplainRequestRequest, Model, ModelExplanation, ModelsRequest, ModelsResponse, NodesRequest,
+    NodesResponse, RequestExplanation, SetNodeRequest, SetNodeResponse, StatusRequest, StatusResponse,
     cluster_server::Cluster,
 };
 use tonic::{Request, Response, Status};
@@ -63,6 +64,8 @@ impl Cluster for ClusterService {
             requests_running: totals.running,
             attempts_retried: totals.retried,
             results_dropped: totals.results_dropped,
+            batches_bisected: totals.bisected,
+            batches_hedged: totals.hedged,
         }))
     }
 
@@ -73,6 +76,22 @@ impl Cluster for ClusterService {
             nodes.retain(|node| node.name == name);
         }
         Ok(Response::new(NodesResponse { nodes }))
+    }
+
+    async fn set_node(&self, request: Request<SetNodeRequest>) -> Result<Response<SetNodeResponse>, Status> {
+        let SetNodeRequest { name, action } = request.into_inner();
+        Ok(Response::new(SetNodeResponse { state: self.front.set_node(&name, &action)? }))
+    }
+
+    async fn explain_request(
+        &self,
+        request: Request<ExplainRequestRequest>,
+    ) -> Result<Response<RequestExplanation>, Status> {
+        Ok(Response::new(self.front.explain_request(&request.into_inner().id)?))
+    }
+
+    async fn explain_model(&self, request: Request<ExplainModelRequest>) -> Result<Response<ModelExplanation>, Status> {
+        Ok(Response::new(self.front.explain_model(&request.into_inner().name)?))
     }
 
     async fn models(&self, _: Request<ModelsRequest>) -> Result<Response<ModelsResponse>, Status> {

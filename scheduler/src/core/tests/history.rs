@@ -80,9 +80,9 @@ impl World {
             Step::Hear(w) => self.core.alive(self.now, self.sessions[w]),
             Step::Rejoin(w, same) => self.rejoin(w, same),
             Step::Drain(w) => self.core.worker_drains(self.now, self.sessions[w]),
-            Step::Unload => self.core.unwant("m").unwrap(),
+            Step::Unload => self.core.unwant(self.now, "m").unwrap(),
             Step::Load => {
-                self.core.want(&ModelName::new("m").unwrap(), "/m".into());
+                self.core.want(self.now, &ModelName::new("m").unwrap(), "/m".into(), false);
                 for w in 0..3 {
                     ready(&mut self.core, self.now, self.sessions[w]);
                 }

@@ -1,0 +1,151 @@
+//! What is refused before it costs anything.
+
+use std::time::Duration;
+
+use orion_proto::{Code, Error, Result};
+
+use super::{Admitted, Core, ModelState, Nanos, filter, nanos};
+
+/// Shortest and longest time after which a refused client is told to come again.
+const RETRY_AFTER: (f64, f64) = (0.001, 60.0);
+
+fn seconds(nanos: Nanos) -> f64 {
+    nanos as f64 / 1e9
+}
+
+impl<T, L: Clone> Core<T, L> {
+    pub(super) fn admit(&mut self, now: Nanos, index: usize, admitted: &Admitted) -> Result<()> {
+        if self.draining {
+            let error = Error::new(Code::Unavailable, "the server is draining, send to another or try again");
+            return Err(error.retry_after(Duration::from_secs(1)));
+        }
+        if !self.models[index].wanted || !self.has_hope(now, index) {
+            return Err(self.not_ready(index));
+        }
+        let full = |what: String| Error::new(Code::ResourceExhausted, what).retry_after(self.drain_after(now, index));
+        if self.requests.len() >= self.limits.requests {
+            return Err(full(format!("{} requests are under way, no more are taken", self.limits.requests)));
+        }
+        if self.request_bytes.saturating_add(admitted.bytes) > self.limits.bytes {
+            return Err(full(format!(
+                "requests of {} bytes are under way, at most {} are taken",
+                self.request_bytes, self.limits.bytes
+            )));
+        }
+        if self.models[index].is_inline() {
+            return Ok(());
+        }
+        match admitted.deadline {
+            Some(deadline) => self.admit_until(now, index, admitted, deadline),
+            None => self.admit_in_time(now, index),
+        }
+    }
+
+    /// A request whose deadline cannot be met is refused: for the deadline's sake when no device could meet it, for the
+    /// queue's when one could if less waited.
+    fn admit_until(&self, now: Nanos, index: usize, admitted: &Admitted, deadline: Nanos) -> Result<()> {
+        let left = deadline.saturating_sub(now);
+        let Some(least) = self.least_cost(now, index, admitted.rows, admitted.bytes) else { return Ok(()) };
+        if least > left {
+            return Err(Error::new(
+                Code::DeadlineExceeded,
+                format!(
+                    "the deadline is in {:.3} s, the earliest answer is predicted in {:.3} s",
+                    seconds(left),
+                    seconds(least)
+                ),
+            ));
+        }
+        let waits = self.ahead_of(now, index, deadline);
+        if waits.saturating_add(least) > left {
+            let text = format!(
+                "the deadline is in {:.3} s, what waits before it takes {:.3} s",
+                seconds(left),
+                seconds(waits)
+            );
+            return Err(Error::new(Code::ResourceExhausted, text).retry_after(self.drain_after(now, index)));
+        }
+        Ok(())
+    }
+
+    /// Time that earlier deadlines of the same model will certainly take: what of them can be met at all.
+    fn ahead_of(&self, now: Nanos, index: usize, deadline: Nanos) -> Nanos {
+        let model = &self.models[index];
+        let Some(last) = model.queue.last_due().filter(|_| !model.queue.is_empty()) else { return 0 };
+        let devices = self.devices.len().max(1) as Nanos;
+        (model.work / devices).min(last.min(deadline).saturating_sub(now))
+    }
+
+    /// A request without a deadline is refused when its model's queue would take longer than its owner allows.
+    fn admit_in_time(&self, now: Nanos, index: usize) -> Result<()> {
+        let most = self.models[index].spec.as_ref().map_or(Nanos::MAX, |spec| nanos(spec.policy.max_queue));
+        let drain = self.queue_time(now, index);
+        if drain <= most {
+            return Ok(());
+        }
+        let text = format!(
+            "what waits for model '{}' takes {:.1} s, at most {:.1} s may (max_queue_s)",
+            self.models[index].name,
+            seconds(drain),
+            seconds(most)
+        );
+        Err(Error::new(Code::ResourceExhausted, text).retry_after(self.drain_after(now, index)))
+    }
+
+    /// Predicted time in which what waits for a model is done.
+    pub(super) fn queue_time(&self, now: Nanos, index: usize) -> Nanos {
+        let model = &self.models[index];
+        let holders = model.replicas.len().max(1) as Nanos;
+        let busy = |id: &usize| self.devices[self.replicas[*id].device].remaining(now);
+        let start = model.replicas.iter().take(64).map(busy).min().unwrap_or(0);
+        start.saturating_add(model.work / holders)
+    }
+
+    fn drain_after(&self, now: Nanos, index: usize) -> Duration {
+        Duration::from_secs_f64(seconds(self.queue_time(now, index)).clamp(RETRY_AFTER.0, RETRY_AFTER.1))
+    }
+
+    /// Why a model cannot answer, for a client.
+    pub(super) fn not_ready(&self, index: usize) -> Error {
+        let model = &self.models[index];
+        let reason = match self.model_state(index) {
+            // Why a load failed names files of a worker: that is for whoever runs the server.
+            ModelState::Failed if !model.failures.is_empty() || model.spec.is_none() => {
+                "it could not be loaded, `orion models` says why".into()
+            }
+            _ => self.reason(index),
+        };
+        let error = Error::new(Code::Unavailable, format!("model '{}' is not ready: {reason}", model.name));
+        if model.wanted { error.retry_after(Duration::from_secs(1)) } else { error }
+    }
+
+    /// The reason why a model is not ready, as far as it is known.
+    pub(super) fn reason(&self, index: usize) -> String {
+        let model = &self.models[index];
+        match self.model_state(index) {
+            ModelState::Ready => String::new(),
+            ModelState::Cold => "not in memory, the next request brings it back".into(),
+            ModelState::Loading | ModelState::Unloading => "loading".into(),
+            ModelState::Unloaded if !model.wanted => "unloaded".into(),
+            ModelState::Unloaded => "no worker has it, start one with: orion worker --join <session address>".into(),
+            ModelState::Failed => self.failures(index).join("; "),
+        }
+    }
+
+    /// Every node's reason why it does not hold a model.
+    fn failures(&self, index: usize) -> Vec<String> {
+        let model = &self.models[index];
+        let named =
+            |worker: usize, reason: &dyn std::fmt::Display| format!("worker '{}': {reason}", self.workers[worker].name);
+        let mut reasons: Vec<String> = model.failures.iter().map(|f| named(f.worker, &f.reason)).collect();
+        let Some(spec) = &model.spec else {
+            return model.unreadable.iter().map(|(worker, reason)| named(*worker, reason)).collect();
+        };
+        for (_, device) in &self.devices {
+            if let Err(unfit) = filter::check(spec, &self.workers[device.worker], device) {
+                reasons.push(named(device.worker, &format_args!("{}: {unfit}", device.name)));
+            }
+        }
+        reasons
+    }
+}

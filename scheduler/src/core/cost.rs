@@ -1,0 +1,90 @@
+//! The one quantity that every decision compares: predicted seconds until a request is answered by a device.
+
+use super::{Core, Nanos, WorkerState, catalogue::Known, curve::Curve};
+
+/// `max(work left there, loading the model, carrying the request) + service + carrying the answer`, nanoseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Cost {
+    /// Until the device is done with what it runs and was given.
+    pub work: Nanos,
+    /// Until the model is on the device; 0 where it is.
+    pub load: Nanos,
+    /// Until the request is at the device.
+    pub carriage: Nanos,
+    /// On the device.
+    pub service: Nanos,
+    /// Until the answer is back.
+    pub answer: Nanos,
+}
+
+impl Cost {
+    pub(super) fn total(&self) -> Nanos {
+        let start = self.work.max(self.load).max(self.carriage);
+        start.saturating_add(self.service).saturating_add(self.answer)
+    }
+}
+
+impl<T, L: Clone> Core<T, L> {
+    /// What is believed of a model on a device that may not hold it: measured there, or scaled by the devices' speeds.
+    pub(super) fn predicted_curve(&self, model: usize, device: usize) -> Curve {
+        let class = self.devices[device].class;
+        let Some(known) = self.models[model].known(class) else { return Curve::default() };
+        if known.class == class {
+            return known.curve;
+        }
+        let speed = |class: usize| {
+            let of_class = |worker: &super::cluster::Worker<L>| {
+                let measured = worker.measurement.filter(|figures| figures.f32_flops > 0.0);
+                measured.filter(|_| worker.devices.iter().any(|id| self.devices[*id].class == class))
+            };
+            self.workers.iter().find_map(of_class).map(|figures| figures.f32_flops)
+        };
+        match (speed(known.class), speed(class)) {
+            (Some(there), Some(here)) => known.curve.scaled(there / here),
+            _ => known.curve,
+        }
+    }
+
+    /// Predicted time of a load on a device.
+    pub(super) fn load_time(&self, model: usize, device: usize) -> Nanos {
+        self.models[model].known(self.devices[device].class).map_or(0, |known: &Known| known.load)
+    }
+
+    /// Predicted time of a request of `rows` rows and `bytes` bytes, if it were given to this device now.
+    pub(super) fn cost(&self, now: Nanos, model: usize, device: usize, rows: usize, bytes: usize) -> Cost {
+        let at = &self.devices[device];
+        let worker = &self.workers[at.worker];
+        let rate = worker.measurement.map_or(0.0, |figures| figures.scheduler_bytes_per_second);
+        let carried = if rate > 0.0 { (bytes as f64 / rate * 1e9) as Nanos } else { 0 };
+        let holder = self.models[model].replicas.iter().map(|id| &self.replicas[*id]).find(|r| r.device == device);
+        let load = match holder {
+            Some(replica) if replica.serves() => 0,
+            Some(replica) => self.load_time(model, device).saturating_sub(now.saturating_sub(replica.started)),
+            None => self.load_time(model, device),
+        };
+        let line = holder.map_or_else(|| self.predicted_curve(model, device).line(), |replica| replica.line(0));
+        Cost {
+            work: at.remaining(now),
+            load,
+            carriage: worker.lead.saturating_add(carried),
+            service: line.predict(rows),
+            answer: worker.lead,
+        }
+    }
+
+    /// The least that a request could cost anywhere: what admission holds against its deadline.
+    pub(super) fn least_cost(&self, now: Nanos, model: usize, rows: usize, bytes: usize) -> Option<Nanos> {
+        /// Replicas that are looked at: among so many, one is about as good as the best.
+        const SAMPLE: usize = 64;
+        let of_replica = |id: &usize| {
+            let device = self.replicas[*id].device;
+            let ready = self.workers[self.devices[device].worker].state == WorkerState::Ready;
+            ready.then(|| self.cost(now, model, device, rows, bytes).total())
+        };
+        let held = self.models[model].replicas.iter().take(SAMPLE).filter_map(of_replica).min();
+        held.or_else(|| {
+            let fastest = |known: &Known| known.load.saturating_add(known.curve.line().predict(rows));
+            self.models[model].known.iter().map(fastest).min()
+        })
+    }
+}

@@ -1,0 +1,51 @@
+//! What leaves a device to make room: the lowest expected loss per byte.
+
+use super::{Core, ModelState, Nanos};
+
+/// Arrivals that are expected within this time count as if they waited: 20 ms.
+const HORIZON: f64 = 20e6;
+/// Value of a copy when there is another, as a share of the arrivals.
+const COPY: f64 = 0.5;
+
+impl<T, L: Clone> Core<T, L> {
+    /// The replicas to unload so that `bytes` fit; none if that cannot be.
+    pub(super) fn victims(&mut self, now: Nanos, device: usize, bytes: u64) -> Option<Vec<usize>> {
+        let at = &self.devices[device];
+        if bytes <= at.ledger.free() {
+            return Some(Vec::new());
+        }
+        let leaving = at.residents.iter().map(|id| &self.replicas[*id]).filter(|r| r.state == ModelState::Unloading);
+        let mut freed: u64 = leaving.map(|replica| replica.bytes).sum();
+        let mut order: Vec<(f64, usize)> =
+            at.residents.iter().filter(|id| self.is_evictable(**id)).map(|id| (self.worth(now, *id), *id)).collect();
+        order.sort_unstable_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
+        let mut victims = Vec::new();
+        let mut order = order.into_iter();
+        while bytes > at.ledger.free_after(freed) {
+            let (_, id) = order.next()?;
+            freed = freed.saturating_add(self.replicas[id].bytes);
+            victims.push(id);
+        }
+        Some(victims)
+    }
+
+    fn is_evictable(&self, id: usize) -> bool {
+        let replica = &self.replicas[id];
+        let model = &self.models[replica.model];
+        let kept = model.spec.as_ref().is_some_and(|spec| {
+            spec.policy.pin || spec.inline || model.replicas.len() <= spec.policy.min_replicas as usize
+        });
+        replica.state == ModelState::Ready && replica.running == 0 && !kept && replica.bytes > 0
+    }
+
+    /// Requests that its loss would cost, for a byte.
+    fn worth(&self, now: Nanos, id: usize) -> f64 {
+        let replica = &self.replicas[id];
+        let model = &self.models[replica.model];
+        let copies = model.replicas.len();
+        let shared = if copies < 2 { 1.0 } else { COPY / ((copies - 1) as f64).powi(2) };
+        let bound = replica.bound.as_ref().map_or(0, |queue| queue.len());
+        let expected = HORIZON * model.rate_at(now) * shared;
+        (expected + (model.queue.len() + bound) as f64) / replica.bytes as f64
+    }
+}

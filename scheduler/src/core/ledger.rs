@@ -1,0 +1,126 @@
+//! The memory of one device, in bytes: what is promised is never more than there is.
+
+/// A device's memory.
+///
+/// `free = min(capacity − weights − activations, measured free − loads that the measurement has not seen)`.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Ledger {
+    /// 0: not known, so not kept.
+    capacity: u64,
+    /// Of models that are loaded, being loaded or being unloaded.
+    weights: u64,
+    /// Largest growth that a batch of a resident model has shown: one batch runs at a time.
+    activations: u64,
+    /// As the worker last reported; the system and other processes are in it.
+    measured: Option<u64>,
+    /// Bytes of loads that the report may not have seen yet.
+    unseen: u64,
+}
+
+impl Ledger {
+    pub(super) fn new(capacity: u64, measured_free: u64) -> Self {
+        let measured = Some(measured_free).filter(|free| *free > 0);
+        Self { capacity, measured, ..Self::default() }
+    }
+
+    /// Bytes that a new model may take.
+    pub(super) fn free(&self) -> u64 {
+        self.free_after(0)
+    }
+
+    /// Bytes that a new model may take once `evicted` bytes of weights are gone.
+    pub(super) fn free_after(&self, evicted: u64) -> u64 {
+        if self.capacity == 0 {
+            return u64::MAX;
+        }
+        let held = self.weights.saturating_sub(evicted).saturating_add(self.activations);
+        let kept = self.capacity.saturating_sub(held);
+        let measured = self.measured.map(|free| free.saturating_sub(self.unseen).saturating_add(evicted));
+        measured.map_or(kept, |measured| kept.min(measured))
+    }
+
+    /// Whether a model of this size could be held if nothing else was.
+    pub(super) fn could_hold(&self, bytes: u64) -> bool {
+        self.capacity == 0 || bytes <= self.capacity
+    }
+
+    pub(super) fn capacity(&self) -> u64 {
+        self.capacity
+    }
+
+    pub(super) fn weights(&self) -> u64 {
+        self.weights
+    }
+
+    pub(super) fn activations(&self) -> u64 {
+        self.activations
+    }
+
+    /// A load begins.
+    pub(super) fn take(&mut self, bytes: u64) {
+        self.weights = self.weights.saturating_add(bytes);
+        self.unseen = self.unseen.saturating_add(bytes);
+    }
+
+    /// A model is gone from the device.
+    pub(super) fn give_back(&mut self, bytes: u64) {
+        self.weights = self.weights.saturating_sub(bytes);
+        self.unseen = self.unseen.saturating_sub(bytes);
+        self.measured = self.measured.map(|free| free.saturating_add(bytes));
+    }
+
+    /// The worker's figure; `loading` are bytes of loads that are under way, which it may hold in part.
+    pub(super) fn measured(&mut self, free: u64, loading: u64) {
+        self.measured = Some(free);
+        self.unseen = loading;
+    }
+
+    /// The largest growth of a resident model's batches.
+    pub(super) fn set_activations(&mut self, bytes: u64) {
+        self.activations = bytes;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn what_is_free_is_the_lesser_of_ledger_and_measurement() {
+        let mut ledger = Ledger::new(1000, 900);
+        ledger.take(300);
+        assert_eq!(ledger.free(), 600, "the measurement has not seen the load");
+        ledger.measured(650, 0);
+        assert_eq!(ledger.free(), 650, "another process holds 50");
+        ledger.measured(900, 0);
+        assert_eq!(ledger.free(), 700, "a report that is too good changes nothing");
+        ledger.set_activations(100);
+        assert_eq!((ledger.free(), ledger.free_after(300)), (600, 900));
+        ledger.give_back(300);
+        assert_eq!(ledger.free(), 900);
+        assert_eq!(Ledger::new(0, 0).free(), u64::MAX);
+    }
+
+    proptest! {
+        #[test]
+        fn taking_only_what_is_free_never_exceeds_the_capacity(
+            steps in prop::collection::vec((0u64..600, 0u64..1200, any::<bool>()), 1..60)
+        ) {
+            let mut ledger = Ledger::new(1000, 1000);
+            let mut held: Vec<u64> = Vec::new();
+            for (bytes, free, load) in steps {
+                if load && bytes <= ledger.free() {
+                    ledger.take(bytes);
+                    held.push(bytes);
+                } else if let Some(bytes) = held.pop() {
+                    ledger.give_back(bytes);
+                }
+                ledger.measured(free, held.last().copied().unwrap_or(0));
+                prop_assert!(held.iter().sum::<u64>() <= 1000);
+                prop_assert_eq!(ledger.weights(), held.iter().sum::<u64>());
+            }
+        }
+    }
+}

@@ -1,0 +1,306 @@
+//! Where copies of models are made: where queues need them, where owners want them, and where memory is free.
+
+use std::sync::Arc;
+
+use super::{Core, ModelState, Nanos, filter};
+
+/// Share of the last request's slack within which a queue must drain, or else a copy may help.
+const SAFE: f64 = 0.5;
+/// A replica pays only on a device whose predicted work is under this share of its holders'.
+const LESS_LOADED: f64 = 0.7;
+/// Requests that wait before a model that is somewhere already may get another copy.
+const QUEUED: usize = 4;
+/// The most urgent models without a copy that are looked at for one input.
+const HOMELESS: usize = 32;
+/// Devices that are looked at for one copy.
+const TARGETS: usize = 64;
+/// Holders of one model whose work is looked at.
+const HOLDERS: usize = 16;
+/// Wishes that are looked at for one input.
+const WISHES: usize = 64;
+
+/// What an input concerned: the models whose need for a copy may have changed.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Concern {
+    Model(usize),
+    Device(usize),
+}
+
+/// Whether a copy may push others out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Room {
+    Free,
+    Evict,
+}
+
+impl<T, L: Clone> Core<T, L> {
+    /// Makes the copies that pay, among the models concerned and those that wait and are nowhere: by requests rescued
+    /// times the share of them that would miss, over the time of copying.
+    pub(super) fn place(&mut self, now: Nanos, concern: Concern) {
+        let mut concerned = std::mem::take(&mut self.scratch.models);
+        concerned.clear();
+        match concern {
+            Concern::Model(index) => concerned.push(index),
+            Concern::Device(device) => {
+                let there = self.devices[device].residents.iter().map(|id| self.replicas[*id].model);
+                concerned.extend(there.filter(|index| !self.models[*index].queue.is_empty()));
+            }
+        }
+        for &(_, index) in self.homeless.iter().take(HOMELESS) {
+            if !concerned.contains(&index) {
+                concerned.push(index);
+            }
+        }
+        let mut needs = std::mem::take(&mut self.scratch.needs);
+        needs.clear();
+        needs.extend(concerned.iter().filter_map(|&index| Some((self.need(now, index)?, index))));
+        needs.sort_unstable_by(|a, b| b.0.total_cmp(&a.0).then(b.1.cmp(&a.1)));
+        for &(_, index) in &needs {
+            self.copy(now, index);
+        }
+        (self.scratch.models, self.scratch.needs) = (concerned, needs);
+    }
+
+    /// How much a copy would help, if at all.
+    fn need(&self, now: Nanos, index: usize) -> Option<f64> {
+        let model = &self.models[index];
+        let spec = model.spec.as_ref().filter(|spec| !spec.inline)?;
+        let most = spec.policy.max_replicas.map_or(usize::MAX, |most| most as usize);
+        if model.queue.is_empty() || !model.wanted || model.replicas.len() >= most.min(self.devices.len()) {
+            return None;
+        }
+        let head = model.queue.head()?;
+        let last = model.queue.last_due().unwrap_or(head.due);
+        // Past its objective a request is still wanted: a queue of such requests is drained in their window.
+        let tail = if head.hard { last.saturating_sub(now) } else { last.saturating_sub(now).max(head.window) };
+        let mut miss = 1.0;
+        if !model.replicas.is_empty() {
+            let drained = self.drain_time(now, index, head.due);
+            let safe = SAFE * tail as f64;
+            if drained <= safe {
+                return None;
+            }
+            miss = 1.0 - safe / drained;
+        }
+        let known = model.known.iter().min_by_key(|known| known.load)?;
+        let single = known.curve.line().predict(1);
+        if head.hard && known.load.saturating_add(single) > tail {
+            return None;
+        }
+        let batch = model.queue.rows().min(spec.max_batch_rows);
+        let answered = now.saturating_add(known.load).saturating_add(known.curve.line().predict(batch));
+        let rescued = match head.hard {
+            true => model.queue.due_from(answered),
+            false => model.queue.len(),
+        };
+        Some(rescued as f64 * miss / known.load.max(1) as f64)
+    }
+
+    /// When a model's holders are predicted to have drained its queue, in the order of deadlines, nanoseconds from now.
+    fn drain_time(&self, now: Nanos, index: usize, due: Nanos) -> f64 {
+        let model = &self.models[index];
+        let mut ahead = 0.0;
+        for id in model.replicas.iter().take(HOLDERS) {
+            let device = &self.devices[self.replicas[*id].device];
+            ahead += device.remaining(now) as f64;
+            for other in &device.residents {
+                let other = self.replicas[*other].model;
+                let earlier = other != index && self.models[other].queue.head().is_some_and(|head| head.due <= due);
+                if earlier {
+                    ahead += self.models[other].share as f64;
+                }
+            }
+        }
+        let looked_at = model.replicas.len().min(HOLDERS) as f64;
+        ahead / looked_at + model.work as f64 / model.replicas.len() as f64
+    }
+
+    /// Starts a copy on the device where it would answer soonest, unless it would not be less loaded than the holders.
+    pub(super) fn copy(&mut self, now: Nanos, index: usize) -> bool {
+        let Some(device) = self.target(now, index, Room::Evict) else { return false };
+        let takes_part = |id: &&usize| self.takes_part(self.replicas[**id].device);
+        let holders = self.models[index]
+            .replicas
+            .iter()
+            .filter(takes_part)
+            .map(|id| self.devices[self.replicas[*id].device].load(now));
+        if let Some(least) = holders.min()
+            && self.devices[device].load(now) as f64 > LESS_LOADED * least as f64
+        {
+            return false;
+        }
+        self.start_load(now, index, device)
+    }
+
+    /// The device with a free copy engine that would answer first with a new copy.
+    fn target(&mut self, now: Nanos, index: usize, room: Room) -> Option<usize> {
+        let suitable = self.suitable(index);
+        let bytes = self.models[index].spec.as_ref()?.memory_bytes;
+        let from = if suitable.len() > TARGETS { self.turn(suitable.len()) } else { 0 };
+        let looked_at = suitable.iter().cycle().skip(from).take(suitable.len().min(TARGETS)).copied();
+        let fits = looked_at.filter(|&device| {
+            let at = &self.devices[device];
+            at.loading.is_none()
+                && (room == Room::Evict || bytes <= at.ledger.free())
+                && at.residents.iter().all(|id| self.replicas[*id].model != index)
+                && self.models[index].failures.iter().all(|f| f.device != device || f.retry_at <= now)
+        });
+        fits.min_by_key(|&device| {
+            let load = self.devices[device].load(now).max(self.load_time(index, device));
+            load.saturating_add(self.predicted_curve(index, device).line().predict(1))
+        })
+    }
+
+    /// A place in a list that moves on with every call.
+    fn turn(&mut self, len: usize) -> usize {
+        self.cursor = self.cursor.wrapping_add(TARGETS);
+        self.cursor % len
+    }
+
+    /// Begins a load: evicts what it must, and sends it when the memory is there.
+    fn start_load(&mut self, now: Nanos, index: usize, device: usize) -> bool {
+        let bytes = self.models[index].spec.as_ref().map_or(0, |spec| spec.memory_bytes);
+        let Some(victims) = self.victims(now, device, bytes) else { return false };
+        let id = self.add_replica(now, index, device);
+        self.devices[device].loading = Some(id);
+        for victim in victims {
+            self.unload(now, victim);
+        }
+        self.send_load(now, device);
+        self.devices[device].loading == Some(id)
+    }
+
+    /// Devices that pass a model's hard filters, computed once for all models with the same needs.
+    pub(super) fn suitable(&mut self, index: usize) -> Arc<[usize]> {
+        let model = &self.models[index];
+        let Some(spec) = model.spec.clone() else { return Arc::new([]) };
+        let simulated = spec.family == filter::SIMULATED;
+        let same = |(needs, of, _): &&(_, bool, Arc<[usize]>)| *needs == spec.policy.requirements && *of == simulated;
+        if let Some((_, _, devices)) = self.suitable.iter().find(same) {
+            return devices.clone();
+        }
+        let devices: Arc<[usize]> = self
+            .devices
+            .iter()
+            .filter(|(_, device)| {
+                // Whether it is large enough is another question for each model.
+                let unfit = filter::check(&spec, &self.workers[device.worker], device).err();
+                unfit.is_none_or(|unfit| matches!(unfit, filter::Unfit::Memory { .. }))
+            })
+            .map(|(id, _)| id)
+            .collect();
+        self.suitable.push((spec.policy.requirements.clone(), simulated, devices.clone()));
+        devices
+    }
+
+    /// A worker came, went or changed: what suits whom is to be seen again.
+    pub(super) fn cluster_changed(&mut self) {
+        self.suitable.clear();
+        self.changed = true;
+    }
+
+    /// Makes the copies that owners want whatever the load, and first ones while memory is free.
+    pub(super) fn settle_wishes(&mut self, now: Nanos) {
+        let wishes: Vec<usize> = self.unplaced.iter().take(WISHES).copied().collect();
+        for index in wishes {
+            if self.settle_wish(now, index) {
+                self.unplaced.remove(&index);
+            }
+        }
+    }
+
+    /// Says whether nothing is left to wish for.
+    fn settle_wish(&mut self, now: Nanos, index: usize) -> bool {
+        let model = &self.models[index];
+        let Some(spec) = model.spec.clone().filter(|_| model.wanted) else { return !model.wanted };
+        if model.built_in {
+            return true;
+        }
+        let least = (spec.policy.min_replicas as usize).max(usize::from(model.demanded));
+        while self.models[index].replicas.len() < least.max(1) {
+            let must = self.models[index].replicas.len() < least;
+            let free = self.target(now, index, Room::Free);
+            let Some(device) = free.or_else(|| if must { self.target(now, index, Room::Evict) } else { None }) else {
+                // A first copy that nobody asked for waits for nothing: requests bring it.
+                return !must && !self.copying(index);
+            };
+            if !self.start_load(now, index, device) {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Whether a copy engine is busy that could be this model's next.
+    fn copying(&mut self, index: usize) -> bool {
+        let suitable = self.suitable(index);
+        suitable.iter().take(TARGETS).any(|device| self.devices[*device].loading.is_some())
+    }
+
+    /// A load ended: what waits may run, and the copy engine may go on.
+    pub(super) fn after_load(&mut self, now: Nanos, device: usize, index: usize) {
+        if self.models[index].is_inline() {
+            return self.run_inline(now, index);
+        }
+        self.fill(now, device);
+        self.offer(now, index);
+        self.place(now, Concern::Device(device));
+    }
+
+    /// A model may get another copy when it has none, or more waits than a batch would take along.
+    pub(super) fn may_need_copy(&self, index: usize) -> bool {
+        let model = &self.models[index];
+        !model.queue.is_empty() && (model.queue.len() > QUEUED || model.replicas.is_empty())
+    }
+
+    /// Whether a model can answer, now or after a load.
+    pub(super) fn has_hope(&mut self, now: Nanos, index: usize) -> bool {
+        let alive = |id: &usize| {
+            let state = self.workers[self.devices[self.replicas[*id].device].worker].state;
+            use super::WorkerState::{Joining, Ready, Suspect};
+            matches!(state, Ready | Suspect | Joining)
+        };
+        if self.models[index].replicas.iter().any(alive) {
+            return true;
+        }
+        self.loadable(now, index)
+    }
+
+    /// Whether some device could load it now.
+    pub(super) fn loadable(&mut self, now: Nanos, index: usize) -> bool {
+        let Some(bytes) = self.models[index].spec.as_ref().map(|spec| spec.memory_bytes) else { return false };
+        let suitable = self.suitable(index);
+        let failed = |device: usize| {
+            self.models[index].failures.iter().any(|failure| failure.device == device && failure.retry_at > now)
+        };
+        self.models[index].path.is_some()
+            && suitable.iter().any(|&device| self.devices[device].ledger.could_hold(bytes) && !failed(device))
+    }
+
+    /// A model's state, as its replicas and the cluster have it.
+    pub(super) fn model_state(&self, index: usize) -> ModelState {
+        let model = &self.models[index];
+        let any = |state| model.replicas.iter().any(|id| self.replicas[*id].state == state);
+        if any(ModelState::Ready) {
+            return ModelState::Ready;
+        }
+        if !model.wanted {
+            return ModelState::Unloaded;
+        }
+        if any(ModelState::Loading) || (model.spec.is_none() && !model.asked.is_empty()) {
+            return ModelState::Loading;
+        }
+        let Some(spec) = &model.spec else {
+            return if model.unreadable.is_empty() { ModelState::Unloaded } else { ModelState::Failed };
+        };
+        let tried = |device: usize| model.failures.iter().any(|failure| failure.device == device);
+        let passes = |(id, device): (usize, &super::device::Device)| {
+            !tried(id) && filter::check(spec, &self.workers[device.worker], device).is_ok()
+        };
+        match self.devices.iter().any(passes) {
+            true => ModelState::Cold,
+            false if self.workers.iter().any(super::cluster::Worker::is_connected) => ModelState::Failed,
+            false => ModelState::Unloaded,
+        }
+    }
+}

@@ -1,0 +1,370 @@
+//! Replicas: a model's copies on devices. Loads are single-flight, and memory is taken before and given back after.
+
+use std::{sync::Arc, time::Duration};
+
+use orion_net::Breaker;
+use orion_proto::{ModelSpec, ServiceCurve};
+
+use super::{
+    Command, Core, ModelState, Nanos,
+    catalogue::Failure,
+    curve::{Curve, Line},
+    nanos,
+    queue::Queue,
+};
+
+/// Wait before a load that failed is tried again on the same device; doubles up to the longest.
+const RETRY: Duration = Duration::from_secs(1);
+const LONGEST_RETRY: Duration = Duration::from_secs(60);
+/// How much longer a batch of the next length bucket takes, until it was seen.
+const NEXT_BUCKET: f64 = 2.0;
+
+/// A model on one device.
+#[derive(Debug)]
+pub(super) struct Replica {
+    pub model: usize,
+    pub device: usize,
+    pub state: ModelState,
+    pub progress: f32,
+    /// By length bucket.
+    curves: Vec<Curve>,
+    /// The order that put it there or takes it away; a report of another is out of date.
+    pub order: u64,
+    pub bytes: u64,
+    /// Whether its load was sent, so that the device's memory is taken.
+    pub sent: bool,
+    pub started: Nanos,
+    /// Largest growth of memory that a batch has shown.
+    pub peak: u64,
+    /// Batches that run there now.
+    pub running: usize,
+    /// Rows beyond which a batch ran out of memory.
+    pub rows_limit: Option<usize>,
+    /// Requests that a balancer bound to it.
+    pub bound: Option<Box<Queue>>,
+    /// Requests that were bound to it and are not answered.
+    pub outstanding: usize,
+    pub breaker: Breaker,
+}
+
+/// A worker's report of a model on one of its devices.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// The served name.
+    pub name: Arc<str>,
+    /// The device; empty when the model could not be read.
+    pub device: String,
+    /// What became of it. Cold: it was inspected.
+    pub state: ModelState,
+    /// Why it failed.
+    pub error: String,
+    /// Share loaded.
+    pub progress: f32,
+    /// Its declaration, once known.
+    pub spec: Option<ModelSpec>,
+    /// Its predicted seconds.
+    pub curve: ServiceCurve,
+    /// Of the load or unload that it answers; 0 for a built-in model.
+    pub order: u64,
+    /// Seconds that a load takes, predicted or measured.
+    pub load_seconds: f64,
+    /// Memory that the largest warm-up batch took, bytes.
+    pub peak_bytes: u64,
+}
+
+impl Replica {
+    /// What is believed of batches of a length bucket.
+    pub(super) fn line(&self, bucket: u8) -> Line {
+        let last = self.curves.len() - 1;
+        match self.curves.get(bucket as usize) {
+            Some(curve) => curve.line(),
+            None => self.curves[last].line().stretched(NEXT_BUCKET.powi((bucket as usize - last) as i32)),
+        }
+    }
+
+    /// The curve of the first bucket: of the others it is where they start.
+    pub(super) fn curve(&self) -> Curve {
+        self.curves[0]
+    }
+
+    pub(super) fn observe(&mut self, bucket: u8, rows: usize, seconds: f64) {
+        while self.curves.len() <= bucket as usize {
+            let next = self.curves[self.curves.len() - 1].scaled(NEXT_BUCKET);
+            self.curves.push(next);
+        }
+        self.curves[bucket as usize].observe(rows, seconds);
+    }
+
+    pub(super) fn set_curve(&mut self, curve: Curve) {
+        self.curves = vec![curve];
+    }
+
+    /// Whether it runs batches as far as it is concerned.
+    pub(super) fn serves(&self) -> bool {
+        self.state == ModelState::Ready
+    }
+}
+
+impl<T, L: Clone> Core<T, L> {
+    /// Puts a replica on a device, whose memory is free or is being freed.
+    pub(super) fn add_replica(&mut self, now: Nanos, model: usize, device: usize) -> usize {
+        let order = self.number();
+        let known = self.predicted_curve(model, device);
+        let bytes = self.models[model].spec.as_ref().map_or(0, |spec| spec.memory_bytes);
+        let replica = self.replicas.insert(Replica {
+            model,
+            device,
+            state: ModelState::Loading,
+            progress: 0.0,
+            curves: vec![known],
+            order,
+            bytes,
+            sent: false,
+            started: now,
+            peak: 0,
+            running: 0,
+            rows_limit: None,
+            bound: None,
+            outstanding: 0,
+            breaker: Breaker::new(order),
+        });
+        self.unshare(model);
+        self.devices[device].residents.push(replica);
+        self.models[model].replicas.push(replica);
+        self.share_work(model);
+        self.changed = true;
+        replica
+    }
+
+    /// Sends the load that a device's copy engine waits for, once its memory is there.
+    pub(super) fn send_load(&mut self, now: Nanos, device: usize) {
+        let Some(id) = self.devices[device].loading else { return };
+        let (model, bytes, order, sent) = {
+            let replica = &self.replicas[id];
+            (replica.model, replica.bytes, replica.order, replica.sent)
+        };
+        let leaving = |id: &usize| self.replicas[*id].state == ModelState::Unloading;
+        if sent || self.devices[device].residents.iter().any(leaving) {
+            return;
+        }
+        let link = self.workers[self.devices[device].worker].link.clone();
+        let (Some(link), Some(path)) = (link, self.models[model].path.clone()) else { return };
+        if bytes > self.devices[device].ledger.free() {
+            // Somebody else took the memory meanwhile: the models that wait choose again.
+            return self.forget_replica(now, id);
+        }
+        self.devices[device].ledger.take(bytes);
+        self.replicas[id].sent = true;
+        self.replicas[id].started = now;
+        let (name, device) = (self.models[model].name.clone(), self.devices[device].name.clone());
+        self.commands.push(Command::Load { link, name, device, path, order });
+    }
+
+    /// Has a replica unloaded. Its memory counts as taken until the worker says that it is gone.
+    pub(super) fn unload(&mut self, now: Nanos, id: usize) {
+        let replica = &self.replicas[id];
+        if replica.state == ModelState::Unloading {
+            return;
+        }
+        let (model, device) = (replica.model, replica.device);
+        let link = self.workers[self.devices[device].worker].link.clone();
+        let (false, Some(link)) = (!replica.sent, link) else { return self.forget_replica(now, id) };
+        let order = self.number();
+        self.unshare(model);
+        self.replicas[id].state = ModelState::Unloading;
+        self.replicas[id].order = order;
+        self.models[model].replicas.retain(|other| *other != id);
+        self.share_work(model);
+        if self.devices[device].loading == Some(id) {
+            self.devices[device].loading = None;
+        }
+        self.changed = true;
+        let (name, device) = (self.models[model].name.clone(), self.devices[device].name.clone());
+        self.commands.push(Command::Unload { link, name, device, order });
+        self.rebind(now, id);
+    }
+
+    /// A replica is gone.
+    pub(super) fn forget_replica(&mut self, now: Nanos, id: usize) {
+        let (model, device) = (self.replicas[id].model, self.replicas[id].device);
+        self.replicas[id].state = ModelState::Unloading;
+        self.rebind(now, id);
+        self.unshare(model);
+        let replica = self.replicas.remove(id);
+        self.models[model].replicas.retain(|other| *other != id);
+        self.devices[device].residents.retain(|other| *other != id);
+        if self.devices[device].loading == Some(id) {
+            self.devices[device].loading = None;
+        }
+        if replica.sent {
+            self.devices[device].ledger.give_back(replica.bytes);
+        }
+        self.reserve_activations(device);
+        self.share_work(model);
+        self.changed = true;
+    }
+
+    /// The device keeps room for the hungriest of its models' batches.
+    pub(super) fn reserve_activations(&mut self, device: usize) {
+        let peak = self.devices[device].residents.iter().map(|id| self.replicas[*id].peak).max();
+        self.devices[device].ledger.set_activations(peak.unwrap_or(0));
+    }
+
+    /// A worker says what became of a model on one of its devices.
+    pub fn report(&mut self, now: Nanos, session: u64, report: Report) {
+        let Some(worker) = self.by_session(session) else { return };
+        let Some(&index) = self.model_names.get(&report.name) else { return self.unload_stray(worker, report) };
+        if report.device.is_empty() {
+            return self.inspected(now, worker, index, Err(report.error));
+        }
+        let Some(device) = self.device_named(worker, &report.device) else { return };
+        match report.state {
+            ModelState::Cold => self.take_inspection(now, worker, index, device, report),
+            _ => self.take_report(now, worker, index, device, report),
+        }
+    }
+
+    /// Of an earlier scheduler, or invented: a worker does not decide what is served.
+    fn unload_stray(&mut self, worker: usize, report: Report) {
+        let order = self.number();
+        let there = matches!(report.state, ModelState::Ready | ModelState::Loading);
+        if let Some(link) = self.workers[worker].link.clone().filter(|_| there) {
+            let device = Arc::from(report.device.as_str());
+            self.commands.push(Command::Unload { link, name: report.name, device, order });
+        }
+    }
+
+    fn take_inspection(&mut self, now: Nanos, worker: usize, index: usize, device: usize, report: Report) {
+        let class = self.devices[device].class;
+        let load = nanos(Duration::try_from_secs_f64(report.load_seconds).unwrap_or_default());
+        if self.models[index].known.iter().all(|known| known.class != class) {
+            let remembered = self.remembered(index, class);
+            let curve = remembered.unwrap_or_else(|| Curve::new(report.curve));
+            self.models[index].learn(class, curve, Some(load));
+        }
+        match report.spec {
+            Some(spec) => self.inspected(now, worker, index, Ok(Arc::new(spec))),
+            None => self.inspected(now, worker, index, Err("it was read without a declaration".into())),
+        }
+    }
+
+    fn take_report(&mut self, now: Nanos, worker: usize, index: usize, device: usize, report: Report) {
+        let model = &self.models[index];
+        let there = |id: &usize| self.replicas[*id].model == index;
+        let Some(id) = self.devices[device].residents.iter().copied().find(there) else {
+            return self.adopt(now, worker, index, device, report);
+        };
+        if report.order != self.replicas[id].order && !model.built_in {
+            return;
+        }
+        match report.state {
+            ModelState::Loading => {
+                self.replicas[id].progress = report.progress;
+                if let Some(spec) = report.spec.filter(|_| self.models[index].spec.is_none()) {
+                    self.declare(index, Arc::new(spec));
+                }
+                self.changed = true;
+            }
+            ModelState::Ready => self.loaded(now, id, report),
+            ModelState::Failed => self.load_failed(now, id, report.error),
+            _ => {
+                self.forget_replica(now, id);
+                self.send_load(now, device);
+            }
+        }
+        self.settle_wishes(now);
+        self.after_load(now, device, index);
+    }
+
+    /// A model that a worker holds and that was not asked for in this session.
+    fn adopt(&mut self, now: Nanos, worker: usize, index: usize, device: usize, report: Report) {
+        if !matches!(report.state, ModelState::Ready | ModelState::Loading) {
+            return;
+        }
+        let order = self.number();
+        let model = &self.models[index];
+        let Some(link) = self.workers[worker].link.clone() else { return };
+        if model.built_in {
+            let id = self.add_replica(now, index, device);
+            return self.loaded(now, id, report);
+        }
+        let full = model.max_replicas().is_some_and(|most| model.replicas.len() >= most);
+        let (name, at) = (model.name.clone(), self.devices[device].name.clone());
+        let (true, false, Some(path)) = (model.wanted, full, model.path.clone()) else {
+            return self.commands.push(Command::Unload { link, name, device: at, order });
+        };
+        // It has the weights: asked for the same path, it answers at once.
+        let id = self.add_replica(now, index, device);
+        let replica = &mut self.replicas[id];
+        (replica.order, replica.sent) = (order, true);
+        self.devices[device].ledger.take(self.replicas[id].bytes);
+        self.commands.push(Command::Load { link, name, device: at, path, order });
+    }
+
+    fn loaded(&mut self, now: Nanos, id: usize, report: Report) {
+        let (index, device) = (self.replicas[id].model, self.replicas[id].device);
+        let served = |other: &usize| *other != id && self.replicas[*other].serves();
+        let others = self.models[index].replicas.iter().any(served);
+        if let (Some(known), Some(declared)) = (&self.models[index].spec, &report.spec)
+            && others
+            && **known != *declared
+        {
+            let link = self.workers[self.devices[device].worker].link.clone();
+            let (order, name) = (self.number(), self.models[index].name.clone());
+            if let Some(link) = link {
+                let device = self.devices[device].name.clone();
+                self.commands.push(Command::Unload { link, name, device, order });
+            }
+            let reason = "it declares other tensors or settings than the replicas that serve";
+            return self.load_failed(now, id, reason.to_owned());
+        }
+        if let Some(spec) = report.spec {
+            let bytes = spec.memory_bytes;
+            self.correct_bytes(id, bytes);
+            if self.models[index].spec.as_deref() != Some(&spec) {
+                self.declare(index, Arc::new(spec));
+            }
+        }
+        let class = self.devices[device].class;
+        let again = self.replicas[id].serves();
+        if !again {
+            let curve = self.remembered(index, class).unwrap_or_else(|| Curve::new(report.curve));
+            self.replicas[id].set_curve(curve);
+            let took = Duration::try_from_secs_f64(report.load_seconds).unwrap_or_default();
+            self.models[index].learn(class, curve, Some(nanos(took)).filter(|took| *took > 0));
+        }
+        let replica = &mut self.replicas[id];
+        (replica.state, replica.progress) = (ModelState::Ready, 1.0);
+        replica.peak = replica.peak.max(report.peak_bytes);
+        if self.devices[device].loading == Some(id) {
+            self.devices[device].loading = None;
+        }
+        self.models[index].failures.retain(|failure| failure.device != device);
+        self.models[index].demanded = false;
+        self.reserve_activations(device);
+        self.changed = true;
+    }
+
+    /// What the ledger holds follows what the worker says that the model takes.
+    fn correct_bytes(&mut self, id: usize, bytes: u64) {
+        let replica = &mut self.replicas[id];
+        let (device, old) = (replica.device, replica.bytes);
+        if replica.sent && old != bytes {
+            replica.bytes = bytes;
+            self.devices[device].ledger.give_back(old);
+            self.devices[device].ledger.take(bytes);
+        }
+    }
+
+    fn load_failed(&mut self, now: Nanos, id: usize, reason: String) {
+        let (index, device) = (self.replicas[id].model, self.replicas[id].device);
+        let worker = self.devices[device].worker;
+        self.forget_replica(now, id);
+        let failures = &mut self.models[index].failures;
+        let times = failures.iter().find(|failure| failure.device == device).map_or(0, |failure| failure.times) + 1;
+        failures.retain(|failure| failure.device != device);
+        let wait = RETRY.saturating_mul(1 << (times - 1).min(16)).min(LONGEST_RETRY);
+        failures.push(Failure { device, worker, reason, times, retry_at: now.saturating_add(nanos(wait)) });
+        self.unplaced.insert(index);
+    }
+}

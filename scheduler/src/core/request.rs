@@ -1,0 +1,375 @@
+//! Requests in the core: how they come, wait and leave.
+
+use std::sync::Arc;
+
+use orion_net::Endpoint;
+use orion_proto::{Code, Datatype, Error, InferRequest, ModelSpec, Result};
+
+use super::{
+    Command, Core, ModelState, Nanos,
+    explain::Placed,
+    nanos,
+    placement::Concern,
+    queue::{LaneKey, Waiting},
+};
+
+/// Bytes of one row up to which requests are in the first length bucket; each next bucket is four times as long.
+const FIRST_BUCKET: usize = 128;
+const BUCKETS: u8 = 4;
+
+/// A request in the core; stays unique when its place is used again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RequestKey {
+    pub(super) place: usize,
+    pub(super) serial: u64,
+}
+
+#[derive(Debug)]
+pub(super) struct Request<T> {
+    pub serial: u64,
+    pub ticket: T,
+    pub spec: Arc<ModelSpec>,
+    pub request: Arc<InferRequest>,
+    pub model: usize,
+    pub rows: usize,
+    pub bytes: usize,
+    pub arrived: Nanos,
+    pub dispatched: Nanos,
+    pub deadline: Option<Nanos>,
+    /// The deadline, or the objective by which it is ordered.
+    pub due: Nanos,
+    pub lane: LaneKey,
+    pub attempts: u32,
+    /// Devices on which an attempt failed: the next goes elsewhere if there is another.
+    pub failed_on: Vec<usize>,
+    /// Batch and attempt that run it.
+    pub running: Option<(u64, u64)>,
+    /// A second run, because the first straggles.
+    pub hedge: Option<(u64, u64)>,
+    /// The replica to which a balancer bound it.
+    pub bound: Option<usize>,
+    pub placed: Placed,
+}
+
+impl<T> Request<T> {
+    /// An attempt begins.
+    pub(super) fn start(&mut self, now: Nanos, batch: u64, attempt: u64) {
+        self.attempts += 1;
+        match self.running {
+            None => (self.running, self.dispatched) = (Some((batch, attempt)), now),
+            Some(_) => self.hedge = Some((batch, attempt)),
+        }
+    }
+
+    /// An attempt ended without an answer. Says whether none is left.
+    pub(super) fn stop(&mut self, batch: u64) -> bool {
+        if self.running.is_some_and(|(of, _)| of == batch) {
+            self.running = self.hedge.take();
+        } else if self.hedge.is_some_and(|(of, _)| of == batch) {
+            self.hedge = None;
+        }
+        self.running.is_none()
+    }
+
+    pub(super) fn waiting(&self, key: RequestKey) -> Waiting {
+        let window = self.due.saturating_sub(self.arrived);
+        Waiting { due: self.due, window, hard: self.deadline.is_some(), rows: self.rows, key }
+    }
+}
+
+/// A request that was checked against its model.
+#[derive(Clone, Debug)]
+pub struct Admitted {
+    /// The model.
+    pub spec: Arc<ModelSpec>,
+    /// The request.
+    pub request: Arc<InferRequest>,
+    /// Its rows.
+    pub rows: usize,
+    /// Bytes of its tensors.
+    pub bytes: usize,
+    /// When the client stops waiting.
+    pub deadline: Option<Nanos>,
+}
+
+/// The length bucket of a request: only models whose rows differ in length have more than one.
+fn bucket(spec: &ModelSpec, rows: usize, bytes: usize) -> u8 {
+    let varies = |tensor: &orion_proto::TensorSpec| {
+        tensor.datatype == Datatype::Bytes || tensor.shape.iter().skip(1).any(|dimension| *dimension < 0)
+    };
+    if !spec.inputs.iter().any(varies) {
+        return 0;
+    }
+    let row = bytes / rows.max(1);
+    (0..BUCKETS - 1).find(|bucket| row <= FIRST_BUCKET << (2 * bucket)).unwrap_or(BUCKETS - 1)
+}
+
+impl<T, L: Clone> Core<T, L> {
+    /// Queues a request, and starts it when a device is free.
+    ///
+    /// # Errors
+    /// UNAVAILABLE when no worker can run it, RESOURCE_EXHAUSTED when too much waits, both with a time to come back;
+    /// DEADLINE_EXCEEDED when its deadline cannot be met.
+    pub fn submit(&mut self, now: Nanos, admitted: Admitted, ticket: T) -> Result<RequestKey> {
+        let index = self.index(admitted.spec.name.as_str())?;
+        self.admit(now, index, &admitted)?;
+        let serial = self.number();
+        let objective = self.models[index].objective();
+        let due = admitted.deadline.unwrap_or(now.saturating_add(objective));
+        let parameters = &admitted.request.parameters;
+        let lane = LaneKey {
+            bucket: bucket(&admitted.spec, admitted.rows, admitted.bytes),
+            priority: parameters.priority as u8,
+            tenant: self.tenants.number(parameters.tenant.as_ref()),
+        };
+        let bytes = admitted.bytes;
+        let place = self.requests.insert(Request {
+            serial,
+            ticket,
+            spec: admitted.spec,
+            request: admitted.request,
+            model: index,
+            rows: admitted.rows,
+            bytes,
+            arrived: now,
+            dispatched: now,
+            deadline: admitted.deadline,
+            due,
+            lane,
+            attempts: 0,
+            failed_on: Vec::new(),
+            running: None,
+            hedge: None,
+            bound: None,
+            placed: Placed::default(),
+        });
+        self.request_bytes += bytes;
+        let key = RequestKey { place, serial };
+        self.models[index].arrived(now);
+        self.budget.deposit(now);
+        self.enqueue(now, key);
+        self.start_waiting(now, index);
+        Ok(key)
+    }
+
+    /// Something waits for this model: whoever can take it does, and a copy is made if it pays.
+    pub(super) fn start_waiting(&mut self, now: Nanos, index: usize) {
+        if self.models[index].is_inline() {
+            return self.run_inline(now, index);
+        }
+        self.offer(now, index);
+        if self.may_need_copy(index) {
+            self.place(now, Concern::Model(index));
+        }
+    }
+
+    /// Puts a request in its queue: the model's, or that of the replica that its balancer picks.
+    pub(super) fn enqueue(&mut self, now: Nanos, key: RequestKey) {
+        let Some(request) = self.request(key) else { return };
+        let (index, lane, waiting) = (request.model, request.lane, request.waiting(key));
+        let routing_key = request.request.parameters.routing_key;
+        self.tenants.entered(lane.priority, lane.tenant);
+        if self.models[index].balancer.is_some()
+            && let Some(id) = self.balance(now, index, routing_key, waiting.rows)
+        {
+            self.replicas[id].bound.get_or_insert_default().push(lane, waiting);
+            self.replicas[id].outstanding += 1;
+            if let Some(request) = self.request_mut(key) {
+                request.bound = Some(id);
+            }
+            let device = self.replicas[id].device;
+            return self.fill(now, device);
+        }
+        self.models[index].queue.push(lane, waiting);
+        self.requeued(index);
+    }
+
+    /// The replica to which the model's balancer binds a request.
+    fn balance(&mut self, now: Nanos, index: usize, key: Option<u64>, rows: usize) -> Option<usize> {
+        let serves = |id: &&usize| {
+            let replica = &self.replicas[**id];
+            replica.serves() && replica.breaker.allows(now) && self.takes_part(replica.device)
+        };
+        let ids: Vec<usize> = self.models[index].replicas.iter().filter(serves).copied().collect();
+        let endpoints: Vec<Endpoint> = ids.iter().map(|id| self.endpoint(now, *id, rows)).collect();
+        let balancer = self.models[index].balancer.as_mut()?;
+        let at = balancer.pick(now, &endpoints, key)?;
+        balancer.started(now, endpoints.get(at)?.id);
+        ids.get(at).copied()
+    }
+
+    fn endpoint(&self, now: Nanos, id: usize, rows: usize) -> Endpoint {
+        let replica = &self.replicas[id];
+        let (line, device) = (replica.line(0), &self.devices[replica.device]);
+        let (single, waiting) = (line.predict(1).max(1), replica.bound.as_ref().map_or(0, |queue| queue.rows()));
+        let ahead = if waiting == 0 { 0 } else { line.predict(waiting) };
+        Endpoint {
+            id: device.hash,
+            outstanding: u32::try_from(replica.outstanding).unwrap_or(u32::MAX),
+            weight: 1e9 / single as f64,
+            predicted: device.remaining(now).saturating_add(ahead).saturating_add(line.predict(rows)),
+        }
+    }
+
+    /// A replica takes no more work: its bound requests are bound to others, or wait for any.
+    pub(super) fn rebind(&mut self, now: Nanos, id: usize) {
+        let Some(mut queue) = self.replicas[id].bound.take() else { return };
+        let model = self.replicas[id].model;
+        for key in queue.drain() {
+            let Some(request) = self.request_mut(key) else { continue };
+            request.bound = None;
+            let lane = request.lane;
+            self.tenants.left(lane.priority, lane.tenant);
+            self.replicas[id].outstanding = self.replicas[id].outstanding.saturating_sub(1);
+            self.enqueue(now, key);
+        }
+        self.requeued(model);
+    }
+
+    /// The client went away: the request leaves the queue; a result that still comes is dropped.
+    pub fn cancel(&mut self, key: RequestKey) {
+        if self.give_up(key).is_some() {
+            self.totals.cancelled += 1;
+        }
+    }
+
+    /// The client's time ran out: the request fails wherever it is.
+    pub fn expire(&mut self, now: Nanos, key: RequestKey) {
+        let Some(request) = self.give_up(key) else { return };
+        let error = Error::new(Code::DeadlineExceeded, "the request's time ran out");
+        self.refuse(now, request, error);
+    }
+
+    /// Takes a request out; workers that have it are told.
+    fn give_up(&mut self, key: RequestKey) -> Option<Request<T>> {
+        self.leave_queue(key);
+        let request = self.take_request(key)?;
+        let runs = [request.running, request.hedge];
+        for (batch, attempt) in runs.into_iter().flatten() {
+            let Some(running) = self.batches.get_mut(&batch) else { continue };
+            // The carrier still holds its tensors: they count until the batch is off the device.
+            running.abandoned_bytes += request.bytes;
+            self.request_bytes += request.bytes;
+            let worker = &self.workers[running.worker];
+            if let Some(link) = worker.link.clone().filter(|_| worker.is_connected()) {
+                self.commands.push(Command::Cancel { link, batch, attempt });
+            }
+        }
+        Some(request)
+    }
+
+    /// Takes a request that waits out of its queue.
+    fn leave_queue(&mut self, key: RequestKey) {
+        let Some(request) = self.request(key).filter(|request| request.running.is_none()) else { return };
+        let (index, lane, due) = (request.model, request.lane, request.due);
+        let was_there = match request.bound.and_then(|id| self.replicas.get_mut(id)) {
+            Some(replica) => replica.bound.as_mut().is_some_and(|queue| queue.remove(lane, due, key)),
+            None => self.models[index].queue.remove(lane, due, key),
+        };
+        if was_there {
+            self.tenants.left(lane.priority, lane.tenant);
+            self.requeued(index);
+        }
+    }
+
+    /// Answers requests at the heads of a replica's queues that cannot be met any more, wherever they ran.
+    pub(super) fn shed(&mut self, now: Nanos, id: usize) {
+        let index = self.replicas[id].model;
+        let mut late = Vec::new();
+        let queues = [Some(&self.models[index].queue), self.replicas[id].bound.as_deref()];
+        for lane in queues.into_iter().flatten().flat_map(|queue| queue.lanes()) {
+            for waiting in lane.waiting.iter().take_while(|waiting| waiting.hard) {
+                let soonest = self.soonest(now, index, lane.key.bucket, waiting.rows);
+                if soonest <= waiting.due {
+                    break;
+                }
+                late.push(waiting.key);
+            }
+        }
+        for key in late {
+            self.leave_queue(key);
+            let error =
+                Error::new(Code::DeadlineExceeded, "the deadline cannot be met any more: no device is free in time");
+            self.fail(now, key, error);
+        }
+    }
+
+    /// When a request that waits at the head could be answered if the fastest holder took it at once.
+    fn soonest(&self, now: Nanos, index: usize, bucket: u8, rows: usize) -> Nanos {
+        const SAMPLE: usize = 16;
+        let done = |id: &usize| {
+            let replica = &self.replicas[*id];
+            let lead = self.workers[self.devices[replica.device].worker].lead;
+            let line = replica.line(bucket);
+            now.saturating_add(lead).saturating_add((line.predict(rows) as f64 * line.inflation) as Nanos)
+        };
+        let holders =
+            self.models[index].replicas.iter().filter(|id| self.replicas[**id].state != ModelState::Unloading);
+        holders.take(SAMPLE).map(done).min().unwrap_or(now)
+    }
+
+    pub(super) fn request(&self, key: RequestKey) -> Option<&Request<T>> {
+        self.requests.get(key.place).filter(|request| request.serial == key.serial)
+    }
+
+    pub(super) fn request_mut(&mut self, key: RequestKey) -> Option<&mut Request<T>> {
+        self.requests.get_mut(key.place).filter(|request| request.serial == key.serial)
+    }
+
+    pub(super) fn take_request(&mut self, key: RequestKey) -> Option<Request<T>> {
+        self.request(key)?;
+        let request = self.requests.remove(key.place);
+        self.request_bytes -= request.bytes;
+        if let Some(replica) = request.bound.and_then(|id| self.replicas.get_mut(id)) {
+            replica.outstanding = replica.outstanding.saturating_sub(1);
+        }
+        Some(request)
+    }
+
+    /// Answers a request that is in no queue with an error.
+    pub(super) fn fail(&mut self, now: Nanos, key: RequestKey, error: Error) {
+        if let Some(request) = self.take_request(key) {
+            self.refuse(now, request, error);
+        }
+    }
+
+    fn refuse(&mut self, now: Nanos, request: Request<T>, error: Error) {
+        self.totals.failed += 1;
+        let statistics = &mut self.models[request.model].statistics;
+        statistics.failed += 1;
+        statistics.failed_ns += now.saturating_sub(request.arrived);
+        self.trace_end(now, &request, Some(error.code));
+        self.commands.push(Command::Settle { ticket: request.ticket, spec: request.spec, outcome: Err(error) });
+    }
+
+    /// Answers everything that waits for a model that is not served any more.
+    pub(super) fn refuse_queue(&mut self, now: Nanos, index: usize) {
+        let error = self.not_ready(index);
+        let mut keys = self.models[index].queue.drain();
+        for id in self.models[index].replicas.clone() {
+            keys.extend(self.replicas[id].bound.take().map(|mut queue| queue.drain()).unwrap_or_default());
+        }
+        for key in keys {
+            if let Some(request) = self.request(key) {
+                let lane = request.lane;
+                self.tenants.left(lane.priority, lane.tenant);
+                self.fail(now, key, error.clone());
+            }
+        }
+        self.requeued(index);
+    }
+
+    /// Answers requests whose model nothing has been able to run for longer than the grace.
+    pub(super) fn answer_orphans(&mut self, now: Nanos) {
+        for index in 0..self.models.len() {
+            if self.models[index].queue.is_empty() || self.has_hope(now, index) {
+                self.models[index].orphaned = None;
+                continue;
+            }
+            let since = *self.models[index].orphaned.get_or_insert(now);
+            if now.saturating_sub(since) >= nanos(self.limits.orphan_grace) {
+                self.refuse_queue(now, index);
+            }
+        }
+    }
+}

@@ -1,0 +1,244 @@
+//! What is tried again: after a fault, a lost worker, a batch that stands still, or beside one that straggles.
+
+use std::time::Duration;
+
+use orion_proto::{Code, Error};
+
+use super::{Core, Nanos, RequestKey, WorkerState, dispatch::Running, nanos, queue::Group};
+
+/// A batch stands still when it takes so many times what was predicted, and at least this long.
+const STILL_FACTOR: Nanos = 20;
+const STILL: Duration = Duration::from_secs(10);
+/// A batch straggles when it is late by so many times its predicted time.
+const STRAGGLES: f64 = 1.0;
+
+impl<T, L: Clone> Core<T, L> {
+    /// Tries a request again, on another device if there is one; or answers it when nothing allows that.
+    pub(super) fn retry(&mut self, now: Nanos, key: RequestKey, failed_on: usize, error: Error) {
+        let Some(request) = self.request_mut(key) else { return };
+        if !request.failed_on.contains(&failed_on) {
+            request.failed_on.push(failed_on);
+        }
+        let (index, attempts, deadline) = (request.model, request.attempts, request.deadline);
+        if !self.models[index].wanted {
+            let error = self.not_ready(index);
+            return self.fail(now, key, error);
+        }
+        if attempts >= self.limits.attempts {
+            let text = format!("{}; {attempts} attempts were made", error.message);
+            return self.fail(now, key, Error::new(error.code, text));
+        }
+        if deadline.is_some_and(|deadline| deadline <= now) {
+            return self.fail(
+                now,
+                key,
+                Error::new(Code::DeadlineExceeded, "the request's time ran out while it was tried again"),
+            );
+        }
+        if !self.budget.withdraw(now) {
+            let text = format!("{}; too much fails at present to try again (the retry budget is spent)", error.message);
+            return self.fail(now, key, Error::new(Code::Unavailable, text).retry_after(Duration::from_secs(1)));
+        }
+        self.totals.retried += 1;
+        self.wait_again(now, vec![key], false);
+        self.copy_elsewhere(now, index, failed_on);
+    }
+
+    /// Puts requests in line as a group, before all that have not been tried yet.
+    fn wait_again(&mut self, now: Nanos, keys: Vec<RequestKey>, alone: bool) {
+        let Some(first) = keys.first().and_then(|key| self.request(*key)) else { return };
+        let (index, bucket) = (first.model, first.lane.bucket);
+        let mut waiting = Vec::with_capacity(keys.len());
+        for key in keys {
+            let Some(request) = self.request_mut(key) else { continue };
+            waiting.push(request.waiting(key));
+            let (lane, bound) = (request.lane, request.bound.take());
+            if let Some(replica) = bound.and_then(|id| self.replicas.get_mut(id)) {
+                replica.outstanding = replica.outstanding.saturating_sub(1);
+            }
+            self.tenants.entered(lane.priority, lane.tenant);
+        }
+        self.models[index].queue.push_group(Group { waiting, bucket, alone });
+        self.requeued(index);
+        self.start_waiting(now, index);
+    }
+
+    /// A batch failed as a whole: each half is tried on its own, so that one bad request fails alone.
+    pub(super) fn bisect(&mut self, now: Nanos, mut keys: Vec<RequestKey>) {
+        keys.retain(|key| self.request(*key).is_some());
+        if keys.is_empty() {
+            return;
+        }
+        self.totals.bisected += 1;
+        let rest = keys.split_off(keys.len().div_ceil(2));
+        self.wait_again(now, keys, true);
+        self.wait_again(now, rest, true);
+    }
+
+    /// Whether a group may run on a device: nowhere where one of it failed, unless there is no other.
+    pub(super) fn may_run_on(&self, group: &Group, device: usize) -> bool {
+        group.waiting.iter().all(|waiting| {
+            let Some(request) = self.request(waiting.key) else { return true };
+            if !request.failed_on.contains(&device) {
+                return true;
+            }
+            let other = |id: &usize| {
+                let other = self.replicas[*id].device;
+                !request.failed_on.contains(&other) && self.takes_part(other)
+            };
+            !self.models[request.model].replicas.iter().any(other)
+        })
+    }
+
+    /// A model that only a device held that failed, or is to be emptied, is loaded on another if one can hold it.
+    pub(super) fn copy_elsewhere(&mut self, now: Nanos, index: usize, device: usize) {
+        let other = |id: &usize| {
+            let other = self.replicas[*id].device;
+            other != device && self.takes_part(other)
+        };
+        if !self.models[index].replicas.iter().any(other) {
+            self.copy(now, index);
+        }
+    }
+
+    /// Of a suspect's work, what another worker can run now and may run twice.
+    pub(super) fn retry_elsewhere(&mut self, now: Nanos, worker: usize) {
+        let numbers: Vec<u64> = self.batches_of(worker, |_, _| true);
+        for number in numbers {
+            let Some(running) = self.batches.get(&number) else { continue };
+            let (index, device) = (running.model, running.device);
+            let other = |id: &usize| {
+                let device = self.replicas[*id].device;
+                let at = self.devices[device].worker;
+                at != worker && self.workers[at].state == WorkerState::Ready && self.replicas[*id].serves()
+            };
+            if self.models[index].replicas.iter().any(other) {
+                self.take_back(now, number, device, false, "its worker fell silent");
+            }
+        }
+    }
+
+    /// A worker is back: what it was given but does not hold never reached it, or its result was lost on the way.
+    pub(super) fn retry_what_never_arrived(&mut self, now: Nanos, worker: usize, holding: &[u64]) {
+        for number in self.batches_of(worker, |number, _| !holding.contains(&number)) {
+            let Some(device) = self.batches.get(&number).map(|running| running.device) else { continue };
+            self.take_back(now, number, device, true, "its worker lost the connection");
+        }
+    }
+
+    /// A worker and all that it ran are gone.
+    pub(super) fn retry_all(&mut self, now: Nanos, worker: usize) {
+        let name = self.workers[worker].name.clone();
+        for number in self.batches_of(worker, |_, _| true) {
+            let Some(device) = self.batches.get(&number).map(|running| running.device) else { continue };
+            self.take_back(now, number, device, true, &format!("worker '{name}' was lost"));
+        }
+    }
+
+    fn batches_of(&self, worker: usize, which: impl Fn(u64, &Running) -> bool) -> Vec<u64> {
+        let of = self.batches.iter().filter(|(number, running)| running.worker == worker && which(**number, running));
+        of.map(|(number, _)| *number).collect()
+    }
+
+    /// Takes a batch's requests away from its worker. `for_good`: those that must not run twice are answered; otherwise
+    /// they stay.
+    fn take_back(&mut self, now: Nanos, number: u64, device: usize, for_good: bool, why: &str) {
+        let Some(running) = self.batches.get_mut(&number) else { return };
+        let attempts = std::mem::take(&mut running.attempts);
+        let requests = &self.requests;
+        let repeats = |key: RequestKey| {
+            let request = requests.get(key.place).filter(|request| request.serial == key.serial);
+            request.is_none_or(|request| request.request.parameters.idempotent)
+        };
+        let (repeated, kept): (Vec<_>, Vec<_>) = attempts.into_iter().partition(|(_, key)| repeats(*key));
+        let stays = !for_good && !kept.is_empty();
+        if stays {
+            running.attempts = kept.clone();
+        } else {
+            self.release(now, number);
+        }
+        for (_, key) in repeated {
+            let Some(request) = self.request_mut(key) else { continue };
+            if request.stop(number) {
+                self.retry(now, key, device, Error::new(Code::Unavailable, why));
+            }
+        }
+        if stays {
+            return;
+        }
+        for (_, key) in kept {
+            let text = format!("{why} after the request may have run; it is not idempotent, so it is not tried again");
+            self.fail(now, key, Error::new(Code::Unavailable, text));
+        }
+    }
+
+    /// Batches that stand still are tried elsewhere; the device stays booked until it answers or is lost.
+    pub(super) fn free_stalled(&mut self, now: Nanos) {
+        let still = |running: &&Running| {
+            let limit = running.predicted.saturating_mul(STILL_FACTOR).max(nanos(STILL));
+            !running.inline && !running.attempts.is_empty() && now.saturating_sub(running.given) > limit
+        };
+        let late: Vec<u64> = self.batches.iter().filter(|(_, r)| still(r)).map(|(number, _)| *number).collect();
+        for number in late {
+            let Some(running) = self.batches.get(&number) else { continue };
+            let (id, device, index) = (running.replica, running.device, running.model);
+            let other = |other: &usize| *other != id && self.takes_part(self.replicas[*other].device);
+            if !self.models[index].replicas.iter().any(other) {
+                continue;
+            }
+            let running = self.batches.get_mut(&number).map(|running| std::mem::take(&mut running.attempts));
+            self.replicas[id].breaker.failure(now);
+            let mut kept = Vec::new();
+            for (attempt, key) in running.unwrap_or_default() {
+                let Some(request) = self.request_mut(key) else { continue };
+                if !request.request.parameters.idempotent {
+                    kept.push((attempt, key));
+                } else if request.stop(number) {
+                    self.retry(now, key, device, Error::new(Code::Unavailable, "the device stands still"));
+                }
+            }
+            if let Some(running) = self.batches.get_mut(&number) {
+                running.attempts = kept;
+            }
+        }
+    }
+
+    /// Runs stragglers a second time where the curve says that the copy would win, for models that ask for it.
+    pub(super) fn hedge_stragglers(&mut self, now: Nanos) {
+        let late = |running: &&Running| {
+            let hedges = self.models[running.model].spec.as_ref().is_some_and(|spec| spec.policy.hedge);
+            let limit = running.expected as f64 + running.predicted as f64 * STRAGGLES;
+            hedges && !running.hedged && now as f64 > limit
+        };
+        let late: Vec<u64> = self.batches.iter().filter(|(_, r)| late(r)).map(|(number, _)| *number).collect();
+        for number in late {
+            self.hedge(now, number);
+        }
+    }
+
+    fn hedge(&mut self, now: Nanos, number: u64) {
+        let Some(running) = self.batches.get(&number) else { return };
+        let left = self.devices[running.device].remaining(now);
+        let (index, own, rows, bucket) = (running.model, running.replica, running.rows, running.bucket);
+        let wins = |id: &&usize| {
+            let replica = &self.replicas[**id];
+            let idle = self.devices[replica.device].batches.is_empty() && self.takes_part(replica.device);
+            **id != own && replica.serves() && idle && replica.line(bucket).predict(rows) < left
+        };
+        let fastest = |id: &&usize| self.replicas[**id].line(bucket).predict(rows);
+        let Some(id) = self.models[index].replicas.iter().filter(wins).min_by_key(fastest).copied() else { return };
+        let repeats = |key: &RequestKey| {
+            let request = self.request(*key);
+            request.is_some_and(|r| r.request.parameters.idempotent && r.hedge.is_none())
+        };
+        let keys: Vec<RequestKey> = running.attempts.iter().map(|(_, key)| *key).filter(repeats).collect();
+        if keys.is_empty() || !self.budget.withdraw(now) {
+            return;
+        }
+        if let Some(running) = self.batches.get_mut(&number) {
+            running.hedged = true;
+        }
+        self.totals.hedged += 1;
+        self.send_batch(now, id, keys, bucket, true);
+    }
+}

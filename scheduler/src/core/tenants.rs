@@ -1,0 +1,132 @@
+//! Tenants share a priority by deficit round robin over predicted device time (Shreedhar and Varghese, 1996).
+
+use std::{collections::HashMap, sync::Arc};
+
+use super::Nanos;
+
+/// Device time that each tenant is granted in a round.
+const QUANTUM: i64 = 10_000_000;
+/// Tenants that are told apart; those beyond share one place.
+const TENANTS: usize = 4096;
+/// Priorities.
+pub(super) const PRIORITIES: usize = 5;
+
+#[derive(Debug)]
+struct Account {
+    tenant: u32,
+    waiting: usize,
+    /// Device time that is left to it in this round, nanoseconds.
+    deficit: i64,
+}
+
+/// Who waits, by priority, and what they have had.
+#[derive(Debug, Default)]
+pub(super) struct Tenants {
+    names: HashMap<Arc<str>, u32>,
+    accounts: [Vec<Account>; PRIORITIES],
+}
+
+impl Tenants {
+    /// The number of a tenant; 0 is everybody who says nothing.
+    pub(super) fn number(&mut self, name: Option<&Arc<str>>) -> u32 {
+        let Some(name) = name else { return 0 };
+        if let Some(&number) = self.names.get(name) {
+            return number;
+        }
+        if self.names.len() + 1 >= TENANTS {
+            return TENANTS as u32;
+        }
+        let number = self.names.len() as u32 + 1;
+        self.names.insert(name.clone(), number);
+        number
+    }
+
+    fn account(&mut self, priority: u8, tenant: u32) -> Option<&mut Account> {
+        self.accounts[priority as usize].iter_mut().find(|account| account.tenant == tenant)
+    }
+
+    /// A request of the tenant waits.
+    pub(super) fn entered(&mut self, priority: u8, tenant: u32) {
+        match self.account(priority, tenant) {
+            Some(account) => account.waiting += 1,
+            None => self.accounts[priority as usize].push(Account { tenant, waiting: 1, deficit: 0 }),
+        }
+    }
+
+    /// A request of the tenant waits no more. Who has nothing waiting saves nothing up.
+    pub(super) fn left(&mut self, priority: u8, tenant: u32) {
+        let accounts = &mut self.accounts[priority as usize];
+        let Some(at) = accounts.iter().position(|account| account.tenant == tenant) else { return };
+        accounts[at].waiting = accounts[at].waiting.saturating_sub(1);
+        if accounts[at].waiting == 0 {
+            accounts.swap_remove(at);
+        }
+    }
+
+    /// The tenant was given so much predicted time.
+    pub(super) fn charge(&mut self, priority: u8, tenant: u32, time: Nanos) {
+        if let Some(account) = self.account(priority, tenant) {
+            account.deficit = account.deficit.saturating_sub_unsigned(time);
+        }
+    }
+
+    /// Whether several tenants want one priority.
+    pub(super) fn contend(&self) -> bool {
+        self.accounts.iter().any(|accounts| accounts.len() > 1)
+    }
+
+    /// Whether the tenant may be served in this round.
+    pub(super) fn is_due(&self, priority: u8, tenant: u32) -> bool {
+        let accounts = &self.accounts[priority as usize];
+        accounts.len() < 2 || accounts.iter().any(|account| account.tenant == tenant && account.deficit > 0)
+    }
+
+    /// None of `present` may be served in this round: grants as many rounds as the first of them needs.
+    pub(super) fn next_round(&mut self, priority: u8, present: &[u32]) {
+        let accounts = &mut self.accounts[priority as usize];
+        let here = |account: &&mut Account| present.contains(&account.tenant);
+        let rounds = accounts.iter_mut().filter(here).map(|account| -account.deficit / QUANTUM + 1).min();
+        let granted = rounds.unwrap_or(0).saturating_mul(QUANTUM);
+        for account in accounts.iter_mut().filter(here) {
+            account.deficit = account.deficit.saturating_add(granted);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tenants_get_equal_time_however_long_their_batches_are() {
+        let mut tenants = Tenants::default();
+        let numbers = [Some(Arc::from("a")), Some(Arc::from("b")), None].map(|name| tenants.number(name.as_ref()));
+        assert_eq!(numbers, [1, 2, 0]);
+        numbers.iter().for_each(|tenant| tenants.entered(3, *tenant));
+        let batch = [1_000_000, 7_000_000, 20_000_000];
+        let mut served = [0u64; 3];
+        for _ in 0..10_000 {
+            let at = (0..3).filter(|at| tenants.is_due(3, numbers[*at])).min_by_key(|at| served[*at]);
+            let Some(at) = at else {
+                tenants.next_round(3, &numbers);
+                continue;
+            };
+            served[at] += batch[at];
+            tenants.charge(3, numbers[at], batch[at]);
+        }
+        let (least, most) = (served.iter().min().unwrap(), served.iter().max().unwrap());
+        assert!(most - least <= 40_000_000, "{served:?}");
+    }
+
+    #[test]
+    fn a_tenant_alone_is_always_due() {
+        let mut tenants = Tenants::default();
+        tenants.entered(0, 7);
+        tenants.charge(0, 7, 1 << 40);
+        assert!(tenants.is_due(0, 7) && !tenants.contend());
+        tenants.entered(0, 8);
+        assert!(!tenants.is_due(0, 7) && tenants.contend());
+        tenants.left(0, 7);
+        assert!(tenants.is_due(0, 8));
+    }
+}

@@ -1,0 +1,346 @@
+//! Virtual time: a heap of events around the core, and devices that take as long as a formula says.
+
+use std::{
+    cmp::Reverse,
+    collections::{BinaryHeap, HashMap},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use orion_net::{AttemptResult, Batch, BatchResult};
+use orion_proto::{
+    Datatype, Error, InferAnswer, InferRequest, ModelName, ModelPolicy, ModelSpec, Payload, Result, ServiceCurve,
+    Tensor, TensorSpec, session,
+};
+
+use crate::core::{Admitted, Command, Core, IN_PROCESS, Limits, ModelState, Nanos, Report, RequestKey};
+
+/// How often time passes for the core.
+const TICK: Nanos = 25_000_000;
+/// The kind and family of everything here.
+const SIMULATED: &str = "simulated";
+const DEVICE: &str = "sim0";
+
+pub(super) const MS: f64 = 1e6;
+
+/// A model as the world knows it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct WorldModel {
+    pub base_ms: f64,
+    pub per_row_ms: f64,
+    pub bytes: u64,
+    pub load: Nanos,
+    pub max_rows: usize,
+    pub slo: Duration,
+    pub min_replicas: u32,
+}
+
+/// A worker with its devices, all alike.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct WorldWorker {
+    pub devices: usize,
+    pub memory_bytes: u64,
+    /// Its warm-up measures the model's curve divided by this.
+    pub speed: f64,
+    pub round_trip: Nanos,
+}
+
+/// When a batch of `rows` rows of a model, started at a time on a worker, ends: what no policy sees.
+pub(super) type Service<'a> = dyn FnMut(usize, usize, usize, Nanos) -> Nanos + 'a;
+
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Event {
+    /// A batch comes back from a worker.
+    Done {
+        worker: usize,
+        batch: u64,
+        service: Nanos,
+    },
+    Loaded {
+        worker: usize,
+        model: usize,
+        device: usize,
+        order: u64,
+    },
+    Unloaded {
+        worker: usize,
+        model: usize,
+        device: usize,
+        order: u64,
+    },
+    Tick,
+}
+
+/// What became of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Settled {
+    Waiting,
+    Answered(Nanos),
+    Refused(Nanos),
+}
+
+/// The world around one core.
+pub(super) struct World<'a> {
+    pub core: Core<u32, usize>,
+    pub settled: Vec<Settled>,
+    /// Nanoseconds that each input took, with all that it triggered.
+    pub decisions: Vec<u32>,
+    pub loads: u64,
+    models: Vec<WorldModel>,
+    specs: Vec<Arc<ModelSpec>>,
+    /// By model and rows: requests differ in nothing else.
+    requests: HashMap<(usize, usize), Arc<InferRequest>>,
+    names: HashMap<Arc<str>, usize>,
+    workers: Vec<WorldWorker>,
+    sessions: Vec<u64>,
+    busy_until: Vec<Vec<Nanos>>,
+    running: HashMap<u64, Batch>,
+    heap: BinaryHeap<Reverse<(Nanos, u64, Event)>>,
+    sequence: u64,
+    now: Nanos,
+    service: Box<Service<'a>>,
+}
+
+impl<'a> World<'a> {
+    /// A cluster whose workers have joined and read every model.
+    pub(super) fn new(models: Vec<WorldModel>, workers: Vec<WorldWorker>, service: Box<Service<'a>>) -> Result<Self> {
+        let specs: Vec<Arc<ModelSpec>> =
+            models.iter().enumerate().map(|(index, model)| spec(index, model).map(Arc::new)).collect::<Result<_>>()?;
+        let mut world = Self {
+            core: Core::new(1, Limits { requests: usize::MAX, bytes: usize::MAX, ..Limits::default() }),
+            settled: Vec::new(),
+            decisions: Vec::new(),
+            loads: 0,
+            requests: HashMap::new(),
+            names: specs.iter().enumerate().map(|(index, spec)| (Arc::from(spec.name.as_str()), index)).collect(),
+            specs,
+            busy_until: workers.iter().map(|worker| vec![0; worker.devices]).collect(),
+            sessions: Vec::new(),
+            running: HashMap::new(),
+            heap: BinaryHeap::new(),
+            sequence: 0,
+            now: 0,
+            models,
+            workers,
+            service,
+        };
+        world.begin()?;
+        Ok(world)
+    }
+
+    fn begin(&mut self) -> Result<()> {
+        for spec in self.specs.clone() {
+            self.core.want(0, &spec.name, format!("/{}", spec.name), false);
+        }
+        for index in 0..self.workers.len() {
+            let joined = self.core.join(0, hello(index, &self.workers[index]), carrier(&self.workers[index]), index)?;
+            self.sessions.push(joined.session);
+            let seconds = self.workers[index].round_trip as f64 / 1e9;
+            let telemetry = session::Telemetry {
+                round_trip_p50_seconds: seconds,
+                round_trip_p99_seconds: seconds,
+                ..session::Telemetry::default()
+            };
+            self.core.telemetry(0, joined.session, telemetry);
+            self.core.start(0, joined.session);
+            self.carry_out();
+        }
+        self.at(TICK, Event::Tick);
+        Ok(())
+    }
+
+    fn at(&mut self, time: Nanos, event: Event) {
+        self.sequence += 1;
+        self.heap.push(Reverse((time, self.sequence, event)));
+    }
+
+    /// Lets everything happen that happens before `time`.
+    pub(super) fn run_until(&mut self, time: Nanos) {
+        while let Some(Reverse((at, _, _))) = self.heap.peek() {
+            if *at >= time {
+                break;
+            }
+            if let Some(Reverse((at, _, event))) = self.heap.pop() {
+                self.now = at;
+                self.happen(event);
+            }
+        }
+        self.now = self.now.max(time);
+    }
+
+    /// A request arrives now. Its number is its place in [`World::settled`].
+    pub(super) fn arrive(&mut self, model: usize, rows: usize, deadline: Option<Nanos>) -> Option<RequestKey> {
+        let ticket = self.settled.len() as u32;
+        self.settled.push(Settled::Waiting);
+        let admitted = Admitted {
+            spec: self.specs[model].clone(),
+            request: self.requests.entry((model, rows)).or_insert_with(|| request(rows)).clone(),
+            rows,
+            bytes: rows * 4,
+            deadline,
+        };
+        let now = self.now;
+        let submitted = self.timed(|core| core.submit(now, admitted, ticket));
+        if submitted.is_err() {
+            self.settled[ticket as usize] = Settled::Refused(now);
+        }
+        self.carry_out();
+        submitted.ok()
+    }
+
+    fn timed<R>(&mut self, input: impl FnOnce(&mut Core<u32, usize>) -> R) -> R {
+        let started = Instant::now();
+        let result = input(&mut self.core);
+        self.decisions.push(u32::try_from(started.elapsed().as_nanos()).unwrap_or(u32::MAX));
+        result
+    }
+
+    fn happen(&mut self, event: Event) {
+        let now = self.now;
+        match event {
+            Event::Tick => {
+                self.core.tick(now);
+                self.at(now + TICK, Event::Tick);
+            }
+            Event::Done { worker, batch, service } => {
+                let Some(batch) = self.running.remove(&batch) else { return };
+                let result = result(&batch, service);
+                let session = self.sessions[worker];
+                self.timed(|core| core.result(now, session, result));
+            }
+            Event::Loaded { worker, model, device, order } => {
+                let report = self.report(worker, model, device, order, ModelState::Ready);
+                let session = self.sessions[worker];
+                self.timed(|core| core.report(now, session, report));
+            }
+            Event::Unloaded { worker, model, device, order } => {
+                let report = self.report(worker, model, device, order, ModelState::Unloaded);
+                let session = self.sessions[worker];
+                self.timed(|core| core.report(now, session, report));
+            }
+        }
+        self.carry_out();
+    }
+
+    fn report(&self, worker: usize, model: usize, device: usize, order: u64, state: ModelState) -> Report {
+        let (known, speed) = (&self.models[model], self.workers[worker].speed);
+        Report {
+            name: Arc::from(self.specs[model].name.as_str()),
+            device: format!("sim{device}"),
+            state,
+            error: String::new(),
+            progress: 1.0,
+            spec: Some((*self.specs[model]).clone()),
+            curve: ServiceCurve {
+                base_seconds: known.base_ms / speed / 1e3,
+                per_row_seconds: known.per_row_ms / speed / 1e3,
+            },
+            order,
+            load_seconds: known.load as f64 / 1e9,
+            peak_bytes: 0,
+        }
+    }
+
+    fn carry_out(&mut self) {
+        for command in self.core.take_commands() {
+            match command {
+                Command::Run { link, batch } => self.run(link, batch),
+                Command::Settle { ticket, outcome, .. } => {
+                    let settled =
+                        if outcome.is_ok() { Settled::Answered(self.now) } else { Settled::Refused(self.now) };
+                    assert_eq!(self.settled[ticket as usize], Settled::Waiting, "request {ticket} was settled twice");
+                    self.settled[ticket as usize] = settled;
+                }
+                Command::Inspect { link, name, order, .. } => {
+                    let model = self.names[&name];
+                    let report = self.report(link, model, 0, order, ModelState::Cold);
+                    self.core.report(self.now, self.sessions[link], report);
+                    self.carry_out();
+                }
+                Command::Load { link, name, device, order, .. } => {
+                    self.loads += 1;
+                    let (model, device) = (self.names[&name], device_number(&device));
+                    let ready = self.now + self.models[model].load;
+                    self.at(ready, Event::Loaded { worker: link, model, device, order });
+                }
+                Command::Unload { link, name, device, order } => {
+                    let (model, device) = (self.names[&name], device_number(&device));
+                    self.at(self.now, Event::Unloaded { worker: link, model, device, order });
+                }
+                Command::Close { .. } | Command::Cancel { .. } | Command::Drained { .. } => {}
+            }
+        }
+    }
+
+    fn run(&mut self, worker: usize, batch: Batch) {
+        let one_way = self.workers[worker].round_trip / 2;
+        let (model, device) = (self.names[&batch.model], device_number(&batch.device));
+        let start = self.busy_until[worker][device].max(self.now + one_way);
+        let rows = batch.attempts.iter().filter_map(|attempt| attempt.request.inputs.first()).map(Tensor::rows).sum();
+        let end = (self.service)(worker, model, rows, start).max(start);
+        self.busy_until[worker][device] = end;
+        let number = batch.batch;
+        self.running.insert(number, batch);
+        self.at(end + one_way, Event::Done { worker, batch: number, service: end - start });
+    }
+}
+
+fn request(rows: usize) -> Arc<InferRequest> {
+    let data = Payload::from(vec![0; rows * 4]);
+    let input = Tensor { name: "x".into(), datatype: Datatype::Fp32, shape: vec![rows as i64], data };
+    Arc::new(InferRequest { inputs: vec![input], ..InferRequest::default() })
+}
+
+fn device_number(name: &str) -> usize {
+    name.trim_start_matches("sim").parse().unwrap_or(0)
+}
+
+fn carrier(worker: &WorldWorker) -> &'static str {
+    if worker.round_trip == 0 { IN_PROCESS } else { "simulated" }
+}
+
+fn spec(index: usize, model: &WorldModel) -> Result<ModelSpec> {
+    Ok(ModelSpec {
+        name: ModelName::new(format!("m{index}"))?,
+        version: "1".into(),
+        family: SIMULATED.into(),
+        inputs: vec![TensorSpec::new("x", Datatype::Fp32, [-1])],
+        outputs: Vec::new(),
+        max_batch_rows: model.max_rows,
+        memory_bytes: model.bytes,
+        inline: false,
+        policy: ModelPolicy { slo: Some(model.slo), min_replicas: model.min_replicas, ..ModelPolicy::default() },
+    })
+}
+
+fn hello(index: usize, worker: &WorldWorker) -> session::Hello {
+    let device = |number: usize| session::Device {
+        name: format!("{}{number}", DEVICE.trim_end_matches('0')),
+        kind: SIMULATED.into(),
+        model: format!("speed {}", worker.speed),
+        memory_total_bytes: worker.memory_bytes,
+        usable: true,
+        ..session::Device::default()
+    };
+    let capability = session::Capability { devices: (0..worker.devices).map(device).collect(), ..Default::default() };
+    session::Hello {
+        name: format!("w{index}"),
+        incarnation: 1,
+        capability: Some(capability),
+        ..session::Hello::default()
+    }
+}
+
+fn result(batch: &Batch, service: Nanos) -> BatchResult {
+    let done =
+        |attempt: u64| AttemptResult { attempt, outcome: Ok::<_, Error>(InferAnswer::default()), not_started: false };
+    BatchResult {
+        batch: batch.batch,
+        epoch: batch.epoch,
+        service_seconds: service as f64 / 1e9,
+        rows: batch.attempts.len() as u64,
+        waited_seconds: 0.0,
+        peak_bytes: 0,
+        results: batch.attempts.iter().map(|attempt| done(attempt.attempt)).collect(),
+    }
+}
