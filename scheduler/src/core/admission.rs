@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use orion_proto::{Code, Error, Result};
 
-use super::{Admitted, Core, ModelState, Nanos, filter, nanos};
+use super::{Admitted, Core, ModelState, Nanos, cost::Cost, filter, nanos};
 
 /// Shortest and longest time after which a refused client is told to come again.
 const RETRY_AFTER: (f64, f64) = (0.001, 60.0);
@@ -42,38 +42,22 @@ impl<T, L: Clone> Core<T, L> {
     }
 
     /// A request whose deadline cannot be met is refused: for the deadline's sake when no device could meet it, for the
-    /// queue's when one could if less waited.
+    /// work's when one could if it were idle. Whether what waits before it leaves it time is not decided here: it may be
+    /// worth more than that when a device is free (refusing by the own queue costs 0.4% of the answers at load 1.3).
     fn admit_until(&self, now: Nanos, index: usize, admitted: &Admitted, deadline: Nanos) -> Result<()> {
         let left = deadline.saturating_sub(now);
         let Some(least) = self.least_cost(now, index, admitted.rows, admitted.bytes) else { return Ok(()) };
-        if least > left {
-            return Err(Error::new(
-                Code::DeadlineExceeded,
-                format!(
-                    "the deadline is in {:.3} s, the earliest answer is predicted in {:.3} s",
-                    seconds(left),
-                    seconds(least)
-                ),
-            ));
+        if least.total() <= left {
+            return Ok(());
         }
-        let waits = self.ahead_of(now, index, deadline);
-        if waits.saturating_add(least) > left {
-            let text = format!(
-                "the deadline is in {:.3} s, what waits before it takes {:.3} s",
-                seconds(left),
-                seconds(waits)
-            );
+        let (idle, left) = (Cost { work: 0, ..least }.total(), seconds(left));
+        if idle <= deadline.saturating_sub(now) {
+            let text = format!("the deadline is in {left:.3} s, running work takes {:.3} s", seconds(least.work));
             return Err(Error::new(Code::ResourceExhausted, text).retry_after(self.drain_after(now, index)));
         }
-        Ok(())
-    }
-
-    /// Time that earlier deadlines of the same model will certainly take: what of them can be met at all.
-    fn ahead_of(&self, now: Nanos, index: usize, deadline: Nanos) -> Nanos {
-        let model = &self.models[index];
-        let Some(last) = model.queue.last_due().filter(|_| !model.queue.is_empty()) else { return 0 };
-        let devices = self.devices.len().max(1) as Nanos;
-        (model.work / devices).min(last.min(deadline).saturating_sub(now))
+        let soonest = seconds(least.total());
+        let text = format!("the deadline is in {left:.3} s, the earliest answer is predicted in {soonest:.3} s");
+        Err(Error::new(Code::DeadlineExceeded, text))
     }
 
     /// A request without a deadline is refused when its model's queue would take longer than its owner allows.
@@ -101,7 +85,7 @@ impl<T, L: Clone> Core<T, L> {
         start.saturating_add(model.work / holders)
     }
 
-    fn drain_after(&self, now: Nanos, index: usize) -> Duration {
+    pub(super) fn drain_after(&self, now: Nanos, index: usize) -> Duration {
         Duration::from_secs_f64(seconds(self.queue_time(now, index)).clamp(RETRY_AFTER.0, RETRY_AFTER.1))
     }
 

@@ -10,6 +10,7 @@ use super::{
     curve::{Curve, Line},
     nanos,
     queue::Queue,
+    work::Rank,
 };
 
 /// Batch sizes of which a model keeps statistics.
@@ -128,8 +129,10 @@ pub(super) struct Model {
     pub work: Nanos,
     /// What of it is counted on each device that holds the model.
     pub share: Nanos,
-    /// Its place among the models that wait and are nowhere.
-    pub homeless: Option<Nanos>,
+    /// Its place among the models that a copy would help.
+    pub rank: Option<Rank>,
+    /// Share of its queue that its holders drain too late.
+    pub want: f64,
     /// Arrivals a nanosecond, as of `rated`.
     pub rate: f64,
     pub rated: Nanos,
@@ -167,7 +170,8 @@ impl Model {
             queue: Queue::default(),
             work: 0,
             share: 0,
-            homeless: None,
+            rank: None,
+            want: 0.0,
             rate: 0.0,
             rated: 0,
             demanded: false,

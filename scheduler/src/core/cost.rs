@@ -73,18 +73,19 @@ impl<T, L: Clone> Core<T, L> {
     }
 
     /// The least that a request could cost anywhere: what admission holds against its deadline.
-    pub(super) fn least_cost(&self, now: Nanos, model: usize, rows: usize, bytes: usize) -> Option<Nanos> {
+    pub(super) fn least_cost(&self, now: Nanos, model: usize, rows: usize, bytes: usize) -> Option<Cost> {
         /// Replicas that are looked at: among so many, one is about as good as the best.
         const SAMPLE: usize = 64;
         let of_replica = |id: &usize| {
             let device = self.replicas[*id].device;
             let ready = self.workers[self.devices[device].worker].state == WorkerState::Ready;
-            ready.then(|| self.cost(now, model, device, rows, bytes).total())
+            ready.then(|| self.cost(now, model, device, rows, bytes))
         };
-        let held = self.models[model].replicas.iter().take(SAMPLE).filter_map(of_replica).min();
+        let held = self.models[model].replicas.iter().take(SAMPLE).filter_map(of_replica).min_by_key(Cost::total);
         held.or_else(|| {
-            let fastest = |known: &Known| known.load.saturating_add(known.curve.line().predict(rows));
-            self.models[model].known.iter().map(fastest).min()
+            let anew =
+                |known: &Known| Cost { load: known.load, service: known.curve.line().predict(rows), ..Cost::default() };
+            self.models[model].known.iter().map(anew).min_by_key(Cost::total)
         })
     }
 }

@@ -5,7 +5,7 @@ use super::{Core, ModelState, Nanos};
 /// Arrivals that are expected within this time count as if they waited: 20 ms.
 const HORIZON: f64 = 20e6;
 /// Value of a copy when there is another, as a share of the arrivals.
-const COPY: f64 = 0.5;
+const COPY: f64 = 0.8;
 
 impl<T, L: Clone> Core<T, L> {
     /// The replicas to unload so that `bytes` fit; none if that cannot be.

@@ -156,7 +156,7 @@ pub enum Command<T, L> {
 /// Lists that every input needs anew: kept, so that none is allocated.
 #[derive(Debug, Default)]
 struct Scratch {
-    models: Vec<usize>,
+    models: Vec<(Nanos, usize)>,
     needs: Vec<(f64, usize)>,
     takers: Vec<(Nanos, usize)>,
 }
@@ -183,8 +183,12 @@ pub struct Core<T, L> {
     budget: RetryBudget,
     /// Predicted time of everything that waits.
     queued_work: Nanos,
-    /// Models that wait and have no copy, the most urgent first.
-    homeless: BTreeSet<(Nanos, usize)>,
+    /// Models that wait and have no copy, by requests for each second of copying.
+    homeless: BTreeSet<(u64, usize)>,
+    /// Models whose holders drain their queues too late, by the same.
+    wanting: BTreeSet<(u64, usize)>,
+    /// Devices whose copy engine is busy.
+    copying: usize,
     /// Models of which a copy is wanted whatever the load.
     unplaced: BTreeSet<usize>,
     /// Devices that pass the filters, by what models need.
@@ -222,6 +226,8 @@ impl<T, L: Clone> Core<T, L> {
             budget: RetryBudget::default(),
             queued_work: 0,
             homeless: BTreeSet::new(),
+            wanting: BTreeSet::new(),
+            copying: 0,
             unplaced: BTreeSet::new(),
             suitable: Vec::new(),
             remembered: memory::Memory::default(),

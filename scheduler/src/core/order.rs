@@ -3,14 +3,22 @@
 use super::{
     Core, Nanos,
     curve::Line,
-    queue::{Lane, Queue, Waiting},
+    queue::{Lane, Queue},
 };
 
 /// Weight of each priority's urgency: realtime, critical, high, normal, low.
 const WEIGHTS: [f64; 5] = [16.0, 8.0, 4.0, 2.0, 1.0];
-/// Bounds of τ as shares of the objective: little work is ordered by deadline, much by requests per second.
-const TAU_IDLE: f64 = 0.10;
-const TAU_LOADED: f64 = 0.27;
+/// τ as a share of the objective, with nothing and with an objective's worth of work waiting for the device: little work
+/// is ordered by deadline, much by requests per second.
+const TAU: (f64, f64) = (0.15, 0.37);
+/// How much less a batch's later requests count for its urgency, with nothing and with much waiting.
+const LATER: (f64, f64) = (0.45, 0.225);
+/// Share of the arrivals expected within the slack by which a batch that may still grow counts less.
+const GROWTH: f64 = 0.5;
+/// A model with other copies counts less: they may take its requests.
+const COPIES: f64 = 0.3;
+/// Requests of a batch whose urgency is looked at.
+const URGENCIES: usize = 32;
 /// Device time of a hundred that requests past their objective may claim: nothing starves.
 const OVERDUE_SHARE: u64 = 10;
 /// Batches of a queue that are looked at for one that this device should take.
@@ -46,7 +54,7 @@ struct Sight {
     device: usize,
     /// When a batch would start.
     start: Nanos,
-    /// The predicted work that waits for each device, nanoseconds.
+    /// The predicted work that waits for the device, nanoseconds.
     backlog: f64,
     contended: bool,
 }
@@ -78,7 +86,7 @@ impl<T, L: Clone> Core<T, L> {
             now,
             device,
             start: self.available(now, device),
-            backlog: self.queued_work as f64 / self.devices.len().max(1) as f64,
+            backlog: self.devices[device].queued as f64,
             contended: self.tenants.contend(),
         };
         for at in 0..self.devices[device].residents.len() {
@@ -128,40 +136,46 @@ impl<T, L: Clone> Core<T, L> {
         let most = self.models[replica.model].max_rows().min(replica.rows_limit.unwrap_or(usize::MAX));
         let mut best: Option<Pick> = None;
         for (at, lane) in queue.lanes().iter().enumerate() {
-            let Some(head) = lane.waiting.front() else { continue };
+            if lane.waiting.is_empty() {
+                continue;
+            }
             if sight.contended && !self.tenants.is_due(lane.key.priority, lane.key.tenant) {
                 continue;
             }
             let line = replica.line(lane.key.bucket);
-            let until = rows_until(&line, sight.start, head.due);
-            let rows = match (until, head.hard) {
-                (Some(rows), _) => rows.min(most),
-                (None, false) => most,
-                // Another device may still meet it.
-                (None, true) => continue,
-            };
-            let Some(skip) = (if bound { Some(0) } else { self.left_to_others(sight, id, lane, rows) }) else {
+            let Some(first) = (if bound { Some(0) } else { self.left_to_others(sight, id, lane, most) }) else {
                 continue;
             };
-            let score = self.score(sight, &line, queue, lane, head, rows);
-            if best.is_none_or(|best| score > best.score) {
-                best = Some(Pick { replica: id, bound, source: Source::Lane { lane: at, skip }, rows, score });
+            let more = queue.bucket_rows(lane.key.bucket) - lane.rows;
+            let mut candidates = Candidates { lane, line, start: sight.start, most, more, next: first, largest: 0 };
+            while let Some(candidate) = candidates.next() {
+                let score = self.score(sight, id, &line, lane, &candidate, most);
+                if best.is_none_or(|best| score > best.score) {
+                    let source = Source::Lane { lane: at, skip: candidate.skip };
+                    best = Some(Pick { replica: id, bound, source, rows: candidate.rows, score });
+                }
             }
         }
         best
     }
 
-    /// `weight · b / service(b) · exp(−slack / τ)`, b being the largest batch that still meets its head's deadline.
-    fn score(&self, sight: &Sight, line: &Line, queue: &Queue, lane: &Lane, head: &Waiting, rows: usize) -> f64 {
-        let batch = queue.bucket_rows(lane.key.bucket).min(rows) as f64;
-        let service = (line.base + line.per_row * batch).max(1.0);
-        let requests = batch * lane.waiting.len() as f64 / lane.rows.max(1) as f64;
+    /// `weight · urgent requests / service(b) · exp(−slack / τ)`, less where the batch may still grow or others may take it.
+    fn score(&self, sight: &Sight, id: usize, line: &Line, lane: &Lane, candidate: &Candidate, most: usize) -> f64 {
+        let Some(head) = lane.waiting.get(candidate.skip) else { return 0.0 };
+        let model = &self.models[self.replicas[id].model];
         let window = head.window.max(1) as f64;
-        let tau = window * (TAU_IDLE + TAU_LOADED * (sight.backlog / window).min(1.0));
-        let slack = head.due.saturating_sub(sight.start) as f64 - service * line.inflation;
-        // Late is late: how late must not outweigh everything else.
-        let urgency = (-slack.max(0.0) / tau).exp();
-        WEIGHTS[lane.key.priority as usize] * requests / service * urgency
+        let loaded = (sight.backlog / window).min(1.0);
+        let tau = window * (TAU.0 + (TAU.1 - TAU.0) * loaded);
+        let later = LATER.0 + (LATER.1 - LATER.0) * loaded;
+        let service = (line.base + line.per_row * candidate.batch as f64).max(1.0);
+        let slack = (head.due.saturating_sub(sight.start) as f64 - service * line.inflation).max(0.0);
+        let batch = lane.waiting.iter().skip(candidate.skip).take(candidate.requests.min(URGENCIES));
+        let urgent: f64 = batch.map(|waiting| (-later * (waiting.due - head.due) as f64 / tau).exp()).sum();
+        let urgent = urgent * candidate.requests as f64 / candidate.requests.clamp(1, URGENCIES) as f64;
+        let growth = (most - candidate.batch.min(most)) as f64;
+        let growth = growth.min(GROWTH * model.rate_at(sight.now) * slack) / candidate.batch.max(1) as f64;
+        let copies = (model.replicas.len() as f64).powf(COPIES);
+        WEIGHTS[lane.key.priority as usize] * urgent / service * (-slack / tau).exp() / (1.0 + growth) / copies
     }
 
     /// How many requests of a lane devices that are busier would still finish sooner; none if all of them.
@@ -258,6 +272,60 @@ impl<T, L: Clone> Core<T, L> {
             }
             if !present.is_empty() && !present.iter().any(|tenant| self.tenants.is_due(priority, *tenant)) {
                 self.tenants.next_round(priority, &present);
+            }
+        }
+    }
+}
+
+/// A batch that a lane could give.
+#[derive(Clone, Copy, Debug)]
+struct Candidate {
+    skip: usize,
+    /// Rows that may run together.
+    rows: usize,
+    /// Rows that would, what shares the bucket included.
+    batch: usize,
+    /// Requests of the lane among them.
+    requests: usize,
+}
+
+/// The batches that a lane could give: the largest that meets its head's deadline, then, where leaving heads makes a
+/// larger batch, each of those. Heads that are left stay in the queue.
+struct Candidates<'a> {
+    lane: &'a Lane,
+    line: Line,
+    start: Nanos,
+    most: usize,
+    /// Rows of other lanes that may fill the batch up.
+    more: usize,
+    next: usize,
+    largest: usize,
+}
+
+impl Candidates<'_> {
+    fn next(&mut self) -> Option<Candidate> {
+        loop {
+            let skip = self.next;
+            let head = self.lane.waiting.get(skip)?;
+            let left = self.lane.waiting.len() - skip;
+            // Rows are at least requests: a batch cannot grow beyond the most.
+            if self.largest >= self.most
+                || (self.largest > 0 && self.lane.rows == self.lane.waiting.len() && left <= self.largest)
+            {
+                return None;
+            }
+            self.next += 1;
+            let rows = match (rows_until(&self.line, self.start, head.due), head.hard) {
+                (Some(rows), _) => rows.min(self.most),
+                (None, false) => self.most,
+                // Another device may still meet it.
+                (None, true) => continue,
+            };
+            let size = batch_from(self.lane, skip, rows);
+            let batch = if skip == 0 { size.rows.max((size.rows + self.more).min(rows)) } else { size.rows };
+            if batch > self.largest {
+                self.largest = batch;
+                return Some(Candidate { skip, rows, batch, requests: size.requests });
             }
         }
     }

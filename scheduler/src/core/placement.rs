@@ -2,16 +2,22 @@
 
 use std::sync::Arc;
 
-use super::{Core, ModelState, Nanos, filter};
+use super::{Core, ModelState, Nanos, filter, work::COPY_TIME};
 
 /// Share of the last request's slack within which a queue must drain, or else a copy may help.
 const SAFE: f64 = 0.5;
+/// Share of the other work of a device that is taken to go before a model's.
+const AHEAD: f64 = 0.5;
 /// A replica pays only on a device whose predicted work is under this share of its holders'.
-const LESS_LOADED: f64 = 0.7;
+const LESS_LOADED: f64 = 0.9;
+/// How much of the queue's own work counts as a price of a copy, when an objective's worth of work waits everywhere.
+const WORK_PRICE: f64 = 0.6;
+/// How fast a copy counts less the more time there is, as a share of the objective.
+const LOAD_TAU: f64 = 0.7;
 /// Requests that wait before a model that is somewhere already may get another copy.
 const QUEUED: usize = 4;
-/// The most urgent models without a copy that are looked at for one input.
-const HOMELESS: usize = 32;
+/// Of the models that have no copy, and of those whose holders are too slow, so many are looked at for one input.
+const LOOKED_AT: usize = 32;
 /// Devices that are looked at for one copy.
 const TARGETS: usize = 64;
 /// Holders of one model whose work is looked at.
@@ -34,31 +40,90 @@ enum Room {
 }
 
 impl<T, L: Clone> Core<T, L> {
-    /// Makes the copies that pay, among the models concerned and those that wait and are nowhere: by requests rescued
+    /// Makes the copies that pay, among the models concerned and those that a copy would help most: by requests rescued
     /// times the share of them that would miss, over the time of copying.
     pub(super) fn place(&mut self, now: Nanos, concern: Concern) {
-        let mut concerned = std::mem::take(&mut self.scratch.models);
-        concerned.clear();
-        match concern {
-            Concern::Model(index) => concerned.push(index),
-            Concern::Device(device) => {
-                let there = self.devices[device].residents.iter().map(|id| self.replicas[*id].model);
-                concerned.extend(there.filter(|index| !self.models[*index].queue.is_empty()));
-            }
+        if self.copying >= self.devices.len() {
+            return;
         }
-        for &(_, index) in self.homeless.iter().take(HOMELESS) {
-            if !concerned.contains(&index) {
-                concerned.push(index);
-            }
-        }
+        self.refresh_wants(now, concern);
         let mut needs = std::mem::take(&mut self.scratch.needs);
         needs.clear();
-        needs.extend(concerned.iter().filter_map(|&index| Some((self.need(now, index)?, index))));
-        needs.sort_unstable_by(|a, b| b.0.total_cmp(&a.0).then(b.1.cmp(&a.1)));
+        let densest = self.homeless.iter().rev().take(LOOKED_AT).chain(self.wanting.iter().rev().take(LOOKED_AT));
+        needs.extend(densest.filter_map(|&(_, index)| Some((self.need(now, index)?, index))));
+        if let Concern::Model(index) = concern
+            && needs.iter().all(|(_, other)| *other != index)
+        {
+            needs.extend(self.need(now, index).map(|need| (need, index)));
+        }
+        needs.sort_unstable_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
         for &(_, index) in &needs {
+            if self.copying >= self.devices.len() {
+                break;
+            }
             self.copy(now, index);
         }
-        (self.scratch.models, self.scratch.needs) = (concerned, needs);
+        self.scratch.needs = needs;
+    }
+
+    /// Sees again which of the models concerned are drained too late by their holders.
+    fn refresh_wants(&mut self, now: Nanos, concern: Concern) {
+        let mut models = std::mem::take(&mut self.scratch.models);
+        models.clear();
+        let here = match concern {
+            Concern::Model(index) => {
+                models.push((0, index));
+                None
+            }
+            Concern::Device(device) => {
+                for id in &self.devices[device].residents {
+                    let index = self.replicas[*id].model;
+                    models.extend(self.models[index].queue.head().map(|head| (head.due, index)));
+                }
+                models.sort_unstable();
+                Some(device)
+            }
+        };
+        let mut before = here.map_or(0, |device| self.devices[device].remaining(now));
+        for &(_, index) in &models {
+            if self.models[index].replicas.is_empty() {
+                continue;
+            }
+            let own = self.models[index].work / self.models[index].replicas.len() as Nanos;
+            before += own;
+            let drained = self.drain_time(now, index, own, here.map(|device| (device, before)));
+            let safe = SAFE * self.tail(now, index) as f64;
+            self.set_want(index, if drained > safe { 1.0 - safe / drained } else { 0.0 });
+        }
+        self.scratch.models = models;
+    }
+
+    /// Time in which a model's queue should be drained.
+    fn tail(&self, now: Nanos, index: usize) -> Nanos {
+        let queue = &self.models[index].queue;
+        let Some(head) = queue.head() else { return 0 };
+        let left = queue.last_due().unwrap_or(head.due).saturating_sub(now);
+        // Past its objective a request is still wanted: such a queue is drained in their window.
+        if head.hard { left } else { left.max(head.window) }
+    }
+
+    /// When a model's holders are predicted to have drained its queue, nanoseconds from now. `known`: a device for which
+    /// the work that goes before and the model's own are added up already.
+    fn drain_time(&self, now: Nanos, index: usize, own: Nanos, known: Option<(usize, Nanos)>) -> f64 {
+        let model = &self.models[index];
+        let holders = model.replicas.iter().take(HOLDERS).map(|id| self.replicas[*id].device);
+        let mut sum = 0.0;
+        for device in holders {
+            sum += match known {
+                Some((here, drained)) if here == device => drained as f64,
+                _ => {
+                    let at = &self.devices[device];
+                    let others = at.queued.saturating_sub(model.share) as f64;
+                    at.remaining(now) as f64 + AHEAD * others + own as f64
+                }
+            };
+        }
+        sum / model.replicas.len().clamp(1, HOLDERS) as f64
     }
 
     /// How much a copy would help, if at all.
@@ -66,53 +131,27 @@ impl<T, L: Clone> Core<T, L> {
         let model = &self.models[index];
         let spec = model.spec.as_ref().filter(|spec| !spec.inline)?;
         let most = spec.policy.max_replicas.map_or(usize::MAX, |most| most as usize);
-        if model.queue.is_empty() || !model.wanted || model.replicas.len() >= most.min(self.devices.len()) {
+        if !model.wanted || model.replicas.len() >= most.min(self.devices.len()) {
             return None;
         }
         let head = model.queue.head()?;
-        let last = model.queue.last_due().unwrap_or(head.due);
-        // Past its objective a request is still wanted: a queue of such requests is drained in their window.
-        let tail = if head.hard { last.saturating_sub(now) } else { last.saturating_sub(now).max(head.window) };
-        let mut miss = 1.0;
-        if !model.replicas.is_empty() {
-            let drained = self.drain_time(now, index, head.due);
-            let safe = SAFE * tail as f64;
-            if drained <= safe {
-                return None;
-            }
-            miss = 1.0 - safe / drained;
-        }
-        let known = model.known.iter().min_by_key(|known| known.load)?;
-        let single = known.curve.line().predict(1);
-        if head.hard && known.load.saturating_add(single) > tail {
+        let miss = if model.replicas.is_empty() { 1.0 } else { model.want };
+        if miss <= 0.0 {
             return None;
         }
-        let batch = model.queue.rows().min(spec.max_batch_rows);
-        let answered = now.saturating_add(known.load).saturating_add(known.curve.line().predict(batch));
-        let rescued = match head.hard {
-            true => model.queue.due_from(answered),
-            false => model.queue.len(),
-        };
-        Some(rescued as f64 * miss / known.load.max(1) as f64)
-    }
-
-    /// When a model's holders are predicted to have drained its queue, in the order of deadlines, nanoseconds from now.
-    fn drain_time(&self, now: Nanos, index: usize, due: Nanos) -> f64 {
-        let model = &self.models[index];
-        let mut ahead = 0.0;
-        for id in model.replicas.iter().take(HOLDERS) {
-            let device = &self.devices[self.replicas[*id].device];
-            ahead += device.remaining(now) as f64;
-            for other in &device.residents {
-                let other = self.replicas[*other].model;
-                let earlier = other != index && self.models[other].queue.head().is_some_and(|head| head.due <= due);
-                if earlier {
-                    ahead += self.models[other].share as f64;
-                }
-            }
+        let known = model.known.iter().min_by_key(|known| known.load)?;
+        let line = known.curve.line();
+        if head.hard && known.load.saturating_add(line.predict(1)) > self.tail(now, index) {
+            return None;
         }
-        let looked_at = model.replicas.len().min(HOLDERS) as f64;
-        ahead / looked_at + model.work as f64 / model.replicas.len() as f64
+        let batch = line.predict(model.queue.rows().min(spec.max_batch_rows));
+        let answered = now.saturating_add(known.load).saturating_add(batch);
+        let rescued = if head.hard { model.queue.due_from(answered) } else { model.queue.len() };
+        let window = head.window.max(1) as f64;
+        let waiting = self.queued_work as f64 / self.devices.len().max(1) as f64;
+        let price = known.load.max(1) as f64 + WORK_PRICE * model.work as f64 * (waiting / window).min(1.0);
+        let slack = head.due.saturating_sub(answered) as f64;
+        Some(rescued as f64 * miss / price.powf(COPY_TIME) * (-slack / (LOAD_TAU * window)).exp())
     }
 
     /// Starts a copy on the device where it would answer soonest, unless it would not be less loaded than the holders.
@@ -162,12 +201,18 @@ impl<T, L: Clone> Core<T, L> {
         let bytes = self.models[index].spec.as_ref().map_or(0, |spec| spec.memory_bytes);
         let Some(victims) = self.victims(now, device, bytes) else { return false };
         let id = self.add_replica(now, index, device);
-        self.devices[device].loading = Some(id);
+        self.set_loading(device, Some(id));
         for victim in victims {
             self.unload(now, victim);
         }
         self.send_load(now, device);
         self.devices[device].loading == Some(id)
+    }
+
+    /// What a device's copy engine is busy with.
+    pub(super) fn set_loading(&mut self, device: usize, replica: Option<usize>) {
+        let before = std::mem::replace(&mut self.devices[device].loading, replica);
+        self.copying = self.copying + usize::from(replica.is_some()) - usize::from(before.is_some());
     }
 
     /// Devices that pass a model's hard filters, computed once for all models with the same needs.

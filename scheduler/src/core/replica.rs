@@ -176,7 +176,7 @@ impl<T, L: Clone> Core<T, L> {
         self.models[model].replicas.retain(|other| *other != id);
         self.share_work(model);
         if self.devices[device].loading == Some(id) {
-            self.devices[device].loading = None;
+            self.set_loading(device, None);
         }
         self.changed = true;
         let (name, device) = (self.models[model].name.clone(), self.devices[device].name.clone());
@@ -194,7 +194,7 @@ impl<T, L: Clone> Core<T, L> {
         self.models[model].replicas.retain(|other| *other != id);
         self.devices[device].residents.retain(|other| *other != id);
         if self.devices[device].loading == Some(id) {
-            self.devices[device].loading = None;
+            self.set_loading(device, None);
         }
         if replica.sent {
             self.devices[device].ledger.give_back(replica.bytes);
@@ -337,7 +337,7 @@ impl<T, L: Clone> Core<T, L> {
         (replica.state, replica.progress) = (ModelState::Ready, 1.0);
         replica.peak = replica.peak.max(report.peak_bytes);
         if self.devices[device].loading == Some(id) {
-            self.devices[device].loading = None;
+            self.set_loading(device, None);
         }
         self.models[index].failures.retain(|failure| failure.device != device);
         self.models[index].demanded = false;

@@ -288,8 +288,8 @@ impl<T, L: Clone> Core<T, L> {
         }
         for key in late {
             self.leave_queue(key);
-            let error =
-                Error::new(Code::DeadlineExceeded, "the deadline cannot be met any more: no device is free in time");
+            let text = "the deadline cannot be met any more, other work took the devices";
+            let error = Error::new(Code::ResourceExhausted, text).retry_after(self.drain_after(now, index));
             self.fail(now, key, error);
         }
     }

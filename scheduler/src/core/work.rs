@@ -5,6 +5,18 @@ use super::{Core, Nanos, curve::Line};
 /// Holders among which a model's waiting work is divided. Of more, each has next to nothing.
 const HOLDERS: usize = 16;
 
+/// Exponent of the time of copying: long copies are a little dearer than their time.
+pub(super) const COPY_TIME: f64 = 1.1;
+
+/// A model that a copy would help, with its density as ordered bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Rank {
+    /// It waits and is nowhere.
+    Homeless(u64),
+    /// Its holders drain its queue too late.
+    Wanting(u64),
+}
+
 impl<T, L: Clone> Core<T, L> {
     /// A model's queue has changed.
     pub(super) fn requeued(&mut self, index: usize) {
@@ -21,10 +33,8 @@ impl<T, L: Clone> Core<T, L> {
 
     /// Takes a model's waiting work off its holders, before they change.
     pub(super) fn unshare(&mut self, index: usize) {
+        self.unrank(index);
         let model = &mut self.models[index];
-        if let Some(due) = model.homeless.take() {
-            self.homeless.remove(&(due, index));
-        }
         let share = std::mem::take(&mut model.share);
         if share > 0 {
             for id in &model.replicas {
@@ -36,18 +46,52 @@ impl<T, L: Clone> Core<T, L> {
 
     /// Divides a model's waiting work among its holders; without any, the model is homeless.
     pub(super) fn share_work(&mut self, index: usize) {
+        self.rank(index);
         let model = &mut self.models[index];
-        if model.replicas.is_empty() {
-            model.homeless = model.queue.head().map(|head| head.due);
-            self.homeless.extend(model.homeless.map(|due| (due, index)));
-            return;
-        }
-        if model.replicas.len() > HOLDERS {
+        if model.replicas.is_empty() || model.replicas.len() > HOLDERS {
             return;
         }
         model.share = model.work / model.replicas.len() as Nanos;
         for id in &model.replicas {
             self.devices[self.replicas[*id].device].queued += model.share;
+        }
+    }
+
+    /// The share of a model's queue that its holders are predicted to drain too late.
+    pub(super) fn set_want(&mut self, index: usize, want: f64) {
+        if self.models[index].want != want {
+            self.unrank(index);
+            self.models[index].want = want;
+            self.rank(index);
+        }
+    }
+
+    fn unrank(&mut self, index: usize) {
+        match self.models[index].rank.take() {
+            Some(Rank::Homeless(density)) => self.homeless.remove(&(density, index)),
+            Some(Rank::Wanting(density)) => self.wanting.remove(&(density, index)),
+            None => false,
+        };
+    }
+
+    /// A model's place among those that a copy would help: by requests for each second of copying.
+    fn rank(&mut self, index: usize) {
+        let model = &mut self.models[index];
+        if model.queue.is_empty() {
+            model.want = 0.0;
+            return;
+        }
+        let load = model.known.iter().map(|known| known.load).min().unwrap_or(0).max(1) as f64;
+        // Not negative, so the bits are ordered as the number is.
+        let density = |share: f64| (model.queue.len() as f64 * share / load.powf(COPY_TIME)).to_bits();
+        if model.replicas.is_empty() {
+            let density = density(1.0);
+            model.rank = Some(Rank::Homeless(density));
+            self.homeless.insert((density, index));
+        } else if model.want > 0.0 {
+            let density = density(model.want);
+            model.rank = Some(Rank::Wanting(density));
+            self.wanting.insert((density, index));
         }
     }
 }
