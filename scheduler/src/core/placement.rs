@@ -185,8 +185,9 @@ impl<T, L: Clone> Core<T, L> {
                 && self.models[index].failures.iter().all(|f| f.device != device || f.retry_at <= now)
         });
         fits.min_by_key(|&device| {
-            let load = self.devices[device].load(now).max(self.load_time(index, device));
-            load.saturating_add(self.predicted_curve(index, device).line().predict(1))
+            let work = self.devices[device].load(now);
+            let service = self.predicted_curve(index, device).line().predict(1);
+            (work.max(self.load_time(index, device)).saturating_add(service), work)
         })
     }
 
@@ -264,10 +265,14 @@ impl<T, L: Clone> Core<T, L> {
         let least = (spec.policy.min_replicas as usize).max(usize::from(model.demanded));
         while self.models[index].replicas.len() < least.max(1) {
             let must = self.models[index].replicas.len() < least;
+            // A copy engine is for what waits before it is for what nobody asked for.
+            if !must && !self.homeless.is_empty() {
+                return false;
+            }
             let free = self.target(now, index, Room::Free);
             let Some(device) = free.or_else(|| if must { self.target(now, index, Room::Evict) } else { None }) else {
-                // A first copy that nobody asked for waits for nothing: requests bring it.
-                return !must && !self.copying(index);
+                // A first copy that nobody asked for evicts nothing: requests bring it.
+                return !must && !self.has_room(index, spec.memory_bytes);
             };
             if !self.start_load(now, index, device) {
                 return false;
@@ -276,10 +281,10 @@ impl<T, L: Clone> Core<T, L> {
         true
     }
 
-    /// Whether a copy engine is busy that could be this model's next.
-    fn copying(&mut self, index: usize) -> bool {
+    /// Whether a device has room for a model, though its copy engine may be busy.
+    fn has_room(&mut self, index: usize, bytes: u64) -> bool {
         let suitable = self.suitable(index);
-        suitable.iter().take(TARGETS).any(|device| self.devices[*device].loading.is_some())
+        suitable.iter().take(TARGETS).any(|device| bytes <= self.devices[*device].ledger.free())
     }
 
     /// A load ended: what waits may run, and the copy engine may go on.

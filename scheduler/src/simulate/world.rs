@@ -68,6 +68,10 @@ enum Event {
         device: usize,
         order: u64,
     },
+    /// A client's time has run out.
+    Expired {
+        place: usize,
+    },
     Tick,
 }
 
@@ -83,6 +87,7 @@ pub(super) enum Settled {
 pub(super) struct World<'a> {
     pub core: Core<u32, usize>,
     pub settled: Vec<Settled>,
+    waiting: Vec<Option<RequestKey>>,
     /// Nanoseconds that each input took, with all that it triggered.
     pub decisions: Vec<u32>,
     pub loads: u64,
@@ -109,6 +114,7 @@ impl<'a> World<'a> {
         let mut world = Self {
             core: Core::new(1, Limits { requests: usize::MAX, bytes: usize::MAX, ..Limits::default() }),
             settled: Vec::new(),
+            waiting: Vec::new(),
             decisions: Vec::new(),
             loads: 0,
             requests: HashMap::new(),
@@ -169,7 +175,7 @@ impl<'a> World<'a> {
     }
 
     /// A request arrives now. Its number is its place in [`World::settled`].
-    pub(super) fn arrive(&mut self, model: usize, rows: usize, deadline: Option<Nanos>) -> Option<RequestKey> {
+    pub(super) fn arrive(&mut self, model: usize, rows: usize, deadline: Option<Nanos>) {
         let ticket = self.settled.len() as u32;
         self.settled.push(Settled::Waiting);
         let admitted = Admitted {
@@ -184,8 +190,12 @@ impl<'a> World<'a> {
         if submitted.is_err() {
             self.settled[ticket as usize] = Settled::Refused(now);
         }
+        let place = self.waiting.len();
+        self.waiting.push(submitted.ok());
+        if let Some(deadline) = deadline {
+            self.at(deadline + 1, Event::Expired { place });
+        }
         self.carry_out();
-        submitted.ok()
     }
 
     fn timed<R>(&mut self, input: impl FnOnce(&mut Core<u32, usize>) -> R) -> R {
@@ -201,6 +211,11 @@ impl<'a> World<'a> {
             Event::Tick => {
                 self.core.tick(now);
                 self.at(now + TICK, Event::Tick);
+            }
+            Event::Expired { place } => {
+                if let (Settled::Waiting, Some(key)) = (self.settled[place], self.waiting[place]) {
+                    self.timed(|core| core.expire(now, key));
+                }
             }
             Event::Done { worker, batch, service } => {
                 let Some(batch) = self.running.remove(&batch) else { return };
