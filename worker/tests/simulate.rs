@@ -1,7 +1,7 @@
 //! A worker with emulated devices, driven as a scheduler drives it.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test's helpers fail the test")]
 
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Instant};
 
 use orion_proto::{
     Code,
@@ -94,15 +94,17 @@ fn unloaded_is_told_after_the_batches_before_it_and_when_the_memory_is_free() {
     bench.model("next", "memory_bytes = 100");
     bench.load("slow", "sim0");
     assert_eq!(bench.loaded().state(), State::Ready);
+    let sent = Instant::now();
     bench.run(1, "slow", "sim0", &[1.0, 2.0]);
     bench.run(2, "slow", "sim0", &[1.0]);
+    let apart = sent.elapsed().as_secs_f64();
     let order = bench.unload("slow", "sim0");
     bench.run(3, "slow", "sim0", &[1.0]);
     let first = bench.result();
     assert_eq!((first.batch, first.rows, first.peak_bytes), (1, 2, 3));
     assert!(first.service_seconds >= 0.2, "{first:?}");
     let second = bench.result();
-    assert!(second.batch == 2 && second.waited_seconds >= 0.1, "it came while the first ran: {second:?}");
+    assert!(second.batch == 2 && second.waited_seconds >= 0.2 - apart, "it came while the first ran: {second:?}");
     let Said::Model(unloaded, free) = bench.next() else { panic!("UNLOADED comes before what follows it") };
     assert_eq!((unloaded.state(), unloaded.order, free), (State::Unloaded, order, 100));
     assert_eq!(codes(&bench.result()), [(Some(Code::Unavailable), true)]);
@@ -116,7 +118,8 @@ fn unloaded_is_told_after_the_batches_before_it_and_when_the_memory_is_free() {
 #[test]
 fn loads_overlap_with_execution_and_cancelled_batches_cost_nothing() {
     let mut bench = Bench::new(Some(DEVICES));
-    bench.model("slow", "base_seconds = 1");
+    // Longer than the test, which does not wait for it.
+    bench.model("slow", "base_seconds = 600");
     bench.model("other", "memory_bytes = 10");
     bench.load("slow", "sim0");
     assert_eq!(bench.loaded().state(), State::Ready);
@@ -128,11 +131,7 @@ fn loads_overlap_with_execution_and_cancelled_batches_cost_nothing() {
     let cancelled = bench.result();
     assert_eq!((cancelled.batch, cancelled.rows, cancelled.service_seconds), (2, 0, 0.0));
     assert_eq!(codes(&cancelled), [(Some(Code::Cancelled), true); 2]);
-    let first = bench.result();
-    assert_eq!((first.batch, codes(&first)), (1, vec![(None, false)]));
-    bench.run(3, "other", "sim0", &[1.0]);
-    assert_eq!(bench.result().batch, 3, "nothing more is said of the cancelled one");
-    assert!(bench.worker.is_idle());
+    assert!(!bench.worker.is_idle(), "the first still runs");
 }
 
 #[test]

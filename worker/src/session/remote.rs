@@ -8,8 +8,9 @@ use parking_lot::Mutex;
 use prost::Message;
 use tokio::sync::mpsc;
 
-/// Control messages that may wait.
-pub(super) const MAILBOX: usize = 1024;
+/// Control messages that may wait: a new session is told of every model on every device at once. Room that is not used
+/// takes no memory.
+pub(super) const MAILBOX: usize = 1 << 16;
 
 pub(super) struct RemoteScheduler {
     pub(super) mailbox: mpsc::Sender<ToScheduler>,
