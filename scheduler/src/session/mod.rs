@@ -138,7 +138,7 @@ impl Session {
             Ok(Some(spec)) if spec.name.as_str() != report.name => {
                 (ModelState::Failed, format!("the worker declared model '{}' in its place", spec.name), None)
             }
-            Ok(Some(spec)) if spec.policy.balancer.parse::<Strategy>().is_err() => {
+            Ok(Some(spec)) if !known_balancer(&spec.policy.balancer) => {
                 (ModelState::Failed, format!("its balancer '{}' is unknown", spec.policy.balancer), None)
             }
             Ok(spec) if spec.is_some() || !state.answers() => (state, report.error, spec),
@@ -167,6 +167,11 @@ impl Session {
         };
         self.scheduler.with_core(|core, now| core.report(now, self.number, report));
     }
+}
+
+/// Whether a policy names no strategy, or one that there is.
+fn known_balancer(name: &str) -> bool {
+    name.is_empty() || name.parse::<Strategy>().is_ok()
 }
 
 /// The refusal that a carrier sends.
