@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Instant};
 
 use orion_models::Timing;
-use orion_net::{Batch, SchedulerLink};
+use orion_net::Batch;
 use orion_proto::{
     Code, Error, ModelSpec, Result, ServiceCurve,
     session::{
@@ -63,12 +63,28 @@ impl Residency {
         self.devices.iter().filter_map(Device::telemetry).collect()
     }
 
-    /// Tells a scheduler of every model.
-    pub(crate) fn report_all(&self, link: &dyn SchedulerLink) {
+    /// Tells a new scheduler of every model.
+    pub(crate) fn report_all(&self, worker: &Worker) {
         let unloaded = |place: &Place| report(&place.model, &self.devices[place.device].name, State::Unloaded);
-        // Not under the lock: in one process the scheduler may answer with a call back.
-        let reports = self.table.lock().reports(unloaded);
-        reports.into_iter().for_each(|report| link.control(Message::Model(report)));
+        self.table.lock().say_all(unloaded);
+        self.tell(worker);
+    }
+
+    /// Tells what is to be told. Not under the lock: in one process the scheduler may answer with a call back.
+    fn tell(&self, worker: &Worker) {
+        if !self.table.lock().begin_telling() {
+            return;
+        }
+        loop {
+            let report = self.table.lock().next_report();
+            let Some(report) = report else { return };
+            worker.tell(Message::Model(report));
+        }
+    }
+
+    fn say(&self, worker: &Worker, report: ModelReport) {
+        self.table.lock().say(report);
+        self.tell(worker);
     }
 
     /// The index of a device of this name; the first for no name.
@@ -96,7 +112,7 @@ impl Residency {
             Ok(index) => index,
             Err(error) => {
                 let failed = ModelReport { error: reason(&error), order, ..report(&name, &device, State::Failed) };
-                return worker.tell(Message::Model(failed));
+                return self.say(worker, failed);
             }
         };
         let device = &self.devices[index];
@@ -105,7 +121,7 @@ impl Residency {
         let wish = self.table.lock().load(&place, &path, loading);
         match wish {
             Load::Stale => {}
-            Load::Known(report) => worker.tell(Message::Model(*report)),
+            Load::Known => self.tell(worker),
             Load::Start(load, replaced) => {
                 if let Some(old) = replaced {
                     device.executor.remove(place.model.clone(), old, Box::new(|| {}));
@@ -119,7 +135,7 @@ impl Residency {
     fn open(&self, worker: &Arc<Worker>, place: &Place, path: &str, load: u64) {
         // Given up while it waited: the next in line must not wait for it.
         if !self.table.lock().wants(place, load) {
-            return self.gone(worker, load);
+            return self.gone(worker, place, load);
         }
         // A loader that panics must not leave the model loading for ever.
         let bring = || self.bring(worker, place, path, load);
@@ -182,8 +198,8 @@ impl Residency {
     }
 
     fn remove(&self, worker: &Arc<Worker>, place: &Place, load: u64) {
-        let owner = worker.clone();
-        let gone = move || owner.residency().gone(&owner, load);
+        let (owner, left) = (worker.clone(), place.clone());
+        let gone = move || owner.residency().gone(&owner, &left, load);
         self.devices[place.device].executor.remove(place.model.clone(), load, Box::new(gone));
     }
 
@@ -194,14 +210,14 @@ impl Residency {
         }
         let Ok(device) = self.device(&device) else {
             let unloaded = ModelReport { order, ..report(&name, &device, State::Unloaded) };
-            return worker.tell(Message::Model(unloaded));
+            return self.say(worker, unloaded);
         };
         let unloaded = ModelReport { order, ..report(&name, &self.devices[device].name, State::Unloaded) };
         let place = Place { model: name, device };
         let wish = self.table.lock().unload(&place, unloaded);
         match wish {
             Unload::Stale | Unload::Underway => {}
-            Unload::Nothing(report) => worker.tell(Message::Model(*report)),
+            Unload::Nothing => self.tell(worker),
             Unload::Drop(load) => self.remove(worker, &place, load),
         }
     }
@@ -215,7 +231,7 @@ impl Residency {
                 vec![ModelReport { error: reason(&error), ..report(&name, "", State::Failed) }]
             });
             for report in found {
-                owner.tell(Message::Model(ModelReport { order, ..report }));
+                owner.residency().say(&owner, ModelReport { order, ..report });
             }
         });
     }
@@ -244,23 +260,20 @@ impl Residency {
         tracing::warn!(model = place.model, %error, "model_load_failed");
         let failed = report(&place.model, &self.devices[place.device].name, State::Failed);
         if !self.update(worker, place, load, ModelReport { error: reason(error), ..failed }) {
-            self.gone(worker, load);
+            self.gone(worker, place, load);
         }
     }
 
-    /// Tells, if somebody waits for it, that the memory of a load is free.
-    fn gone(&self, worker: &Worker, load: u64) {
-        let report = self.table.lock().gone(load);
-        if let Some(report) = report {
-            worker.tell(Message::Model(report));
-        }
+    /// The memory of a load is free, which is told if somebody waits for it.
+    fn gone(&self, worker: &Worker, place: &Place, load: u64) {
+        self.table.lock().gone(place, load);
+        self.tell(worker);
     }
 
-    /// Puts a report in place and sends it, unless this load was given up. Says whether it was sent.
+    /// Puts a report in place and tells it, unless this load was given up. Says whether it was told.
     fn update(&self, worker: &Worker, place: &Place, load: u64, report: ModelReport) -> bool {
-        let report = self.table.lock().update(place, load, report);
-        let wanted = report.is_some();
-        report.into_iter().for_each(|report| worker.tell(Message::Model(report)));
+        let wanted = self.table.lock().update(place, load, report);
+        self.tell(worker);
         wanted
     }
 }

@@ -134,7 +134,7 @@ impl Worker {
     /// From now on it answers to this scheduler: reports what it has, delivers what it could not.
     pub fn attach(&self, link: Arc<dyn SchedulerLink>) {
         let undelivered = self.held.lock().attach(link.clone());
-        self.residency.report_all(&*link);
+        self.residency.report_all(self);
         let measured = *self.measurement.lock();
         if let Some(figures) = measured {
             link.control(to_scheduler::Message::Measurement(figures));

@@ -195,9 +195,13 @@ fn any_order_of_wishes_leaves_exact_books() {
     while results < 600 || newest.iter().any(|(place, order)| ended.get(place).is_none_or(|(_, of)| of != order)) {
         match bench.next() {
             Said::Result(_) => results += 1,
+            // A load may be through before the unload that came before it.
             Said::Model(report, _) if report.state() != State::Loading => {
-                let state = report.state();
-                ended.insert((report.name, report.device), (state, report.order));
+                let (state, order) = (report.state(), report.order);
+                let told = ended.entry((report.name, report.device)).or_insert((state, order));
+                if order >= told.1 {
+                    *told = (state, order);
+                }
             }
             Said::Model(..) => {}
         }

@@ -1,6 +1,6 @@
 //! Which models are on which device, and which wish of a scheduler is the newest. Decisions only: no thread, no I/O.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 
 use orion_proto::session::{ModelReport, model_report::State};
 
@@ -16,9 +16,12 @@ pub(super) struct Table {
     residents: HashMap<Place, Resident>,
     /// The newest wish for each place. Its names are the scheduler's, so they are few.
     orders: HashMap<Place, u64>,
-    /// By load: what was given up and whose memory is not yet free, with the report that is due when it is.
-    leaving: HashMap<u64, (Place, ModelReport)>,
+    /// What was given up and whose memory is not yet free.
+    leaving: HashMap<Place, Leaving>,
     loads: u64,
+    /// What is to be told, in the order in which it was decided.
+    reports: VecDeque<ModelReport>,
+    telling: bool,
 }
 
 struct Resident {
@@ -29,12 +32,18 @@ struct Resident {
     report: ModelReport,
 }
 
+struct Leaving {
+    loads: Vec<u64>,
+    /// Due when all of them are gone.
+    report: ModelReport,
+}
+
 /// What to do about a wish to load.
 pub(super) enum Load {
     /// It is older than another wish: nothing.
     Stale,
-    /// It is there, or on its way: say so again.
-    Known(Box<ModelReport>),
+    /// It is there, or on its way: that is told again.
+    Known,
     /// Load it under this number, after what was there under another has been dropped.
     Start(u64, Option<u64>),
 }
@@ -43,12 +52,18 @@ pub(super) enum Load {
 pub(super) enum Unload {
     /// It is older than another wish: nothing.
     Stale,
-    /// Nothing is held: say so.
-    Nothing(Box<ModelReport>),
+    /// Nothing is held: that is told.
+    Nothing,
     /// Drop the model of this load from its device.
     Drop(u64),
     /// Whoever loads it finds it given up and drops it.
     Underway,
+}
+
+impl Resident {
+    fn unload(self) -> Unload {
+        if self.report.state() == State::Ready { Unload::Drop(self.load) } else { Unload::Underway }
+    }
 }
 
 impl Table {
@@ -57,14 +72,30 @@ impl Table {
         self.residents.insert(place, Resident { path: String::new(), load: 0, report });
     }
 
-    /// Every report that a scheduler needs to know what is here. What it unloaded may not have reached it.
-    pub(super) fn reports(&self, unloaded: impl Fn(&Place) -> ModelReport) -> Vec<ModelReport> {
-        let gone = |place: &Place| {
-            !self.residents.contains_key(place) && self.leaving.values().all(|(leaving, _)| leaving != place)
-        };
+    /// Something to be told.
+    pub(super) fn say(&mut self, report: ModelReport) {
+        self.reports.push_back(report);
+    }
+
+    /// Whether the caller is to tell what there is to be told; if not, somebody already does. One at a time, so that it
+    /// arrives in the order in which it was decided.
+    pub(super) fn begin_telling(&mut self) -> bool {
+        !std::mem::replace(&mut self.telling, true)
+    }
+
+    /// What is to be told next; none ends the caller's turn.
+    pub(super) fn next_report(&mut self) -> Option<ModelReport> {
+        let report = self.reports.pop_front();
+        self.telling = report.is_some();
+        report
+    }
+
+    /// Says all that a new scheduler needs to know of what is here. What it unloaded may not have reached it.
+    pub(super) fn say_all(&mut self, unloaded: impl Fn(&Place) -> ModelReport) {
+        let gone = |place: &Place| !self.residents.contains_key(place) && !self.leaving.contains_key(place);
         let gone = self.orders.iter().filter(|(place, _)| gone(place));
         let gone = gone.map(|(place, order)| ModelReport { order: *order, ..unloaded(place) });
-        self.residents.values().map(|resident| resident.report.clone()).chain(gone).collect()
+        self.reports.extend(self.residents.values().map(|resident| resident.report.clone()).chain(gone));
     }
 
     /// A scheduler wishes a model to be loaded; `loading` is what is told of it meanwhile, with the wish's order.
@@ -75,7 +106,8 @@ impl Table {
         let replaced = match self.residents.get_mut(place) {
             Some(resident) if resident.path == path && resident.report.state() != State::Failed => {
                 resident.report.order = loading.order;
-                return Load::Known(Box::new(resident.report.clone()));
+                self.reports.push_back(resident.report.clone());
+                return Load::Known;
             }
             Some(resident) if resident.report.state() == State::Ready => Some(resident.load),
             _ => None,
@@ -91,29 +123,30 @@ impl Table {
         if !self.newest(place, unloaded.order) {
             return Unload::Stale;
         }
-        let Some(resident) = self.residents.remove(place) else {
-            // Twice unloaded: told when the first is through.
-            let leaving = self.leaving.values_mut().find(|(leaving, _)| leaving == place);
-            return match leaving {
-                Some((_, report)) => {
-                    *report = unloaded;
-                    Unload::Underway
-                }
-                None => Unload::Nothing(Box::new(unloaded)),
+        let resident = self.residents.remove(place).filter(|resident| resident.report.state() != State::Failed);
+        let Some(leaving) = self.leaving.get_mut(place) else {
+            let Some(resident) = resident else {
+                self.say(unloaded);
+                return Unload::Nothing;
             };
+            self.leaving.insert(place.clone(), Leaving { loads: vec![resident.load], report: unloaded });
+            return resident.unload();
         };
-        match resident.report.state() {
-            State::Failed => Unload::Nothing(Box::new(unloaded)),
-            state => {
-                self.leaving.insert(resident.load, (place.clone(), unloaded));
-                if state == State::Ready { Unload::Drop(resident.load) } else { Unload::Underway }
-            }
-        }
+        // Told of all at once, when the last is gone.
+        leaving.report = unloaded;
+        let Some(resident) = resident else { return Unload::Underway };
+        leaving.loads.push(resident.load);
+        resident.unload()
     }
 
-    /// The memory of a load that was given up is free; what is to be told of it.
-    pub(super) fn gone(&mut self, load: u64) -> Option<ModelReport> {
-        self.leaving.remove(&load).map(|(_, report)| report)
+    /// The memory of a load that was given up is free, which is told if somebody waits for it.
+    pub(super) fn gone(&mut self, place: &Place, load: u64) {
+        let Some(leaving) = self.leaving.get_mut(place) else { return };
+        leaving.loads.retain(|other| *other != load);
+        if leaving.loads.is_empty() {
+            let due = self.leaving.remove(place);
+            self.reports.extend(due.map(|leaving| leaving.report));
+        }
     }
 
     /// Whether this load has not been given up.
@@ -121,11 +154,13 @@ impl Table {
         self.residents.get(place).is_some_and(|resident| resident.load == load)
     }
 
-    /// Puts a report in place, under the order of the wish that it answers; none if this load was given up.
-    pub(super) fn update(&mut self, place: &Place, load: u64, report: ModelReport) -> Option<ModelReport> {
-        let resident = self.residents.get_mut(place).filter(|resident| resident.load == load)?;
+    /// Puts a report in place and says it, under the order of the wish that it answers; not if this load was given up.
+    pub(super) fn update(&mut self, place: &Place, load: u64, report: ModelReport) -> bool {
+        let resident = self.residents.get_mut(place).filter(|resident| resident.load == load);
+        let Some(resident) = resident else { return false };
         resident.report = ModelReport { order: resident.report.order, ..report };
-        Some(resident.report.clone())
+        self.reports.push_back(resident.report.clone());
+        true
     }
 
     /// Remembers the newest wish for a place; says whether this one is it.
@@ -158,23 +193,31 @@ mod tests {
         }
     }
 
-    fn told(table: &Table) -> Vec<(State, u64)> {
-        let reports = table.reports(|_| report(State::Unloaded, 0));
-        reports.iter().map(|report| (report.state(), report.order)).collect()
+    /// What was to be told since this was last asked.
+    fn told(table: &mut Table) -> Vec<(State, u64)> {
+        std::iter::from_fn(|| table.next_report()).map(|report| (report.state(), report.order)).collect()
+    }
+
+    fn all(table: &mut Table) -> Vec<(State, u64)> {
+        table.say_all(|_| report(State::Unloaded, 0));
+        told(table)
     }
 
     #[test]
     fn unloaded_is_told_when_the_memory_is_free_and_with_its_own_order() {
         let mut table = Table::default();
         let (number, _) = load(&mut table, "p", 3).unwrap();
-        assert_eq!(table.update(&place(), number, report(State::Ready, 99)).map(|ready| ready.order), Some(3));
+        assert!(table.update(&place(), number, report(State::Ready, 99)));
+        assert_eq!(told(&mut table), [(State::Ready, 3)]);
         assert!(matches!(table.unload(&place(), report(State::Unloaded, 5)), Unload::Drop(of) if of == number));
-        assert_eq!(told(&table), [], "neither there nor gone");
-        assert_eq!(table.gone(number).map(|report| (report.state(), report.order)), Some((State::Unloaded, 5)));
-        assert_eq!(table.gone(number), None);
-        assert_eq!(told(&table), [(State::Unloaded, 5)], "to a scheduler that missed it");
-        let again = table.unload(&place(), report(State::Unloaded, 6));
-        assert!(matches!(again, Unload::Nothing(report) if report.order == 6));
+        assert_eq!(all(&mut table), [], "neither there nor gone");
+        table.gone(&place(), number);
+        assert_eq!(told(&mut table), [(State::Unloaded, 5)]);
+        table.gone(&place(), number);
+        assert_eq!(told(&mut table), [], "once");
+        assert_eq!(all(&mut table), [(State::Unloaded, 5)], "to a scheduler that missed it");
+        assert!(matches!(table.unload(&place(), report(State::Unloaded, 6)), Unload::Nothing));
+        assert_eq!(told(&mut table), [(State::Unloaded, 6)]);
     }
 
     #[test]
@@ -183,11 +226,14 @@ mod tests {
         let (number, _) = load(&mut table, "p", 1).unwrap();
         assert!(matches!(table.unload(&place(), report(State::Unloaded, 2)), Unload::Underway));
         assert!(!table.wants(&place(), number));
-        assert_eq!(table.update(&place(), number, report(State::Ready, 0)), None);
+        assert!(!table.update(&place(), number, report(State::Ready, 0)));
         let (next, _) = load(&mut table, "p", 3).unwrap();
         assert!(matches!(table.unload(&place(), report(State::Unloaded, 4)), Unload::Underway));
-        assert_eq!(table.gone(number).map(|report| report.order), Some(2));
-        assert_eq!(table.gone(next).map(|report| report.order), Some(4));
+        assert!(matches!(table.unload(&place(), report(State::Unloaded, 5)), Unload::Underway));
+        table.gone(&place(), next);
+        assert_eq!(told(&mut table), [], "the first still holds memory");
+        table.gone(&place(), number);
+        assert_eq!(told(&mut table), [(State::Unloaded, 5)]);
     }
 
     #[test]
@@ -198,8 +244,8 @@ mod tests {
         assert!(matches!(table.unload(&place(), report(State::Unloaded, 4)), Unload::Stale));
         assert!(matches!(table.load(&place(), "p", report(State::Loading, 5)), Load::Stale));
         table.update(&place(), number, report(State::Ready, 0));
-        let known = table.load(&place(), "p", report(State::Loading, 6));
-        assert!(matches!(known, Load::Known(report) if report.state() == State::Ready && report.order == 6));
+        assert!(matches!(table.load(&place(), "p", report(State::Loading, 6)), Load::Known));
+        assert_eq!(told(&mut table), [(State::Ready, 5), (State::Ready, 6)]);
         assert_eq!(load(&mut table, "elsewhere", 7).map(|(_, replaced)| replaced), Some(Some(number)));
         let other = Place { device: 0, ..place() };
         assert!(matches!(table.load(&other, "p", report(State::Loading, 1)), Load::Start(_, None)), "another device");
@@ -210,9 +256,22 @@ mod tests {
         let mut table = Table::default();
         let (number, _) = load(&mut table, "p", 1).unwrap();
         table.update(&place(), number, report(State::Failed, 0));
-        assert_eq!(told(&table), [(State::Failed, 1)]);
+        assert_eq!(told(&mut table), [(State::Failed, 1)]);
         assert!(load(&mut table, "p", 2).is_some_and(|(again, replaced)| again != number && replaced.is_none()));
         table.update(&place(), number + 1, report(State::Failed, 0));
-        assert!(matches!(table.unload(&place(), report(State::Unloaded, 3)), Unload::Nothing(_)));
+        assert!(matches!(table.unload(&place(), report(State::Unloaded, 3)), Unload::Nothing));
+        assert_eq!(told(&mut table), [(State::Failed, 2), (State::Unloaded, 3)]);
+    }
+
+    #[test]
+    fn one_tells_at_a_time_until_there_is_nothing_left() {
+        let mut table = Table::default();
+        table.say(report(State::Ready, 1));
+        assert!(table.begin_telling() && !table.begin_telling());
+        assert!(table.next_report().is_some());
+        table.say(report(State::Ready, 2));
+        assert!(!table.begin_telling(), "the first one tells it");
+        assert!(table.next_report().is_some_and(|report| report.order == 2) && table.next_report().is_none());
+        assert!(table.begin_telling());
     }
 }
