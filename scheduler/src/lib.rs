@@ -4,6 +4,7 @@
 
 pub mod api;
 pub mod core;
+mod curve_file;
 pub mod front;
 mod process;
 pub mod repository;

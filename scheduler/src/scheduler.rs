@@ -4,6 +4,7 @@ use std::{
     cell::RefCell,
     collections::VecDeque,
     panic::{AssertUnwindSafe, catch_unwind},
+    path::PathBuf,
     sync::Arc,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
@@ -15,6 +16,7 @@ use tokio::sync::{oneshot, watch};
 
 use crate::{
     core::{Command, Core, Limits, Nanos},
+    curve_file::CurveFile,
     front::{Answered, Front},
     repository::Repository,
 };
@@ -26,6 +28,8 @@ type SchedulerCommand = Command<Ticket, Link>;
 
 /// How often leases and orphans are looked at.
 const TICK: Duration = Duration::from_millis(25);
+/// How often what batches have taught is written down.
+const SAVED_EVERY: Duration = Duration::from_secs(30);
 
 /// A scheduler: one core and what surrounds it.
 pub struct Scheduler {
@@ -33,6 +37,7 @@ pub struct Scheduler {
     started: Instant,
     started_unix: Duration,
     repository: Repository,
+    curves: Option<Mutex<CurveFile>>,
     changed: watch::Sender<u64>,
     drained: watch::Sender<bool>,
 }
@@ -45,7 +50,8 @@ thread_local! {
 
 impl Scheduler {
     /// A scheduler that serves these models.
-    pub fn new(limits: Limits, repository: Repository) -> Arc<Self> {
+    /// `curves`: where what batches have taught is kept.
+    pub fn new(limits: Limits, repository: Repository, curves: Option<PathBuf>) -> Arc<Self> {
         let started_unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let scheduler = Arc::new(Self {
             // Later than any epoch that this machine gave out before.
@@ -53,10 +59,13 @@ impl Scheduler {
             started: Instant::now(),
             started_unix,
             repository,
+            curves: curves.map(|path| Mutex::new(CurveFile::new(path))),
             changed: watch::Sender::new(0),
             drained: watch::Sender::new(false),
         });
+        let remembered = scheduler.curves.as_ref().map(|file| file.lock().read()).unwrap_or_default();
         scheduler.with_core(|core, now| {
+            core.remember(remembered);
             for (name, path) in scheduler.repository.served() {
                 core.want(now, &name, path, false);
             }
@@ -73,9 +82,23 @@ impl Scheduler {
     pub async fn run_clock(self: Arc<Self>) {
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut saved = Instant::now();
         loop {
             ticks.tick().await;
             self.with_core(|core, now| core.tick(now));
+            if saved.elapsed() >= SAVED_EVERY {
+                saved = Instant::now();
+                let scheduler = self.clone();
+                tokio::task::spawn_blocking(move || scheduler.save_curves());
+            }
+        }
+    }
+
+    /// Writes what batches have taught to its file.
+    pub(crate) fn save_curves(&self) {
+        if let Some(file) = &self.curves {
+            let curves = self.core().curves();
+            file.lock().write(curves);
         }
     }
 

@@ -1,6 +1,6 @@
 //! The scheduler's listeners: bound together, served together, drained together.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use futures::Stream;
 use orion_proto::{
@@ -65,6 +65,8 @@ pub struct Config {
     pub limits: Limits,
     /// The models.
     pub repository: Repository,
+    /// Where what batches have taught is kept; none: nowhere.
+    pub curves: Option<PathBuf>,
 }
 
 /// The addresses that were bound.
@@ -151,7 +153,7 @@ impl Server {
         let access = Access::new(config.token, &ips, &config.allowed_hosts).map_err(|error| vec![error.message])?;
         Ok(Self {
             arriving_bytes: config.max_message_bytes.saturating_mul(ARRIVING_MESSAGES),
-            scheduler: Scheduler::new(config.limits, config.repository),
+            scheduler: Scheduler::new(config.limits, config.repository, config.curves),
             access: Arc::new(access),
             max_message_bytes: config.max_message_bytes,
             listeners,
@@ -221,6 +223,7 @@ impl Server {
         let _ = tokio::time::timeout(CLOSE, servers).await;
         sessions.abort();
         clock.abort();
+        self.scheduler.save_curves();
         if left > 0 {
             tracing::warn!(requests = left, "drain_timed_out");
         }

@@ -254,7 +254,10 @@ impl<T, L: Clone> Core<T, L> {
         let Some(id) = self.devices[device].residents.iter().copied().find(there) else {
             return self.adopt(now, worker, index, device, report);
         };
-        if report.order != self.replicas[id].order && !model.built_in {
+        // Of several unloads a worker answers the newest.
+        let (order, state) = (self.replicas[id].order, self.replicas[id].state);
+        let unloaded = state == ModelState::Unloading && report.state == ModelState::Unloaded && report.order >= order;
+        if report.order != order && !unloaded && !model.built_in {
             return;
         }
         match report.state {
@@ -309,14 +312,9 @@ impl<T, L: Clone> Core<T, L> {
             && others
             && **known != *declared
         {
-            let link = self.workers[self.devices[device].worker].link.clone();
-            let (order, name) = (self.number(), self.models[index].name.clone());
-            if let Some(link) = link {
-                let device = self.devices[device].name.clone();
-                self.commands.push(Command::Unload { link, name, device, order });
-            }
             let reason = "it declares other tensors or settings than the replicas that serve";
-            return self.load_failed(now, id, reason.to_owned());
+            self.note_failure(now, index, device, reason.to_owned());
+            return self.unload(now, id);
         }
         if let Some(spec) = report.spec {
             let bytes = spec.memory_bytes;
@@ -358,8 +356,13 @@ impl<T, L: Clone> Core<T, L> {
 
     fn load_failed(&mut self, now: Nanos, id: usize, reason: String) {
         let (index, device) = (self.replicas[id].model, self.replicas[id].device);
-        let worker = self.devices[device].worker;
         self.forget_replica(now, id);
+        self.note_failure(now, index, device, reason);
+    }
+
+    /// The device is not tried again for this model before some time has passed.
+    fn note_failure(&mut self, now: Nanos, index: usize, device: usize, reason: String) {
+        let worker = self.devices[device].worker;
         let failures = &mut self.models[index].failures;
         let times = failures.iter().find(|failure| failure.device == device).map_or(0, |failure| failure.times) + 1;
         failures.retain(|failure| failure.device != device);
