@@ -72,7 +72,8 @@ async fn find(arguments: &ExplainArguments, client: &mut Client) -> Result<Expla
         Ok(found) => Ok(Explanation::Request(found.into_inner())),
         Err(status) if status.code() == Code::NotFound && !arguments.request => {
             let message = format!("'{name}' is no model that the server knows, and {}", status.message());
-            Err(Failure::new(message).hint("list the models with: orion models; name a request with: orion infer --id ID"))
+            Err(Failure::new(message)
+                .hint("list the models with: orion models; name a request with: orion infer --id ID"))
         }
         Err(status) => Err(status.into()),
     }

@@ -15,8 +15,7 @@ use crate::{
 
 /// Everything about the node.
 pub(crate) fn text(node: &Node) -> String {
-    let mut sections =
-        vec![identity(node), devices(node)];
+    let mut sections = vec![identity(node), devices(node)];
     sections.extend(ledgers(&node.ledgers));
     sections.push(measured(&node.measurement.unwrap_or_default(), &node.carrier));
     sections.extend(telemetry(node));
@@ -88,12 +87,14 @@ fn devices(node: &Node) -> String {
 fn ledgers(ledgers: &[DeviceLedger]) -> Option<String> {
     let mut table = table(&["scheduled on", "capacity", "weights", "activations", "free", "booked", "queued"]);
     for ledger in ledgers {
+        // A device that does not say how much it has is not limited.
+        let limit = |figure| if ledger.capacity_bytes == 0 { "-".into() } else { bytes(figure) };
         table.add_row([
             Cell::new(&ledger.device),
-            figure(if ledger.capacity_bytes == 0 { "not limited".into() } else { bytes(ledger.capacity_bytes) }),
+            figure(limit(ledger.capacity_bytes)),
             figure(bytes(ledger.weights_bytes)),
             figure(bytes(ledger.activations_bytes)),
-            figure(limited(ledger.free_bytes)),
+            figure(limit(ledger.free_bytes)),
             figure(seconds(ledger.booked_seconds)),
             figure(seconds(ledger.queued_seconds)),
         ]);

@@ -84,12 +84,7 @@ pub(in crate::api::http) async fn embeddings(
     request_id::echo(&headers, answer(api, arrival, &headers, body)).await
 }
 
-async fn answer(
-    api: Api,
-    arrival: Arrival,
-    headers: &HeaderMap,
-    body: Body,
-) -> std::result::Result<Response, Refusal> {
+async fn answer(api: Api, arrival: Arrival, headers: &HeaderMap, body: Body) -> std::result::Result<Response, Refusal> {
     let api = &api.0;
     let terms = Terms::of_http(headers, arrival)?;
     let body = body::read(headers, body, api.max_message_bytes, api.budget.hold()).await?;
