@@ -24,7 +24,7 @@ def cluster(start, tmp_path):
 
 
 def holds(server, node, model="delay"):
-    return any(held["name"] == model and held["state"] == "READY" for held in server.nodes()[node]["models"])
+    return any(held["name"] == model and held["state"] == "ready" for held in server.nodes()[node]["models"])
 
 
 def where(server):

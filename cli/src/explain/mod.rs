@@ -64,7 +64,8 @@ async fn find(arguments: &ExplainArguments, client: &mut Client) -> Result<Expla
     if !arguments.request {
         match client.cluster.explain_model(ExplainModelRequest { name: name.clone() }).await {
             Ok(found) => return Ok(Explanation::Model(found.into_inner())),
-            Err(status) if status.code() == Code::NotFound && !arguments.model => {}
+            // What no model can be called may well be a request's id.
+            Err(status) if !arguments.model && matches!(status.code(), Code::NotFound | Code::InvalidArgument) => {}
             Err(status) => return Err(status.into()),
         }
     }

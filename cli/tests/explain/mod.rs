@@ -69,6 +69,8 @@ fn what_is_neither_a_model_nor_a_request_is_said_so() {
     let neither = failed(&["x"]);
     assert!(neither.starts_with("error: 'x' is no model that the server knows, and request 'x' is not"), "{neither}");
     assert!(neither.contains("hint: ") && neither.contains("--id"), "{neither}");
+    assert_eq!(server.orion(&["explain", "a/7", "-o", "json"]).json()["id"], "a/7", "no model can be called so");
+    assert_eq!(failed(&["--model", "a/7"]), "error: model name 'a/7' is not valid\n");
     assert_eq!(failed(&["--model", "7"]), "error: model '7' is unknown\n");
     assert_eq!(failed(&["--request", "8"]), "error: request '8' is not under way\n");
     assert!(orion(&["explain", "x", "--request", "--model"]).failed(2).contains("cannot be used with"));

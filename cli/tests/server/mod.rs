@@ -382,7 +382,7 @@ impl Cluster for Shared {
         request: Request<ExplainRequestRequest>,
     ) -> Result<Response<RequestExplanation>, Status> {
         match request.into_inner().id.as_str() {
-            id @ ("7" | "minilm") => Ok(Response::new(explained_request(id))),
+            id @ ("7" | "a/7" | "minilm") => Ok(Response::new(explained_request(id))),
             id => Err(Status::not_found(format!("request '{id}' is not under way"))),
         }
     }
@@ -390,6 +390,7 @@ impl Cluster for Shared {
     async fn explain_model(&self, request: Request<ExplainModelRequest>) -> Result<Response<ModelExplanation>, Status> {
         match request.into_inner().name.as_str() {
             "minilm" => Ok(Response::new(explained_model())),
+            name if name.contains('/') => Err(Status::invalid_argument(format!("model name '{name}' is not valid"))),
             name => Err(Status::not_found(format!("model '{name}' is unknown"))),
         }
     }

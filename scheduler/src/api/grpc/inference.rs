@@ -43,7 +43,7 @@ impl InferenceService {
     ) -> orion_proto::Result<ModelInferResponse> {
         let mut request = InferRequest::try_from(wire)?;
         terms.apply(&mut request, arrived);
-        let id = std::mem::take(&mut request.id);
+        let id = request.id.clone();
         Ok(response(terms.in_time(front.infer(request)).await?, id))
     }
 }
