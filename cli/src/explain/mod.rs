@@ -45,7 +45,7 @@ pub(crate) struct ExplainArguments {
 
 enum Explanation {
     Model(ModelExplanation),
-    Request(RequestExplanation),
+    Request(Box<RequestExplanation>),
 }
 
 pub(crate) fn run(arguments: &ExplainArguments, out: &mut dyn Write) -> Result<(), Failure> {
@@ -70,7 +70,7 @@ async fn find(arguments: &ExplainArguments, client: &mut Client) -> Result<Expla
         }
     }
     match client.cluster.explain_request(ExplainRequestRequest { id: name.clone() }).await {
-        Ok(found) => Ok(Explanation::Request(found.into_inner())),
+        Ok(found) => Ok(Explanation::Request(Box::new(found.into_inner()))),
         Err(status) if status.code() == Code::NotFound && !arguments.request => {
             let message = format!("'{name}' is no model that the server knows, and {}", status.message());
             Err(Failure::new(message)
