@@ -4,7 +4,7 @@ use std::io::Write;
 
 use clap::{Parser, Subcommand};
 
-use crate::{Failure, bench, completion, doctor, infer, models, nodes, serve, status};
+use crate::{Failure, bench, completion, doctor, explain, infer, models, nodes, serve, status};
 
 /// Runs models on the machines you have
 #[derive(Parser)]
@@ -19,6 +19,7 @@ Examples:
   orion up --model minilm=models/minilm
   orion infer minilm --text 'a sentence'
   orion models
+  orion explain minilm
   orion bench identity --concurrency 1,16,64";
 
 /// What `orion` can be asked to do.
@@ -31,6 +32,7 @@ pub(crate) enum Command {
     Models(models::ModelsArguments),
     Nodes(nodes::NodesArguments),
     Status(status::StatusArguments),
+    Explain(explain::ExplainArguments),
     Bench(bench::BenchArguments),
     Doctor(doctor::DoctorArguments),
     Completion(completion::CompletionArguments),
@@ -47,6 +49,7 @@ impl Command {
             Self::Models(arguments) => models::run(&arguments, out),
             Self::Nodes(arguments) => nodes::run(&arguments, out),
             Self::Status(arguments) => status::run(&arguments, out),
+            Self::Explain(arguments) => explain::run(&arguments, out),
             Self::Bench(arguments) => bench::run(&arguments, out),
             Self::Doctor(arguments) => doctor::run(&arguments, out),
             Self::Completion(arguments) => completion::run(&arguments, out),

@@ -10,6 +10,7 @@ mod command;
 mod completion;
 mod data_folder;
 mod doctor;
+mod explain;
 mod failure;
 mod infer;
 mod models;

@@ -49,6 +49,8 @@ fn as_json(status: &StatusResponse) -> Value {
         "requests_running": status.requests_running,
         "attempts_retried": status.attempts_retried,
         "results_dropped": status.results_dropped,
+        "batches_bisected": status.batches_bisected,
+        "batches_hedged": status.batches_hedged,
     })
 }
 
@@ -69,5 +71,6 @@ fn as_text(status: &StatusResponse) -> String {
         ),
         ("attempts retried", status.attempts_retried.to_string()),
         ("results dropped", status.results_dropped.to_string()),
+        ("batches", format!("{} bisected, {} hedged", status.batches_bisected, status.batches_hedged)),
     ])
 }

@@ -54,7 +54,7 @@ pub(crate) fn figure(text: impl ToString) -> Cell {
 /// A cell of a state: green for what works, red for what does not, yellow for what is on its way.
 pub(crate) fn state(text: &str) -> Cell {
     let cell = Cell::new(text);
-    match text.to_ascii_lowercase().split(' ').next().unwrap_or_default() {
+    match text.to_ascii_lowercase().split([' ', ',']).next().unwrap_or_default() {
         "ready" | "serving" | "good" => cell.fg(Color::Green),
         "failed" | "dead" | "unavailable" | "missing" => cell.fg(Color::Red),
         "loading" | "suspect" | "draining" | "starting" | "warning" => cell.fg(Color::Yellow),

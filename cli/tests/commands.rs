@@ -1,7 +1,10 @@
 //! The client commands against a server of the same wire protocol.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test's helpers fail the test")]
 
+mod explain;
+mod operate;
 mod server;
+mod simulate;
 
 use serde_json::Value;
 

@@ -48,7 +48,7 @@ def test_exit_statuses(server):
     assert absent.returncode in (1, 2) and "orion up" in absent.stderr
 
 
-@pytest.mark.parametrize("command", "up scheduler worker infer models nodes status bench doctor completion".split())
+@pytest.mark.parametrize("command", "up scheduler worker infer models nodes status explain bench doctor completion".split())
 def test_help_ends_with_examples(command):
     said = run(command, "--help")
     assert said.returncode == 0 and f"orion {command}" in said.stdout.partition("Examples:")[2]

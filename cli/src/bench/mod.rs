@@ -1,15 +1,17 @@
-//! `orion bench`: drives a running server in a closed loop and reports rate, latency and the server's CPU.
+//! `orion bench`: drives a running server in a closed loop and reports rate, latency and the server's CPU; and, without a
+//! server, the scheduler's decisions in virtual time.
 
 mod codec;
 mod load;
 mod report;
 mod request;
+mod sched;
 mod server_cpu;
 mod window;
 
 use std::{io::Write, num::NonZeroUsize, time::Duration};
 
-use clap::Args;
+use clap::{Args, Subcommand};
 
 use crate::{
     Failure,
@@ -28,17 +30,27 @@ const STEADY: Duration = Duration::from_secs(5);
 
 /// Drive a running server and print rate, latency and its CPU a request
 #[derive(Args, Debug)]
-#[command(after_help = "\
+#[command(
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true,
+    after_help = "\
 Examples:
   orion bench identity --concurrency 1,16,64 --shape 1,16
   orion bench minilm --concurrency 8 --text 'a sentence' --rows 4
   orion bench identity --concurrency 64 --seconds 10 -o json
+  orion bench sched --workers 1000
+  orion bench -- sched
 
 Each request in flight waits for its answer before the next is sent. The server's CPU is that of the scheduler \
-and of the workers outside its process; those report it once a second, so it is rough in runs under 5 s.")]
+and of the workers outside its process; those report it once a second, so it is rough in runs under 5 s. \
+`sched` measures the scheduler alone; a model of that name is reached behind `--`, with the options before it."
+)]
 pub(crate) struct BenchArguments {
+    #[command(subcommand)]
+    command: Option<BenchCommand>,
     /// The model's name
-    model: String,
+    #[arg(required = true)]
+    model: Option<String>,
     /// Requests in flight; several: one run each
     #[arg(long, value_name = "N", value_delimiter = ',', default_value = "1,16,64",
           value_parser = clap::value_parser!(u32).range(1..=65536))]
@@ -68,7 +80,15 @@ pub(crate) struct BenchArguments {
     server: ServerArguments,
 }
 
+#[derive(Subcommand, Debug)]
+enum BenchCommand {
+    Sched(sched::SchedArguments),
+}
+
 pub(crate) fn run(arguments: &BenchArguments, out: &mut dyn Write) -> Result<(), Failure> {
+    if let Some(BenchCommand::Sched(sched)) = &arguments.command {
+        return sched::run(sched, arguments.server.output, out);
+    }
     block_on(async {
         let mut client = arguments.server.connect().await?;
         let request = request::build(arguments, &mut client).await?;

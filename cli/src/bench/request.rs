@@ -27,11 +27,11 @@ pub(crate) struct Prepared {
 
 /// Builds the request and sends it once, so that a mistake is named before any load.
 pub(crate) async fn build(arguments: &BenchArguments, client: &mut Client) -> Result<Prepared, Failure> {
-    let declared = declared_inputs(client, &arguments.model).await?;
+    let model_name = arguments.model.clone().unwrap_or_default();
+    let declared = declared_inputs(client, &model_name).await?;
     let inputs = declared.iter().map(|input| fill(input, arguments)).collect::<Result<Vec<_>, _>>()?;
     let rows = inputs.first().map_or(1, Input::rows);
     let (inputs, raw_input_contents) = inputs.into_iter().map(Input::into_wire).unzip();
-    let model_name = arguments.model.clone();
     let request = ModelInferRequest { model_name, inputs, raw_input_contents, ..Default::default() };
     let message = Bytes::from(request.encode_to_vec());
     client.inference.model_infer(request).await?;

@@ -1,8 +1,10 @@
 //! A node in sections, for people.
 
+use std::collections::HashMap;
+
 use comfy_table::Cell;
 use orion_proto::{
-    cluster::{Node, NodeModel},
+    cluster::{DeviceLedger, Node, NodeModel},
     session::{Device, Measurement},
 };
 
@@ -13,8 +15,9 @@ use crate::{
 
 /// Everything about the node.
 pub(crate) fn text(node: &Node) -> String {
-    let mut sections =
-        vec![identity(node), devices(node), measured(&node.measurement.unwrap_or_default(), &node.carrier)];
+    let mut sections = vec![identity(node), devices(node)];
+    sections.extend(ledgers(&node.ledgers));
+    sections.push(measured(&node.measurement.unwrap_or_default(), &node.carrier));
     sections.extend(telemetry(node));
     sections.extend(models(&node.models));
     sections.extend(events(node));
@@ -25,7 +28,7 @@ fn identity(node: &Node) -> String {
     let capability = node.capability.clone().unwrap_or_default();
     facts([
         ("name", node.name.clone()),
-        ("state", node.state.clone()),
+        ("state", super::state_of(node)),
         (
             "session",
             format!(
@@ -37,6 +40,9 @@ fn identity(node: &Node) -> String {
                 node.sessions_opened
             ),
         ),
+        ("role", capability.role),
+        ("zone", capability.zone),
+        ("labels", labels(&capability.labels)),
         ("peer address", node.peer_address.clone()),
         ("version", capability.version),
         ("host", format!("{} ({} {})", capability.hostname, capability.os, capability.arch)),
@@ -46,6 +52,12 @@ fn identity(node: &Node) -> String {
         ("memory", bytes(capability.memory_bytes)),
         ("batches", format!("{} running, {} done", node.batches_running, node.batches_done)),
     ])
+}
+
+fn labels(labels: &HashMap<String, String>) -> String {
+    let mut pairs: Vec<String> = labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    pairs.sort_unstable();
+    pairs.join(" ")
 }
 
 fn devices(node: &Node) -> String {
@@ -69,6 +81,25 @@ fn devices(node: &Node) -> String {
         ]);
     }
     render(table)
+}
+
+/// Each device's memory and bookings as the scheduler keeps them.
+fn ledgers(ledgers: &[DeviceLedger]) -> Option<String> {
+    let mut table = table(&["scheduled on", "capacity", "weights", "activations", "free", "booked", "queued"]);
+    for ledger in ledgers {
+        // A device that does not say how much it has is not limited.
+        let limit = |figure| if ledger.capacity_bytes == 0 { "-".into() } else { bytes(figure) };
+        table.add_row([
+            Cell::new(&ledger.device),
+            figure(limit(ledger.capacity_bytes)),
+            figure(bytes(ledger.weights_bytes)),
+            figure(bytes(ledger.activations_bytes)),
+            figure(limit(ledger.free_bytes)),
+            figure(seconds(ledger.booked_seconds)),
+            figure(seconds(ledger.queued_seconds)),
+        ]);
+    }
+    (!ledgers.is_empty()).then(|| render(table))
 }
 
 fn model_of(device: &Device) -> String {

@@ -1,7 +1,7 @@
 //! A node as JSON: the wire's fields, `null` for what has not been measured.
 
 use orion_proto::{
-    cluster::{Node, NodeModel},
+    cluster::{DeviceLedger, Node, NodeModel},
     session::{Device, Measurement},
 };
 use serde_json::{Value, json};
@@ -32,6 +32,7 @@ pub(crate) fn node(node: &Node) -> Value {
     json!({
         "name": node.name,
         "state": node.state,
+        "cordon": node.cordon,
         "carrier": node.carrier,
         "session": node.session,
         "sessions_opened": node.sessions_opened,
@@ -43,6 +44,7 @@ pub(crate) fn node(node: &Node) -> Value {
         "capability": capability(node),
         "measurement": measurement(&node.measurement.unwrap_or_default()),
         "telemetry": telemetry,
+        "ledgers": node.ledgers.iter().map(ledger).collect::<Vec<_>>(),
         "models": node.models.iter().map(model).collect::<Vec<_>>(),
         "events": node.events.iter().map(|event| json!({ "age_seconds": event.age_seconds, "text": event.text }))
             .collect::<Vec<_>>(),
@@ -63,6 +65,9 @@ fn capability(node: &Node) -> Option<Value> {
             "memory_bytes": capability.memory_bytes,
             "devices": capability.devices.iter().map(device).collect::<Vec<_>>(),
             "fingerprint": capability.fingerprint,
+            "role": capability.role,
+            "zone": capability.zone,
+            "labels": capability.labels,
         })
     })
 }
@@ -82,6 +87,19 @@ fn device(device: &Device) -> Value {
         "power_watts": device.power_watts,
         "usable": device.usable,
         "note": device.note,
+        "datatypes": device.datatypes,
+    })
+}
+
+fn ledger(ledger: &DeviceLedger) -> Value {
+    json!({
+        "device": ledger.device,
+        "capacity_bytes": ledger.capacity_bytes,
+        "weights_bytes": ledger.weights_bytes,
+        "activations_bytes": ledger.activations_bytes,
+        "free_bytes": ledger.free_bytes,
+        "booked_seconds": ledger.booked_seconds,
+        "queued_seconds": ledger.queued_seconds,
     })
 }
 

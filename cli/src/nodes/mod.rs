@@ -1,9 +1,10 @@
-//! `orion nodes`: the machines that joined, what they are and what they measured.
+//! `orion nodes`: the machines that joined, what they are and measured, and taking them out of service and back.
 
+mod cordon;
 mod detail;
 mod json;
 
-use std::io::Write;
+use std::{io::Write, time::Duration};
 
 use clap::{Args, Subcommand};
 use comfy_table::Cell;
@@ -12,16 +13,18 @@ use orion_proto::cluster::{Node, NodesRequest};
 use crate::{
     Failure,
     client::{Client, ServerArguments, block_on},
+    infer::positive_seconds,
     table::{Format, figure, state, table, write, write_json, write_table},
     units::{bytes, seconds},
 };
 
-/// List the machines that joined, or show one
+/// List the machines that joined, show one, or take it out of service
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
   orion nodes
   orion nodes show edge-1
+  orion nodes drain edge-1 && orion nodes uncordon edge-1
   orion nodes -o json")]
 pub(crate) struct NodesArguments {
     #[command(subcommand)]
@@ -38,20 +41,75 @@ enum NodesCommand {
         /// The node's name
         name: String,
     },
+    /// Give a node no more models; it keeps what it holds and goes on working
+    #[command(after_help = "Examples:\n  orion nodes cordon edge-1")]
+    Cordon {
+        /// The node's name
+        name: String,
+    },
+    /// Move a node's work and models elsewhere and wait until it runs nothing
+    #[command(after_help = "\
+Examples:
+  orion nodes drain edge-1
+  orion nodes drain edge-1 --timeout 300
+  orion nodes drain edge-1 --no-wait
+
+What it runs is finished, nothing new is given to it, and what only it holds is loaded on another node. The exit status is 1 \
+when it still runs something at the end of --timeout; it goes on draining.")]
+    Drain {
+        /// The node's name
+        name: String,
+        /// Seconds to wait until it is drained
+        #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = positive_seconds)]
+        timeout: Duration,
+        /// Return at once
+        #[arg(long, conflicts_with = "timeout")]
+        no_wait: bool,
+    },
+    /// Take a cordoned or drained node back into service
+    #[command(after_help = "Examples:\n  orion nodes uncordon edge-1")]
+    Uncordon {
+        /// The node's name
+        name: String,
+    },
 }
 
 pub(crate) fn run(arguments: &NodesArguments, out: &mut dyn Write) -> Result<(), Failure> {
     block_on(async {
         let mut client = arguments.server.connect().await?;
+        let (client, format) = (&mut client, arguments.server.output);
         match &arguments.command {
-            None => list(&mut client, arguments.server.output, out).await,
-            Some(NodesCommand::Show { name }) => show(&mut client, name, arguments.server.output, out).await,
+            None => list(client, format, out).await,
+            Some(NodesCommand::Show { name }) => show(client, name, format, out).await,
+            Some(NodesCommand::Cordon { name }) => cordon::set(client, name, "cordon", None, format, out).await,
+            Some(NodesCommand::Uncordon { name }) => cordon::set(client, name, "uncordon", None, format, out).await,
+            Some(NodesCommand::Drain { name, timeout, no_wait }) => {
+                cordon::set(client, name, "drain", (!no_wait).then_some(*timeout), format, out).await
+            }
         }
     })
 }
 
 async fn nodes(client: &mut Client, name: &str) -> Result<Vec<Node>, Failure> {
     Ok(client.cluster.nodes(NodesRequest { name: name.to_owned() }).await?.into_inner().nodes)
+}
+
+/// The node of this name.
+async fn one(client: &mut Client, name: &str) -> Result<Node, Failure> {
+    if let Some(node) = nodes(client, name).await?.into_iter().find(|node| node.name == name) {
+        return Ok(node);
+    }
+    let all = nodes(client, "").await?;
+    let known: Vec<&str> = all.iter().map(|node| node.name.as_str()).collect();
+    Err(Failure::new(format!("node '{name}' is unknown, the server's nodes are: {}", known.join(", "))))
+}
+
+/// A node's state, and what an operator made of it.
+fn state_of(node: &Node) -> String {
+    match node.cordon.as_str() {
+        "" => node.state.clone(),
+        cordon => format!("{}, {cordon}", node.state),
+    }
 }
 
 async fn list(client: &mut Client, format: Format, out: &mut dyn Write) -> Result<(), Failure> {
@@ -76,7 +134,7 @@ async fn list(client: &mut Client, format: Format, out: &mut dyn Write) -> Resul
         let devices: Vec<&str> = capability.devices.iter().map(|device| device.name.as_str()).collect();
         table.add_row([
             Cell::new(&node.name),
-            state(&node.state),
+            state(&state_of(node)),
             Cell::new(devices.join(" ")),
             figure(format!("{} ({})", capability.physical_cores, capability.logical_cores)),
             figure(format!("{} / {}", free.as_deref().unwrap_or("-"), bytes(capability.memory_bytes))),
@@ -89,14 +147,9 @@ async fn list(client: &mut Client, format: Format, out: &mut dyn Write) -> Resul
 }
 
 async fn show(client: &mut Client, name: &str, format: Format, out: &mut dyn Write) -> Result<(), Failure> {
-    let found = nodes(client, name).await?;
-    let Some(node) = found.iter().find(|node| node.name == name) else {
-        let all = nodes(client, "").await?;
-        let known: Vec<&str> = all.iter().map(|node| node.name.as_str()).collect();
-        return Err(Failure::new(format!("node '{name}' is unknown, the server's nodes are: {}", known.join(", "))));
-    };
+    let node = one(client, name).await?;
     match format {
-        Format::Json => write_json(out, &json::node(node)),
-        Format::Table => write(out, &detail::text(node)),
+        Format::Json => write_json(out, &json::node(&node)),
+        Format::Table => write(out, &detail::text(&node)),
     }
 }

@@ -1,18 +1,22 @@
 //! A server of the wire protocol with known answers, on a thread and a port of its own.
 
 use std::{
+    collections::HashMap,
     net::SocketAddr,
     pin::Pin,
-    sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    },
 };
 
 use orion_proto::{
     Payload,
     answer::ModelInferResponse,
     cluster::{
-        ExplainModelRequest, ExplainRequestRequest, Model, ModelExplanation, ModelsRequest, ModelsResponse, Node,
-        NodeEvent, NodeModel, NodesRequest, NodesResponse, RequestExplanation, SetNodeRequest, SetNodeResponse,
-        StatusRequest, StatusResponse,
+        Cost, DeviceLedger, ExplainModelRequest, ExplainRequestRequest, Model, ModelExplanation, ModelsRequest,
+        ModelsResponse, Node, NodeEvent, NodeModel, NodesRequest, NodesResponse, PlaceCost, RequestExplanation,
+        SetNodeRequest, SetNodeResponse, StatusRequest, StatusResponse,
         cluster_server::{Cluster, ClusterServer},
     },
     inference::{
@@ -33,7 +37,18 @@ struct Double {
     requests: AtomicU64,
     flaky_requests: AtomicU64,
     lazy_is_loaded: AtomicBool,
+    cordons: Mutex<HashMap<String, Cordon>>,
 }
+
+/// What was made of a node, and how often it was asked for since.
+#[derive(Clone, Default)]
+struct Cordon {
+    name: &'static str,
+    asked: u32,
+}
+
+/// A draining edge node is drained when it is asked for so many times; the other one never is.
+const ASKED_UNTIL_DRAINED: u32 = 3;
 
 #[derive(Clone)]
 struct Shared(std::sync::Arc<Double>);
@@ -186,7 +201,7 @@ impl GrpcInferenceService for Shared {
     }
 }
 
-fn node(name: &str, carrier: &str) -> Node {
+fn node(name: &str, carrier: &str, cordon: &str) -> Node {
     let device = session::Device {
         name: "cpu0".into(),
         kind: "cpu".into(),
@@ -200,7 +215,19 @@ fn node(name: &str, carrier: &str) -> Node {
         logical_cores: 8,
         memory_bytes: 16 << 30,
         devices: vec![device],
+        role: "hybrid".into(),
+        zone: "barn".into(),
+        labels: [("tier", "gold"), ("row", "7")].map(|(key, value)| (key.to_owned(), value.to_owned())).into(),
         ..Default::default()
+    };
+    let ledger = DeviceLedger {
+        device: "cpu0".into(),
+        capacity_bytes: 12 << 30,
+        weights_bytes: 3 << 30,
+        activations_bytes: 1 << 30,
+        free_bytes: 7 << 30,
+        booked_seconds: 0.25,
+        queued_seconds: 1.5,
     };
     let curve = session::ServiceCurve { base_seconds: 2e-3, per_row_seconds: 5e-4 };
     let model = |name: &str, state: &str| NodeModel {
@@ -221,7 +248,75 @@ fn node(name: &str, carrier: &str) -> Node {
         telemetry: Some(session::Telemetry { memory_free_bytes: 8 << 30, ..Default::default() }),
         measurement: Some(session::Measurement { f32_flops: 385e9, ..Default::default() }),
         models: vec![model("minilm", "READY"), model("lazy", "LOADING")],
+        batches_running: 2,
+        cordon: cordon.into(),
+        ledgers: vec![ledger],
         events: vec![NodeEvent { age_seconds: 12.0, text: "suspect: no frame for 400 ms".into() }],
+        ..Default::default()
+    }
+}
+
+impl Double {
+    fn cordon(&self, name: &str, drained: u32) -> &'static str {
+        let mut cordons = self.cordons.lock().unwrap();
+        let cordon = cordons.entry(name.to_owned()).or_default();
+        cordon.asked += 1;
+        match cordon.name {
+            "draining" if cordon.asked >= drained => "drained",
+            name => name,
+        }
+    }
+}
+
+fn place(worker: &str, work_seconds: f64) -> PlaceCost {
+    let cost = Cost {
+        work_seconds,
+        carriage_seconds: 0.001,
+        service_seconds: 0.002,
+        total_seconds: work_seconds.max(0.001) + 0.002,
+        ..Default::default()
+    };
+    PlaceCost { worker: worker.into(), device: "cpu0".into(), cost: Some(cost), ..Default::default() }
+}
+
+fn explained_model() -> ModelExplanation {
+    let refusal = "the model needs 80 bytes, the device has 8 in all".into();
+    ModelExplanation {
+        name: "minilm".into(),
+        state: "READY".into(),
+        memory_bytes: 90 << 20,
+        queued: 3,
+        objective_seconds: 0.1,
+        arrivals_per_second: 12.5,
+        balancer: "predicted-completion".into(),
+        places: vec![
+            PlaceCost { replica: "READY".into(), ..place("here", 0.04) },
+            PlaceCost { refusal, cost: None, ..place("edge", 0.0) },
+        ],
+        ..Default::default()
+    }
+}
+
+fn explained_request(id: &str) -> RequestExplanation {
+    RequestExplanation {
+        id: id.into(),
+        model: "minilm".into(),
+        outcome: "ok".into(),
+        priority: 4,
+        rows: 2,
+        attempts: 1,
+        queued_seconds: 0.05,
+        carriage_seconds: 0.01,
+        worker_queue_seconds: 0.0,
+        service_seconds: 0.04,
+        total_seconds: 0.1,
+        batch_requests: 5,
+        batch_rows: 9,
+        chosen: Some(place("here", 0.0)),
+        next_best: Some(place("edge", 0.03)),
+        other_replicas: 1,
+        why: "the lowest predicted seconds".into(),
+        age_seconds: 3.0,
         ..Default::default()
     }
 }
@@ -242,7 +337,10 @@ impl Cluster for Shared {
 
     async fn nodes(&self, request: Request<NodesRequest>) -> Result<Response<NodesResponse>, Status> {
         let wanted = request.into_inner().name;
-        let mut nodes = vec![node("here", "in-process"), node("edge", "grpc")];
+        let mut nodes = vec![
+            node("here", "in-process", self.0.cordon("here", u32::MAX)),
+            node("edge", "grpc", self.0.cordon("edge", ASKED_UNTIL_DRAINED)),
+        ];
         nodes.retain(|node| wanted.is_empty() || node.name == wanted);
         Ok(Response::new(NodesResponse { nodes }))
     }
@@ -267,17 +365,33 @@ impl Cluster for Shared {
 
     async fn set_node(&self, request: Request<SetNodeRequest>) -> Result<Response<SetNodeResponse>, Status> {
         let SetNodeRequest { name, action } = request.into_inner();
-        match name.as_str() {
-            "here" | "edge" => Ok(Response::new(SetNodeResponse { state: format!("{action}ed") })),
-            _ => Err(Status::not_found(format!("node '{name}' is unknown, the nodes are: here, edge"))),
+        if !matches!(name.as_str(), "here" | "edge") {
+            return Err(Status::not_found(format!("node '{name}' is unknown, the nodes are: here, edge")));
+        }
+        let made = match action.as_str() {
+            "cordon" => "cordoned",
+            "drain" => "draining",
+            _ => "",
+        };
+        self.0.cordons.lock().unwrap().insert(name, Cordon { name: made, asked: 0 });
+        Ok(Response::new(SetNodeResponse { state: made.into() }))
+    }
+
+    async fn explain_request(
+        &self,
+        request: Request<ExplainRequestRequest>,
+    ) -> Result<Response<RequestExplanation>, Status> {
+        match request.into_inner().id.as_str() {
+            id @ ("7" | "a/7" | "minilm") => Ok(Response::new(explained_request(id))),
+            id => Err(Status::not_found(format!("request '{id}' is not under way"))),
         }
     }
 
-    async fn explain_request(&self, _: Request<ExplainRequestRequest>) -> Result<Response<RequestExplanation>, Status> {
-        Err(Status::unimplemented("not in this test"))
-    }
-
-    async fn explain_model(&self, _: Request<ExplainModelRequest>) -> Result<Response<ModelExplanation>, Status> {
-        Err(Status::unimplemented("not in this test"))
+    async fn explain_model(&self, request: Request<ExplainModelRequest>) -> Result<Response<ModelExplanation>, Status> {
+        match request.into_inner().name.as_str() {
+            "minilm" => Ok(Response::new(explained_model())),
+            name if name.contains('/') => Err(Status::invalid_argument(format!("model name '{name}' is not valid"))),
+            name => Err(Status::not_found(format!("model '{name}' is unknown"))),
+        }
     }
 }

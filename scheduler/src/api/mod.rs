@@ -2,6 +2,7 @@
 
 pub mod access;
 pub mod budget;
+pub mod explanation;
 pub mod grpc;
 pub mod http;
 mod metadata;

@@ -8,12 +8,16 @@ use axum::{
     extract::FromRequestParts,
     http::{HeaderMap, request::Parts},
 };
-use orion_proto::{Code, Error, Parameters, Result, routing_key};
+use orion_proto::{Code, Error, InferRequest, Parameters, Result, routing_key};
 
 const TENANT: &str = "x-orion-tenant";
 const ROUTING_KEY: &str = "x-orion-routing-key";
+/// What many clients and proxies call a request by.
+pub(super) const REQUEST_ID: &str = "x-request-id";
 /// Bytes of a tenant's name.
 const LONGEST_TENANT: usize = 64;
+/// Bytes of an `x-request-id`.
+const LONGEST_REQUEST_ID: usize = 128;
 
 /// When a request's head came, and from which address. Noted before the body is read: a body on a slow link takes of
 /// the request's time.
@@ -60,6 +64,7 @@ pub(super) struct Terms {
     call_ends: Option<Instant>,
     tenant: Option<Arc<str>>,
     routing_key: Option<u64>,
+    request_id: Option<Arc<str>>,
 }
 
 impl Terms {
@@ -88,7 +93,13 @@ impl Terms {
         let key = one(headers, ROUTING_KEY)?.map(routing_key);
         let address = || arrival.from.map(|address| routing_key(&address.to_canonical().to_string()));
         let tenant = one(headers, TENANT)?.map(tenant).transpose()?;
-        Ok(Self { deadline: None, call_ends: None, tenant, routing_key: key.or_else(address) })
+        let request_id = one(headers, REQUEST_ID)?.map(request_id).transpose()?;
+        Ok(Self { deadline: None, call_ends: None, tenant, routing_key: key.or_else(address), request_id })
+    }
+
+    /// What the header calls the request.
+    pub(super) fn request_id(&self) -> Option<&str> {
+        self.request_id.as_deref()
     }
 
     /// Waits for a gRPC call's answer no longer than the call lasts. The scheduler's own clock is the first to end, unless
@@ -102,10 +113,13 @@ impl Terms {
         tokio::time::timeout_at(end.into(), answer).await.map_err(over)?
     }
 
-    /// Adds them to a request's own parameters. The earlier of both deadlines holds, and the request's own routing key
-    /// before the header's. `arrived` is when the request's own `timeout` began; what has passed since is taken off.
-    pub(super) fn apply(&self, parameters: &mut Parameters, arrived: Instant) {
-        self.apply_at(parameters, arrived, Instant::now());
+    /// Adds them to a request. The earlier of both deadlines holds, and the request's own routing key and id before the
+    /// headers'. `arrived` is when the request's own `timeout` began; what has passed since is taken off.
+    pub(super) fn apply(&self, request: &mut InferRequest, arrived: Instant) {
+        self.apply_at(&mut request.parameters, arrived, Instant::now());
+        if let (true, Some(id)) = (request.id.is_empty(), &self.request_id) {
+            request.id = id.to_string();
+        }
     }
 
     fn apply_at(&self, parameters: &mut Parameters, arrived: Instant, now: Instant) {
@@ -137,6 +151,16 @@ fn tenant(name: &str) -> Result<Arc<str>> {
         false => Err(Error::invalid(format!(
             "header '{TENANT}' is '{}', it must be 1 to {LONGEST_TENANT} of the characters A-Z a-z 0-9 . _ -",
             shown(name)
+        ))),
+    }
+}
+
+fn request_id(id: &str) -> Result<Arc<str>> {
+    match (1..=LONGEST_REQUEST_ID).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_graphic()) {
+        true => Ok(Arc::from(id)),
+        false => Err(Error::invalid(format!(
+            "header '{REQUEST_ID}' is '{}', it must be 1 to {LONGEST_REQUEST_ID} visible ASCII characters",
+            shown(id)
         ))),
     }
 }

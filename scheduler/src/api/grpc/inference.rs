@@ -8,12 +8,12 @@ use orion_proto::{
     answer::ModelInferResponse,
     inference::{grpc_inference_service_server::GrpcInferenceService, *},
 };
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Request, Response, Status, Streaming, metadata::MetadataMap};
 
 use crate::{
     api::{
         metadata::{model_config, model_metadata, server_metadata},
-        terms::{Arrival, Terms},
+        terms::{Arrival, REQUEST_ID, Terms},
     },
     front::{Answered, Front},
 };
@@ -42,8 +42,8 @@ impl InferenceService {
         arrived: Instant,
     ) -> orion_proto::Result<ModelInferResponse> {
         let mut request = InferRequest::try_from(wire)?;
-        terms.apply(&mut request.parameters, arrived);
-        let id = std::mem::take(&mut request.id);
+        terms.apply(&mut request, arrived);
+        let id = request.id.clone();
         Ok(response(terms.in_time(front.infer(request)).await?, id))
     }
 }
@@ -60,6 +60,13 @@ fn response(answered: Answered, id: String) -> ModelInferResponse {
         response.raw_output_contents.push(data);
     }
     response
+}
+
+/// Who sends an `x-request-id` finds it on the answer.
+fn echo(terms: &Terms, metadata: &mut MetadataMap) {
+    if let Some(id) = terms.request_id().and_then(|id| id.parse().ok()) {
+        metadata.insert(REQUEST_ID, id);
+    }
 }
 
 fn no_shared_memory() -> Status {
@@ -96,7 +103,18 @@ impl GrpcInferenceService for InferenceService {
     async fn model_infer(&self, request: Request<ModelInferRequest>) -> Answer<ModelInferResponse> {
         let arrival = Arrival::of_call(&request);
         let terms = Terms::of_grpc(request.metadata().as_ref(), arrival)?;
-        Ok(Response::new(Self::answer(self.front.clone(), request.into_inner(), &terms, arrival.at).await?))
+        match Self::answer(self.front.clone(), request.into_inner(), &terms, arrival.at).await {
+            Ok(response) => {
+                let mut response = Response::new(response);
+                echo(&terms, response.metadata_mut());
+                Ok(response)
+            }
+            Err(error) => {
+                let mut status = Status::from(error);
+                echo(&terms, status.metadata_mut());
+                Err(status)
+            }
+        }
     }
 
     async fn model_stream_infer(
@@ -105,6 +123,7 @@ impl GrpcInferenceService for InferenceService {
     ) -> Answer<Self::ModelStreamInferStream> {
         let front = self.front.clone();
         let terms = Terms::of_grpc(request.metadata().as_ref(), Arrival::of_call(&request))?;
+        let on_the_answer = terms.clone();
         // A stream that a client keeps open must not keep the server from stopping.
         let requests = request.into_inner().take_until(front.drained());
         let answers = requests.map(move |wire| {
@@ -123,7 +142,9 @@ impl GrpcInferenceService for InferenceService {
                 })
             }
         });
-        Ok(Response::new(answers.buffered(STREAM_AHEAD).boxed()))
+        let mut response = Response::new(answers.buffered(STREAM_AHEAD).boxed());
+        echo(&on_the_answer, response.metadata_mut());
+        Ok(response)
     }
 
     async fn model_config(&self, request: Request<ModelConfigRequest>) -> Answer<ModelConfigResponse> {

@@ -10,6 +10,7 @@ use super::{
     infer_response::{self, HEADER_LENGTH},
     raw_request,
     reply::Failure,
+    request_id,
 };
 use crate::api::terms::{Arrival, Terms};
 
@@ -19,11 +20,21 @@ pub(super) async fn infer(
     arrival: Arrival,
     headers: HeaderMap,
     body: Body,
+) -> Response {
+    request_id::echo(&headers, answer(api, path, arrival, &headers, body)).await
+}
+
+async fn answer(
+    api: Api,
+    path: ModelPath,
+    arrival: Arrival,
+    headers: &HeaderMap,
+    body: Body,
 ) -> Result<Response, Failure> {
     let api = &api.0;
-    let terms = Terms::of_http(&headers, arrival)?;
-    let header_length = header_length(&headers)?;
-    let body = body::read(&headers, body, api.max_message_bytes, api.budget.hold()).await?;
+    let terms = Terms::of_http(headers, arrival)?;
+    let header_length = header_length(headers)?;
+    let body = body::read(headers, body, api.max_message_bytes, api.budget.hold()).await?;
     let (mut request, forms) = match header_length {
         Some(0) => raw_request::parse(&*api.front.model_spec(&path.name, &path.version)?, path.version, body)?,
         _ => {
@@ -32,7 +43,7 @@ pub(super) async fn infer(
             off_the_loop(json, parse).await?
         }
     };
-    terms.apply(&mut request.parameters, arrival.at);
+    terms.apply(&mut request, arrival.at);
     let id = request.id.clone();
     let answered = api.front.infer(request).await?;
     let json = infer_response::json_bytes(&answered.answer, &forms);

@@ -3,6 +3,7 @@
 mod at_most;
 mod body;
 mod element_json;
+mod explain;
 mod infer;
 mod infer_request;
 mod infer_response;
@@ -12,6 +13,7 @@ mod parameters;
 mod raw_request;
 pub(crate) mod reply;
 mod repository;
+mod request_id;
 pub mod server;
 mod statistics;
 
@@ -55,6 +57,8 @@ pub fn router(front: Front, max_message_bytes: usize, budget: Budget, access: &A
         .route("/v2/health/live", get(model::live))
         .route("/v2/health/ready", get(model::ready))
         .route("/v2/models/stats", get(statistics::all))
+        .route("/v2/orion/explain/models/{model}", get(explain::model))
+        .route("/v2/orion/explain/requests/{id}", get(explain::request))
         .route("/v2/repository/index", post(repository::index))
         .route("/v2/repository/models/{model}/load", post(repository::load))
         .route("/v2/repository/models/{model}/unload", post(repository::unload))
@@ -84,7 +88,7 @@ fn model_routes(model: &str) -> Router<Api> {
         .route(&path("/generate_stream"), any(generate))
 }
 
-/// The model and the version of a path; no version is the newest.
+/// The model (or another name) and the version of a path; no version is the newest.
 struct ModelPath {
     name: String,
     version: String,

@@ -62,14 +62,34 @@ async fn a_grpc_call_is_over_at_its_end_if_the_scheduler_does_not_say_so() {
 #[test]
 fn the_routing_key_is_the_requests_own_or_the_headers_or_the_address() {
     let key = |given: &[(&str, &str)], own: Option<u64>| {
-        let mut parameters = Parameters { routing_key: own, ..Parameters::default() };
-        Terms::of_http(&headers(given), arrival()).unwrap().apply(&mut parameters, Instant::now());
-        parameters.routing_key
+        let parameters = Parameters { routing_key: own, ..Parameters::default() };
+        let mut request = InferRequest { parameters, ..InferRequest::default() };
+        Terms::of_http(&headers(given), arrival()).unwrap().apply(&mut request, Instant::now());
+        request.parameters.routing_key
     };
     assert_eq!(key(&[(ROUTING_KEY, "session 7, ü")], Some(3)), Some(3));
     assert_eq!(key(&[(ROUTING_KEY, "session 7, ü")], None), Some(routing_key("session 7, ü")));
     assert_eq!(key(&[], None), Some(routing_key("10.0.0.7")));
     assert_eq!(Terms::of_grpc(&HeaderMap::new(), Arrival::now(None)).unwrap().routing_key, None);
+}
+
+#[test]
+fn the_id_is_the_requests_own_or_the_headers() {
+    let id = |given: &[(&str, &str)], own: &str| {
+        let mut request = InferRequest { id: own.into(), ..InferRequest::default() };
+        Terms::of_grpc(&headers(given), arrival()).map(|terms| {
+            terms.apply(&mut request, Instant::now());
+            request.id
+        })
+    };
+    assert_eq!(id(&[], "").unwrap(), "");
+    assert_eq!(id(&[(REQUEST_ID, "h/1")], "").unwrap(), "h/1");
+    assert_eq!(id(&[(REQUEST_ID, "h/1")], "own").unwrap(), "own");
+    assert_eq!(id(&[(REQUEST_ID, &"x".repeat(128))], "").unwrap().len(), 128);
+    for wrong in ["", "a b", "ü", &"x".repeat(129)] {
+        let error = id(&[(REQUEST_ID, wrong)], "").unwrap_err();
+        assert!(error.message.contains(REQUEST_ID) && error.message.len() < 400, "{error}");
+    }
 }
 
 #[test]

@@ -18,7 +18,7 @@ use crate::{
         element_json,
         infer_request::not_a_request,
         parameters::Scalar,
-        reply,
+        reply, request_id,
     },
     api::terms::{Arrival, Terms},
     front::Answered,
@@ -80,20 +80,25 @@ pub(in crate::api::http) async fn embeddings(
     arrival: Arrival,
     headers: HeaderMap,
     body: Body,
-) -> std::result::Result<Response, Refusal> {
+) -> Response {
+    request_id::echo(&headers, answer(api, arrival, &headers, body)).await
+}
+
+async fn answer(api: Api, arrival: Arrival, headers: &HeaderMap, body: Body) -> std::result::Result<Response, Refusal> {
     let api = &api.0;
-    let terms = Terms::of_http(&headers, arrival)?;
-    let body = body::read(&headers, body, api.max_message_bytes, api.budget.hold()).await?;
+    let terms = Terms::of_http(headers, arrival)?;
+    let body = body::read(headers, body, api.max_message_bytes, api.budget.hold()).await?;
     let length = body.len();
     let parse = move || serde_json::from_slice::<Request>(&body).map_err(|error| Refusal::from(not_a_request(&error)));
     let mut request = off_the_loop(length, parse).await?;
-    let mut parameters = request.parameters()?;
+    let parameters = request.parameters()?;
     let encoding = encoding(request.encoding_format.as_deref())?;
     let texts = request.input.texts().map_err(|error| Refusal::from(error).about("input"))?;
     let spec = api.front.model_spec(&request.model, "").map_err(|error| Refusal::from(error).about("model"))?;
     check_model(&spec, request.dimensions)?;
-    terms.apply(&mut parameters, arrival.at);
-    let answered = api.front.infer(infer_request(request.model, &texts, parameters)?).await?;
+    let mut wanted = infer_request(request.model, &texts, parameters)?;
+    terms.apply(&mut wanted, arrival.at);
+    let answered = api.front.infer(wanted).await?;
     let bytes = answered.answer.outputs.iter().map(|tensor| tensor.data.len()).sum();
     off_the_loop(bytes, move || render(&answered, encoding).map_err(Refusal::from)).await
 }

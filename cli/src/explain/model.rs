@@ -1,0 +1,44 @@
+//! A model's explanation for people: its queue, and a line for each device.
+
+use comfy_table::Cell;
+use orion_proto::cluster::{ModelExplanation, PlaceCost};
+
+use super::{TERMS, terms};
+use crate::{
+    table::{facts, figure, render, state, table},
+    units::{bytes, measured_seconds, seconds},
+};
+
+pub(super) fn text(model: &ModelExplanation) -> String {
+    let head = facts([
+        ("model", model.name.clone()),
+        ("state", model.state.clone()),
+        ("reason", model.reason.clone()),
+        ("memory", bytes(model.memory_bytes)),
+        ("queued", format!("{} requests, the last begins in {}", model.queued, seconds(model.drain_seconds))),
+        ("work queued", seconds(model.queued_work_seconds)),
+        ("objective", measured_seconds(model.objective_seconds)),
+        ("arrivals", format!("{:.1}/s", model.arrivals_per_second)),
+        ("balancer", model.balancer.clone()),
+    ]);
+    format!("{head}\n{}{}", costs(&model.places), refusals(&model.places))
+}
+
+/// The devices that take it, the best first.
+fn costs(places: &[PlaceCost]) -> String {
+    let mut table = table(&[["worker", "device", "replica"].as_slice(), &TERMS].concat());
+    for place in places {
+        let Some(cost) = &place.cost else { continue };
+        let replica = if place.replica.is_empty() { Cell::new("none") } else { state(&place.replica) };
+        let mut cells = vec![Cell::new(&place.worker), Cell::new(&place.device), replica];
+        cells.extend(terms(cost).map(figure));
+        table.add_row(cells);
+    }
+    if table.is_empty() { "no device takes it\n".into() } else { render(table) }
+}
+
+/// Why the others do not, as text: in a column of the table it would squeeze the figures.
+fn refusals(places: &[PlaceCost]) -> String {
+    let refused = places.iter().filter(|place| place.cost.is_none());
+    refused.map(|place| format!("{} {}: {}\n", place.worker, place.device, place.refusal)).collect()
+}

@@ -1,0 +1,102 @@
+//! `orion bench sched`: no server takes part.
+
+use serde_json::{Value, json};
+
+use super::orion;
+
+/// A trace with a request every 10 ms on a device that answers each in 3 ms.
+fn workload_a(seed: u64) -> tempfile::NamedTempFile {
+    let arrivals: Vec<(f64, usize)> = (0..100).map(|n| (f64::from(n) * 10.0, 0)).collect();
+    trace(&json!({
+        "gpus": 1, "gpu_mb": 1000.0, "copy_mb_per_ms": 12.3, "max_batch": 4, "slo_ms": 100.0, "warm_ms": 500.0,
+        "duration_ms": 1000.0, "load": 0.3, "seed": seed, "lp_bound_requests": 50.0,
+        "models": [{ "alpha_ms": 1.0, "beta_ms": 2.0, "mb": 10.0 }], "arrivals": arrivals,
+    }))
+}
+
+fn workload_b() -> tempfile::NamedTempFile {
+    let arrivals: Vec<f64> = (0..100).map(|n| f64::from(n) * 20.0).collect();
+    trace(&json!({
+        "replicas": 2, "load": 0.5, "seed": 4, "rtt_ms": 1.0, "speed": [1.0, 0.5], "arrivals_ms": arrivals,
+        "work_ms": vec![10.0; 100], "slow_episodes_ms": [[], []],
+    }))
+}
+
+fn trace(content: &Value) -> tempfile::NamedTempFile {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), content.to_string()).unwrap();
+    file
+}
+
+fn sched(arguments: &[&str]) -> super::Ran {
+    orion(&[&["bench", "sched"], arguments].concat())
+}
+
+fn path(file: &tempfile::NamedTempFile) -> &str {
+    file.path().to_str().unwrap()
+}
+
+#[test]
+fn traces_are_replayed_and_their_mean_is_beside_them() {
+    let (one, two) = (workload_a(1), workload_a(2));
+    let json = sched(&["--workload", "a", "--trace", path(&one), "-o", "json"]).json();
+    assert_eq!((&json["attainment"], &json["of_bound"]), (&json!(1.0), &json!(1.0)), "an idle device is in time");
+    assert_eq!((&json["p99_ms"], &json["answered"], &json["seed"]), (&json!(3.0), &json!(50), &json!(1)));
+    assert!(json["decision_ns_p50"].as_u64() > Some(0) && json["decision_ns_p99"].as_u64() > Some(0), "{json}");
+
+    let both = ["--workload", "a", "--trace", path(&one), "--trace", path(&two)];
+    let json = sched(&[&both, ["-o", "json"].as_slice()].concat()).json();
+    let seeds: Vec<&Value> = json["runs"].as_array().unwrap().iter().map(|run| &run["seed"]).collect();
+    assert_eq!((json!(seeds), &json["seed"], &json["load"]), (json!([1, 2]), &Value::Null, &json!(0.3)));
+    let table = sched(&both);
+    assert!(table.done().contains("100.00 %") && table.out.contains("mean"), "{}", table.out);
+
+    let noisy = sched(&["--workload", "a", "--noise", "0.3", "--trace", path(&one), "-o", "json"]).json();
+    assert!(noisy["p99_ms"].as_f64() > Some(3.0), "{noisy}");
+    let b = workload_b();
+    let json = sched(&["--workload", "b", "--trace", path(&b), "-o", "json"]).json();
+    assert_eq!(
+        (&json["p99_ms"], &json["p99_of_oracle"]),
+        (&json!(11.0), &json!(1.0)),
+        "the fast replica is idle each time"
+    );
+}
+
+#[test]
+fn a_made_up_cluster_is_of_the_size_that_was_asked_for() {
+    let small = ["--workers", "2", "--devices", "2", "--models", "3", "--requests", "200", "--load", "0.4"];
+    let json = sched(&[small.as_slice(), &["-o", "json"]].concat()).json();
+    assert_eq!((&json["workload"], &json["load"], &json["seed"]), (&json!("scale"), &json!(0.4), &json!(1)));
+    assert!(json["answered"].as_u64() > Some(150) && json["runs"].as_array().unwrap().len() == 1, "{json}");
+    assert!(!sched(&small).done().contains("trace"));
+}
+
+#[test]
+fn mistakes_are_named() {
+    let (a, b) = (workload_a(1), workload_b());
+    for (arguments, status, part) in [
+        (["--workload", "a", "--requests", "1"].as_slice(), 1, "--trace FILE"),
+        (&["--workload", "scale", "--trace", path(&a)], 1, "makes its own"),
+        (&["--workload", "b", "--trace", path(&b), "--noise", "0.1"], 1, "--noise is for workload a"),
+        (&["--workload", "b", "--trace", path(&a)], 1, "not one of workload b"),
+        (&["--workload", "a", "--trace", "/nowhere/t"], 1, "trace '/nowhere/t' cannot be read"),
+        (&["--workload", "a", "--trace", path(&a), "--workers", "2"], 2, "cannot be used with"),
+        (&["--trace", path(&a)], 2, "--workload"),
+        (&[], 2, "--workload"),
+        (&["--workers", "0"], 2, "1 to 1000000"),
+        (&["--load", "0"], 2, "above 0"),
+        (&["--requests", "0"], 2, "--requests"),
+    ] {
+        let ran = sched(arguments);
+        assert!(ran.failed(status).contains(part), "{arguments:?}: {}", ran.err);
+    }
+}
+
+#[test]
+fn a_model_may_be_called_sched() {
+    let server = super::Server::start();
+    let model = orion(&["bench", "--server", &server.0, "--", "sched"]);
+    assert_eq!(model.failed(1), "error: model 'sched' is unknown\n");
+    assert!(orion(&["bench", "--help"]).done().contains("orion bench --"));
+    assert!(orion(&["bench"]).failed(2).contains("<MODEL>"));
+}

@@ -1,0 +1,84 @@
+//! Explanations as JSON: over HTTP, and from `orion explain -o json`.
+
+use orion_proto::cluster::{Cost, ModelExplanation, PlaceCost, RequestExplanation};
+use serde_json::{Value, json};
+
+/// A model: its queue, and each device's predicted cost or refusal.
+pub fn model(of: &ModelExplanation) -> Value {
+    json!({
+        "name": of.name,
+        "state": of.state,
+        "reason": of.reason,
+        "memory_bytes": of.memory_bytes,
+        "queued": of.queued,
+        "queued_work_seconds": of.queued_work_seconds,
+        "drain_seconds": of.drain_seconds,
+        "objective_seconds": of.objective_seconds,
+        "arrivals_per_second": of.arrivals_per_second,
+        "balancer": of.balancer,
+        "places": of.places.iter().map(place).collect::<Vec<_>>(),
+    })
+}
+
+/// A request: its stages in order, and why its device. `deadline_seconds` is `null` where there is none.
+pub fn request(of: &RequestExplanation) -> Value {
+    let stage = |(name, seconds): (&str, f64)| json!({ "stage": name, "seconds": seconds });
+    json!({
+        "id": of.id,
+        "model": of.model,
+        "outcome": of.outcome,
+        "priority": of.priority,
+        "tenant": of.tenant,
+        "rows": of.rows,
+        "attempts": of.attempts,
+        "deadline_seconds": (of.deadline_seconds > 0.0).then_some(of.deadline_seconds),
+        "stages": stages(of).map(stage),
+        "total_seconds": of.total_seconds,
+        "batch": { "requests": of.batch_requests, "rows": of.batch_rows },
+        "chosen": of.chosen.as_ref().map(chosen),
+        "next_best": of.next_best.as_ref().map(chosen),
+        "other_replicas": of.other_replicas,
+        "why": of.why,
+        "age_seconds": of.age_seconds,
+    })
+}
+
+/// The stages of a request in order; together they are its total.
+pub fn stages(of: &RequestExplanation) -> [(&'static str, f64); 4] {
+    [
+        ("queue", of.queued_seconds),
+        ("carriage", of.carriage_seconds),
+        ("worker queue", of.worker_queue_seconds),
+        ("service", of.service_seconds),
+    ]
+}
+
+fn place(of: &PlaceCost) -> Value {
+    json!({
+        "worker": of.worker,
+        "device": of.device,
+        "replica": of.replica,
+        "refusal": of.refusal,
+        "cost": of.cost.as_ref().map(cost),
+        "memory_free_bytes": of.memory_free_bytes,
+        "memory_weights_bytes": of.memory_weights_bytes,
+        "memory_activations_bytes": of.memory_activations_bytes,
+        "inflation": of.inflation,
+    })
+}
+
+/// Of a request only the device and its cost are remembered.
+fn chosen(of: &PlaceCost) -> Value {
+    json!({ "worker": of.worker, "device": of.device, "cost": of.cost.as_ref().map(cost) })
+}
+
+fn cost(of: &Cost) -> Value {
+    json!({
+        "work_seconds": of.work_seconds,
+        "load_seconds": of.load_seconds,
+        "carriage_seconds": of.carriage_seconds,
+        "service_seconds": of.service_seconds,
+        "answer_seconds": of.answer_seconds,
+        "total_seconds": of.total_seconds,
+    })
+}
