@@ -23,6 +23,9 @@ const HELD: f64 = 0.45;
 /// Skew of the models' popularity.
 const ZIPF: f64 = 0.9;
 
+/// Loads of the start are over by then.
+const FIRST_LOADS_MS: f64 = 60e3;
+
 /// A made-up cluster.
 #[derive(Clone, Copy, Debug)]
 pub struct Scale {
@@ -41,11 +44,11 @@ pub struct Scale {
 }
 
 impl Scale {
-    /// Runs Poisson arrivals over models of Zipf popularity.
+    /// A cluster whose first loads are over, before its first request.
     ///
     /// # Errors
     /// INVALID_ARGUMENT when there is no model, worker or device.
-    pub fn run(&self) -> Result<Report> {
+    pub fn start(self) -> Result<Started> {
         if self.models == 0 || self.workers == 0 || self.devices == 0 || !(self.load > 0.0) {
             return Err(Error::invalid("models, workers, devices and load must be more than 0"));
         }
@@ -55,35 +58,36 @@ impl Scale {
         let sum: f64 = weights.iter().sum();
         let cost = |(base, per_row, _): &(f64, f64, f64)| (base + per_row * MAX_ROWS as f64) / MAX_ROWS as f64;
         let mean: f64 = models.iter().zip(&weights).map(|(model, weight)| cost(model) * weight / sum).sum();
-        let gap = mean / (self.load * (self.workers * self.devices) as f64);
         let lines = models.clone();
         let service = move |_: usize, model: usize, rows: usize, start: Nanos| {
             start + ((lines[model].0 + lines[model].1 * rows as f64) * MS) as Nanos
         };
         let mut world = World::new(world_models(&models), self.world_workers(&models), Box::new(service))?;
-        // Loads of the start are over before what is measured begins.
-        let mut now = 60e3;
-        world.run_until((now * MS) as Nanos);
+        world.run_until((FIRST_LOADS_MS * MS) as Nanos);
         world.decisions.clear();
-        let cumulative: Vec<f64> = weights
-            .iter()
-            .scan(0.0, |total, weight| {
-                *total += weight / sum;
-                Some(*total)
-            })
-            .collect();
-        let mut arrivals = Vec::with_capacity(self.requests);
-        for _ in 0..self.requests {
-            now += -gap * (1.0 - random.random::<f64>()).ln();
-            let draw: f64 = random.random();
-            let model = cumulative.partition_point(|share| *share < draw).min(self.models - 1);
-            let at = (now * MS) as Nanos;
-            world.run_until(at);
-            world.arrive(model, 1, Some(at + SLO));
-            arrivals.push(at);
-        }
-        world.run_until((now * MS) as Nanos + SLO);
-        Ok(self.report(world, &arrivals))
+        let share = |total: &mut f64, weight: &f64| {
+            *total += weight / sum;
+            Some(*total)
+        };
+        Ok(Started {
+            gap: mean / (self.load * (self.workers * self.devices) as f64),
+            popularity: weights.iter().scan(0.0, share).collect(),
+            now: FIRST_LOADS_MS,
+            arrivals: Vec::new(),
+            scale: self,
+            world,
+            random,
+        })
+    }
+
+    /// Sends all requests.
+    ///
+    /// # Errors
+    /// INVALID_ARGUMENT when there is no model, worker or device.
+    pub fn run(self) -> Result<Report> {
+        let mut started = self.start()?;
+        started.send(self.requests);
+        Ok(started.report())
     }
 
     fn world_workers(&self, models: &[(f64, f64, f64)]) -> Vec<WorldWorker> {
@@ -93,18 +97,51 @@ impl Scale {
             WorldWorker { devices: self.devices, memory_bytes: (memory * 1e6) as u64, speed: 1.0, round_trip: 0 };
         vec![worker; self.workers]
     }
+}
 
-    fn report(&self, world: World<'_>, arrivals: &[Nanos]) -> Report {
+/// A made-up cluster under way.
+pub struct Started {
+    scale: Scale,
+    world: World<'static>,
+    random: StdRng,
+    /// Mean time between arrivals, milliseconds.
+    gap: f64,
+    /// Cumulative share of each model's requests.
+    popularity: Vec<f64>,
+    now: f64,
+    arrivals: Vec<Nanos>,
+}
+
+impl Started {
+    /// Poisson arrivals over models of Zipf popularity; says how many nanoseconds the core has spent on them and on what
+    /// happened between them.
+    pub fn send(&mut self, requests: usize) -> u64 {
+        let first = self.world.decisions.len();
+        for _ in 0..requests {
+            self.now += -self.gap * (1.0 - self.random.random::<f64>()).ln();
+            let draw: f64 = self.random.random();
+            let model = self.popularity.partition_point(|share| *share < draw).min(self.scale.models - 1);
+            let at = (self.now * MS) as Nanos;
+            self.world.run_until(at);
+            self.world.arrive(model, 1, Some(at + SLO));
+            self.arrivals.push(at);
+        }
+        self.world.decisions[first..].iter().map(|nanos| u64::from(*nanos)).sum()
+    }
+
+    /// Lets what was sent end, and says how it went.
+    pub fn report(mut self) -> Report {
+        self.world.run_until((self.now * MS) as Nanos + SLO);
         let mut latencies = Latencies::default();
-        for (at, settled) in arrivals.iter().zip(&world.settled) {
+        for (at, settled) in self.arrivals.iter().zip(&self.world.settled) {
             if let Settled::Answered(end) = settled {
                 latencies.push(end - at);
             }
         }
-        let loads = world.loads;
-        let report = latencies.report(world.decisions);
-        let attainment = Some(report.answered as f64 / arrivals.len().max(1) as f64);
-        Report { workload: "scale", load: self.load, seed: self.seed, loads, attainment, ..report }
+        let loads = self.world.loads;
+        let report = latencies.report(self.world.decisions);
+        let attainment = Some(report.answered as f64 / self.arrivals.len().max(1) as f64);
+        Report { workload: "scale", load: self.scale.load, seed: self.scale.seed, loads, attainment, ..report }
     }
 }
 

@@ -95,9 +95,9 @@ async fn a_body_of_one_byte_chunks_is_read_and_limited() {
 #[tokio::test]
 async fn handlers_learn_when_and_from_where_a_request_came() {
     let key = get(|arrival: Arrival, headers: axum::http::HeaderMap| async move {
-        let mut parameters = orion_proto::Parameters::default();
-        Terms::of_http(&headers, arrival).unwrap().apply(&mut parameters, arrival.at);
-        format!("{:?}", parameters.routing_key)
+        let mut request = orion_proto::InferRequest::default();
+        Terms::of_http(&headers, arrival).unwrap().apply(&mut request, arrival.at);
+        format!("{:?}", request.parameters.routing_key)
     });
     let (address, _stop, _server) = start(Router::new().route("/", key), Limits::default()).await;
     let answer = talk(address, b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await;
