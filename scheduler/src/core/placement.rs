@@ -180,7 +180,7 @@ impl<T, L: Clone> Core<T, L> {
         let fits = looked_at.filter(|&device| {
             let at = &self.devices[device];
             at.loading.is_none()
-                && (room == Room::Evict || bytes <= at.ledger.free())
+                && (if room == Room::Free { bytes <= at.ledger.free() } else { self.has_room(device, bytes) })
                 && at.residents.iter().all(|id| self.replicas[*id].model != index)
                 && self.models[index].failures.iter().all(|f| f.device != device || f.retry_at <= now)
         });
@@ -276,10 +276,15 @@ impl<T, L: Clone> Core<T, L> {
         true
     }
 
-    /// Whether a copy engine is busy that could be this model's next.
+    /// Whether a copy engine is busy that could be this model's next, or the model itself is still leaving a device.
     fn copying(&mut self, index: usize) -> bool {
         let suitable = self.suitable(index);
-        suitable.iter().take(TARGETS).any(|device| self.devices[*device].loading.is_some())
+        suitable.iter().take(TARGETS).any(|device| self.devices[*device].loading.is_some()) || self.is_leaving(index)
+    }
+
+    fn is_leaving(&self, index: usize) -> bool {
+        let here = |id: &usize| self.replicas[*id].model == index && self.replicas[*id].state == ModelState::Unloading;
+        self.devices.iter().any(|(_, device)| device.residents.iter().any(here))
     }
 
     /// A load ended: what waits may run, and the copy engine may go on.
@@ -301,9 +306,9 @@ impl<T, L: Clone> Core<T, L> {
     /// Whether a model can answer, now or after a load.
     pub(super) fn has_hope(&mut self, now: Nanos, index: usize) -> bool {
         let alive = |id: &usize| {
-            let state = self.workers[self.devices[self.replicas[*id].device].worker].state;
+            let worker = &self.workers[self.devices[self.replicas[*id].device].worker];
             use super::WorkerState::{Joining, Ready, Suspect};
-            matches!(state, Ready | Suspect | Joining)
+            matches!(worker.state, Ready | Suspect | Joining) && worker.cordon != super::Cordon::Draining
         };
         if self.models[index].replicas.iter().any(alive) {
             return true;
@@ -319,7 +324,16 @@ impl<T, L: Clone> Core<T, L> {
             self.models[index].failures.iter().any(|failure| failure.device == device && failure.retry_at > now)
         };
         self.models[index].path.is_some()
-            && suitable.iter().any(|&device| self.devices[device].ledger.could_hold(bytes) && !failed(device))
+            && suitable.iter().any(|&device| self.has_room(device, bytes) && !failed(device))
+    }
+
+    /// Whether some device has room for it, once all is gone that may be evicted.
+    pub(super) fn fits_somewhere(&self, index: usize) -> bool {
+        let Some(spec) = &self.models[index].spec else { return false };
+        let fits = |(id, device): (usize, &super::device::Device)| {
+            filter::check(spec, &self.workers[device.worker], device).is_ok() && self.has_room(id, spec.memory_bytes)
+        };
+        self.devices.iter().any(fits)
     }
 
     /// A model's state, as its replicas and the cluster have it.
@@ -332,7 +346,8 @@ impl<T, L: Clone> Core<T, L> {
         if !model.wanted {
             return ModelState::Unloaded;
         }
-        if any(ModelState::Loading) || (model.spec.is_none() && !model.asked.is_empty()) {
+        let again = || self.unplaced.contains(&index) && self.is_leaving(index);
+        if any(ModelState::Loading) || (model.spec.is_none() && !model.asked.is_empty()) || again() {
             return ModelState::Loading;
         }
         let Some(spec) = &model.spec else {

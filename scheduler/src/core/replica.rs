@@ -168,7 +168,9 @@ impl<T, L: Clone> Core<T, L> {
         }
         let (model, device) = (replica.model, replica.device);
         let link = self.workers[self.devices[device].worker].link.clone();
-        let (false, Some(link)) = (!replica.sent, link) else { return self.forget_replica(now, id) };
+        if !replica.sent {
+            return self.forget_replica(now, id);
+        }
         let order = self.number();
         self.unshare(model);
         self.replicas[id].state = ModelState::Unloading;
@@ -180,7 +182,8 @@ impl<T, L: Clone> Core<T, L> {
         }
         self.changed = true;
         let (name, device) = (self.models[model].name.clone(), self.devices[device].name.clone());
-        self.commands.push(Command::Unload { link, name, device, order });
+        // Without a connection it is told when it is back.
+        self.commands.extend(link.map(|link| Command::Unload { link, name, device, order }));
         self.rebind(now, id);
     }
 
@@ -189,6 +192,7 @@ impl<T, L: Clone> Core<T, L> {
         let (model, device) = (self.replicas[id].model, self.replicas[id].device);
         self.replicas[id].state = ModelState::Unloading;
         self.rebind(now, id);
+        self.part(id);
         self.unshare(model);
         let replica = self.replicas.remove(id);
         self.models[model].replicas.retain(|other| *other != id);
@@ -202,6 +206,20 @@ impl<T, L: Clone> Core<T, L> {
         self.reserve_activations(device);
         self.share_work(model);
         self.changed = true;
+    }
+
+    /// Batches and requests that outlive a replica do not take the next in its place for it.
+    fn part(&mut self, id: usize) {
+        for number in &self.devices[self.replicas[id].device].batches {
+            let Some(running) = self.batches.get_mut(number).filter(|running| running.replica == id) else { continue };
+            running.replica = usize::MAX;
+            for (_, key) in &running.attempts {
+                let request = self.requests.get_mut(key.place).filter(|request| request.serial == key.serial);
+                if let Some(request) = request.filter(|request| request.bound == Some(id)) {
+                    request.bound = None;
+                }
+            }
+        }
     }
 
     /// The device keeps room for the hungriest of its models' batches.
@@ -254,7 +272,8 @@ impl<T, L: Clone> Core<T, L> {
         let Some(id) = self.devices[device].residents.iter().copied().find(there) else {
             return self.adopt(now, worker, index, device, report);
         };
-        if report.order != self.replicas[id].order && !model.built_in {
+        let leaves = self.replicas[id].state == ModelState::Unloading && report.state != ModelState::Unloaded;
+        if (report.order != self.replicas[id].order && !model.built_in) || leaves {
             return;
         }
         match report.state {
@@ -309,14 +328,9 @@ impl<T, L: Clone> Core<T, L> {
             && others
             && **known != *declared
         {
-            let link = self.workers[self.devices[device].worker].link.clone();
-            let (order, name) = (self.number(), self.models[index].name.clone());
-            if let Some(link) = link {
-                let device = self.devices[device].name.clone();
-                self.commands.push(Command::Unload { link, name, device, order });
-            }
             let reason = "it declares other tensors or settings than the replicas that serve";
-            return self.load_failed(now, id, reason.to_owned());
+            self.note_failure(now, index, device, reason.to_owned());
+            return self.unload(now, id);
         }
         if let Some(spec) = report.spec {
             let bytes = spec.memory_bytes;
@@ -358,8 +372,12 @@ impl<T, L: Clone> Core<T, L> {
 
     fn load_failed(&mut self, now: Nanos, id: usize, reason: String) {
         let (index, device) = (self.replicas[id].model, self.replicas[id].device);
-        let worker = self.devices[device].worker;
         self.forget_replica(now, id);
+        self.note_failure(now, index, device, reason);
+    }
+
+    fn note_failure(&mut self, now: Nanos, index: usize, device: usize, reason: String) {
+        let worker = self.devices[device].worker;
         let failures = &mut self.models[index].failures;
         let times = failures.iter().find(|failure| failure.device == device).map_or(0, |failure| failure.times) + 1;
         failures.retain(|failure| failure.device != device);
