@@ -233,6 +233,10 @@ impl<T, L: Clone> Core<T, L> {
             abandoned_bytes: 0,
         };
         self.batches.insert(number, running);
+        // A batch is what a balancer sees sent and ended: requests of one may be bound, moved and called off meanwhile.
+        if let Some(balancer) = &mut self.models[model].balancer {
+            balancer.started(now, self.devices[device].hash);
+        }
         self.commands.push(Command::Run { link, batch });
         true
     }

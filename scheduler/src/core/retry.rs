@@ -154,8 +154,8 @@ impl<T, L: Clone> Core<T, L> {
         let stays = !for_good && !kept.is_empty();
         if stays {
             running.attempts = kept.clone();
-        } else {
-            self.release(now, number);
+        } else if let Some(running) = self.release(now, number) {
+            self.tell_balancer(now, &running, false);
         }
         for (_, key) in repeated {
             let Some(request) = self.request_mut(key) else { continue };

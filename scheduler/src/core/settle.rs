@@ -45,6 +45,7 @@ impl<T, L: Clone> Core<T, L> {
         self.workers[worker].last_frame = now;
         let fault = fault(&result.results);
         self.learn(now, &running, &result, fault);
+        self.tell_balancer(now, &running, fault != Fault::Device);
         let replica = running.replica;
         self.settle_batch(now, result.batch, running, result, fault);
         if fault == Fault::Device && self.replicas.get(replica).is_some_and(|replica| !replica.breaker.allows(now)) {
@@ -88,9 +89,13 @@ impl<T, L: Clone> Core<T, L> {
             replica.peak = result.peak_bytes;
             self.reserve_activations(running.device);
         }
+    }
+
+    /// A batch ended, with an answer of its device or without.
+    pub(super) fn tell_balancer(&mut self, now: Nanos, running: &Running, ok: bool) {
         if let Some(balancer) = &mut self.models[running.model].balancer {
             let (id, latency) = (self.devices[running.device].hash, now.saturating_sub(running.given));
-            balancer.finished(now, id, latency, fault != Fault::Device);
+            balancer.finished(now, id, latency, ok);
         }
     }
 

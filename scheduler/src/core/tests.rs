@@ -1,7 +1,10 @@
 //! The core's promises, one by one; `history` has them over random histories.
 
+mod binding;
 mod failure;
+mod fairness;
 mod history;
+mod placing;
 mod recount;
 mod world;
 
@@ -254,6 +257,14 @@ fn reports_of_an_older_load_or_session_change_nothing() {
     assert_eq!(core.model("m").unwrap().state, ModelState::Loading);
     core.report(MS, sessions[0] + 1000, Report { state: ModelState::Ready, ..late.clone() });
     assert_eq!(core.model("m").unwrap().state, ModelState::Loading);
+    let commands = core.take_commands();
+    let order = commands.iter().find_map(|command| match command {
+        Command::Unload { order, .. } => Some(*order),
+        _ => None,
+    });
+    core.report(2 * MS, sessions[0], Report { order: order.unwrap(), ..late.clone() });
+    let loads = core.take_commands().iter().filter(|command| matches!(command, Command::Load { .. })).count();
+    assert_eq!(loads, 1, "it was wanted again while it left");
     ready(&mut core, 2 * MS, sessions[0]);
     assert_eq!(core.model("m").unwrap().state, ModelState::Ready);
     core.take_commands();
