@@ -130,12 +130,13 @@ impl<T, L: Clone> Core<T, L> {
     fn need(&self, now: Nanos, index: usize) -> Option<f64> {
         let model = &self.models[index];
         let spec = model.spec.as_ref().filter(|spec| !spec.inline)?;
-        let most = spec.policy.max_replicas.map_or(usize::MAX, |most| most as usize);
-        if !model.wanted || model.replicas.len() >= most.min(self.devices.len()) {
+        let stay = || model.replicas.iter().filter(|id| self.stays(**id));
+        let full = spec.policy.max_replicas.is_some_and(|most| stay().count() >= most as usize);
+        if !model.wanted || full || model.replicas.len() >= self.devices.len() {
             return None;
         }
         let head = model.queue.head()?;
-        let miss = if model.replicas.is_empty() { 1.0 } else { model.want };
+        let miss = if stay().next().is_none() { 1.0 } else { model.want };
         if miss <= 0.0 {
             return None;
         }
@@ -300,7 +301,13 @@ impl<T, L: Clone> Core<T, L> {
     /// A model may get another copy when it has none, or more waits than a batch would take along.
     pub(super) fn may_need_copy(&self, index: usize) -> bool {
         let model = &self.models[index];
-        !model.queue.is_empty() && (model.queue.len() > QUEUED || model.replicas.is_empty())
+        !model.queue.is_empty() && (model.queue.len() > QUEUED || !model.replicas.iter().any(|id| self.stays(*id)))
+    }
+
+    /// Whether a replica's worker is not being emptied.
+    fn stays(&self, id: usize) -> bool {
+        let worker = &self.workers[self.devices[self.replicas[id].device].worker];
+        worker.state != super::WorkerState::Draining && worker.cordon != super::Cordon::Draining
     }
 
     /// Whether a model can answer, now or after a load.

@@ -234,4 +234,31 @@ proptest! {
             prop_assert_eq!(sent.answers.len(), usize::from(!sent.cancelled), "ticket {}", ticket);
         }
     }
+
+    #[test]
+    fn what_was_decided_once_is_not_decided_again(steps in prop::collection::vec(step(), 1..120)) {
+        let mut world = world();
+        steps.into_iter().for_each(|step| apply(&mut world, step));
+        // One look makes at most one copy of a model: a queue that needs several gets them with the next looks.
+        let mut looks = 0;
+        let mut before = usize::MAX;
+        while before != world.commands {
+            before = world.commands;
+            world.pass(0);
+            looks += 1;
+            prop_assert!(looks <= 12, "it does not come to rest");
+        }
+        for at in 0..WORKERS {
+            world.tell_telemetry(at);
+            let residents: Vec<_> = world.nodes[at].residents.iter().map(|(place, here)| (*place, *here)).collect();
+            for ((model, device), here) in residents {
+                if here.state != ModelState::Unloading {
+                    let report = world.report(model, device, here.state, here.order);
+                    world.tell(at, report);
+                }
+            }
+            world.pass(0);
+        }
+        prop_assert_eq!(world.commands, before, "the same telemetry and reports were told again");
+    }
 }
