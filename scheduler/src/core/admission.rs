@@ -108,6 +108,9 @@ impl<T, L: Clone> Core<T, L> {
         let model = &self.models[index];
         match self.model_state(index) {
             ModelState::Ready => String::new(),
+            ModelState::Cold if !self.fits_somewhere(index) => {
+                "no device has room for it beside what is pinned or kept (min_replicas)".into()
+            }
             ModelState::Cold => "not in memory, the next request brings it back".into(),
             ModelState::Loading | ModelState::Unloading => "loading".into(),
             ModelState::Unloaded if !model.wanted => "unloaded".into(),

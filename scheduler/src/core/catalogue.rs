@@ -257,9 +257,9 @@ impl<T, L: Clone> Core<T, L> {
         model.failures.clear();
         model.unreadable.clear();
         if moved {
-            model.known.clear();
-            model.spec = None;
             self.drop_replicas(now, index);
+            self.models[index].known.clear();
+            self.models[index].spec = None;
         }
         self.changed = true;
         self.unplaced.insert(index);

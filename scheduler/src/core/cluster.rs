@@ -169,8 +169,10 @@ impl<T, L: Clone> Core<T, L> {
     /// The worker of this session was welcomed: it may be given models and work.
     pub fn start(&mut self, now: Nanos, session: u64) {
         let Some(index) = self.by_session(session) else { return };
-        self.workers[index].state = WorkerState::Ready;
+        let worker = &mut self.workers[index];
+        worker.state = if worker.drains { WorkerState::Draining } else { WorkerState::Ready };
         self.cluster_changed();
+        self.repeat_wishes(index);
         for model in 0..self.models.len() {
             self.models[model].unreadable.retain(|(at, _)| *at != index);
             self.models[model].asked.retain(|at| *at != index);

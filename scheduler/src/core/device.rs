@@ -30,8 +30,8 @@ pub(super) struct Device {
     pub ledger: Ledger,
     /// Its share of the predicted work that waits for models it holds.
     pub queued: Nanos,
-    /// Time that requests past their objective may claim before others.
-    pub overdue_credit: Nanos,
+    /// Time that requests past their objective may claim before others; below 0 they have had more.
+    pub overdue_credit: i64,
     /// The same for the same device of the same worker, whatever the session: balancers remember it.
     pub hash: u64,
 }

@@ -152,6 +152,10 @@ impl<T, L: Clone> Core<T, L> {
 
     fn run_batch(&mut self, now: Nanos, device: usize, pick: Pick) -> bool {
         let model = self.replicas[pick.replica].model;
+        let worker = self.devices[device].worker;
+        if self.workers[worker].link.is_none() || self.models[model].spec.is_none() {
+            return false;
+        }
         let overdue = matches!(pick.source, Source::Lane { .. }) && pick.score == f64::MAX;
         let (taken, bucket) = self.take(pick);
         if taken.is_empty() {
@@ -233,6 +237,10 @@ impl<T, L: Clone> Core<T, L> {
             abandoned_bytes: 0,
         };
         self.batches.insert(number, running);
+        // A batch is what a balancer sees sent and ended: requests of one may be bound, moved and called off meanwhile.
+        if let Some(balancer) = &mut self.models[model].balancer {
+            balancer.started(now, self.devices[device].hash);
+        }
         self.commands.push(Command::Run { link, batch });
         true
     }
@@ -258,13 +266,24 @@ impl<T, L: Clone> Core<T, L> {
                 replica.serves() && device.inline_batches < INLINE_BATCHES && self.takes_part(replica.device)
             };
             let busy = |id: &&usize| self.devices[self.replicas[**id].device].inline_batches;
-            let Some(id) = self.models[index].replicas.iter().filter(takes).min_by_key(busy).copied() else { return };
-            let lane = self.models[index].queue.lanes().iter().position(|lane| !lane.waiting.is_empty());
-            let keys = match lane {
-                Some(lane) => self.models[index].queue.pop(lane).map(|waiting| vec![waiting.key]),
-                None => self.models[index].queue.take_group(0).map(|g| g.waiting.iter().map(|w| w.key).collect()),
+            let model = &self.models[index];
+            let takers = || model.replicas.iter().filter(takes);
+            let group = model.queue.groups.iter().enumerate().find_map(|(at, group)| {
+                let allowed = takers().filter(|id| self.may_run_on(group, self.replicas[**id].device));
+                Some((*allowed.min_by_key(busy)?, at))
+            });
+            let least_busy = takers().min_by_key(busy).copied();
+            let lane = model.queue.lanes().iter().position(|lane| !lane.waiting.is_empty());
+            let queue = &mut self.models[index].queue;
+            let (id, keys) = match (group, least_busy, lane) {
+                (Some((id, at)), ..) => {
+                    (id, queue.take_group(at).map(|group| group.waiting.iter().map(|w| w.key).collect::<Vec<_>>()))
+                }
+                (None, Some(id), Some(lane)) => (id, queue.pop(lane).map(|waiting| vec![waiting.key])),
+                _ => return,
             };
             let Some(keys) = keys else { return };
+            self.requeued(index);
             self.charge_tenants(&keys, 0);
             self.send_batch(now, id, keys, 0, false);
         }

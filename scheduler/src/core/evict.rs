@@ -31,11 +31,23 @@ impl<T, L: Clone> Core<T, L> {
 
     fn is_evictable(&self, id: usize) -> bool {
         let replica = &self.replicas[id];
-        let model = &self.models[replica.model];
-        let kept = model.spec.as_ref().is_some_and(|spec| {
+        replica.state == ModelState::Ready && replica.running == 0 && !self.is_kept(id) && replica.bytes > 0
+    }
+
+    /// Whether its owner wants it to stay.
+    fn is_kept(&self, id: usize) -> bool {
+        let model = &self.models[self.replicas[id].model];
+        model.spec.as_ref().is_some_and(|spec| {
             spec.policy.pin || spec.inline || model.replicas.len() <= spec.policy.min_replicas as usize
-        });
-        replica.state == ModelState::Ready && replica.running == 0 && !kept && replica.bytes > 0
+        })
+    }
+
+    /// Whether a model of this size fits on a device once all is gone that may be evicted.
+    pub(super) fn has_room(&self, device: usize, bytes: u64) -> bool {
+        let at = &self.devices[device];
+        let leaves = |id: &&usize| self.replicas[**id].state == ModelState::Unloading || !self.is_kept(**id);
+        let sent = at.residents.iter().filter(leaves).map(|id| &self.replicas[*id]).filter(|replica| replica.sent);
+        bytes <= at.ledger.free_after(sent.map(|replica| replica.bytes).sum())
     }
 
     /// Requests that its loss would cost, for a byte.

@@ -21,6 +21,7 @@ mod placement;
 mod queue;
 mod replica;
 mod request;
+mod resume;
 mod retry;
 mod settle;
 mod tenants;

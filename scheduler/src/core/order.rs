@@ -21,6 +21,8 @@ const COPIES: f64 = 0.3;
 const URGENCIES: usize = 32;
 /// Device time of a hundred that requests past their objective may claim: nothing starves.
 const OVERDUE_SHARE: u64 = 10;
+/// Most of it that is saved up, nanoseconds.
+const MOST_CREDIT: Nanos = 1_000_000_000;
 /// Batches of a queue that are looked at for one that this device should take.
 const LOOK_AHEAD: usize = 512;
 /// Holders that are looked at for one that would answer sooner.
@@ -82,7 +84,7 @@ fn rows_until(line: &Line, start: Nanos, due: Nanos) -> Option<usize> {
 impl<T, L: Clone> Core<T, L> {
     /// The batch that a device should take now, if any. Requests that cannot be met even alone are answered on the way.
     pub(super) fn choose(&mut self, now: Nanos, device: usize) -> Option<Pick> {
-        let sight = Sight {
+        let mut sight = Sight {
             now,
             device,
             start: self.available(now, device),
@@ -96,22 +98,31 @@ impl<T, L: Clone> Core<T, L> {
             }
         }
         if sight.contended {
-            self.grant_rounds(device);
+            self.grant_rounds(now, device);
         }
         if let Some(pick) = self.overdue(&sight) {
             return Some(pick);
         }
+        let best = self.best(&sight);
+        if best.is_some() || !sight.contended {
+            return best;
+        }
+        // Whose turn it is has nothing for this device now: it does not idle for that.
+        sight.contended = false;
+        self.best(&sight)
+    }
+
+    fn best(&self, sight: &Sight) -> Option<Pick> {
         let mut best: Option<Pick> = None;
-        for at in 0..self.devices[device].residents.len() {
-            let replica = self.devices[device].residents[at];
-            if !self.can_run(now, replica) {
+        for &replica in &self.devices[sight.device].residents {
+            if !self.can_run(sight.now, replica) {
                 continue;
             }
             let bound = self.replicas[replica].bound.as_deref();
             let shared = &self.models[self.replicas[replica].model].queue;
             for (queue, is_bound) in [(Some(shared), false), (bound, true)] {
                 let Some(queue) = queue.filter(|queue| !queue.is_empty()) else { continue };
-                let pick = self.best_of(&sight, replica, queue, is_bound);
+                let pick = self.best_of(sight, replica, queue, is_bound);
                 if let Some(pick) = pick.filter(|pick| best.is_none_or(|best| pick.score > best.score)) {
                     best = Some(pick);
                 }
@@ -225,23 +236,24 @@ impl<T, L: Clone> Core<T, L> {
     /// Requests past their objective claim a tenth of the device's time, the oldest first.
     fn overdue(&self, sight: &Sight) -> Option<Pick> {
         let credit = self.devices[sight.device].overdue_credit;
-        if credit == 0 {
+        if credit <= 0 {
             return None;
         }
         let mut oldest: Option<(Nanos, Pick)> = None;
         for &id in &self.devices[sight.device].residents {
             let replica = &self.replicas[id];
-            let queue = &self.models[replica.model].queue;
-            if queue.is_empty() || !self.can_run(sight.now, id) {
+            if !self.can_run(sight.now, id) {
                 continue;
             }
-            for (at, lane) in queue.lanes().iter().enumerate() {
+            let shared = self.models[replica.model].queue.lanes().iter().enumerate().map(|lane| (false, lane));
+            let bound = replica.bound.as_deref().map_or(&[][..], |queue| queue.lanes());
+            for (bound, (at, lane)) in shared.chain(bound.iter().enumerate().map(|lane| (true, lane))) {
                 let Some(head) = lane.waiting.front().filter(|head| head.due < sight.now) else { continue };
                 let rows = self.models[replica.model].max_rows().min(replica.rows_limit.unwrap_or(usize::MAX));
                 let service = replica.line(lane.key.bucket).predict(lane.rows.min(rows));
-                if service <= credit && oldest.as_ref().is_none_or(|(due, _)| head.due < *due) {
+                if service.min(MOST_CREDIT) as i64 <= credit && oldest.as_ref().is_none_or(|(due, _)| head.due < *due) {
                     let source = Source::Lane { lane: at, skip: 0 };
-                    oldest = Some((head.due, Pick { replica: id, bound: false, source, rows, score: f64::MAX }));
+                    oldest = Some((head.due, Pick { replica: id, bound, source, rows, score: f64::MAX }));
                 }
             }
         }
@@ -251,19 +263,21 @@ impl<T, L: Clone> Core<T, L> {
     /// What a device earns for requests past their objective while it serves others, or spends on them.
     pub(super) fn count_overdue(&mut self, device: usize, service: Nanos, was_overdue: bool) {
         let credit = &mut self.devices[device].overdue_credit;
-        // Enough for one long batch; no more is saved up.
-        let most = service.saturating_mul(2).max(*credit);
+        // A batch that is longer than can be saved up is owed for.
         *credit = match was_overdue {
-            true => credit.saturating_sub(service),
-            false => credit.saturating_add(service / OVERDUE_SHARE).min(most.max(1_000_000_000)),
+            true => credit.saturating_sub_unsigned(service),
+            false => credit.saturating_add_unsigned(service / OVERDUE_SHARE).min(MOST_CREDIT as i64),
         };
     }
 
     /// Where no tenant that waits on this device may be served in this round, the next begins.
-    fn grant_rounds(&mut self, device: usize) {
+    fn grant_rounds(&mut self, now: Nanos, device: usize) {
         for priority in 0..super::tenants::PRIORITIES as u8 {
             let mut present: Vec<u32> = Vec::new();
             for &id in &self.devices[device].residents {
+                if !self.can_run(now, id) {
+                    continue;
+                }
                 let replica = &self.replicas[id];
                 let queues = [Some(&self.models[replica.model].queue), replica.bound.as_deref()];
                 let lanes = queues.into_iter().flatten().flat_map(|queue| queue.lanes());

@@ -130,12 +130,13 @@ impl<T, L: Clone> Core<T, L> {
     fn need(&self, now: Nanos, index: usize) -> Option<f64> {
         let model = &self.models[index];
         let spec = model.spec.as_ref().filter(|spec| !spec.inline)?;
-        let most = spec.policy.max_replicas.map_or(usize::MAX, |most| most as usize);
-        if !model.wanted || model.replicas.len() >= most.min(self.devices.len()) {
+        let stay = || model.replicas.iter().filter(|id| self.stays(**id));
+        let full = spec.policy.max_replicas.is_some_and(|most| stay().count() >= most as usize);
+        if !model.wanted || full || model.replicas.len() >= self.devices.len() {
             return None;
         }
         let head = model.queue.head()?;
-        let miss = if model.replicas.is_empty() { 1.0 } else { model.want };
+        let miss = if stay().next().is_none() { 1.0 } else { model.want };
         if miss <= 0.0 {
             return None;
         }
@@ -180,7 +181,7 @@ impl<T, L: Clone> Core<T, L> {
         let fits = looked_at.filter(|&device| {
             let at = &self.devices[device];
             at.loading.is_none()
-                && (room == Room::Evict || bytes <= at.ledger.free())
+                && (if room == Room::Free { bytes <= at.ledger.free() } else { self.has_room(device, bytes) })
                 && at.residents.iter().all(|id| self.replicas[*id].model != index)
                 && self.models[index].failures.iter().all(|f| f.device != device || f.retry_at <= now)
         });
@@ -281,10 +282,16 @@ impl<T, L: Clone> Core<T, L> {
         true
     }
 
-    /// Whether a device has room for a model, though its copy engine may be busy.
+    /// Whether a device has room for a model, though its copy engine may be busy; or the model is still leaving one.
     fn has_room(&mut self, index: usize, bytes: u64) -> bool {
         let suitable = self.suitable(index);
-        suitable.iter().take(TARGETS).any(|device| bytes <= self.devices[*device].ledger.free())
+        let leaves =
+            |id: &usize| self.replicas[*id].model == index && self.replicas[*id].state == ModelState::Unloading;
+        suitable
+            .iter()
+            .take(TARGETS)
+            .map(|device| &self.devices[*device])
+            .any(|device| bytes <= device.ledger.free() || device.residents.iter().any(leaves))
     }
 
     /// A load ended: what waits may run, and the copy engine may go on.
@@ -300,15 +307,21 @@ impl<T, L: Clone> Core<T, L> {
     /// A model may get another copy when it has none, or more waits than a batch would take along.
     pub(super) fn may_need_copy(&self, index: usize) -> bool {
         let model = &self.models[index];
-        !model.queue.is_empty() && (model.queue.len() > QUEUED || model.replicas.is_empty())
+        !model.queue.is_empty() && (model.queue.len() > QUEUED || !model.replicas.iter().any(|id| self.stays(*id)))
+    }
+
+    /// Whether a replica's worker is not being emptied.
+    fn stays(&self, id: usize) -> bool {
+        let worker = &self.workers[self.devices[self.replicas[id].device].worker];
+        worker.state != super::WorkerState::Draining && worker.cordon != super::Cordon::Draining
     }
 
     /// Whether a model can answer, now or after a load.
     pub(super) fn has_hope(&mut self, now: Nanos, index: usize) -> bool {
         let alive = |id: &usize| {
-            let state = self.workers[self.devices[self.replicas[*id].device].worker].state;
+            let worker = &self.workers[self.devices[self.replicas[*id].device].worker];
             use super::WorkerState::{Joining, Ready, Suspect};
-            matches!(state, Ready | Suspect | Joining)
+            matches!(worker.state, Ready | Suspect | Joining) && worker.cordon != super::Cordon::Draining
         };
         if self.models[index].replicas.iter().any(alive) {
             return true;
@@ -324,7 +337,16 @@ impl<T, L: Clone> Core<T, L> {
             self.models[index].failures.iter().any(|failure| failure.device == device && failure.retry_at > now)
         };
         self.models[index].path.is_some()
-            && suitable.iter().any(|&device| self.devices[device].ledger.could_hold(bytes) && !failed(device))
+            && suitable.iter().any(|&device| self.has_room(device, bytes) && !failed(device))
+    }
+
+    /// Whether some device has room for it, once all is gone that may be evicted.
+    pub(super) fn fits_somewhere(&self, index: usize) -> bool {
+        let Some(spec) = &self.models[index].spec else { return false };
+        let fits = |(id, device): (usize, &super::device::Device)| {
+            filter::check(spec, &self.workers[device.worker], device).is_ok() && self.has_room(id, spec.memory_bytes)
+        };
+        self.devices.iter().any(fits)
     }
 
     /// A model's state, as its replicas and the cluster have it.
@@ -337,7 +359,8 @@ impl<T, L: Clone> Core<T, L> {
         if !model.wanted {
             return ModelState::Unloaded;
         }
-        if any(ModelState::Loading) || (model.spec.is_none() && !model.asked.is_empty()) {
+        let again = || self.unplaced.contains(&index) && self.is_leaving(index);
+        if any(ModelState::Loading) || (model.spec.is_none() && !model.asked.is_empty()) || again() {
             return ModelState::Loading;
         }
         let Some(spec) = &model.spec else {

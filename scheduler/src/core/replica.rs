@@ -168,7 +168,9 @@ impl<T, L: Clone> Core<T, L> {
         }
         let (model, device) = (replica.model, replica.device);
         let link = self.workers[self.devices[device].worker].link.clone();
-        let (false, Some(link)) = (!replica.sent, link) else { return self.forget_replica(now, id) };
+        if !replica.sent {
+            return self.forget_replica(now, id);
+        }
         let order = self.number();
         self.unshare(model);
         self.replicas[id].state = ModelState::Unloading;
@@ -180,7 +182,8 @@ impl<T, L: Clone> Core<T, L> {
         }
         self.changed = true;
         let (name, device) = (self.models[model].name.clone(), self.devices[device].name.clone());
-        self.commands.push(Command::Unload { link, name, device, order });
+        // Without a connection it is told when it is back.
+        self.commands.extend(link.map(|link| Command::Unload { link, name, device, order }));
         self.rebind(now, id);
     }
 
@@ -189,6 +192,7 @@ impl<T, L: Clone> Core<T, L> {
         let (model, device) = (self.replicas[id].model, self.replicas[id].device);
         self.replicas[id].state = ModelState::Unloading;
         self.rebind(now, id);
+        self.part(id);
         self.unshare(model);
         let replica = self.replicas.remove(id);
         self.models[model].replicas.retain(|other| *other != id);
@@ -202,6 +206,20 @@ impl<T, L: Clone> Core<T, L> {
         self.reserve_activations(device);
         self.share_work(model);
         self.changed = true;
+    }
+
+    /// Batches and requests that outlive a replica do not take the next in its place for it.
+    fn part(&mut self, id: usize) {
+        for number in &self.devices[self.replicas[id].device].batches {
+            let Some(running) = self.batches.get_mut(number).filter(|running| running.replica == id) else { continue };
+            running.replica = usize::MAX;
+            for (_, key) in &running.attempts {
+                let request = self.requests.get_mut(key.place).filter(|request| request.serial == key.serial);
+                if let Some(request) = request.filter(|request| request.bound == Some(id)) {
+                    request.bound = None;
+                }
+            }
+        }
     }
 
     /// The device keeps room for the hungriest of its models' batches.
@@ -254,10 +272,11 @@ impl<T, L: Clone> Core<T, L> {
         let Some(id) = self.devices[device].residents.iter().copied().find(there) else {
             return self.adopt(now, worker, index, device, report);
         };
+        let (order, leaving) = (self.replicas[id].order, self.replicas[id].state == ModelState::Unloading);
+        let unloaded = report.state == ModelState::Unloaded;
         // Of several unloads a worker answers the newest.
-        let (order, state) = (self.replicas[id].order, self.replicas[id].state);
-        let unloaded = state == ModelState::Unloading && report.state == ModelState::Unloaded && report.order >= order;
-        if report.order != order && !unloaded && !model.built_in {
+        let answers = report.order == order || model.built_in || (leaving && unloaded && report.order > order);
+        if !answers || (leaving && !unloaded) {
             return;
         }
         match report.state {

@@ -192,9 +192,7 @@ impl<T, L: Clone> Core<T, L> {
         };
         let ids: Vec<usize> = self.models[index].replicas.iter().filter(serves).copied().collect();
         let endpoints: Vec<Endpoint> = ids.iter().map(|id| self.endpoint(now, *id, rows)).collect();
-        let balancer = self.models[index].balancer.as_mut()?;
-        let at = balancer.pick(now, &endpoints, key)?;
-        balancer.started(now, endpoints.get(at)?.id);
+        let at = self.models[index].balancer.as_mut()?.pick(now, &endpoints, key)?;
         ids.get(at).copied()
     }
 

@@ -92,11 +92,11 @@ impl<T, L: Clone> Core<T, L> {
 
     /// A model that only a device held that failed, or is to be emptied, is loaded on another if one can hold it.
     pub(super) fn copy_elsewhere(&mut self, now: Nanos, index: usize, device: usize) {
-        let other = |id: &usize| {
-            let other = self.replicas[*id].device;
-            other != device && self.takes_part(other)
-        };
-        if !self.models[index].replicas.iter().any(other) {
+        let takes_part = |id: &&usize| self.takes_part(self.replicas[**id].device);
+        let model = &self.models[index];
+        let stay: Vec<usize> = model.replicas.iter().filter(takes_part).map(|id| self.replicas[*id].device).collect();
+        let full = model.max_replicas().is_some_and(|most| stay.len() >= most);
+        if !full && stay.iter().all(|other| *other == device) {
             self.copy(now, index);
         }
     }
@@ -154,8 +154,8 @@ impl<T, L: Clone> Core<T, L> {
         let stays = !for_good && !kept.is_empty();
         if stays {
             running.attempts = kept.clone();
-        } else {
-            self.release(now, number);
+        } else if let Some(running) = self.release(now, number) {
+            self.tell_balancer(now, &running, false);
         }
         for (_, key) in repeated {
             let Some(request) = self.request_mut(key) else { continue };
@@ -186,8 +186,14 @@ impl<T, L: Clone> Core<T, L> {
             if !self.models[index].replicas.iter().any(other) {
                 continue;
             }
+            let repeats = |key: RequestKey| self.request(key).is_none_or(|r| r.request.parameters.idempotent);
+            if !running.attempts.iter().any(|(_, key)| repeats(*key)) {
+                continue;
+            }
             let running = self.batches.get_mut(&number).map(|running| std::mem::take(&mut running.attempts));
-            self.replicas[id].breaker.failure(now);
+            if let Some(replica) = self.replicas.get_mut(id) {
+                replica.breaker.failure(now);
+            }
             let mut kept = Vec::new();
             for (attempt, key) in running.unwrap_or_default() {
                 let Some(request) = self.request_mut(key) else { continue };

@@ -45,7 +45,12 @@ impl<T, L: Clone> Core<T, L> {
         self.workers[worker].last_frame = now;
         let fault = fault(&result.results);
         self.learn(now, &running, &result, fault);
+        self.tell_balancer(now, &running, fault != Fault::Device);
+        let replica = running.replica;
         self.settle_batch(now, result.batch, running, result, fault);
+        if fault == Fault::Device && self.replicas.get(replica).is_some_and(|replica| !replica.breaker.allows(now)) {
+            self.rebind(now, replica);
+        }
         self.let_go_if_drained(worker);
         if self.models[index].is_inline() {
             return self.run_inline(now, index);
@@ -64,7 +69,10 @@ impl<T, L: Clone> Core<T, L> {
         let Some(replica) = self.replicas.get_mut(running.replica).filter(there) else { return };
         match fault {
             Fault::Device => replica.breaker.failure(now),
-            Fault::Memory => replica.rows_limit = Some((running.rows / 2).max(1)),
+            Fault::Memory => {
+                let half = (running.rows / 2).max(1);
+                replica.rows_limit = Some(replica.rows_limit.map_or(half, |limit| limit.min(half)));
+            }
             Fault::Batch => {}
             Fault::None => {
                 replica.breaker.success(now);
@@ -81,23 +89,29 @@ impl<T, L: Clone> Core<T, L> {
             replica.peak = result.peak_bytes;
             self.reserve_activations(running.device);
         }
+    }
+
+    /// A batch ended, with an answer of its device or without.
+    pub(super) fn tell_balancer(&mut self, now: Nanos, running: &Running, ok: bool) {
         if let Some(balancer) = &mut self.models[running.model].balancer {
             let (id, latency) = (self.devices[running.device].hash, now.saturating_sub(running.given));
-            balancer.finished(now, id, latency, fault != Fault::Device);
+            balancer.finished(now, id, latency, ok);
         }
     }
 
     fn settle_batch(&mut self, now: Nanos, batch: u64, running: Running, result: BatchResult, fault: Fault) {
         let service = nanoseconds(result.service_seconds);
         let waited = nanoseconds(result.waited_seconds);
-        let mut results = result.results.into_iter();
+        let mut results = result.results.into_iter().peekable();
         let mut again: Vec<RequestKey> = Vec::new();
         let several = running.attempts.len() > 1;
         for &(attempt, key) in &running.attempts {
             let text = "the worker's result does not hold this attempt";
             let missing =
                 || AttemptResult { attempt, outcome: Err(Error::new(Code::Unavailable, text)), not_started: false };
-            let done = results.next().filter(|done| done.attempt == attempt).unwrap_or_else(missing);
+            // Those in between were taken back.
+            while results.next_if(|done| done.attempt < attempt).is_some() {}
+            let done = results.next_if(|done| done.attempt == attempt).unwrap_or_else(missing);
             // Its client went away, its time ran out, or another run of it answered: that was counted then.
             let Some(request) = self.request_mut(key) else {
                 self.totals.results_dropped += u64::from(running.hedged);

@@ -19,6 +19,12 @@ struct Account {
     deficit: i64,
 }
 
+impl Account {
+    fn counts(&self) -> bool {
+        self.waiting > 0 || self.deficit < 0
+    }
+}
+
 /// Who waits, by priority, and what they have had.
 #[derive(Debug, Default)]
 pub(super) struct Tenants {
@@ -53,18 +59,32 @@ impl Tenants {
         }
     }
 
-    /// A request of the tenant waits no more. Who has nothing waiting saves nothing up.
+    /// A request of the tenant waits no more. Who has nothing waiting saves nothing up, but still owes what it had.
     pub(super) fn left(&mut self, priority: u8, tenant: u32) {
         let accounts = &mut self.accounts[priority as usize];
         let Some(at) = accounts.iter().position(|account| account.tenant == tenant) else { return };
         accounts[at].waiting = accounts[at].waiting.saturating_sub(1);
-        if accounts[at].waiting == 0 {
-            accounts.swap_remove(at);
+        accounts.retain(Account::counts);
+        if accounts.len() == 1 && accounts[0].waiting == 0 {
+            accounts.clear();
         }
     }
 
-    /// The tenant was given so much predicted time.
+    /// Requests that wait, by priority and tenant.
+    #[cfg(test)]
+    pub(super) fn waiting(&self) -> std::collections::BTreeMap<(u8, u32), usize> {
+        let of = |(priority, accounts): (usize, &Vec<Account>)| {
+            let waiting = accounts.iter().filter(|account| account.waiting > 0);
+            waiting.map(|account| ((priority as u8, account.tenant), account.waiting)).collect::<Vec<_>>()
+        };
+        self.accounts.iter().enumerate().flat_map(of).collect()
+    }
+
+    /// The tenant was given so much predicted time. One that is alone takes nothing from others, so it owes nothing.
     pub(super) fn charge(&mut self, priority: u8, tenant: u32, time: Nanos) {
+        if self.accounts[priority as usize].len() < 2 {
+            return;
+        }
         if let Some(account) = self.account(priority, tenant) {
             account.deficit = account.deficit.saturating_sub_unsigned(time);
         }
@@ -84,12 +104,15 @@ impl Tenants {
     /// None of `present` may be served in this round: grants as many rounds as the first of them needs.
     pub(super) fn next_round(&mut self, priority: u8, present: &[u32]) {
         let accounts = &mut self.accounts[priority as usize];
-        let here = |account: &&mut Account| present.contains(&account.tenant);
-        let rounds = accounts.iter_mut().filter(here).map(|account| -account.deficit / QUANTUM + 1).min();
+        let here = |account: &Account| present.contains(&account.tenant);
+        let rounds =
+            accounts.iter().filter(|account| here(account)).map(|account| -account.deficit / QUANTUM + 1).min();
         let granted = rounds.unwrap_or(0).saturating_mul(QUANTUM);
-        for account in accounts.iter_mut().filter(here) {
+        // Rounds also pass for those who owe and have nothing waiting.
+        for account in accounts.iter_mut().filter(|account| here(account) || account.waiting == 0) {
             account.deficit = account.deficit.saturating_add(granted);
         }
+        accounts.retain(Account::counts);
     }
 }
 

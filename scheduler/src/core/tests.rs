@@ -1,6 +1,12 @@
 //! The core's promises, one by one; `history` has them over random histories.
 
+mod binding;
+mod failure;
+mod fairness;
 mod history;
+mod placing;
+mod recount;
+mod world;
 
 use std::{sync::Arc, time::Duration};
 
@@ -14,6 +20,13 @@ use super::*;
 type TestCore = Core<u64, u64>;
 
 const MS: Nanos = 1_000_000;
+
+/// Cases of a property: as many as asked for, or this many, or many times this many in long runs.
+fn cases(usual: u32) -> u32 {
+    let long = std::env::var("ORION_TEST_LONG").is_ok_and(|long| long == "1");
+    let asked = std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok());
+    asked.unwrap_or(if long { usual * 20 } else { usual })
+}
 
 fn spec() -> ModelSpec {
     ModelSpec {
@@ -244,6 +257,14 @@ fn reports_of_an_older_load_or_session_change_nothing() {
     assert_eq!(core.model("m").unwrap().state, ModelState::Loading);
     core.report(MS, sessions[0] + 1000, Report { state: ModelState::Ready, ..late.clone() });
     assert_eq!(core.model("m").unwrap().state, ModelState::Loading);
+    let commands = core.take_commands();
+    let order = commands.iter().find_map(|command| match command {
+        Command::Unload { order, .. } => Some(*order),
+        _ => None,
+    });
+    core.report(2 * MS, sessions[0], Report { order: order.unwrap(), ..late.clone() });
+    let loads = core.take_commands().iter().filter(|command| matches!(command, Command::Load { .. })).count();
+    assert_eq!(loads, 1, "it was wanted again while it left");
     ready(&mut core, 2 * MS, sessions[0]);
     assert_eq!(core.model("m").unwrap().state, ModelState::Ready);
     core.take_commands();
@@ -267,7 +288,7 @@ fn requests_of_a_model_that_is_unloaded_are_answered_and_a_change_is_told() {
 }
 
 #[test]
-fn requests_whose_time_ran_out_in_the_queue_are_answered_so() {
+fn requests_whose_time_runs_short_in_the_queue_are_answered_so() {
     let (mut core, sessions) = core_with(&["a"]);
     submit(&mut core, 0, 1).unwrap();
     let (_, batch) = runs(core.take_commands()).remove(0);
@@ -278,8 +299,10 @@ fn requests_whose_time_ran_out_in_the_queue_are_answered_so() {
         bytes: 0,
         deadline: Some(nanos(Duration::from_millis(1))),
     };
-    core.submit(0, admitted, 2).unwrap();
-    core.result(2 * MS, sessions[0], answer(&batch, || Ok(InferAnswer::default())));
-    let expired = |command: &Command<u64, u64>| matches!(command, Command::Settle { ticket: 2, outcome: Err(e), .. } if e.code == Code::DeadlineExceeded);
-    assert!(core.take_commands().iter().any(expired));
+    // It would be refused at the door: a worker that became slow after it was let in is what is left.
+    let key = core.submit(0, Admitted { deadline: Some(9 * MS), ..admitted }, 2).unwrap();
+    assert!(core.request(key).is_some());
+    core.result(8 * MS + MS / 2, sessions[0], answer(&batch, || Ok(InferAnswer::default())));
+    let expired = |command: &Command<u64, u64>| matches!(command, Command::Settle { ticket: 2, outcome: Err(e), .. } if e.code == Code::ResourceExhausted);
+    assert!(core.take_commands().iter().any(expired), "what is left of its time is too short for any device");
 }

@@ -134,6 +134,7 @@ impl ManyModels {
             attainment: Some(on_time as f64 / total.max(1) as f64),
             of_bound: Some(on_time as f64 / self.lp_bound_requests),
             loads: world.loads,
+            digest: world.digest,
             ..latencies.report(world.decisions)
         }
     }

@@ -33,6 +33,8 @@ pub struct Report {
     pub decision_ns_p50: u64,
     /// As above.
     pub decision_ns_p99: u64,
+    /// Of every command, in order: equal for equal runs.
+    pub digest: u64,
     /// Bytes of the heap for each request that waits; scale runs.
     pub bytes_per_request: Option<u64>,
 }

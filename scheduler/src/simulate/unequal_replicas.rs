@@ -106,10 +106,12 @@ impl UnequalReplicas {
                 latencies.push(end - (at * MS) as Nanos);
             }
         }
+        let digest = world.digest;
         let report = latencies.report(world.decisions);
         Report {
             workload: "b",
             load: self.load,
+            digest,
             seed: self.seed,
             p99_of_oracle: Some(report.p99_ms / oracle_p99),
             ..report

@@ -3,6 +3,7 @@
 use std::{
     cmp::Reverse,
     collections::{BinaryHeap, HashMap},
+    hash::{DefaultHasher, Hash, Hasher},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -61,12 +62,14 @@ enum Event {
         model: usize,
         device: usize,
         order: u64,
+        life: u64,
     },
     Unloaded {
         worker: usize,
         model: usize,
         device: usize,
         order: u64,
+        life: u64,
     },
     /// A client's time has run out.
     Expired {
@@ -91,6 +94,8 @@ pub(super) struct World<'a> {
     /// Nanoseconds that each input took, with all that it triggered.
     pub decisions: Vec<u32>,
     pub loads: u64,
+    /// Of every command, in order: equal for equal runs.
+    pub digest: u64,
     models: Vec<WorldModel>,
     specs: Vec<Arc<ModelSpec>>,
     /// By model and rows: requests differ in nothing else.
@@ -98,8 +103,14 @@ pub(super) struct World<'a> {
     names: HashMap<Arc<str>, usize>,
     workers: Vec<WorldWorker>,
     sessions: Vec<u64>,
+    /// Processes that each worker has been.
+    lives: Vec<u64>,
+    /// What a worker says before this time arrives then.
+    silent_until: Vec<Nanos>,
+    /// Whether the scheduler has given the worker's session up.
+    closed: Vec<bool>,
     busy_until: Vec<Vec<Nanos>>,
-    running: HashMap<u64, Batch>,
+    running: HashMap<u64, (usize, Batch)>,
     heap: BinaryHeap<Reverse<(Nanos, u64, Event)>>,
     sequence: u64,
     now: Nanos,
@@ -117,6 +128,10 @@ impl<'a> World<'a> {
             waiting: Vec::new(),
             decisions: Vec::new(),
             loads: 0,
+            digest: 0,
+            lives: vec![1; workers.len()],
+            silent_until: vec![0; workers.len()],
+            closed: vec![false; workers.len()],
             requests: HashMap::new(),
             names: specs.iter().enumerate().map(|(index, spec)| (Arc::from(spec.name.as_str()), index)).collect(),
             specs,
@@ -138,20 +153,64 @@ impl<'a> World<'a> {
         for spec in self.specs.clone() {
             self.core.want(0, &spec.name, format!("/{}", spec.name), false);
         }
+        self.sessions = vec![0; self.workers.len()];
         for index in 0..self.workers.len() {
-            let joined = self.core.join(0, hello(index, &self.workers[index]), carrier(&self.workers[index]), index)?;
-            self.sessions.push(joined.session);
-            let seconds = self.workers[index].round_trip as f64 / 1e9;
-            let telemetry = session::Telemetry {
-                round_trip_p50_seconds: seconds,
-                round_trip_p99_seconds: seconds,
-                ..session::Telemetry::default()
-            };
-            self.core.telemetry(0, joined.session, telemetry);
-            self.core.start(0, joined.session);
-            self.carry_out();
+            self.join(index)?;
         }
         self.at(TICK, Event::Tick);
+        Ok(())
+    }
+
+    /// A worker says hello, and how far it is.
+    pub(super) fn join(&mut self, index: usize) -> Result<()> {
+        let now = self.now;
+        let holding = self.running.iter().filter(|(_, (worker, _))| *worker == index).map(|(number, _)| *number);
+        let hello = session::Hello {
+            incarnation: self.lives[index],
+            holding: holding.collect(),
+            ..hello(index, &self.workers[index])
+        };
+        let joined = self.core.join(now, hello, carrier(&self.workers[index]), index)?;
+        self.closed[index] = false;
+        self.sessions[index] = joined.session;
+        let seconds = self.workers[index].round_trip as f64 / 1e9;
+        let telemetry = session::Telemetry {
+            round_trip_p50_seconds: seconds,
+            round_trip_p99_seconds: seconds,
+            ..session::Telemetry::default()
+        };
+        self.core.telemetry(now, joined.session, telemetry);
+        self.core.start(now, joined.session);
+        self.carry_out();
+        Ok(())
+    }
+
+    /// A worker's process ends and is noticed at once; its lease runs on for `lease`.
+    pub(super) fn crash(&mut self, worker: usize, lease: Nanos) {
+        self.lives[worker] += 1;
+        self.running.retain(|_, (at, _)| *at != worker);
+        self.busy_until[worker].fill(self.now);
+        self.core.suspect(self.now, self.sessions[worker], "it crashed", lease, true);
+        self.carry_out();
+    }
+
+    /// Nothing of a worker arrives until a time; its lease runs on for `lease`.
+    pub(super) fn silence(&mut self, worker: usize, until: Nanos, lease: Nanos) {
+        self.silent_until[worker] = until;
+        self.core.suspect(self.now, self.sessions[worker], "silent", lease, false);
+        self.carry_out();
+    }
+
+    /// A silent worker is heard again; it joins anew where its session was given up.
+    ///
+    /// # Errors
+    /// When the core refuses it.
+    pub(super) fn heard(&mut self, worker: usize) -> Result<()> {
+        if self.closed[worker] {
+            return self.join(worker);
+        }
+        self.core.alive(self.now, self.sessions[worker]);
+        self.carry_out();
         Ok(())
     }
 
@@ -207,6 +266,11 @@ impl<'a> World<'a> {
 
     fn happen(&mut self, event: Event) {
         let now = self.now;
+        if let Event::Done { worker, .. } | Event::Loaded { worker, .. } | Event::Unloaded { worker, .. } = &event
+            && self.silent_until[*worker] > now
+        {
+            return self.at(self.silent_until[*worker], event);
+        }
         match event {
             Event::Tick => {
                 self.core.tick(now);
@@ -218,17 +282,23 @@ impl<'a> World<'a> {
                 }
             }
             Event::Done { worker, batch, service } => {
-                let Some(batch) = self.running.remove(&batch) else { return };
+                let Some((_, batch)) = self.running.remove(&batch) else { return };
                 let result = result(&batch, service);
                 let session = self.sessions[worker];
                 self.timed(|core| core.result(now, session, result));
             }
-            Event::Loaded { worker, model, device, order } => {
+            Event::Loaded { worker, model, device, order, life } => {
+                if life != self.lives[worker] {
+                    return;
+                }
                 let report = self.report(worker, model, device, order, ModelState::Ready);
                 let session = self.sessions[worker];
                 self.timed(|core| core.report(now, session, report));
             }
-            Event::Unloaded { worker, model, device, order } => {
+            Event::Unloaded { worker, model, device, order, life } => {
+                if life != self.lives[worker] {
+                    return;
+                }
                 let report = self.report(worker, model, device, order, ModelState::Unloaded);
                 let session = self.sessions[worker];
                 self.timed(|core| core.report(now, session, report));
@@ -258,6 +328,7 @@ impl<'a> World<'a> {
 
     fn carry_out(&mut self) {
         for command in self.core.take_commands() {
+            self.digest = digest(self.digest, &command);
             match command {
                 Command::Run { link, batch } => self.run(link, batch),
                 Command::Settle { ticket, outcome, .. } => {
@@ -276,13 +347,14 @@ impl<'a> World<'a> {
                     self.loads += 1;
                     let (model, device) = (self.names[&name], device_number(&device));
                     let ready = self.now + self.models[model].load;
-                    self.at(ready, Event::Loaded { worker: link, model, device, order });
+                    self.at(ready, Event::Loaded { worker: link, model, device, order, life: self.lives[link] });
                 }
                 Command::Unload { link, name, device, order } => {
                     let (model, device) = (self.names[&name], device_number(&device));
-                    self.at(self.now, Event::Unloaded { worker: link, model, device, order });
+                    self.at(self.now, Event::Unloaded { worker: link, model, device, order, life: self.lives[link] });
                 }
-                Command::Close { .. } | Command::Cancel { .. } | Command::Drained { .. } => {}
+                Command::Close { link, .. } => self.closed[link] = true,
+                Command::Cancel { .. } | Command::Drained { .. } => {}
             }
         }
     }
@@ -295,9 +367,23 @@ impl<'a> World<'a> {
         let end = (self.service)(worker, model, rows, start).max(start);
         self.busy_until[worker][device] = end;
         let number = batch.batch;
-        self.running.insert(number, batch);
+        self.running.insert(number, (worker, batch));
         self.at(end + one_way, Event::Done { worker, batch: number, service: end - start });
     }
+}
+
+fn digest<T: Hash, L: Hash>(before: u64, command: &Command<T, L>) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    (before, std::mem::discriminant(command)).hash(&mut hasher);
+    match command {
+        Command::Run { link, batch } => (link, batch.batch, &*batch.device, batch.attempts.len()).hash(&mut hasher),
+        Command::Settle { ticket, outcome, .. } => (ticket, outcome.is_ok()).hash(&mut hasher),
+        Command::Load { link, order, .. } | Command::Unload { link, order, .. } => (link, order).hash(&mut hasher),
+        Command::Inspect { link, order, .. } => (link, order).hash(&mut hasher),
+        Command::Cancel { link, batch, .. } => (link, batch).hash(&mut hasher),
+        Command::Close { link, .. } | Command::Drained { link } => link.hash(&mut hasher),
+    }
+    hasher.finish()
 }
 
 fn request(rows: usize) -> Arc<InferRequest> {

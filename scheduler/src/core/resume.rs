@@ -1,0 +1,27 @@
+//! What a worker that is back within its lease is told again: commands of a broken connection may never have reached it.
+
+use super::{Command, Core, ModelState};
+
+impl<T, L: Clone> Core<T, L> {
+    /// Repeats the loads and unloads that a worker has not answered, under their old orders: it takes each once.
+    pub(super) fn repeat_wishes(&mut self, worker: usize) {
+        let Some(link) = self.workers[worker].link.clone() else { return };
+        for device in &self.workers[worker].devices {
+            let at = &self.devices[*device];
+            for id in &at.residents {
+                let replica = &self.replicas[*id];
+                let model = &self.models[replica.model];
+                let (link, name, device, order) = (link.clone(), model.name.clone(), at.name.clone(), replica.order);
+                match (replica.state, model.path.clone()) {
+                    (ModelState::Unloading, _) => {
+                        self.commands.push(Command::Unload { link, name, device, order });
+                    }
+                    (ModelState::Loading, Some(path)) if replica.sent => {
+                        self.commands.push(Command::Load { link, name, device, path, order });
+                    }
+                    _ => {}
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,195 @@
+//! Where models are and are not, and what clients are told of it.
+
+use orion_proto::{ModelPolicy, Requirements};
+
+use super::{
+    world::{Ask, Fate, World, model},
+    *,
+};
+
+fn state(world: &World, name: &str) -> ModelState {
+    world.core.model(name).unwrap().state
+}
+
+#[test]
+fn an_evicted_model_comes_back_with_a_request_and_loads_are_single_flight() {
+    let mut world =
+        World::new(vec![model("a", 60, ModelPolicy::default()), model("b", 60, ModelPolicy::default())], &[&[100]]);
+    assert_eq!((state(&world, "a"), state(&world, "b")), (ModelState::Ready, ModelState::Cold));
+    world.prompt = false;
+    for (index, name) in [(1, "b"), (0, "a")] {
+        let before = world.loads;
+        let tickets: Vec<u64> = (0..20).map(|_| world.ask(index)).collect();
+        (0..5).for_each(|_| world.pass(MS));
+        world.settle_loads();
+        assert_eq!((state(&world, name), world.loads - before), (ModelState::Ready, 1), "{name}");
+        while world.finish(0, Fate::Ok).is_some() {}
+        assert!(tickets.iter().all(|ticket| world.outcome(*ticket) == Some(Ok(()))), "{name}");
+    }
+}
+
+#[test]
+fn pinned_and_kept_models_are_never_evicted_and_clients_learn_that_no_room_is_left() {
+    for policy in
+        [ModelPolicy { pin: true, ..Default::default() }, ModelPolicy { min_replicas: 1, ..Default::default() }]
+    {
+        let specs = vec![model("kept", 60, policy), model("b", 60, ModelPolicy::default())];
+        let mut world = World::new(specs, &[&[100]]);
+        let refused = world.submit(Ask::of(1)).unwrap_err();
+        assert_eq!((refused.code, refused.retry_after.is_some()), (Code::Unavailable, true));
+        assert!(refused.message.contains("no device has room"), "{refused}");
+        world.pass(20_000 * MS);
+        assert_eq!(state(&world, "kept"), ModelState::Ready);
+        // Another device is tried where the first one is full of such models.
+        world.add(&[100], 0.0);
+        let ticket = world.ask(1);
+        world.finish(1, Fate::Ok);
+        assert_eq!(world.outcome(ticket), Some(Ok(())));
+    }
+}
+
+#[test]
+fn a_model_that_fits_nowhere_is_refused_with_every_nodes_reason() {
+    let mut world = World::new(vec![model("huge", 200, ModelPolicy::default())], &[&[100, 150], &[120]]);
+    assert_eq!(world.submit(Ask::of(0)).unwrap_err().code, Code::Unavailable);
+    assert_eq!(state(&world, "huge"), ModelState::Failed);
+    let reason = world.core.model("huge").unwrap().reason;
+    for part in
+        ["worker 'w0': d0", "worker 'w0': d1", "worker 'w1': d0", "needs 200 bytes", "has 100", "has 150", "has 120"]
+    {
+        assert!(reason.contains(part), "{part} is not in: {reason}");
+    }
+}
+
+#[test]
+fn every_filter_says_what_is_wanted_and_what_is_there() {
+    let labels = [("rack".to_owned(), "7".to_owned())].into();
+    let needs = Requirements::default;
+    let table = [
+        (
+            Requirements { device_kinds: vec!["cuda".into(), "metal".into()], ..needs() },
+            "kind cuda or metal, this is cpu",
+        ),
+        (Requirements { datatype: "bf16".into(), ..needs() }, "computes in bf16, the device in f32, f16"),
+        (Requirements { roles: vec!["hybrid".into()], ..needs() }, "role is compute, the model runs on others"),
+        (Requirements { zone: "north".into(), ..needs() }, "wants zone 'north', the worker is in 'south'"),
+        (Requirements { labels, ..needs() }, "wants label rack=7, the worker has rack=8"),
+        (Requirements { instruction_sets: vec!["avx512f".into()], ..needs() }, "has no avx512f"),
+        (
+            Requirements { compute_capability: Some((9, 0)), ..needs() },
+            "wants compute capability 9.0, the device has 8.6",
+        ),
+    ];
+    for (requirements, text) in table {
+        let spec = model("m", 1, ModelPolicy { requirements, ..ModelPolicy::default() });
+        let mut world = World::new(vec![], &[&[100]]);
+        world.specs.push(Arc::new(spec.clone()));
+        world.curves.push(ServiceCurve::default());
+        let worker = &mut world.core.workers[0];
+        worker.capability.zone = "south".into();
+        worker.capability.labels.insert("rack".into(), "8".into());
+        let info = &mut world.core.devices[world.core.workers[0].devices[0]].info;
+        (info.datatypes, info.compute_capability) = (vec!["f32".into(), "f16".into()], "8.6".into());
+        world.core.want(world.now, &spec.name, "/m".into(), true);
+        world.collect();
+        let reason = world.core.model("m").unwrap().reason;
+        assert!(reason.contains(text), "'{text}' is not in: {reason}");
+        assert_eq!((world.loads, state(&world, "m")), (0, ModelState::Failed), "{text}");
+        let places = world.core.explain_model(world.now, "m").unwrap().places;
+        assert!(places[0].refusal.contains(text), "{:?}", places[0]);
+    }
+}
+
+#[test]
+fn a_batch_outlives_the_unloading_of_its_model_and_the_next_load() {
+    let mut world = World::new(vec![model("m", 60, ModelPolicy::default())], &[&[100]]);
+    let name = world.specs[0].name.clone();
+    let first = world.ask(0);
+    world.core.unwant(world.now, "m").unwrap();
+    world.collect();
+    assert_eq!(state(&world, "m"), ModelState::Unloaded);
+    assert_eq!(world.submit(Ask::of(0)).unwrap_err().code, Code::Unavailable);
+    world.core.want(world.now, &name, "/m".into(), true);
+    world.collect();
+    let second = world.ask(0);
+    world.finish(0, Fate::Ok);
+    world.finish(0, Fate::Ok);
+    assert_eq!([first, second].map(|ticket| world.outcome(ticket)), [Some(Ok(())); 2]);
+}
+
+#[test]
+fn a_load_that_was_lost_with_its_connection_is_asked_for_again() {
+    let mut world = World::new(vec![model("m", 60, ModelPolicy::default())], &[]);
+    world.prompt = false;
+    world.add(&[100], 0.0);
+    world.settle_loads();
+    let name = world.specs[0].name.clone();
+    for wanted in [false, true] {
+        world.nodes[0].link = None;
+        match wanted {
+            true => world.core.want(world.now, &name, "/m".into(), true),
+            false => world.core.unwant(world.now, "m").unwrap(),
+        }
+        world.collect();
+        let session = world.nodes[0].session;
+        world.core.suspect(world.now, session, "reset", 350 * MS, true);
+        assert!(world.join(0));
+        world.settle_loads();
+        assert_eq!(state(&world, "m"), if wanted { ModelState::Ready } else { ModelState::Unloaded });
+        assert_eq!(world.held(0, 0), if wanted { 60 } else { 0 });
+    }
+}
+
+#[test]
+fn a_cordoned_node_gets_no_models_a_drained_one_no_batches_and_both_come_back() {
+    let mut world = World::new(vec![model("m", 60, ModelPolicy::default())], &[&[100], &[100]]);
+    let home = (0..2).find(|at| world.held(*at, 0) == 60).unwrap();
+    let (here, other) = (format!("w{home}"), format!("w{}", 1 - home));
+    world.core.cordon(world.now, &other, Cordon::Cordoned).unwrap();
+    world.core.cordon(world.now, &here, Cordon::Draining).unwrap();
+    world.collect();
+    assert_eq!(world.held(1 - home, 0), 0, "the other is cordoned");
+    assert_eq!(world.submit(Ask::of(0)).unwrap_err().code, Code::Unavailable, "nobody may run it");
+    world.core.cordon(world.now, &other, Cordon::No).unwrap();
+    world.collect();
+    let moved = world.ask(0);
+    world.pass(MS);
+    assert_eq!(world.finish(1 - home, Fate::Ok), Some(vec![moved]));
+    assert_eq!(world.core.cordon(world.now, &here, Cordon::Draining).unwrap(), "drained");
+    world.core.cordon(world.now, &here, Cordon::No).unwrap();
+    world.core.cordon(world.now, &other, Cordon::Draining).unwrap();
+    world.collect();
+    world.ask(0);
+    assert!(world.finish(home, Fate::Ok).is_some());
+    assert_eq!(world.core.cordon(world.now, "nobody", Cordon::No).unwrap_err().code, Code::NotFound);
+}
+
+#[test]
+fn a_retry_makes_no_more_copies_than_the_owner_allows() {
+    let policy = ModelPolicy { max_replicas: Some(1), ..ModelPolicy::default() };
+    let mut world = World::new(vec![model("m", 60, policy)], &[&[100], &[100]]);
+    world.ask(0);
+    while (0..2).any(|at| world.finish(at, Fate::All(Code::Unavailable)).is_some()) {}
+    assert_eq!((0..2).filter(|at| world.held(*at, 0) > 0).count(), 1);
+}
+
+#[test]
+fn what_batches_taught_is_where_the_next_process_begins() {
+    let mut world = World::new(vec![model("m", 1, ModelPolicy::default())], &[&[100]]);
+    world.curves[0] = ServiceCurve { base_seconds: 0.04, per_row_seconds: 0.01 };
+    for _ in 0..50 {
+        world.ask(0);
+        world.finish(0, Fate::Ok);
+    }
+    let curves = world.core.curves();
+    assert_eq!(curves.len(), 1);
+    let mut next = World::new(vec![], &[]);
+    next.core.remember(curves.clone());
+    next.specs = world.specs.clone();
+    next.curves = vec![ServiceCurve { base_seconds: 1.0, per_row_seconds: 1.0 }];
+    next.core.want(next.now, &world.specs[0].name, "/m".into(), false);
+    next.add(&[100], 0.0);
+    let cost = next.core.explain_model(next.now, "m").unwrap().places[0].cost.unwrap();
+    assert!((cost.service_seconds - 0.05).abs() < 0.005, "{cost:?}");
+    assert_eq!(next.core.curves(), curves, "it is kept until something newer is seen");
+}

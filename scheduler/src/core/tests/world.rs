@@ -1,0 +1,551 @@
+//! Workers with bounded memory around a core: they do what they are told, badly where a test wants that.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+
+use orion_net::{AttemptResult, Batch, BatchResult};
+use orion_proto::{
+    Code, Datatype, Error, InferAnswer, InferRequest, ModelName, ModelPolicy, ModelSpec, Parameters, ServiceCurve,
+    TensorSpec, session,
+};
+
+use super::*;
+
+/// A request as a test sends it; it waits for ever unless told otherwise.
+#[derive(Clone, Debug)]
+pub struct Ask {
+    pub model: usize,
+    pub rows: usize,
+    pub deadline: Option<Nanos>,
+    pub parameters: Parameters,
+}
+
+impl Ask {
+    pub fn of(model: usize) -> Self {
+        Self { model, rows: 1, deadline: None, parameters: Parameters::default() }
+    }
+}
+
+/// What becomes of a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    Ok,
+    /// Each of its requests fails with this code: a fault of the whole batch.
+    All(Code),
+    /// The first fails by itself, the others are answered.
+    First,
+    /// Requests with a routing key of 13 spoil each batch that they are in.
+    Poison,
+}
+
+/// A model on a device of a worker, as it really is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Resident {
+    pub bytes: u64,
+    pub state: ModelState,
+    pub order: u64,
+}
+
+#[derive(Debug)]
+pub struct Node {
+    pub name: String,
+    pub session: u64,
+    pub incarnation: u64,
+    /// The connection that commands reach it by; none while it is cut.
+    pub link: Option<u64>,
+    pub devices: Vec<u64>,
+    pub residents: BTreeMap<(usize, usize), Resident>,
+    pub orders: HashMap<(usize, usize), u64>,
+    pub batches: VecDeque<Batch>,
+    pub round_trip: f64,
+}
+
+/// What is known of a request from outside of the core.
+#[derive(Debug, Default)]
+pub struct Sent {
+    pub key: Option<RequestKey>,
+    pub idempotent: bool,
+    pub deadline: Option<Nanos>,
+    /// Runs that reached a worker or were lost on the way, but for those that were bisected.
+    pub runs: u32,
+    /// Where a worker said that it failed.
+    pub failed_on: Vec<(usize, u64, usize)>,
+    pub answers: Vec<std::result::Result<(), Code>>,
+    pub cancelled: bool,
+    pub begun: bool,
+}
+
+pub struct World {
+    pub core: TestCore,
+    pub now: Nanos,
+    pub specs: Vec<Arc<ModelSpec>>,
+    pub curves: Vec<ServiceCurve>,
+    pub nodes: Vec<Node>,
+    pub sent: BTreeMap<u64, Sent>,
+    /// Loads and unloads are answered at once.
+    pub prompt: bool,
+    pub loads: u64,
+    pub ran: Vec<(usize, usize, Vec<u64>)>,
+    pub commands: usize,
+    links: u64,
+    /// Who could have run a request instead, before the input.
+    holders: Vec<Vec<(usize, usize)>>,
+}
+
+pub fn model(name: &str, bytes: u64, policy: ModelPolicy) -> ModelSpec {
+    ModelSpec {
+        name: ModelName::new(name).unwrap(),
+        version: "1".into(),
+        family: "test".into(),
+        inputs: vec![TensorSpec::new("x", Datatype::Fp32, [-1])],
+        outputs: vec![],
+        max_batch_rows: 8,
+        memory_bytes: bytes,
+        inline: false,
+        policy,
+    }
+}
+
+impl World {
+    /// Models that are wanted, and workers (the bytes of each of their devices) that have joined.
+    pub fn new(specs: Vec<ModelSpec>, workers: &[&[u64]]) -> Self {
+        let mut world = Self {
+            core: TestCore::new(7, Limits::default()),
+            now: MS,
+            curves: vec![ServiceCurve { base_seconds: 0.004, per_row_seconds: 0.001 }; specs.len()],
+            specs: specs.into_iter().map(Arc::new).collect(),
+            nodes: Vec::new(),
+            sent: BTreeMap::new(),
+            prompt: true,
+            loads: 0,
+            ran: Vec::new(),
+            commands: 0,
+            links: 0,
+            holders: Vec::new(),
+        };
+        for spec in world.specs.clone() {
+            if !spec.inline {
+                world.core.want(world.now, &spec.name, format!("/{}", spec.name), false);
+            }
+        }
+        for devices in workers {
+            world.add(devices, 0.0);
+        }
+        world
+    }
+
+    /// One more worker.
+    pub fn add(&mut self, devices: &[u64], round_trip: f64) -> usize {
+        let at = self.nodes.len();
+        self.nodes.push(Node {
+            name: format!("w{at}"),
+            session: 0,
+            incarnation: 1,
+            link: None,
+            devices: devices.to_vec(),
+            residents: BTreeMap::new(),
+            orders: HashMap::new(),
+            batches: VecDeque::new(),
+            round_trip,
+        });
+        assert!(self.join(at), "a new worker may join");
+        at
+    }
+
+    fn hello(&self, at: usize) -> session::Hello {
+        let node = &self.nodes[at];
+        let device = |(device, total): (usize, &u64)| session::Device {
+            name: format!("d{device}"),
+            kind: "cpu".into(),
+            usable: true,
+            memory_total_bytes: *total,
+            // 0 would say that it is not known.
+            memory_free_bytes: (total - self.held(at, device)).max(1),
+            ..Default::default()
+        };
+        session::Hello {
+            name: node.name.clone(),
+            incarnation: node.incarnation,
+            capability: Some(session::Capability {
+                devices: node.devices.iter().enumerate().map(device).collect(),
+                ..Default::default()
+            }),
+            holding: node.batches.iter().map(|batch| batch.batch).collect(),
+            ..Default::default()
+        }
+    }
+
+    /// Bytes that a device really holds.
+    pub fn held(&self, at: usize, device: usize) -> u64 {
+        let here = self.nodes[at].residents.iter().filter(|((_, on), _)| *on == device);
+        here.map(|(_, resident)| resident.bytes).sum()
+    }
+
+    /// A worker says hello, and what it holds. Says whether it was let in.
+    pub fn join(&mut self, at: usize) -> bool {
+        self.links += 1;
+        let link = self.links;
+        let Ok(joined) = self.core.join(self.now, self.hello(at), "grpc", link) else { return false };
+        self.nodes[at].link = Some(link);
+        self.nodes[at].session = joined.session;
+        self.collect();
+        self.tell_telemetry(at);
+        self.core.start(self.now, joined.session);
+        self.collect();
+        for (index, spec) in self.specs.clone().iter().enumerate() {
+            if spec.inline {
+                let report = self.report(index, 0, ModelState::Ready, 0);
+                self.tell(at, report);
+            }
+        }
+        let places: Vec<_> = self.nodes[at].residents.iter().map(|(place, resident)| (*place, *resident)).collect();
+        let gone = self.nodes[at].orders.iter().filter(|(place, _)| !self.nodes[at].residents.contains_key(place));
+        let gone: Vec<_> = gone.map(|(place, order)| (*place, *order)).collect();
+        for ((model, device), resident) in places {
+            if resident.state != ModelState::Unloading {
+                let report = self.report(model, device, resident.state, resident.order);
+                self.tell(at, report);
+            }
+        }
+        for ((model, device), order) in gone {
+            let report = self.report(model, device, ModelState::Unloaded, order);
+            self.tell(at, report);
+        }
+        true
+    }
+
+    pub fn tell_telemetry(&mut self, at: usize) {
+        let seconds = self.nodes[at].round_trip;
+        let figures = |device: usize| session::DeviceTelemetry {
+            name: format!("d{device}"),
+            memory_free_bytes: (self.nodes[at].devices[device] - self.held(at, device)).max(1),
+            ..Default::default()
+        };
+        let telemetry = session::Telemetry {
+            round_trip_p50_seconds: seconds,
+            round_trip_p99_seconds: seconds,
+            devices: (0..self.nodes[at].devices.len()).map(figures).collect(),
+            ..Default::default()
+        };
+        if self.nodes[at].link.is_some() {
+            self.core.telemetry(self.now, self.nodes[at].session, telemetry);
+            self.collect();
+        }
+    }
+
+    pub fn report(&self, model: usize, device: usize, state: ModelState, order: u64) -> Report {
+        Report {
+            name: Arc::from(self.specs[model].name.as_str()),
+            device: format!("d{device}"),
+            state,
+            error: if state == ModelState::Failed { "the file is torn".into() } else { String::new() },
+            progress: 1.0,
+            spec: Some((*self.specs[model]).clone()),
+            curve: self.curves[model],
+            order,
+            load_seconds: 0.1,
+            peak_bytes: 0,
+        }
+    }
+
+    /// A report goes to the scheduler, unless the connection is cut.
+    pub fn tell(&mut self, at: usize, report: Report) {
+        if self.nodes[at].link.is_some() {
+            self.core.report(self.now, self.nodes[at].session, report);
+            self.collect();
+        }
+    }
+
+    /// The worker's process ends and another begins: all is lost.
+    pub fn restart(&mut self, at: usize) -> bool {
+        let node = &mut self.nodes[at];
+        let old = (node.incarnation, std::mem::take(&mut node.residents), std::mem::take(&mut node.orders));
+        let batches = std::mem::take(&mut node.batches);
+        node.incarnation += 1;
+        if self.join(at) {
+            return true;
+        }
+        // Its name is held by itself: in truth it would wait until the scheduler noticed.
+        let node = &mut self.nodes[at];
+        (node.incarnation, node.residents, node.orders) = old;
+        node.batches = batches;
+        false
+    }
+
+    pub fn submit(&mut self, ask: Ask) -> Result<u64> {
+        let ticket = self.sent.len() as u64 + 1;
+        let deadline = ask.deadline.map(|after| self.now + after);
+        let parameters = ask.parameters;
+        let idempotent = parameters.idempotent;
+        let request = InferRequest { id: ticket.to_string(), parameters, ..InferRequest::default() };
+        let spec = self.specs[ask.model].clone();
+        let admitted = Admitted { spec, request: Arc::new(request), rows: ask.rows, bytes: ask.rows * 8, deadline };
+        // It may run before the call is over.
+        self.sent.insert(ticket, Sent { idempotent, deadline, ..Sent::default() });
+        match self.core.submit(self.now, admitted, ticket) {
+            Ok(key) => {
+                self.sent.get_mut(&ticket).unwrap().key = Some(key);
+                self.collect();
+                Ok(ticket)
+            }
+            Err(error) => {
+                self.collect();
+                self.sent.get_mut(&ticket).unwrap().cancelled = true;
+                Err(error)
+            }
+        }
+    }
+
+    pub fn ask(&mut self, model: usize) -> u64 {
+        self.submit(Ask::of(model)).unwrap()
+    }
+
+    pub fn pass(&mut self, time: Nanos) {
+        self.now += time;
+        self.core.tick(self.now);
+        self.collect();
+    }
+
+    fn number(&self, name: &str) -> usize {
+        self.specs.iter().position(|spec| spec.name.as_str() == name).unwrap()
+    }
+
+    /// A worker answers the batch that it was given first.
+    pub fn finish(&mut self, at: usize, fate: Fate) -> Option<Vec<u64>> {
+        let batch = self.nodes[at].batches.pop_front()?;
+        Some(self.answer(at, batch, fate))
+    }
+
+    pub fn answer(&mut self, at: usize, batch: Batch, fate: Fate) -> Vec<u64> {
+        let tickets: Vec<u64> = batch.attempts.iter().map(ticket).collect();
+        if self.nodes[at].link.is_none() {
+            return tickets;
+        }
+        let poisoned = batch.attempts.iter().any(|attempt| attempt.request.parameters.routing_key == Some(13));
+        let fate = if fate == Fate::Poison && poisoned { Fate::All(Code::Internal) } else { fate };
+        let place = (at, self.nodes[at].incarnation, device_number(&batch.device));
+        let several = batch.attempts.len() > 1;
+        let results = batch.attempts.iter().enumerate().map(|(index, attempt)| {
+            let sent = self.sent.get_mut(&ticket(attempt)).unwrap();
+            let code = match fate {
+                Fate::Ok | Fate::Poison => None,
+                Fate::First => (index == 0).then_some(Code::InvalidArgument),
+                Fate::All(code) => Some(code),
+            };
+            match code {
+                Some(Code::Unavailable) => sent.failed_on.push(place),
+                Some(Code::ResourceExhausted) if !several => sent.failed_on.push(place),
+                Some(Code::Internal | Code::ResourceExhausted) if several => sent.runs -= 1,
+                _ => {}
+            }
+            let outcome = code.map_or(Ok(InferAnswer::default()), |code| Err(Error::new(code, "told to fail")));
+            AttemptResult { attempt: attempt.attempt, outcome, not_started: false }
+        });
+        let results: Vec<_> = results.collect();
+        let rows = results.len();
+        let curve = self.curves[self.number(&batch.model)];
+        let result = BatchResult {
+            batch: batch.batch,
+            epoch: batch.epoch,
+            service_seconds: curve.seconds(rows),
+            rows: rows as u64,
+            waited_seconds: 0.0,
+            peak_bytes: 0,
+            results,
+        };
+        self.core.result(self.now, self.nodes[at].session, result);
+        self.collect();
+        tickets
+    }
+
+    /// A worker answers its oldest load that is under way.
+    pub fn loaded(&mut self, at: usize, ok: bool) -> bool {
+        let under_way = self.nodes[at].residents.iter().filter(|(_, resident)| resident.state == ModelState::Loading);
+        let Some((&(model, device), resident)) = under_way.min_by_key(|(_, resident)| resident.order) else {
+            return false;
+        };
+        let order = resident.order;
+        if ok {
+            self.nodes[at].residents.get_mut(&(model, device)).unwrap().state = ModelState::Ready;
+        } else {
+            self.nodes[at].residents.remove(&(model, device));
+        }
+        let report = self.report(model, device, if ok { ModelState::Ready } else { ModelState::Failed }, order);
+        self.tell(at, report);
+        true
+    }
+
+    /// A worker has given back the memory of its oldest unload that is under way.
+    pub fn unloaded(&mut self, at: usize) -> bool {
+        let leaving = self.nodes[at].residents.iter().filter(|(_, resident)| resident.state == ModelState::Unloading);
+        let Some((&(model, device), resident)) = leaving.min_by_key(|(_, resident)| resident.order) else {
+            return false;
+        };
+        let order = resident.order;
+        self.nodes[at].residents.remove(&(model, device));
+        let report = self.report(model, device, ModelState::Unloaded, order);
+        self.tell(at, report);
+        true
+    }
+
+    /// All loads and unloads that are under way are answered.
+    pub fn settle_loads(&mut self) {
+        while (0..self.nodes.len()).any(|at| self.unloaded(at) || self.loaded(at, true)) {}
+    }
+
+    fn load(&mut self, at: usize, model: usize, device: usize, order: u64) {
+        let node = &mut self.nodes[at];
+        let newest = node.orders.entry((model, device)).or_default();
+        if order <= *newest {
+            return;
+        }
+        *newest = order;
+        self.loads += 1;
+        if let Some(resident) = node.residents.get_mut(&(model, device))
+            && resident.state != ModelState::Unloading
+        {
+            resident.order = order;
+            let report = self.report(model, device, self.nodes[at].residents[&(model, device)].state, order);
+            return self.tell(at, report);
+        }
+        let bytes = self.specs[model].memory_bytes;
+        node.residents.insert((model, device), Resident { bytes, state: ModelState::Loading, order });
+        assert!(
+            self.held(at, device) <= self.nodes[at].devices[device],
+            "w{at} d{device} is to hold {} of {} bytes: {:?}",
+            self.held(at, device),
+            self.nodes[at].devices[device],
+            self.nodes[at].residents
+        );
+        if self.prompt {
+            self.loaded(at, true);
+        }
+    }
+
+    fn unload(&mut self, at: usize, model: usize, device: usize, order: u64) {
+        let node = &mut self.nodes[at];
+        let newest = node.orders.entry((model, device)).or_default();
+        if order <= *newest {
+            return;
+        }
+        *newest = order;
+        match node.residents.get_mut(&(model, device)) {
+            Some(resident) => {
+                (resident.state, resident.order) = (ModelState::Unloading, order);
+                if self.prompt {
+                    self.unloaded(at);
+                }
+            }
+            None => {
+                let report = self.report(model, device, ModelState::Unloaded, order);
+                self.tell(at, report);
+            }
+        }
+    }
+
+    fn run(&mut self, at: usize, batch: Batch) {
+        let (model, device) = (self.number(&batch.model), device_number(&batch.device));
+        let place = (at, self.nodes[at].incarnation, device);
+        let now_holds = self.holders_of(model);
+        for attempt in &batch.attempts {
+            let sent = self.sent.get_mut(&ticket(attempt)).unwrap();
+            let first = !std::mem::replace(&mut sent.begun, true);
+            sent.runs += 1;
+            let sent = &self.sent[&ticket(attempt)];
+            assert!(sent.runs <= 4, "request {} runs for the {}th time", ticket(attempt), sent.runs);
+            assert!(sent.idempotent || first, "request {} is not idempotent and runs again", ticket(attempt));
+            assert!(sent.answers.is_empty() && !sent.cancelled, "request {} runs after its answer", ticket(attempt));
+            if sent.failed_on.contains(&place) && self.holders.len() > model {
+                let other = |holder: &&(usize, usize)| {
+                    let place = (holder.0, self.nodes[holder.0].incarnation, holder.1);
+                    // Where it stood still or was lost with its worker, only the core knows.
+                    let stood_still = sent.key.is_some_and(|key| self.has_failed(key, **holder));
+                    now_holds.contains(holder) && !sent.failed_on.contains(&place) && !stood_still
+                };
+                let other = self.holders[model].iter().find(other);
+                assert!(other.is_none(), "request {} runs again where it failed, not at {other:?}", ticket(attempt));
+            }
+        }
+        self.ran.push((at, device, batch.attempts.iter().map(ticket).collect()));
+        self.nodes[at].batches.push_back(batch);
+    }
+
+    fn has_failed(&self, key: RequestKey, holder: (usize, usize)) -> bool {
+        let on = |device: &usize| {
+            let at = &self.core.devices[*device];
+            (&*self.core.workers[at.worker].name, device_number(&at.name)) == (&*self.nodes[holder.0].name, holder.1)
+        };
+        let failed_on = self.core.request(key).map_or(&[][..], |request| &request.failed_on);
+        failed_on.iter().filter(|device| self.core.devices.contains(**device)).any(on)
+    }
+
+    fn holders_of(&self, model: usize) -> Vec<(usize, usize)> {
+        let Ok(index) = self.core.index(self.specs[model].name.as_str()) else { return Vec::new() };
+        let of = self.core.models[index].replicas.iter().map(|id| &self.core.replicas[*id]);
+        let serving = of.filter(|replica| replica.serves() && self.core.takes_part(replica.device));
+        let place = |replica: &Replica| {
+            let device = &self.core.devices[replica.device];
+            let at = self.nodes.iter().position(|node| *node.name == *self.core.workers[device.worker].name);
+            (at.unwrap(), device_number(&device.name))
+        };
+        serving.map(place).collect()
+    }
+
+    /// Workers and clients get what the core has for them.
+    pub fn collect(&mut self) {
+        for command in self.core.take_commands() {
+            self.commands += 1;
+            let reaches = |link: u64| move |node: &Node| node.link == Some(link);
+            match command {
+                Command::Settle { ticket, outcome, .. } => {
+                    let sent = self.sent.get_mut(&ticket).unwrap();
+                    sent.answers.push(outcome.map(|_| ()).map_err(|error| error.code));
+                    assert!(sent.answers.len() == 1 && !sent.cancelled, "request {ticket} is settled twice");
+                }
+                Command::Run { link, batch } => match self.nodes.iter().position(reaches(link)) {
+                    Some(at) => self.run(at, batch),
+                    None => {
+                        for attempt in &batch.attempts {
+                            self.sent.get_mut(&ticket(attempt)).unwrap().runs += 1;
+                        }
+                    }
+                },
+                Command::Inspect { link, name, order, .. } => {
+                    if let Some(at) = self.nodes.iter().position(reaches(link)) {
+                        let report = self.report(self.number(&name), 0, ModelState::Cold, order);
+                        self.tell(at, report);
+                    }
+                }
+                Command::Load { link, name, device, order, .. } => {
+                    if let Some(at) = self.nodes.iter().position(reaches(link)) {
+                        self.load(at, self.number(&name), device_number(&device), order);
+                    }
+                }
+                Command::Unload { link, name, device, order } => {
+                    if let Some(at) = self.nodes.iter().position(reaches(link)) {
+                        self.unload(at, self.number(&name), device_number(&device), order);
+                    }
+                }
+                Command::Close { link, .. } => {
+                    if let Some(at) = self.nodes.iter().position(reaches(link)) {
+                        self.nodes[at].link = None;
+                    }
+                }
+                Command::Cancel { .. } | Command::Drained { .. } => {}
+            }
+        }
+        self.holders = (0..self.specs.len()).map(|model| self.holders_of(model)).collect();
+        recount::check(&self.core);
+    }
+
+    pub fn outcome(&self, ticket: u64) -> Option<std::result::Result<(), Code>> {
+        self.sent[&ticket].answers.first().copied()
+    }
+}
+
+pub fn ticket(attempt: &orion_net::Attempt) -> u64 {
+    attempt.request.id.parse().unwrap()
+}
+
+fn device_number(name: &str) -> usize {
+    name.trim_start_matches('d').parse().unwrap()
+}
