@@ -377,8 +377,13 @@ impl<T, L: Clone> Core<T, L> {
 
     /// A worker's measured figures.
     pub fn measured(&mut self, session: u64, measurement: session::Measurement) {
-        if let Some(index) = self.by_session(session) {
-            self.workers[index].measurement = Some(measurement);
+        let Some(index) = self.by_session(session) else { return };
+        self.workers[index].measurement = Some(measurement);
+        for device in &self.workers[index].devices {
+            let device = &self.devices[*device];
+            if device.info.kind == "cpu" {
+                self.classes[device.class].flops = measurement.f32_flops.max(0.0);
+            }
         }
     }
 }

@@ -1,6 +1,10 @@
 //! The one quantity that every decision compares: predicted seconds until a request is answered by a device.
 
-use super::{Core, Nanos, WorkerState, catalogue::Known, curve::Curve};
+use super::{
+    Core, Nanos, WorkerState,
+    catalogue::Known,
+    curve::{Curve, Line},
+};
 
 /// `max(work left there, loading the model, carrying the request) + service + carrying the answer`, nanoseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -32,16 +36,24 @@ impl<T, L: Clone> Core<T, L> {
         if known.class == class {
             return known.curve;
         }
-        let speed = |class: usize| {
-            let of_class = |worker: &super::cluster::Worker<L>| {
-                let measured = worker.measurement.filter(|figures| figures.f32_flops > 0.0);
-                measured.filter(|_| worker.devices.iter().any(|id| self.devices[*id].class == class))
-            };
-            self.workers.iter().find_map(of_class).map(|figures| figures.f32_flops)
-        };
-        match (speed(known.class), speed(class)) {
-            (Some(there), Some(here)) => known.curve.scaled(there / here),
-            _ => known.curve,
+        known.curve.scaled(self.slower(known.class, class))
+    }
+
+    /// The same, as decisions read it.
+    pub(super) fn predicted_line(&self, model: usize, device: usize) -> Line {
+        let class = self.devices[device].class;
+        let Some(known) = self.models[model].known(class) else { return Line::default() };
+        match known.class == class {
+            true => known.curve.line(),
+            false => known.curve.line().stretched(self.slower(known.class, class)),
+        }
+    }
+
+    /// How many times as long devices of one class take as those of another, by what they measured.
+    fn slower(&self, known: usize, class: usize) -> f64 {
+        match (self.classes[known].flops, self.classes[class].flops) {
+            (there, here) if there > 0.0 && here > 0.0 => there / here,
+            _ => 1.0,
         }
     }
 
@@ -62,7 +74,7 @@ impl<T, L: Clone> Core<T, L> {
             Some(replica) => self.load_time(model, device).saturating_sub(now.saturating_sub(replica.started)),
             None => self.load_time(model, device),
         };
-        let line = holder.map_or_else(|| self.predicted_curve(model, device).line(), |replica| replica.line(0));
+        let line = holder.map_or_else(|| self.predicted_line(model, device), |replica| replica.line(0));
         Cost {
             work: at.remaining(now),
             load,

@@ -44,6 +44,14 @@ pub(super) struct DeviceClass {
     pub model: String,
 }
 
+/// A class, with what its workers' processors measured: 0 until one did.
+#[derive(Clone, Debug)]
+pub(super) struct KnownClass {
+    pub class: DeviceClass,
+    /// Single-precision operations a second.
+    pub flops: f64,
+}
+
 impl Device {
     pub(super) fn new(worker: usize, worker_name: &str, info: session::Device, class: usize) -> Self {
         let mut hasher = DefaultHasher::new();
@@ -89,9 +97,9 @@ impl<T, L: Clone> Core<T, L> {
     pub(super) fn class_of(&mut self, fingerprint: &str, device: &session::Device) -> usize {
         let class =
             DeviceClass { fingerprint: fingerprint.to_owned(), kind: device.kind.clone(), model: device.model.clone() };
-        let known = self.classes.iter().position(|known| *known == class);
+        let known = self.classes.iter().position(|known| known.class == class);
         known.unwrap_or_else(|| {
-            self.classes.push(class);
+            self.classes.push(KnownClass { class, flops: 0.0 });
             self.classes.len() - 1
         })
     }

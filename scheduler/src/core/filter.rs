@@ -31,7 +31,7 @@ impl fmt::Display for Unfit<'_> {
         match self {
             Self::Worker(state) => write!(f, "the worker is {}", state.name()),
             Self::Cordoned(cordon) => write!(f, "the worker is {}", cordon.name()),
-            Self::Unusable(note) if note.is_empty() => f.write_str("this worker's build cannot use the device"),
+            Self::Unusable("") => f.write_str("this worker's build cannot use the device"),
             Self::Unusable(note) => write!(f, "the device cannot be used: {note}"),
             Self::OnlySimulated => f.write_str("a simulated device runs simulated models only"),
             Self::Kind(wanted, kind) => {
@@ -49,7 +49,7 @@ impl fmt::Display for Unfit<'_> {
                 write!(f, "the model wants label {key}={wanted}, the worker has {key}={value}")
             }
             Self::InstructionSet(set) => write!(f, "the processor has no {set}"),
-            Self::ComputeCapability((major, minor), has) if has.is_empty() => {
+            Self::ComputeCapability((major, minor), "") => {
                 write!(f, "the model wants compute capability {major}.{minor}, the device has none")
             }
             Self::ComputeCapability((major, minor), has) => {

@@ -46,7 +46,7 @@ impl<T, L: Clone> Core<T, L> {
     }
 
     pub(super) fn remembered(&self, model: usize, class: usize) -> Option<Curve> {
-        let (model, class) = (&self.models[model], &self.classes[class]);
+        let (model, class) = (&self.models[model], &self.classes[class].class);
         let key = (model.name.to_string(), model.path.clone()?, class.clone());
         self.remembered.0.get(&key).map(|curve| Curve::new(*curve))
     }
@@ -57,7 +57,7 @@ impl<T, L: Clone> Core<T, L> {
         for model in self.models.iter().filter(|model| !model.built_in) {
             let Some(path) = &model.path else { continue };
             for known in model.known.iter().filter(|known| known.curve.was_observed()) {
-                let class = self.classes[known.class].clone();
+                let class = self.classes[known.class].class.clone();
                 all.insert((model.name.to_string(), path.clone(), class), known.curve.corrected());
             }
         }

@@ -48,7 +48,7 @@ pub use view::{ModelView, Totals};
 
 use catalogue::Model;
 use cluster::Worker;
-use device::{Device, DeviceClass};
+use device::{Device, KnownClass};
 use dispatch::Running;
 use explain::Traces;
 use replica::Replica;
@@ -178,7 +178,7 @@ pub struct Core<T, L> {
     model_names: HashMap<Arc<str>, usize>,
     workers: Vec<Worker<L>>,
     devices: Slab<Device>,
-    classes: Vec<DeviceClass>,
+    classes: Vec<KnownClass>,
     replicas: Slab<Replica>,
     tenants: Tenants,
     budget: RetryBudget,

@@ -160,7 +160,7 @@ impl<T, L: Clone> Core<T, L> {
             let more = queue.bucket_rows(lane.key.bucket) - lane.rows;
             let mut candidates = Candidates { lane, line, start: sight.start, most, more, next: first, largest: 0 };
             while let Some(candidate) = candidates.next() {
-                let score = self.score(sight, id, &line, lane, &candidate, most);
+                let score = self.score(sight, id, lane, &candidate);
                 if best.is_none_or(|best| score > best.score) {
                     let source = Source::Lane { lane: at, skip: candidate.skip };
                     best = Some(Pick { replica: id, bound, source, rows: candidate.rows, score });
@@ -171,7 +171,8 @@ impl<T, L: Clone> Core<T, L> {
     }
 
     /// `weight · urgent requests / service(b) · exp(−slack / τ)`, less where the batch may still grow or others may take it.
-    fn score(&self, sight: &Sight, id: usize, line: &Line, lane: &Lane, candidate: &Candidate, most: usize) -> f64 {
+    fn score(&self, sight: &Sight, id: usize, lane: &Lane, candidate: &Candidate) -> f64 {
+        let line = candidate.line;
         let Some(head) = lane.waiting.get(candidate.skip) else { return 0.0 };
         let model = &self.models[self.replicas[id].model];
         let window = head.window.max(1) as f64;
@@ -183,8 +184,8 @@ impl<T, L: Clone> Core<T, L> {
         let batch = lane.waiting.iter().skip(candidate.skip).take(candidate.requests.min(URGENCIES));
         let urgent: f64 = batch.map(|waiting| (-later * (waiting.due - head.due) as f64 / tau).exp()).sum();
         let urgent = urgent * candidate.requests as f64 / candidate.requests.clamp(1, URGENCIES) as f64;
-        let growth = (most - candidate.batch.min(most)) as f64;
-        let growth = growth.min(GROWTH * model.rate_at(sight.now) * slack) / candidate.batch.max(1) as f64;
+        let growth =
+            (candidate.room as f64).min(GROWTH * model.rate_at(sight.now) * slack) / candidate.batch.max(1) as f64;
         let copies = (model.replicas.len() as f64).powf(COPIES);
         WEIGHTS[lane.key.priority as usize] * urgent / service * (-slack / tau).exp() / (1.0 + growth) / copies
     }
@@ -301,6 +302,9 @@ struct Candidate {
     batch: usize,
     /// Requests of the lane among them.
     requests: usize,
+    /// Rows that it may still grow by.
+    room: usize,
+    line: Line,
 }
 
 /// The batches that a lane could give: the largest that meets its head's deadline, then, where leaving heads makes a
@@ -339,7 +343,8 @@ impl Candidates<'_> {
             let batch = if skip == 0 { size.rows.max((size.rows + self.more).min(rows)) } else { size.rows };
             if batch > self.largest {
                 self.largest = batch;
-                return Some(Candidate { skip, rows, batch, requests: size.requests });
+                let room = self.most.saturating_sub(batch);
+                return Some(Candidate { skip, rows, batch, requests: size.requests, room, line: self.line });
             }
         }
     }

@@ -18,6 +18,8 @@ const LOAD_TAU: f64 = 0.7;
 const QUEUED: usize = 4;
 /// Of the models that have no copy, and of those whose holders are too slow, so many are looked at for one input.
 const LOOKED_AT: usize = 32;
+/// Devices on which room is looked for, the best first.
+const TRIES: usize = 4;
 /// Devices that are looked at for one copy.
 const TARGETS: usize = 64;
 /// Holders of one model whose work is looked at.
@@ -181,15 +183,20 @@ impl<T, L: Clone> Core<T, L> {
         let fits = looked_at.filter(|&device| {
             let at = &self.devices[device];
             at.loading.is_none()
-                && (if room == Room::Free { bytes <= at.ledger.free() } else { self.has_room(device, bytes) })
+                && (if room == Room::Free { bytes <= at.ledger.free() } else { at.ledger.could_hold(bytes) })
                 && at.residents.iter().all(|id| self.replicas[*id].model != index)
                 && self.models[index].failures.iter().all(|f| f.device != device || f.retry_at <= now)
         });
-        fits.min_by_key(|&device| {
+        let ranked = fits.map(|device| {
             let work = self.devices[device].load(now);
-            let service = self.predicted_curve(index, device).line().predict(1);
-            (work.max(self.load_time(index, device)).saturating_add(service), work)
-        })
+            let service = self.predicted_line(index, device).predict(1);
+            ((work.max(self.load_time(index, device)).saturating_add(service), work), device)
+        });
+        let mut ranked: Vec<_> = ranked.collect();
+        ranked.sort_unstable();
+        // What would have to leave is added up for the best alone, not for all that were looked at.
+        let has_room = |device: &usize| room == Room::Free || self.has_room(*device, bytes);
+        ranked.into_iter().map(|(_, device)| device).take(TRIES).find(has_room)
     }
 
     /// A place in a list that moves on with every call.
@@ -273,7 +280,7 @@ impl<T, L: Clone> Core<T, L> {
             let free = self.target(now, index, Room::Free);
             let Some(device) = free.or_else(|| if must { self.target(now, index, Room::Evict) } else { None }) else {
                 // A first copy that nobody asked for evicts nothing: requests bring it.
-                return !must && !self.has_room(index, spec.memory_bytes);
+                return !must && !self.may_come(index, spec.memory_bytes);
             };
             if !self.start_load(now, index, device) {
                 return false;
@@ -282,16 +289,16 @@ impl<T, L: Clone> Core<T, L> {
         true
     }
 
-    /// Whether a device has room for a model, though its copy engine may be busy; or the model is still leaving one.
-    fn has_room(&mut self, index: usize, bytes: u64) -> bool {
+    /// Whether a model may get a copy without pushing others out once a copy engine is free, or it has left a device.
+    fn may_come(&mut self, index: usize, bytes: u64) -> bool {
         let suitable = self.suitable(index);
-        let leaves =
-            |id: &usize| self.replicas[*id].model == index && self.replicas[*id].state == ModelState::Unloading;
-        suitable
-            .iter()
-            .take(TARGETS)
-            .map(|device| &self.devices[*device])
-            .any(|device| bytes <= device.ledger.free() || device.residents.iter().any(leaves))
+        suitable.iter().take(TARGETS).any(|device| bytes <= self.devices[*device].ledger.free())
+            || self.is_leaving(index)
+    }
+
+    fn is_leaving(&self, index: usize) -> bool {
+        let here = |id: &usize| self.replicas[*id].model == index && self.replicas[*id].state == ModelState::Unloading;
+        self.devices.iter().take(TARGETS).any(|(_, device)| device.residents.iter().any(here))
     }
 
     /// A load ended: what waits may run, and the copy engine may go on.

@@ -49,7 +49,7 @@ impl Scale {
     /// # Errors
     /// INVALID_ARGUMENT when there is no model, worker or device.
     pub fn start(self) -> Result<Started> {
-        if self.models == 0 || self.workers == 0 || self.devices == 0 || !(self.load > 0.0) {
+        if self.models == 0 || self.workers == 0 || self.devices == 0 || self.load.is_nan() || self.load <= 0.0 {
             return Err(Error::invalid("models, workers, devices and load must be more than 0"));
         }
         let mut random = StdRng::seed_from_u64(self.seed);

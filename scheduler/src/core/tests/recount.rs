@@ -28,7 +28,7 @@ fn waiting(core: &TestCore) -> BTreeMap<u64, (usize, usize)> {
 }
 
 /// Compares every incremental figure with a count from scratch.
-pub fn check(core: &TestCore) {
+pub(super) fn check(core: &TestCore) {
     requests(core);
     replicas(core);
     devices(core);
