@@ -2,6 +2,7 @@
 
 use comfy_table::Cell;
 use orion_proto::cluster::{ModelExplanation, PlaceCost};
+use orion_scheduler::api::explanation::balancer;
 
 use super::{TERMS, terms};
 use crate::{
@@ -15,13 +16,20 @@ pub(super) fn text(model: &ModelExplanation) -> String {
         ("state", model.state.clone()),
         ("reason", model.reason.clone()),
         ("memory", bytes(model.memory_bytes)),
-        ("queued", format!("{} requests, the last begins in {}", model.queued, seconds(model.drain_seconds))),
+        ("queued", queue(model)),
         ("work queued", seconds(model.queued_work_seconds)),
         ("objective", measured_seconds(model.objective_seconds)),
         ("arrivals", format!("{:.1}/s", model.arrivals_per_second)),
-        ("balancer", model.balancer.clone()),
+        ("balancer", balancer(model).to_owned()),
     ]);
     format!("{head}\n{}{}", costs(&model.places), refusals(&model.places))
+}
+
+fn queue(model: &ModelExplanation) -> String {
+    match model.queued {
+        0 => "nothing".into(),
+        requests => format!("{requests} requests, the last begins in {}", seconds(model.drain_seconds)),
+    }
 }
 
 /// The devices that take it, the best first.

@@ -20,12 +20,13 @@ fn a_model_is_explained_by_its_devices_costs_and_refusals() {
         "here cpu0 READY 40.0 ms 0 1.00 ms 2.00 ms 0 42.0 ms".split(' ').collect::<Vec<_>>()
     );
     assert!(text.contains("edge cpu0: the model needs 80 bytes, the device has 8 in all\n"), "{text}");
-    for fact in ["3 requests", "100 ms", "12.5/s", "predicted-completion", "90.0 MiB"] {
+    for fact in ["3 requests, the last begins in 30.0 ms", "100 ms", "12.5/s", "predicted-completion", "90.0 MiB"] {
         assert!(text.contains(fact), "{fact} in\n{text}");
     }
 
     let json = server.orion(&["explain", "--model", "minilm", "-o", "json"]).json();
     assert_eq!((&json["name"], &json["queued"]), (&json!("minilm"), &json!(3)));
+    assert_eq!(json["balancer"], "predicted-completion", "what the wire leaves empty");
     assert_eq!(json["places"][0]["cost"]["total_seconds"], 0.042);
     assert_eq!(json["places"][1]["cost"], Value::Null);
     assert_eq!(json["places"][1]["refusal"], "the model needs 80 bytes, the device has 8 in all");

@@ -288,7 +288,7 @@ fn explained_model() -> ModelExplanation {
         queued: 3,
         objective_seconds: 0.1,
         arrivals_per_second: 12.5,
-        balancer: "predicted-completion".into(),
+        drain_seconds: 0.03,
         places: vec![
             PlaceCost { replica: "READY".into(), ..place("here", 0.04) },
             PlaceCost { refusal, cost: None, ..place("edge", 0.0) },

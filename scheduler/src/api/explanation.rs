@@ -15,9 +15,14 @@ pub fn model(of: &ModelExplanation) -> Value {
         "drain_seconds": of.drain_seconds,
         "objective_seconds": of.objective_seconds,
         "arrivals_per_second": of.arrivals_per_second,
-        "balancer": of.balancer,
+        "balancer": balancer(of),
         "places": of.places.iter().map(place).collect::<Vec<_>>(),
     })
+}
+
+/// The name of a model's balancer; on the wire the default has none.
+pub fn balancer(of: &ModelExplanation) -> &str {
+    if of.balancer.is_empty() { "predicted-completion" } else { &of.balancer }
 }
 
 /// A request: its stages in order, and why its device. `deadline_seconds` is `null` where there is none.
