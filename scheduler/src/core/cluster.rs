@@ -7,7 +7,7 @@ use orion_proto::{Code, Error, Result, session};
 use super::{Command, Cordon, Core, Nanos, device::Device, placement::Concern};
 
 /// Workers that are known at once, those that are gone included.
-const WORKERS: usize = 4096;
+const WORKERS: usize = 16_384;
 /// Events kept of each worker.
 const EVENTS: usize = 64;
 

@@ -58,7 +58,7 @@ impl<T, L: Clone> Core<T, L> {
         takers.clear();
         for id in &self.models[index].replicas {
             let replica = &self.replicas[*id];
-            if replica.serves() && self.takes_work(now, replica.device) {
+            if self.can_run(now, *id) && self.takes_work(now, replica.device) {
                 let done = self.available(now, replica.device).saturating_add(replica.line(0).predict(1));
                 takers.push((done, replica.device));
             }

@@ -8,6 +8,8 @@ use super::{Core, Nanos, RequestKey, cost::Cost, filter, request::Request};
 
 /// Answered requests that are remembered.
 const REMEMBERED: usize = 2048;
+/// Bytes of a request's id up to which it is remembered.
+const LONGEST_ID: usize = 256;
 /// Other devices whose cost is kept beside the chosen one's.
 const OTHERS: usize = 3;
 
@@ -88,7 +90,8 @@ impl<T, L: Clone> Core<T, L> {
 
     /// Remembers an answered request that its client named.
     pub(super) fn trace_end(&mut self, now: Nanos, request: &Request<T>, failed: Option<Code>) {
-        if request.request.id.is_empty() {
+        // A name longer than this is no name: kept, it would cost more than what it explains.
+        if request.request.id.is_empty() || request.request.id.len() > LONGEST_ID {
             return;
         }
         let explanation = self.explanation(now, request, failed.map_or("ok", Code::name));

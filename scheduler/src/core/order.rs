@@ -131,7 +131,8 @@ impl<T, L: Clone> Core<T, L> {
         best
     }
 
-    fn can_run(&self, now: Nanos, replica: usize) -> bool {
+    /// Whether a replica is there and its breaker lets a batch through.
+    pub(super) fn can_run(&self, now: Nanos, replica: usize) -> bool {
         let replica = &self.replicas[replica];
         replica.serves() && replica.breaker.allows(now)
     }

@@ -35,8 +35,6 @@ pub struct Report {
     pub decision_ns_p99: u64,
     /// Of every command, in order: equal for equal runs.
     pub digest: u64,
-    /// Bytes of the heap for each request that waits; scale runs.
-    pub bytes_per_request: Option<u64>,
 }
 
 /// Latencies of answered requests.
