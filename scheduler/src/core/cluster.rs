@@ -4,7 +4,7 @@ use std::{collections::VecDeque, sync::Arc};
 
 use orion_proto::{Code, Error, Result, session};
 
-use super::{Command, Cordon, Core, Nanos, device::Device, placement::Concern};
+use super::{Command, Cordon, Core, ModelState, Nanos, device::Device, placement::Concern};
 
 /// Workers that are known at once, those that are gone included.
 const WORKERS: usize = 4096;
@@ -363,7 +363,7 @@ impl<T, L: Clone> Core<T, L> {
             if let Some(free) = figures.map(|figures| figures.memory_free_bytes).filter(|free| *free > 0) {
                 let loading = self.devices[device].residents.iter().map(|id| &self.replicas[*id]);
                 let loading =
-                    loading.filter(|replica| replica.sent && !replica.serves()).map(|replica| replica.bytes).sum();
+                    loading.filter(|replica| replica.sent && replica.state == ModelState::Loading).map(|replica| replica.bytes).sum();
                 self.devices[device].ledger.measured(free, loading);
             }
         }

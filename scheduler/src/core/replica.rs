@@ -276,6 +276,7 @@ impl<T, L: Clone> Core<T, L> {
         if (report.order != self.replicas[id].order && !model.built_in) || leaves {
             return;
         }
+        let news = report.state != self.replicas[id].state;
         match report.state {
             ModelState::Loading => {
                 self.replicas[id].progress = report.progress;
@@ -291,8 +292,10 @@ impl<T, L: Clone> Core<T, L> {
                 self.send_load(now, device);
             }
         }
-        self.settle_wishes(now);
-        self.after_load(now, device, index);
+        if news {
+            self.settle_wishes(now);
+            self.after_load(now, device, index);
+        }
     }
 
     /// A model that a worker holds and that was not asked for in this session.
