@@ -362,8 +362,10 @@ impl<T, L: Clone> Core<T, L> {
             let figures = telemetry.devices.iter().find(|figures| *figures.name == *name);
             if let Some(free) = figures.map(|figures| figures.memory_free_bytes).filter(|free| *free > 0) {
                 let loading = self.devices[device].residents.iter().map(|id| &self.replicas[*id]);
-                let loading =
-                    loading.filter(|replica| replica.sent && replica.state == ModelState::Loading).map(|replica| replica.bytes).sum();
+                let loading = loading
+                    .filter(|replica| replica.sent && replica.state == ModelState::Loading)
+                    .map(|replica| replica.bytes)
+                    .sum();
                 self.devices[device].ledger.measured(free, loading);
             }
         }

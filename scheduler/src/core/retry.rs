@@ -66,8 +66,10 @@ impl<T, L: Clone> Core<T, L> {
     /// A batch failed as a whole: each half is tried on its own, so that one bad request fails alone.
     pub(super) fn bisect(&mut self, now: Nanos, mut keys: Vec<RequestKey>) {
         keys.retain(|key| self.request(*key).is_some());
-        if keys.is_empty() {
-            return;
+        let Some(index) = keys.first().and_then(|key| self.request(*key)).map(|request| request.model) else { return };
+        if !self.models[index].wanted {
+            let error = self.not_ready(index);
+            return keys.into_iter().for_each(|key| self.fail(now, key, error.clone()));
         }
         self.totals.bisected += 1;
         let rest = keys.split_off(keys.len().div_ceil(2));

@@ -105,7 +105,8 @@ impl Tenants {
     pub(super) fn next_round(&mut self, priority: u8, present: &[u32]) {
         let accounts = &mut self.accounts[priority as usize];
         let here = |account: &Account| present.contains(&account.tenant);
-        let rounds = accounts.iter().filter(|account| here(account)).map(|account| -account.deficit / QUANTUM + 1).min();
+        let rounds =
+            accounts.iter().filter(|account| here(account)).map(|account| -account.deficit / QUANTUM + 1).min();
         let granted = rounds.unwrap_or(0).saturating_mul(QUANTUM);
         // Rounds also pass for those who owe and have nothing waiting.
         for account in accounts.iter_mut().filter(|account| here(account) || account.waiting == 0) {

@@ -13,7 +13,8 @@ fn state(world: &World, name: &str) -> ModelState {
 
 #[test]
 fn an_evicted_model_comes_back_with_a_request_and_loads_are_single_flight() {
-    let mut world = World::new(vec![model("a", 60, ModelPolicy::default()), model("b", 60, ModelPolicy::default())], &[&[100]]);
+    let mut world =
+        World::new(vec![model("a", 60, ModelPolicy::default()), model("b", 60, ModelPolicy::default())], &[&[100]]);
     assert_eq!((state(&world, "a"), state(&world, "b")), (ModelState::Ready, ModelState::Cold));
     world.prompt = false;
     for (index, name) in [(1, "b"), (0, "a")] {
@@ -29,7 +30,9 @@ fn an_evicted_model_comes_back_with_a_request_and_loads_are_single_flight() {
 
 #[test]
 fn pinned_and_kept_models_are_never_evicted_and_clients_learn_that_no_room_is_left() {
-    for policy in [ModelPolicy { pin: true, ..Default::default() }, ModelPolicy { min_replicas: 1, ..Default::default() }] {
+    for policy in
+        [ModelPolicy { pin: true, ..Default::default() }, ModelPolicy { min_replicas: 1, ..Default::default() }]
+    {
         let specs = vec![model("kept", 60, policy), model("b", 60, ModelPolicy::default())];
         let mut world = World::new(specs, &[&[100]]);
         let refused = world.submit(Ask::of(1)).unwrap_err();
@@ -51,7 +54,9 @@ fn a_model_that_fits_nowhere_is_refused_with_every_nodes_reason() {
     assert_eq!(world.submit(Ask::of(0)).unwrap_err().code, Code::Unavailable);
     assert_eq!(state(&world, "huge"), ModelState::Failed);
     let reason = world.core.model("huge").unwrap().reason;
-    for part in ["worker 'w0': d0", "worker 'w0': d1", "worker 'w1': d0", "needs 200 bytes", "has 100", "has 150", "has 120"] {
+    for part in
+        ["worker 'w0': d0", "worker 'w0': d1", "worker 'w1': d0", "needs 200 bytes", "has 100", "has 150", "has 120"]
+    {
         assert!(reason.contains(part), "{part} is not in: {reason}");
     }
 }
@@ -61,13 +66,19 @@ fn every_filter_says_what_is_wanted_and_what_is_there() {
     let labels = [("rack".to_owned(), "7".to_owned())].into();
     let needs = Requirements::default;
     let table = [
-        (Requirements { device_kinds: vec!["cuda".into(), "metal".into()], ..needs() }, "kind cuda or metal, this is cpu"),
+        (
+            Requirements { device_kinds: vec!["cuda".into(), "metal".into()], ..needs() },
+            "kind cuda or metal, this is cpu",
+        ),
         (Requirements { datatype: "bf16".into(), ..needs() }, "computes in bf16, the device in f32, f16"),
         (Requirements { roles: vec!["hybrid".into()], ..needs() }, "role is compute, the model runs on others"),
         (Requirements { zone: "north".into(), ..needs() }, "wants zone 'north', the worker is in 'south'"),
         (Requirements { labels, ..needs() }, "wants label rack=7, the worker has rack=8"),
         (Requirements { instruction_sets: vec!["avx512f".into()], ..needs() }, "has no avx512f"),
-        (Requirements { compute_capability: Some((9, 0)), ..needs() }, "wants compute capability 9.0, the device has 8.6"),
+        (
+            Requirements { compute_capability: Some((9, 0)), ..needs() },
+            "wants compute capability 9.0, the device has 8.6",
+        ),
     ];
     for (requirements, text) in table {
         let spec = model("m", 1, ModelPolicy { requirements, ..ModelPolicy::default() });

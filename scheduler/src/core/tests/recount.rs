@@ -83,7 +83,8 @@ fn devices(core: &TestCore) {
         let weights: u64 = here().filter(|replica| replica.sent).map(|replica| replica.bytes).sum();
         assert_eq!(device.ledger.weights(), weights, "weights on {}", device.name);
         assert!(device.ledger.capacity() == 0 || weights <= device.ledger.capacity());
-        let queued: Nanos = here().filter(|r| r.state != ModelState::Unloading).map(|r| core.models[r.model].share).sum();
+        let queued: Nanos =
+            here().filter(|r| r.state != ModelState::Unloading).map(|r| core.models[r.model].share).sum();
         assert_eq!(device.queued, queued, "work that waits for {}", device.name);
         assert!(device.loading.is_none_or(|id| core.replicas[id].state == ModelState::Loading));
         let batches = core.batches.iter().filter(|(_, running)| running.device == id);
