@@ -237,7 +237,9 @@ impl<T, L: Clone> Core<T, L> {
         let Some(id) = self.models[index].replicas.iter().filter(wins).min_by_key(fastest).copied() else { return };
         let repeats = |key: &RequestKey| {
             let request = self.request(*key);
-            request.is_some_and(|r| r.request.parameters.idempotent && r.hedge.is_none())
+            let there = self.replicas[id].device;
+            request
+                .is_some_and(|r| r.request.parameters.idempotent && r.hedge.is_none() && !r.failed_on.contains(&there))
         };
         let keys: Vec<RequestKey> = running.attempts.iter().map(|(_, key)| *key).filter(repeats).collect();
         if keys.is_empty() || !self.budget.withdraw(now) {
