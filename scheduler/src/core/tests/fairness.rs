@@ -40,7 +40,9 @@ fn priorities_go_first() {
     world.ask(0);
     use Priority::{Critical, High, Low, Normal, Realtime};
     for priority in [Low, Normal, High, Critical, Realtime] {
-        (0..8).for_each(|_| drop(world.submit(ask(0, priority, "", 1)).unwrap()));
+        (0..8).for_each(|_| {
+            world.submit(ask(0, priority, "", 1)).unwrap();
+        });
     }
     while world.finish(0, Fate::Ok).is_some() {}
     let order: Vec<u64> = world.ran[1..].iter().map(|(_, _, tickets)| (tickets[0] - 2) / 8).collect();
