@@ -1,4 +1,5 @@
 //! The core in simulated worlds: the same every time, as good as it was, and right when nearly everything goes wrong.
+#![expect(clippy::panic, reason = "a test's helpers fail the test")]
 
 use orion_scheduler::simulate::{Faults, ManyModels, UnequalReplicas};
 
@@ -18,7 +19,7 @@ fn many_models_are_answered_in_time_and_the_same_way_every_time() {
     assert_eq!((first.attainment, first.p99_ms, first.loads), (second.attainment, second.p99_ms, second.loads));
 }
 
-const ATTAINMENT: f64 = 0.9;
+const ATTAINMENT: f64 = 0.9995;
 
 #[test]
 fn unequal_replicas_have_a_tail_near_that_of_an_oracle() {

@@ -14,6 +14,7 @@ use std::{
 use orion_models::{Model, ModelRequest};
 use orion_net::Batch;
 use orion_proto::{Code, Error, InferAnswer, Result, ServiceCurve};
+use parking_lot::Mutex;
 
 use crate::{
     outcome::{self, Done, Outcome, batch_failed, judged, model_request, rows_of},
@@ -49,10 +50,40 @@ enum Job {
     Remove(String, u64, Gone),
 }
 
-/// A device's thread.
+/// What a model's batches and its removal share.
+#[derive(Default)]
+struct Shelf {
+    models: HashMap<String, Held>,
+    /// By model: jobs that wait for the device or are on it.
+    pending: HashMap<String, usize>,
+}
+
+impl Shelf {
+    fn begun(&mut self, name: &str) {
+        *self.pending.entry(name.to_owned()).or_default() += 1;
+    }
+
+    fn ended(&mut self, name: &str) {
+        if let Some(count) = self.pending.get_mut(name) {
+            *count = count.saturating_sub(1);
+            if *count == 0 {
+                self.pending.remove(name);
+            }
+        }
+    }
+
+    /// The model of this load, off the shelf.
+    fn take(&mut self, name: &str, load: u64) -> Option<Held> {
+        self.models.get(name).is_some_and(|held| held.load == load).then(|| self.models.remove(name)).flatten()
+    }
+}
+
+/// A device's threads: one runs batches, one drops models beside them.
 pub(crate) struct Executor {
     device: Arc<str>,
     jobs: mpsc::Sender<Job>,
+    discards: mpsc::Sender<(Option<Held>, Gone)>,
+    shelf: Arc<Mutex<Shelf>>,
 }
 
 impl Executor {
@@ -63,25 +94,41 @@ impl Executor {
             Error::new(Code::Internal, format!("cannot start the executor of {device}: {error}"))
         };
         let thread = std::thread::Builder::new().name(format!("orion-{device}"));
-        let mut state = Thread { device: device.clone(), cores, pool: None, models: HashMap::new() };
+        let shelf: Arc<Mutex<Shelf>> = Arc::default();
+        let mut state = Thread { device: device.clone(), cores, pool: None, shelf: shelf.clone() };
         thread.spawn(move || state.work(&queue, &busy)).map_err(|error| no_thread(&error))?;
-        Ok(Self { device, jobs })
+        let (discards, discarded) = mpsc::channel::<(Option<Held>, Gone)>();
+        let thread = std::thread::Builder::new().name(format!("orion-{device}-unload"));
+        let empty = move || discarded.into_iter().for_each(|(model, gone)| discard(model, gone));
+        thread.spawn(empty).map_err(|error| no_thread(&error))?;
+        Ok(Self { device, jobs, discards, shelf })
     }
 
     /// Runs a batch that arrived then; its result is delivered by the worker.
     pub(crate) fn run(&self, worker: &Arc<Worker>, batch: Batch, arrived: Instant) {
+        self.shelf.lock().begun(&batch.model);
         self.send(Job::Run(worker.clone(), batch, arrived));
     }
 
     /// Takes a loaded model and warms it up; `told` gets what was measured.
     pub(crate) fn install(&self, loaded: Loaded, told: Told) {
+        self.shelf.lock().begun(&loaded.name);
         self.send(Job::Install(loaded, told));
     }
 
-    /// Drops the model of this load, after the batches that came before; one of a later load stays. `gone` is called when
-    /// its memory is free.
+    /// Drops the model of this load, after its batches that came before, whatever other models' batches do; one of a
+    /// later load stays. `gone` is called when its memory is free.
     pub(crate) fn remove(&self, name: String, load: u64, gone: Gone) {
-        self.send(Job::Remove(name, load, gone));
+        let mut shelf = self.shelf.lock();
+        if shelf.pending.contains_key(&name) {
+            return self.send(Job::Remove(name, load, gone));
+        }
+        // Off the shelf at once, so that no later batch finds it; freeing much memory takes its time elsewhere.
+        let model = shelf.take(&name, load);
+        drop(shelf);
+        if let Err(mpsc::SendError((model, gone))) = self.discards.send((model, gone)) {
+            discard(model, gone);
+        }
     }
 
     fn send(&self, job: Job) {
@@ -109,7 +156,13 @@ struct Thread {
     cores: usize,
     /// Made with the first model that computes: a worker without one needs no pool.
     pool: Option<rayon::ThreadPool>,
-    models: HashMap<String, Held>,
+    shelf: Arc<Mutex<Shelf>>,
+}
+
+fn discard(model: Option<Held>, gone: Gone) {
+    // A model whose drop panics must not take the device with it.
+    let _ = catch_unwind(AssertUnwindSafe(|| drop(model)));
+    gone();
 }
 
 impl Thread {
@@ -118,20 +171,23 @@ impl Thread {
             busy.fetch_add(1, Ordering::Relaxed);
             match job {
                 Job::Remove(name, load, gone) => {
-                    let model = self.models.get(&name).is_some_and(|held| held.load == load);
-                    let model = model.then(|| self.models.remove(&name));
-                    // A model whose drop panics must not take the device with it.
-                    let _ = catch_unwind(AssertUnwindSafe(|| drop(model)));
-                    gone();
+                    let model = self.shelf.lock().take(&name, load);
+                    discard(model, gone);
                 }
                 Job::Run(worker, batch, arrived) => {
                     let result = self.run(&worker, &batch, arrived).map(|done| done.result(&batch));
+                    self.shelf.lock().ended(&batch.model);
                     // Counted before the result is out: whoever has the answer finds the device idle.
                     busy.fetch_sub(1, Ordering::Relaxed);
                     result.into_iter().for_each(|result| worker.deliver(result));
                     continue;
                 }
-                Job::Install(loaded, told) => told(self.install(loaded)),
+                Job::Install(loaded, told) => {
+                    let name = loaded.name.clone();
+                    let measured = self.install(loaded);
+                    self.shelf.lock().ended(&name);
+                    told(measured);
+                }
             }
             busy.fetch_sub(1, Ordering::Relaxed);
         }
@@ -148,7 +204,7 @@ impl Thread {
         }
         let measured = held.warm_up(self.pool.as_ref());
         if measured.is_ok() {
-            self.models.insert(name, held);
+            self.shelf.lock().models.insert(name, held);
         }
         measured
     }
@@ -166,11 +222,14 @@ impl Thread {
             )),
         };
         let asked = batch.attempts.iter().filter(|attempt| !cancelled.contains(&attempt.attempt));
-        let (mut answers, peak_bytes) = match self.models.get_mut(&*batch.model) {
+        // Off the shelf while it runs: the lock is not held meanwhile, and what is pending cannot be removed.
+        let held = self.shelf.lock().models.remove(&*batch.model);
+        let (mut answers, peak_bytes) = match held {
             None => (Vec::new().into_iter(), 0),
-            Some(held) => {
+            Some(mut held) => {
                 let rows = asked.clone().map(rows_of).fold(0, usize::saturating_add);
                 let (answers, peak_bytes) = held.run(rows, asked.map(model_request).collect(), self.pool.as_ref());
+                self.shelf.lock().models.insert(batch.model.to_string(), held);
                 (answers.into_iter(), peak_bytes)
             }
         };

@@ -4,7 +4,7 @@ use std::{collections::VecDeque, sync::Arc};
 
 use orion_proto::{Code, Error, Result, session};
 
-use super::{Command, Cordon, Core, Nanos, device::Device, placement::Concern};
+use super::{Command, Cordon, Core, ModelState, Nanos, device::Device, placement::Concern};
 
 /// Workers that are known at once, those that are gone included.
 const WORKERS: usize = 16_384;
@@ -337,7 +337,7 @@ impl<T, L: Clone> Core<T, L> {
         self.cluster_changed();
         // What was there is wanted again, elsewhere.
         for model in lost {
-            if self.models[model].wanted && self.models[model].replicas.is_empty() {
+            if self.models[model].wanted {
                 self.unplaced.insert(model);
             }
             self.ask_about(model);
@@ -362,8 +362,10 @@ impl<T, L: Clone> Core<T, L> {
             let figures = telemetry.devices.iter().find(|figures| *figures.name == *name);
             if let Some(free) = figures.map(|figures| figures.memory_free_bytes).filter(|free| *free > 0) {
                 let loading = self.devices[device].residents.iter().map(|id| &self.replicas[*id]);
-                let loading =
-                    loading.filter(|replica| replica.sent && !replica.serves()).map(|replica| replica.bytes).sum();
+                let loading = loading
+                    .filter(|replica| replica.sent && replica.state == ModelState::Loading)
+                    .map(|replica| replica.bytes)
+                    .sum();
                 self.devices[device].ledger.measured(free, loading);
             }
         }

@@ -9,7 +9,7 @@ const KEPT: f64 = 0.8;
 /// Weight of the newest batch in the ratio of observed to promised time.
 const NEWEST: f64 = 0.3;
 /// Weight of the promise in the fit, in observations: it decides where batches of one size alone cannot.
-const PROMISE: f64 = 0.02;
+const PROMISE: f64 = 0.005;
 /// Batch sizes at which the promise is held against the fit.
 const ANCHORS: [f64; 2] = [1.0, 8.0];
 /// The share of batches that the inflated prediction is to cover.

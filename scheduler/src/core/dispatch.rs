@@ -213,6 +213,7 @@ impl<T, L: Clone> Core<T, L> {
         }
         let expected = self.book(now, device, number, predicted, spec.inline);
         self.replicas[id].running += 1;
+        self.replicas[id].ran = true;
         self.replicas[id].breaker.probe_started(now);
         let batch = Batch {
             batch: number,

@@ -31,7 +31,10 @@ impl<T, L: Clone> Core<T, L> {
 
     fn is_evictable(&self, id: usize) -> bool {
         let replica = &self.replicas[id];
-        replica.state == ModelState::Ready && replica.running == 0 && !self.is_kept(id) && replica.bytes > 0
+        // One that was brought for requests which still wait stays until it has run: two such models would else push
+        // each other out for ever while a third runs.
+        let awaited = !replica.ran && !self.models[replica.model].queue.is_empty();
+        replica.state == ModelState::Ready && replica.running == 0 && !awaited && !self.is_kept(id) && replica.bytes > 0
     }
 
     /// Whether its owner wants it to stay.

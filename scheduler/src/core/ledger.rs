@@ -65,8 +65,10 @@ impl Ledger {
     /// A model is gone from the device.
     pub(super) fn give_back(&mut self, bytes: u64) {
         self.weights = self.weights.saturating_sub(bytes);
-        self.unseen = self.unseen.saturating_sub(bytes);
-        self.measured = self.measured.map(|free| free.saturating_add(bytes));
+        // What the measurement has not seen coming, it will not see going.
+        let unseen = bytes.min(self.unseen);
+        self.unseen -= unseen;
+        self.measured = self.measured.map(|free| free.saturating_add(bytes - unseen));
     }
 
     /// The worker's figure; `loading` are bytes of loads that are under way, which it may hold in part.
@@ -100,6 +102,10 @@ mod tests {
         assert_eq!((ledger.free(), ledger.free_after(300)), (600, 900));
         ledger.give_back(300);
         assert_eq!(ledger.free(), 900);
+        let mut shared = Ledger::new(1000, 500);
+        shared.take(300);
+        shared.give_back(300);
+        assert_eq!(shared.free(), 500, "a load that failed gives back what it took, no more");
         assert_eq!(Ledger::new(0, 0).free(), u64::MAX);
     }
 

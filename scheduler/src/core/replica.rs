@@ -38,6 +38,8 @@ pub(super) struct Replica {
     pub peak: u64,
     /// Batches that run there now.
     pub running: usize,
+    /// Whether it has run a batch since it was loaded.
+    pub ran: bool,
     /// Rows beyond which a batch ran out of memory.
     pub rows_limit: Option<usize>,
     /// Requests that a balancer bound to it.
@@ -123,6 +125,7 @@ impl<T, L: Clone> Core<T, L> {
             started: now,
             peak: 0,
             running: 0,
+            ran: false,
             rows_limit: None,
             bound: None,
             outstanding: 0,
@@ -279,6 +282,7 @@ impl<T, L: Clone> Core<T, L> {
         if !answers || (leaving && !unloaded) {
             return;
         }
+        let news = report.state != self.replicas[id].state;
         match report.state {
             ModelState::Loading => {
                 self.replicas[id].progress = report.progress;
@@ -294,8 +298,10 @@ impl<T, L: Clone> Core<T, L> {
                 self.send_load(now, device);
             }
         }
-        self.settle_wishes(now);
-        self.after_load(now, device, index);
+        if news {
+            self.settle_wishes(now);
+            self.after_load(now, device, index);
+        }
     }
 
     /// A model that a worker holds and that was not asked for in this session.

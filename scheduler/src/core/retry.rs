@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use orion_proto::{Code, Error};
 
-use super::{Core, Nanos, RequestKey, WorkerState, dispatch::Running, nanos, queue::Group};
+use super::{Core, Nanos, RequestKey, dispatch::Running, nanos, queue::Group};
 
 /// A batch stands still when it takes so many times what was predicted, and at least this long.
 const STILL_FACTOR: Nanos = 20;
@@ -66,8 +66,10 @@ impl<T, L: Clone> Core<T, L> {
     /// A batch failed as a whole: each half is tried on its own, so that one bad request fails alone.
     pub(super) fn bisect(&mut self, now: Nanos, mut keys: Vec<RequestKey>) {
         keys.retain(|key| self.request(*key).is_some());
-        if keys.is_empty() {
-            return;
+        let Some(index) = keys.first().and_then(|key| self.request(*key)).map(|request| request.model) else { return };
+        if !self.models[index].wanted {
+            let error = self.not_ready(index);
+            return keys.into_iter().for_each(|key| self.fail(now, key, error.clone()));
         }
         self.totals.bisected += 1;
         let rest = keys.split_off(keys.len().div_ceil(2));
@@ -110,7 +112,7 @@ impl<T, L: Clone> Core<T, L> {
             let other = |id: &usize| {
                 let device = self.replicas[*id].device;
                 let at = self.devices[device].worker;
-                at != worker && self.workers[at].state == WorkerState::Ready && self.replicas[*id].serves()
+                at != worker && self.takes_part(device) && self.replicas[*id].serves()
             };
             if self.models[index].replicas.iter().any(other) {
                 self.take_back(now, number, device, false, "its worker fell silent");
@@ -235,7 +237,9 @@ impl<T, L: Clone> Core<T, L> {
         let Some(id) = self.models[index].replicas.iter().filter(wins).min_by_key(fastest).copied() else { return };
         let repeats = |key: &RequestKey| {
             let request = self.request(*key);
-            request.is_some_and(|r| r.request.parameters.idempotent && r.hedge.is_none())
+            let there = self.replicas[id].device;
+            request
+                .is_some_and(|r| r.request.parameters.idempotent && r.hedge.is_none() && !r.failed_on.contains(&there))
         };
         let keys: Vec<RequestKey> = running.attempts.iter().map(|(_, key)| *key).filter(repeats).collect();
         if keys.is_empty() || !self.budget.withdraw(now) {

@@ -118,6 +118,10 @@ impl<T, L: Clone> Core<T, L> {
                 continue;
             };
             if !request.stop(batch) && done.outcome.is_err() {
+                // Should the other run fail as well, this device is not tried again.
+                if !request.failed_on.contains(&running.device) {
+                    request.failed_on.push(running.device);
+                }
                 continue;
             }
             let outcome = done

@@ -46,13 +46,13 @@ fn a_poisonous_request_fails_alone_after_few_batches() {
 fn a_batch_that_is_more_than_the_memory_holds_is_halved_and_the_next_is_no_larger() {
     let mut world = on(1);
     (0..9).for_each(|_| {
-        let _ = world.ask(0);
+        world.ask(0);
     });
     world.finish(0, Fate::Ok);
     assert_eq!(world.nodes[0].batches[0].attempts.len(), 8);
     world.finish(0, Fate::All(Code::ResourceExhausted));
     (0..20).for_each(|_| {
-        let _ = world.ask(0);
+        world.ask(0);
     });
     let mut sizes = Vec::new();
     while let Some(batch) = world.nodes[0].batches.front() {

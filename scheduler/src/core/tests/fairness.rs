@@ -41,7 +41,7 @@ fn priorities_go_first() {
     use Priority::{Critical, High, Low, Normal, Realtime};
     for priority in [Low, Normal, High, Critical, Realtime] {
         (0..8).for_each(|_| {
-            let _ = world.submit(ask(0, priority, "", 1)).unwrap();
+            world.submit(ask(0, priority, "", 1)).unwrap();
         });
     }
     while world.finish(0, Fate::Ok).is_some() {}

@@ -1,5 +1,7 @@
 //! Workers with bounded memory around a core: they do what they are told, badly where a test wants that.
 
+mod carry_out;
+
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use orion_net::{AttemptResult, Batch, BatchResult};
@@ -12,22 +14,22 @@ use super::*;
 
 /// A request as a test sends it; it waits for ever unless told otherwise.
 #[derive(Clone, Debug)]
-pub struct Ask {
-    pub model: usize,
-    pub rows: usize,
-    pub deadline: Option<Nanos>,
-    pub parameters: Parameters,
+pub(super) struct Ask {
+    pub(super) model: usize,
+    pub(super) rows: usize,
+    pub(super) deadline: Option<Nanos>,
+    pub(super) parameters: Parameters,
 }
 
 impl Ask {
-    pub fn of(model: usize) -> Self {
+    pub(super) fn of(model: usize) -> Self {
         Self { model, rows: 1, deadline: None, parameters: Parameters::default() }
     }
 }
 
 /// What becomes of a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fate {
+pub(super) enum Fate {
     Ok,
     /// Each of its requests fails with this code: a fault of the whole batch.
     All(Code),
@@ -39,59 +41,61 @@ pub enum Fate {
 
 /// A model on a device of a worker, as it really is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Resident {
-    pub bytes: u64,
-    pub state: ModelState,
-    pub order: u64,
+pub(super) struct Resident {
+    pub(super) bytes: u64,
+    pub(super) state: ModelState,
+    pub(super) order: u64,
 }
 
 #[derive(Debug)]
-pub struct Node {
-    pub name: String,
-    pub session: u64,
-    pub incarnation: u64,
+pub(super) struct Node {
+    pub(super) name: String,
+    pub(super) session: u64,
+    pub(super) incarnation: u64,
+    /// Times that it joined as one that was not there before.
+    pub(super) life: u64,
     /// The connection that commands reach it by; none while it is cut.
-    pub link: Option<u64>,
-    pub devices: Vec<u64>,
-    pub residents: BTreeMap<(usize, usize), Resident>,
-    pub orders: HashMap<(usize, usize), u64>,
-    pub batches: VecDeque<Batch>,
-    pub round_trip: f64,
+    pub(super) link: Option<u64>,
+    pub(super) devices: Vec<u64>,
+    pub(super) residents: BTreeMap<(usize, usize), Resident>,
+    pub(super) orders: HashMap<(usize, usize), u64>,
+    pub(super) batches: VecDeque<Batch>,
+    pub(super) round_trip: f64,
 }
 
 /// What is known of a request from outside of the core.
 #[derive(Debug, Default)]
-pub struct Sent {
-    pub key: Option<RequestKey>,
-    pub idempotent: bool,
-    pub deadline: Option<Nanos>,
+pub(super) struct Sent {
+    pub(super) key: Option<RequestKey>,
+    pub(super) idempotent: bool,
+    pub(super) deadline: Option<Nanos>,
     /// Runs that reached a worker or were lost on the way, but for those that were bisected.
-    pub runs: u32,
+    pub(super) runs: u32,
     /// Where a worker said that it failed.
-    pub failed_on: Vec<(usize, u64, usize)>,
-    pub answers: Vec<std::result::Result<(), Code>>,
-    pub cancelled: bool,
-    pub begun: bool,
+    pub(super) failed_on: Vec<(usize, u64, usize)>,
+    pub(super) answers: Vec<std::result::Result<(), Code>>,
+    pub(super) cancelled: bool,
+    pub(super) begun: bool,
 }
 
-pub struct World {
-    pub core: TestCore,
-    pub now: Nanos,
-    pub specs: Vec<Arc<ModelSpec>>,
-    pub curves: Vec<ServiceCurve>,
-    pub nodes: Vec<Node>,
-    pub sent: BTreeMap<u64, Sent>,
+pub(super) struct World {
+    pub(super) core: TestCore,
+    pub(super) now: Nanos,
+    pub(super) specs: Vec<Arc<ModelSpec>>,
+    pub(super) curves: Vec<ServiceCurve>,
+    pub(super) nodes: Vec<Node>,
+    pub(super) sent: BTreeMap<u64, Sent>,
     /// Loads and unloads are answered at once.
-    pub prompt: bool,
-    pub loads: u64,
-    pub ran: Vec<(usize, usize, Vec<u64>)>,
-    pub commands: usize,
+    pub(super) prompt: bool,
+    pub(super) loads: u64,
+    pub(super) ran: Vec<(usize, usize, Vec<u64>)>,
+    pub(super) commands: usize,
     links: u64,
     /// Who could have run a request instead, before the input.
     holders: Vec<Vec<(usize, usize)>>,
 }
 
-pub fn model(name: &str, bytes: u64, policy: ModelPolicy) -> ModelSpec {
+pub(super) fn model(name: &str, bytes: u64, policy: ModelPolicy) -> ModelSpec {
     ModelSpec {
         name: ModelName::new(name).unwrap(),
         version: "1".into(),
@@ -107,7 +111,7 @@ pub fn model(name: &str, bytes: u64, policy: ModelPolicy) -> ModelSpec {
 
 impl World {
     /// Models that are wanted, and workers (the bytes of each of their devices) that have joined.
-    pub fn new(specs: Vec<ModelSpec>, workers: &[&[u64]]) -> Self {
+    pub(super) fn new(specs: Vec<ModelSpec>, workers: &[&[u64]]) -> Self {
         let mut world = Self {
             core: TestCore::new(7, Limits::default()),
             now: MS,
@@ -134,12 +138,13 @@ impl World {
     }
 
     /// One more worker.
-    pub fn add(&mut self, devices: &[u64], round_trip: f64) -> usize {
+    pub(super) fn add(&mut self, devices: &[u64], round_trip: f64) -> usize {
         let at = self.nodes.len();
         self.nodes.push(Node {
             name: format!("w{at}"),
             session: 0,
             incarnation: 1,
+            life: 0,
             link: None,
             devices: devices.to_vec(),
             residents: BTreeMap::new(),
@@ -175,18 +180,19 @@ impl World {
     }
 
     /// Bytes that a device really holds.
-    pub fn held(&self, at: usize, device: usize) -> u64 {
+    pub(super) fn held(&self, at: usize, device: usize) -> u64 {
         let here = self.nodes[at].residents.iter().filter(|((_, on), _)| *on == device);
         here.map(|(_, resident)| resident.bytes).sum()
     }
 
     /// A worker says hello, and what it holds. Says whether it was let in.
-    pub fn join(&mut self, at: usize) -> bool {
+    pub(super) fn join(&mut self, at: usize) -> bool {
         self.links += 1;
         let link = self.links;
         let Ok(joined) = self.core.join(self.now, self.hello(at), "grpc", link) else { return false };
         self.nodes[at].link = Some(link);
         self.nodes[at].session = joined.session;
+        self.nodes[at].life += u64::from(!joined.resumed);
         self.collect();
         self.tell_telemetry(at);
         self.core.start(self.now, joined.session);
@@ -213,7 +219,7 @@ impl World {
         true
     }
 
-    pub fn tell_telemetry(&mut self, at: usize) {
+    pub(super) fn tell_telemetry(&mut self, at: usize) {
         let seconds = self.nodes[at].round_trip;
         let figures = |device: usize| session::DeviceTelemetry {
             name: format!("d{device}"),
@@ -232,7 +238,7 @@ impl World {
         }
     }
 
-    pub fn report(&self, model: usize, device: usize, state: ModelState, order: u64) -> Report {
+    pub(super) fn report(&self, model: usize, device: usize, state: ModelState, order: u64) -> Report {
         Report {
             name: Arc::from(self.specs[model].name.as_str()),
             device: format!("d{device}"),
@@ -248,7 +254,7 @@ impl World {
     }
 
     /// A report goes to the scheduler, unless the connection is cut.
-    pub fn tell(&mut self, at: usize, report: Report) {
+    pub(super) fn tell(&mut self, at: usize, report: Report) {
         if self.nodes[at].link.is_some() {
             self.core.report(self.now, self.nodes[at].session, report);
             self.collect();
@@ -256,7 +262,7 @@ impl World {
     }
 
     /// The worker's process ends and another begins: all is lost.
-    pub fn restart(&mut self, at: usize) -> bool {
+    pub(super) fn restart(&mut self, at: usize) -> bool {
         let node = &mut self.nodes[at];
         let old = (node.incarnation, std::mem::take(&mut node.residents), std::mem::take(&mut node.orders));
         let batches = std::mem::take(&mut node.batches);
@@ -271,7 +277,7 @@ impl World {
         false
     }
 
-    pub fn submit(&mut self, ask: Ask) -> Result<u64> {
+    pub(super) fn submit(&mut self, ask: Ask) -> Result<u64> {
         let ticket = self.sent.len() as u64 + 1;
         let deadline = ask.deadline.map(|after| self.now + after);
         let parameters = ask.parameters;
@@ -295,11 +301,11 @@ impl World {
         }
     }
 
-    pub fn ask(&mut self, model: usize) -> u64 {
+    pub(super) fn ask(&mut self, model: usize) -> u64 {
         self.submit(Ask::of(model)).unwrap()
     }
 
-    pub fn pass(&mut self, time: Nanos) {
+    pub(super) fn pass(&mut self, time: Nanos) {
         self.now += time;
         self.core.tick(self.now);
         self.collect();
@@ -310,19 +316,19 @@ impl World {
     }
 
     /// A worker answers the batch that it was given first.
-    pub fn finish(&mut self, at: usize, fate: Fate) -> Option<Vec<u64>> {
+    pub(super) fn finish(&mut self, at: usize, fate: Fate) -> Option<Vec<u64>> {
         let batch = self.nodes[at].batches.pop_front()?;
         Some(self.answer(at, batch, fate))
     }
 
-    pub fn answer(&mut self, at: usize, batch: Batch, fate: Fate) -> Vec<u64> {
+    pub(super) fn answer(&mut self, at: usize, batch: Batch, fate: Fate) -> Vec<u64> {
         let tickets: Vec<u64> = batch.attempts.iter().map(ticket).collect();
         if self.nodes[at].link.is_none() {
             return tickets;
         }
         let poisoned = batch.attempts.iter().any(|attempt| attempt.request.parameters.routing_key == Some(13));
         let fate = if fate == Fate::Poison && poisoned { Fate::All(Code::Internal) } else { fate };
-        let place = (at, self.nodes[at].incarnation, device_number(&batch.device));
+        let place = (at, self.nodes[at].life, device_number(&batch.device));
         let several = batch.attempts.len() > 1;
         let results = batch.attempts.iter().enumerate().map(|(index, attempt)| {
             let sent = self.sent.get_mut(&ticket(attempt)).unwrap();
@@ -358,7 +364,7 @@ impl World {
     }
 
     /// A worker answers its oldest load that is under way.
-    pub fn loaded(&mut self, at: usize, ok: bool) -> bool {
+    pub(super) fn loaded(&mut self, at: usize, ok: bool) -> bool {
         let under_way = self.nodes[at].residents.iter().filter(|(_, resident)| resident.state == ModelState::Loading);
         let Some((&(model, device), resident)) = under_way.min_by_key(|(_, resident)| resident.order) else {
             return false;
@@ -375,7 +381,7 @@ impl World {
     }
 
     /// A worker has given back the memory of its oldest unload that is under way.
-    pub fn unloaded(&mut self, at: usize) -> bool {
+    pub(super) fn unloaded(&mut self, at: usize) -> bool {
         let leaving = self.nodes[at].residents.iter().filter(|(_, resident)| resident.state == ModelState::Unloading);
         let Some((&(model, device), resident)) = leaving.min_by_key(|(_, resident)| resident.order) else {
             return false;
@@ -388,161 +394,16 @@ impl World {
     }
 
     /// All loads and unloads that are under way are answered.
-    pub fn settle_loads(&mut self) {
+    pub(super) fn settle_loads(&mut self) {
         while (0..self.nodes.len()).any(|at| self.unloaded(at) || self.loaded(at, true)) {}
     }
 
-    fn load(&mut self, at: usize, model: usize, device: usize, order: u64) {
-        let node = &mut self.nodes[at];
-        let newest = node.orders.entry((model, device)).or_default();
-        if order <= *newest {
-            return;
-        }
-        *newest = order;
-        self.loads += 1;
-        if let Some(resident) = node.residents.get_mut(&(model, device))
-            && resident.state != ModelState::Unloading
-        {
-            resident.order = order;
-            let report = self.report(model, device, self.nodes[at].residents[&(model, device)].state, order);
-            return self.tell(at, report);
-        }
-        let bytes = self.specs[model].memory_bytes;
-        node.residents.insert((model, device), Resident { bytes, state: ModelState::Loading, order });
-        assert!(
-            self.held(at, device) <= self.nodes[at].devices[device],
-            "w{at} d{device} is to hold {} of {} bytes: {:?}",
-            self.held(at, device),
-            self.nodes[at].devices[device],
-            self.nodes[at].residents
-        );
-        if self.prompt {
-            self.loaded(at, true);
-        }
-    }
-
-    fn unload(&mut self, at: usize, model: usize, device: usize, order: u64) {
-        let node = &mut self.nodes[at];
-        let newest = node.orders.entry((model, device)).or_default();
-        if order <= *newest {
-            return;
-        }
-        *newest = order;
-        match node.residents.get_mut(&(model, device)) {
-            Some(resident) => {
-                (resident.state, resident.order) = (ModelState::Unloading, order);
-                if self.prompt {
-                    self.unloaded(at);
-                }
-            }
-            None => {
-                let report = self.report(model, device, ModelState::Unloaded, order);
-                self.tell(at, report);
-            }
-        }
-    }
-
-    fn run(&mut self, at: usize, batch: Batch) {
-        let (model, device) = (self.number(&batch.model), device_number(&batch.device));
-        let place = (at, self.nodes[at].incarnation, device);
-        let now_holds = self.holders_of(model);
-        for attempt in &batch.attempts {
-            let sent = self.sent.get_mut(&ticket(attempt)).unwrap();
-            let first = !std::mem::replace(&mut sent.begun, true);
-            sent.runs += 1;
-            let sent = &self.sent[&ticket(attempt)];
-            assert!(sent.runs <= 4, "request {} runs for the {}th time", ticket(attempt), sent.runs);
-            assert!(sent.idempotent || first, "request {} is not idempotent and runs again", ticket(attempt));
-            assert!(sent.answers.is_empty() && !sent.cancelled, "request {} runs after its answer", ticket(attempt));
-            if sent.failed_on.contains(&place) && self.holders.len() > model {
-                let other = |holder: &&(usize, usize)| {
-                    let place = (holder.0, self.nodes[holder.0].incarnation, holder.1);
-                    // Where it stood still or was lost with its worker, only the core knows.
-                    let stood_still = sent.key.is_some_and(|key| self.has_failed(key, **holder));
-                    now_holds.contains(holder) && !sent.failed_on.contains(&place) && !stood_still
-                };
-                let other = self.holders[model].iter().find(other);
-                assert!(other.is_none(), "request {} runs again where it failed, not at {other:?}", ticket(attempt));
-            }
-        }
-        self.ran.push((at, device, batch.attempts.iter().map(ticket).collect()));
-        self.nodes[at].batches.push_back(batch);
-    }
-
-    fn has_failed(&self, key: RequestKey, holder: (usize, usize)) -> bool {
-        let on = |device: &usize| {
-            let at = &self.core.devices[*device];
-            (&*self.core.workers[at.worker].name, device_number(&at.name)) == (&*self.nodes[holder.0].name, holder.1)
-        };
-        let failed_on = self.core.request(key).map_or(&[][..], |request| &request.failed_on);
-        failed_on.iter().filter(|device| self.core.devices.contains(**device)).any(on)
-    }
-
-    fn holders_of(&self, model: usize) -> Vec<(usize, usize)> {
-        let Ok(index) = self.core.index(self.specs[model].name.as_str()) else { return Vec::new() };
-        let of = self.core.models[index].replicas.iter().map(|id| &self.core.replicas[*id]);
-        let serving = of.filter(|replica| replica.serves() && self.core.takes_part(replica.device));
-        let place = |replica: &Replica| {
-            let device = &self.core.devices[replica.device];
-            let at = self.nodes.iter().position(|node| *node.name == *self.core.workers[device.worker].name);
-            (at.unwrap(), device_number(&device.name))
-        };
-        serving.map(place).collect()
-    }
-
-    /// Workers and clients get what the core has for them.
-    pub fn collect(&mut self) {
-        for command in self.core.take_commands() {
-            self.commands += 1;
-            let reaches = |link: u64| move |node: &Node| node.link == Some(link);
-            match command {
-                Command::Settle { ticket, outcome, .. } => {
-                    let sent = self.sent.get_mut(&ticket).unwrap();
-                    sent.answers.push(outcome.map(|_| ()).map_err(|error| error.code));
-                    assert!(sent.answers.len() == 1 && !sent.cancelled, "request {ticket} is settled twice");
-                }
-                Command::Run { link, batch } => match self.nodes.iter().position(reaches(link)) {
-                    Some(at) => self.run(at, batch),
-                    None => {
-                        for attempt in &batch.attempts {
-                            self.sent.get_mut(&ticket(attempt)).unwrap().runs += 1;
-                        }
-                    }
-                },
-                Command::Inspect { link, name, order, .. } => {
-                    if let Some(at) = self.nodes.iter().position(reaches(link)) {
-                        let report = self.report(self.number(&name), 0, ModelState::Cold, order);
-                        self.tell(at, report);
-                    }
-                }
-                Command::Load { link, name, device, order, .. } => {
-                    if let Some(at) = self.nodes.iter().position(reaches(link)) {
-                        self.load(at, self.number(&name), device_number(&device), order);
-                    }
-                }
-                Command::Unload { link, name, device, order } => {
-                    if let Some(at) = self.nodes.iter().position(reaches(link)) {
-                        self.unload(at, self.number(&name), device_number(&device), order);
-                    }
-                }
-                Command::Close { link, .. } => {
-                    if let Some(at) = self.nodes.iter().position(reaches(link)) {
-                        self.nodes[at].link = None;
-                    }
-                }
-                Command::Cancel { .. } | Command::Drained { .. } => {}
-            }
-        }
-        self.holders = (0..self.specs.len()).map(|model| self.holders_of(model)).collect();
-        recount::check(&self.core);
-    }
-
-    pub fn outcome(&self, ticket: u64) -> Option<std::result::Result<(), Code>> {
+    pub(super) fn outcome(&self, ticket: u64) -> Option<std::result::Result<(), Code>> {
         self.sent[&ticket].answers.first().copied()
     }
 }
 
-pub fn ticket(attempt: &orion_net::Attempt) -> u64 {
+pub(super) fn ticket(attempt: &orion_net::Attempt) -> u64 {
     attempt.request.id.parse().unwrap()
 }
 
