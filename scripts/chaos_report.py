@@ -42,21 +42,25 @@ def seconds_to_normal(requests, deadline, fault, begin, end):
     return None
 
 
+def suspected_after(fault, suspects):
+    """Seconds until the worker was first suspected; None if it never was, which a short fault may be too short for."""
+    seen = [event["at"] for event in suspects if fault.explains(event["worker"], event["at"])]
+    return max(0.0, min(seen) - fault.begun) if seen else None
+
+
 def suspicions(faults, suspects):
     """Seconds from each fault to its being noticed, by kind, and suspects that no fault explains."""
-    noticed = {kind: [] for kind in {fault.kind for fault in faults}}
+    noticed = {kind: [] for kind in sorted({fault.kind for fault in faults})}
     for fault in faults:
-        seen = [event["at"] for event in suspects if fault.explains(event["worker"], event["at"])]
-        if seen:
-            noticed[fault.kind].append(max(0.0, min(seen) - fault.begun))
+        if (after := suspected_after(fault, suspects)) is not None:
+            noticed[fault.kind].append(after)
     false = [event for event in suspects if not any(fault.explains(event["worker"], event["at"]) for fault in faults)]
     return noticed, false
 
 
 def unnoticed(fault, suspects):
     """A fault that lasted beyond its goal and was never noticed."""
-    seen = any(fault.explains(event["worker"], event["at"]) for event in suspects)
-    return not seen and fault.over - fault.begun > GOALS[fault.kind]
+    return suspected_after(fault, suspects) is None and fault.over - fault.begun > GOALS[fault.kind]
 
 
 def report(requests, deadline, faults, suspects, status):
@@ -88,7 +92,7 @@ def report(requests, deadline, faults, suspects, status):
         },
         "faults": [
             {"kind": fault.kind, "worker": fault.worker, "at": fault.begun - begin, "lasted": fault.over - fault.begun,
-             "ready_again": fault.well - fault.over, "back_to_normal": seconds}
+             "suspected_after": suspected_after(fault, suspects), "ready_again": fault.well - fault.over, "back_to_normal": seconds}
             for fault, seconds in zip(faults, back)
         ],
         "suspected_after_seconds": {kind: spread(values) for kind, values in noticed.items()},
