@@ -8,6 +8,9 @@ from chaos_load import kind_of
 TOLERANCE = 0.01
 GOALS = {"kill": 0.2, "stop": 1.0, "cut": 1.0}
 BACK_GOAL = 2.0
+TOTALS = (
+    "attempts_retried", "batches_bisected", "batches_hedged", "results_dropped", "requests_queued", "requests_running",
+)
 
 
 def quantile(values, share):
@@ -86,18 +89,18 @@ def report(requests, deadline, faults, suspects, status):
         "refused_late": sum(one.settled - one.sent > deadline + 0.25 for one in refused),
         "lost": [one.number for one in requests if one.times_settled == 0],
         "duplicated": twice,
-        "totals": {
-            key: status.get(key)
-            for key in ("attempts_retried", "batches_bisected", "batches_hedged", "results_dropped", "requests_queued", "requests_running")
-        },
+        "totals": {key: status.get(key) for key in TOTALS},
         "faults": [
-            {"kind": fault.kind, "worker": fault.worker, "at": fault.begun - begin, "lasted": fault.over - fault.begun,
-             "suspected_after": suspected_after(fault, suspects), "ready_again": fault.well - fault.over, "back_to_normal": seconds}
+            {"kind": fault.kind, "worker": fault.worker, "at": fault.begun - begin,
+             "lasted": fault.over - fault.begun, "suspected_after": suspected_after(fault, suspects),
+             "ready_again": fault.well - fault.over, "back_to_normal": seconds}
             for fault, seconds in zip(faults, back)
         ],
         "suspected_after_seconds": {kind: spread(values) for kind, values in noticed.items()},
         "unnoticed": sum(unnoticed(fault, suspects) for fault in faults),
-        "false_deaths": [{"worker": event["worker"], "at": event["at"] - begin, "reason": event["reason"]} for event in false],
+        "false_deaths": [
+            {"worker": event["worker"], "at": event["at"] - begin, "reason": event["reason"]} for event in false
+        ],
         "attainment": share_on_time(requests, deadline, begin, end + 1),
         "attainment_by_second": [share_on_time(requests, deadline, begin + n, begin + n + 1) for n in seconds],
         "back_to_normal_seconds": spread([seconds for seconds in back if seconds is not None]),

@@ -10,13 +10,14 @@ def cut(trace, seconds):
     """The first part of a trace. What no schedule can pass is not known of it."""
     kept = [arrival for arrival in trace["arrivals"] if arrival[0] < seconds * 1e3]
     if not kept or kept[-1][0] < trace["warm_ms"]:
-        raise SystemExit(f"--limit-seconds {seconds:g} leaves nothing to count: arrivals count after {trace['warm_ms'] / 1e3:g} s")
+        warm = trace["warm_ms"] / 1e3
+        raise SystemExit(f"--limit-seconds {seconds:g} leaves nothing to count: arrivals count after {warm:g} s")
     # The simulation wants a bound; its of_bound is not taken.
     return {**trace, "arrivals": kept, "lp_bound_requests": 1.0}
 
 
 def undisturbed(trace, slow, client):
-    """Counted arrivals in the half seconds of the clock in which the sender was never late: where it was, others had the machine."""
+    """Counted arrivals in the half seconds of the clock in which the sender was on time: else others had the machine."""
     spans = {}
     for index, (at, _) in enumerate(trace["arrivals"]):
         if at >= trace["warm_ms"]:
