@@ -8,6 +8,9 @@ from chaos_load import kind_of
 TOLERANCE = 0.01
 GOALS = {"kill": 0.2, "stop": 1.0, "cut": 1.0}
 BACK_GOAL = 2.0
+TOTALS = (
+    "attempts_retried", "batches_bisected", "batches_hedged", "results_dropped", "requests_queued", "requests_running",
+)
 
 
 def quantile(values, share):
@@ -42,21 +45,25 @@ def seconds_to_normal(requests, deadline, fault, begin, end):
     return None
 
 
+def suspected_after(fault, suspects):
+    """Seconds until the worker was first suspected; None if it never was, which a short fault may be too short for."""
+    seen = [event["at"] for event in suspects if fault.explains(event["worker"], event["at"])]
+    return max(0.0, min(seen) - fault.begun) if seen else None
+
+
 def suspicions(faults, suspects):
     """Seconds from each fault to its being noticed, by kind, and suspects that no fault explains."""
-    noticed = {kind: [] for kind in {fault.kind for fault in faults}}
+    noticed = {kind: [] for kind in sorted({fault.kind for fault in faults})}
     for fault in faults:
-        seen = [event["at"] for event in suspects if fault.explains(event["worker"], event["at"])]
-        if seen:
-            noticed[fault.kind].append(max(0.0, min(seen) - fault.begun))
+        if (after := suspected_after(fault, suspects)) is not None:
+            noticed[fault.kind].append(after)
     false = [event for event in suspects if not any(fault.explains(event["worker"], event["at"]) for fault in faults)]
     return noticed, false
 
 
 def unnoticed(fault, suspects):
     """A fault that lasted beyond its goal and was never noticed."""
-    seen = any(fault.explains(event["worker"], event["at"]) for event in suspects)
-    return not seen and fault.over - fault.begun > GOALS[fault.kind]
+    return suspected_after(fault, suspects) is None and fault.over - fault.begun > GOALS[fault.kind]
 
 
 def report(requests, deadline, faults, suspects, status):
@@ -82,18 +89,18 @@ def report(requests, deadline, faults, suspects, status):
         "refused_late": sum(one.settled - one.sent > deadline + 0.25 for one in refused),
         "lost": [one.number for one in requests if one.times_settled == 0],
         "duplicated": twice,
-        "totals": {
-            key: status.get(key)
-            for key in ("attempts_retried", "batches_bisected", "batches_hedged", "results_dropped", "requests_queued", "requests_running")
-        },
+        "totals": {key: status.get(key) for key in TOTALS},
         "faults": [
-            {"kind": fault.kind, "worker": fault.worker, "at": fault.begun - begin, "lasted": fault.over - fault.begun,
+            {"kind": fault.kind, "worker": fault.worker, "at": fault.begun - begin,
+             "lasted": fault.over - fault.begun, "suspected_after": suspected_after(fault, suspects),
              "ready_again": fault.well - fault.over, "back_to_normal": seconds}
             for fault, seconds in zip(faults, back)
         ],
         "suspected_after_seconds": {kind: spread(values) for kind, values in noticed.items()},
         "unnoticed": sum(unnoticed(fault, suspects) for fault in faults),
-        "false_deaths": [{"worker": event["worker"], "at": event["at"] - begin, "reason": event["reason"]} for event in false],
+        "false_deaths": [
+            {"worker": event["worker"], "at": event["at"] - begin, "reason": event["reason"]} for event in false
+        ],
         "attainment": share_on_time(requests, deadline, begin, end + 1),
         "attainment_by_second": [share_on_time(requests, deadline, begin + n, begin + n + 1) for n in seconds],
         "back_to_normal_seconds": spread([seconds for seconds in back if seconds is not None]),

@@ -6,6 +6,7 @@ import os
 import pathlib
 import signal
 import subprocess
+import sys
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -82,7 +83,13 @@ class Cluster:
         listeners = [part for name in LISTENERS for part in (f"--{name}", session if name == "session" else "127.0.0.1:0")]
         command = [orion, "scheduler", *listeners, "--data-dir", folder / "scheduler", "--log-format", "json"]
         self.scheduler = Program([*command, *scheduler_arguments], folder / "scheduler.log")
-        self.addresses = until(self.listening, "the scheduler's `listening` event")
+        # SIGTERM must end what was started here, as Ctrl-C does.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+        try:
+            self.addresses = until(self.listening, "the scheduler's `listening` event")
+        except BaseException:
+            self.__exit__()
+            raise
 
     def __enter__(self):
         return self
