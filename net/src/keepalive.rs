@@ -61,6 +61,11 @@ impl KeepAlive {
 
     /// Any frame came.
     pub fn frame(&mut self, now: Instant) {
+        if self.is_suspect(now) {
+            // How long a peer stood still says nothing of the link: counted as round trips, one freeze would lengthen the
+            // time-out by which the next is seen.
+            self.waiting.clear();
+        }
         self.last_frame = self.last_frame.max(now);
     }
 
@@ -117,6 +122,24 @@ mod tests {
     const MS: Duration = Duration::from_millis(1);
 
     #[test]
+    fn a_freeze_does_not_lengthen_the_time_out() {
+        let start = Instant::now();
+        let mut frozen = KeepAlive::new(start, LEASE);
+        let mut now = start;
+        for _ in 0..10 {
+            let ping = frozen.ping(now).unwrap();
+            frozen.pong(ping, now + MS);
+            now += KEEPALIVE;
+        }
+        let sent: Vec<u64> = (0..5).map(|beat| frozen.ping(now + KEEPALIVE * beat).unwrap()).collect();
+        let back = now + Duration::from_secs(1);
+        assert!(frozen.is_suspect(back));
+        sent.into_iter().for_each(|ping| frozen.pong(ping, back));
+        assert_eq!(frozen.timeout(), TIMEOUT);
+        assert!(!frozen.is_suspect(back));
+    }
+
+    #[test]
     fn pings_are_due_every_interval_and_measure_the_round_trip() {
         let start = Instant::now();
         let mut link = KeepAlive::new(start, LEASE);
@@ -143,12 +166,20 @@ mod tests {
 
     #[test]
     fn a_slow_link_gets_time_in_proportion() {
-        let start = Instant::now();
+        let (start, late) = (Instant::now(), 500 * MS);
         let mut link = KeepAlive::new(start, LEASE);
-        let sequence = link.ping(start).unwrap();
-        link.pong(sequence, start + 500 * MS);
+        let mut under_way = VecDeque::new();
+        let mut last = start;
+        for beat in 0..20 {
+            let now = start + KEEPALIVE * beat;
+            while let Some((ping, sent)) = under_way.pop_front_if(|(_, sent)| *sent + late <= now) {
+                last = sent + late;
+                link.pong(ping, last);
+            }
+            under_way.push_back((link.ping(now).unwrap(), now));
+        }
         assert_eq!(link.timeout(), 2000 * MS);
         assert_eq!(link.lease(), 7500 * MS);
-        assert!(!link.is_dead(start + 8000 * MS) && link.is_dead(start + 8001 * MS));
+        assert!(!link.is_dead(last + 7500 * MS) && link.is_dead(last + 7501 * MS));
     }
 }
