@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use orion_proto::{Code, Error, Result};
 
-use super::{Admitted, Core, ModelState, Nanos, cost::Cost, filter, nanos};
+use super::{Admitted, Core, ModelState, Nanos, cost::Cost, nanos};
 
 /// Shortest and longest time after which a refused client is told to come again.
 const RETRY_AFTER: (f64, f64) = (0.001, 60.0);
@@ -108,9 +108,6 @@ impl<T, L: Clone> Core<T, L> {
         let model = &self.models[index];
         match self.model_state(index) {
             ModelState::Ready => String::new(),
-            ModelState::Cold if !self.fits_somewhere(index) => {
-                "no device has room for it beside what is pinned or kept (min_replicas)".into()
-            }
             ModelState::Cold => "not in memory, the next request brings it back".into(),
             ModelState::Loading | ModelState::Unloading => "loading".into(),
             ModelState::Unloaded if !model.wanted => "unloaded".into(),
@@ -124,15 +121,11 @@ impl<T, L: Clone> Core<T, L> {
         let model = &self.models[index];
         let named =
             |worker: usize, reason: &dyn std::fmt::Display| format!("worker '{}': {reason}", self.workers[worker].name);
-        let mut reasons: Vec<String> = model.failures.iter().map(|f| named(f.worker, &f.reason)).collect();
-        let Some(spec) = &model.spec else {
-            return model.unreadable.iter().map(|(worker, reason)| named(*worker, reason)).collect();
-        };
-        for (_, device) in &self.devices {
-            if let Err(unfit) = filter::check(spec, &self.workers[device.worker], device) {
-                reasons.push(named(device.worker, &format_args!("{}: {unfit}", device.name)));
-            }
+        if model.spec.is_none() {
+            let told = model.unreadable.iter().filter(|(_, reason)| !reason.is_empty());
+            return told.map(|(worker, reason)| named(*worker, reason)).collect();
         }
-        reasons
+        let refused = self.devices.iter().filter_map(|(id, device)| Some((device, self.refusal(index, id)?)));
+        refused.map(|(device, refusal)| named(device.worker, &format_args!("{}: {refusal}", device.name))).collect()
     }
 }

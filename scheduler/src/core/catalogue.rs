@@ -324,13 +324,16 @@ impl<T, L: Clone> Core<T, L> {
         model.asked.retain(|asked| *asked != worker);
         self.changed = true;
         match found {
-            Ok(spec) if model.spec.is_none() => self.declare(index, spec),
+            Ok(spec) if model.spec.is_none() => {
+                self.declare(index, spec);
+                self.unplaced.insert(index);
+            }
             Ok(_) => {}
             Err(reason) => {
                 model.unreadable.retain(|(at, _)| *at != worker);
-                if model.unreadable.len() < REASONS {
-                    model.unreadable.push((worker, reason));
-                }
+                // Who answered is kept of all, or it would be asked again; the reasons are much the same.
+                let reason = if model.unreadable.len() < REASONS { reason } else { String::new() };
+                model.unreadable.push((worker, reason));
                 self.ask_about(index);
             }
         }

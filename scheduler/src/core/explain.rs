@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use orion_proto::{Code, cluster};
 
-use super::{Core, Nanos, RequestKey, cost::Cost, filter, request::Request};
+use super::{Core, Nanos, RequestKey, cost::Cost, request::Request};
 
 /// Answered requests that are remembered.
 const REMEMBERED: usize = 2048;
@@ -198,19 +198,12 @@ impl<T, L: Clone> Core<T, L> {
         let (model, device) = (&self.models[index], &self.devices[id]);
         let worker = &self.workers[device.worker];
         let replica = model.replicas.iter().map(|id| &self.replicas[*id]).find(|replica| replica.device == id);
-        let refusal = match (&model.spec, replica) {
-            (_, Some(replica)) if !replica.breaker.allows(now) => "its circuit breaker is open after failures".into(),
-            (_, Some(_)) if self.takes_part(id) => String::new(),
-            (_, Some(_)) => format!("the worker is {}", worker.state_name()),
-            (None, None) => self.reason(index),
-            (Some(spec), None) => match filter::check(spec, worker, device) {
-                Err(unfit) => unfit.to_string(),
-                Ok(()) => model
-                    .failures
-                    .iter()
-                    .find(|failure| failure.device == id)
-                    .map_or_else(String::new, |failure| failure.reason.clone()),
-            },
+        let refusal = match replica {
+            Some(replica) if !replica.breaker.allows(now) => "its circuit breaker is open after failures".into(),
+            Some(_) if self.takes_part(id) => String::new(),
+            Some(_) => format!("the worker is {}", worker.state_name()),
+            None if model.spec.is_none() => self.reason(index),
+            None => self.refusal(index, id).unwrap_or_default(),
         };
         let cost = refusal.is_empty().then(|| terms(self.cost(now, index, id, 1, 0)));
         cluster::PlaceCost {

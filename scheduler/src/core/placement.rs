@@ -255,7 +255,10 @@ impl<T, L: Clone> Core<T, L> {
 
     /// Makes the copies that owners want whatever the load, and first ones while memory is free.
     pub(super) fn settle_wishes(&mut self, now: Nanos) {
-        let wishes: Vec<usize> = self.unplaced.iter().take(WISHES).copied().collect();
+        // Round and round: those that cannot be met must not keep the others from being looked at.
+        let rest = self.unplaced.range(self.wished_from..).chain(self.unplaced.range(..self.wished_from));
+        let wishes: Vec<usize> = rest.take(WISHES).copied().collect();
+        self.wished_from = wishes.last().map_or(0, |last| last + 1);
         for index in wishes {
             if self.settle_wish(now, index) {
                 self.unplaced.remove(&index);
@@ -266,7 +269,8 @@ impl<T, L: Clone> Core<T, L> {
     /// Says whether nothing is left to wish for.
     fn settle_wish(&mut self, now: Nanos, index: usize) -> bool {
         let model = &self.models[index];
-        let Some(spec) = model.spec.clone().filter(|_| model.wanted) else { return !model.wanted };
+        // What is not known yet is put here again when a worker has read it.
+        let Some(spec) = model.spec.clone().filter(|_| model.wanted) else { return true };
         if model.built_in {
             return true;
         }
@@ -347,13 +351,20 @@ impl<T, L: Clone> Core<T, L> {
             && suitable.iter().any(|&device| self.has_room(device, bytes) && !failed(device))
     }
 
-    /// Whether some device has room for it, once all is gone that may be evicted.
-    pub(super) fn fits_somewhere(&self, index: usize) -> bool {
-        let Some(spec) = &self.models[index].spec else { return false };
-        let fits = |(id, device): (usize, &super::device::Device)| {
-            filter::check(spec, &self.workers[device.worker], device).is_ok() && self.has_room(id, spec.memory_bytes)
-        };
-        self.devices.iter().any(fits)
+    /// Why a device takes no new copy of a model, if it does not.
+    pub(super) fn refusal(&self, index: usize, id: usize) -> Option<String> {
+        let (model, device) = (&self.models[index], &self.devices[id]);
+        let spec = model.spec.as_ref()?;
+        if let Err(unfit) = filter::check(spec, &self.workers[device.worker], device) {
+            return Some(unfit.to_string());
+        }
+        if let Some(failure) = model.failures.iter().find(|failure| failure.device == id) {
+            return Some(failure.reason.clone());
+        }
+        (!self.has_room(id, spec.memory_bytes)).then(|| {
+            let (needed, free) = (spec.memory_bytes, device.ledger.free());
+            format!("the model needs {needed} bytes, {free} are free and the rest is pinned or kept (min_replicas)")
+        })
     }
 
     /// A model's state, as its replicas and the cluster have it.
@@ -370,14 +381,10 @@ impl<T, L: Clone> Core<T, L> {
         if any(ModelState::Loading) || (model.spec.is_none() && !model.asked.is_empty()) || again() {
             return ModelState::Loading;
         }
-        let Some(spec) = &model.spec else {
+        if model.spec.is_none() {
             return if model.unreadable.is_empty() { ModelState::Unloaded } else { ModelState::Failed };
         };
-        let tried = |device: usize| model.failures.iter().any(|failure| failure.device == device);
-        let passes = |(id, device): (usize, &super::device::Device)| {
-            !tried(id) && filter::check(spec, &self.workers[device.worker], device).is_ok()
-        };
-        match self.devices.iter().any(passes) {
+        match self.devices.iter().any(|(id, _)| self.refusal(index, id).is_none()) {
             true => ModelState::Cold,
             false if self.workers.iter().any(super::cluster::Worker::is_connected) => ModelState::Failed,
             false => ModelState::Unloaded,
