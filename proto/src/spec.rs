@@ -4,6 +4,8 @@ use crate::{Datatype, Error, ModelName, ModelPolicy, Result, Tensor, session};
 
 /// Rows that one request may hold, whatever the model: what OpenAI takes in one embeddings request.
 const ROWS: usize = 2048;
+/// A prediction beyond a day is as good as never, and sums of such must not overflow.
+const LONGEST_SECONDS: f64 = 86_400.0;
 /// Or so many of the model's largest batches, if that is more.
 const ROW_BATCHES: usize = 64;
 
@@ -234,7 +236,7 @@ impl From<&ModelSpec> for session::ModelSpec {
 impl From<session::ServiceCurve> for ServiceCurve {
     fn from(wire: session::ServiceCurve) -> Self {
         // A curve is a prediction: a peer's NaN or negative figure must not poison comparisons.
-        let sane = |x: f64| if x.is_finite() && x >= 0.0 { x } else { 0.0 };
+        let sane = |x: f64| if x.is_finite() && x >= 0.0 { x.min(LONGEST_SECONDS) } else { 0.0 };
         Self { base_seconds: sane(wire.base_seconds), per_row_seconds: sane(wire.per_row_seconds) }
     }
 }

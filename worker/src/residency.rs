@@ -78,7 +78,12 @@ impl Residency {
         loop {
             let report = self.table.lock().next_report();
             let Some(report) = report else { return };
+            let moved = matches!(report.state(), State::Ready | State::Failed | State::Unloaded);
             worker.tell(Message::Model(report));
+            if moved {
+                // What is free changed at once, and the next load should not wait for the next beat to know it.
+                worker.tell(Message::Telemetry(worker.telemetry()));
+            }
         }
     }
 

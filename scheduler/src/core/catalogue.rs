@@ -104,6 +104,8 @@ pub(super) struct Known {
     pub class: usize,
     pub curve: Curve,
     pub load: Nanos,
+    /// Largest growth of memory that a batch has shown.
+    pub peak: u64,
 }
 
 /// A model by its served name.
@@ -198,8 +200,15 @@ impl Model {
                 known.load = load.unwrap_or(known.load);
             }
             None => {
-                self.known.push(Known { class, curve, load: load.unwrap_or(0) });
+                self.known.push(Known { class, curve, load: load.unwrap_or(0), peak: 0 });
             }
+        }
+    }
+
+    /// A batch on a device of this class took so much memory beside the weights.
+    pub(super) fn learn_peak(&mut self, class: usize, bytes: u64) {
+        if let Some(known) = self.known.iter_mut().find(|known| known.class == class) {
+            known.peak = known.peak.max(bytes);
         }
     }
 

@@ -344,53 +344,7 @@ impl<T, L: Clone> Core<T, L> {
             self.start_waiting(now, model);
         }
     }
-
-    /// Tells what a worker measured or how it is.
-    pub fn telemetry(&mut self, now: Nanos, session: u64, telemetry: session::Telemetry) {
-        let Some(index) = self.by_session(session) else { return };
-        let worker = &mut self.workers[index];
-        worker.last_frame = now;
-        // Half the usual round trip, and what the slow ones add: the jitter.
-        let seconds = telemetry.round_trip_p50_seconds / 2.0
-            + (telemetry.round_trip_p99_seconds - telemetry.round_trip_p50_seconds).max(0.0) / 2.0;
-        if worker.carrier != IN_PROCESS {
-            worker.lead = (seconds.clamp(0.0, 1.0) * 1e9) as Nanos + PREPARATION;
-        }
-        let devices = worker.devices.clone();
-        for device in devices {
-            let name = self.devices[device].name.clone();
-            let figures = telemetry.devices.iter().find(|figures| *figures.name == *name);
-            if let Some(free) = figures.map(|figures| figures.memory_free_bytes).filter(|free| *free > 0) {
-                let loading = self.devices[device].residents.iter().map(|id| &self.replicas[*id]);
-                let loading = loading
-                    .filter(|replica| replica.sent && replica.state == ModelState::Loading)
-                    .map(|replica| replica.bytes)
-                    .sum();
-                self.devices[device].ledger.measured(free, loading);
-            }
-        }
-        self.workers[index].telemetry = telemetry;
-    }
-
-    /// The place of a worker's device.
-    pub(super) fn device_named(&self, worker: usize, name: &str) -> Option<usize> {
-        self.workers[worker].devices.iter().copied().find(|device| &*self.devices[*device].name == name)
-    }
-
-    /// A worker's measured figures.
-    pub fn measured(&mut self, session: u64, measurement: session::Measurement) {
-        let Some(index) = self.by_session(session) else { return };
-        self.workers[index].measurement = Some(measurement);
-        for device in &self.workers[index].devices {
-            let device = &self.devices[*device];
-            if device.info.kind == "cpu" {
-                self.classes[device.class].flops = measurement.f32_flops.max(0.0);
-            }
-        }
-    }
 }
 
 /// The carrier of a worker in the scheduler's own process.
 pub const IN_PROCESS: &str = "in-process";
-/// Decoding a batch and handing it to the executor.
-const PREPARATION: Nanos = 100_000;

@@ -4,12 +4,16 @@ use orion_proto::ServiceCurve;
 
 use super::Nanos;
 
+/// A day, nanoseconds: what takes longer is as good as never, and sums of such must not overflow.
+pub(super) const LONGEST: f64 = 86_400e9;
 /// Weight that an observation keeps when the next one comes.
-const KEPT: f64 = 0.8;
+const KEPT: f64 = 0.92;
 /// Weight of the newest batch in the ratio of observed to promised time.
 const NEWEST: f64 = 0.3;
-/// Weight of the promise in the fit, in observations: it decides where batches of one size alone cannot.
-const PROMISE: f64 = 0.005;
+/// Weight of the promise in the fit, in observations, where batches were all of one size: they cannot tell both terms.
+const PROMISE: f64 = 1.0;
+/// The spread of sizes, as a share of their mean square, from which on the promise counts for nothing.
+const TELLING: f64 = 0.125;
 /// Batch sizes at which the promise is held against the fit.
 const ANCHORS: [f64; 2] = [1.0, 8.0];
 /// The share of batches that the inflated prediction is to cover.
@@ -29,7 +33,7 @@ pub(super) struct Line {
 impl Line {
     /// Predicted time of a batch of `rows`.
     pub(super) fn predict(&self, rows: usize) -> Nanos {
-        (self.base + self.per_row * rows as f64) as Nanos
+        (self.base + self.per_row * rows as f64).min(LONGEST) as Nanos
     }
 
     /// The same device, all times multiplied.
@@ -134,7 +138,7 @@ impl Curve {
     pub(super) fn observe(&mut self, rows: usize, seconds: f64) {
         let promised = self.promised.seconds(rows);
         let predicted = self.line.base + self.line.per_row * rows as f64;
-        if promised <= 0.0 || predicted <= 0.0 || !seconds.is_finite() || seconds < 0.0 {
+        if promised <= 0.0 || predicted <= 0.0 || !(0.0..=LONGEST / 1e9).contains(&seconds) {
             return;
         }
         let (x, y) = (rows as f64, seconds * 1e9);
@@ -153,10 +157,12 @@ impl Curve {
 
     fn fit(&mut self, ratio: f64) {
         let mut sums = self.sums;
+        let spread = (sums.w * sums.xx - sums.x * sums.x) / (sums.w * sums.xx).max(f64::MIN_POSITIVE);
+        let weight = PROMISE * (1.0 - spread / TELLING).max(0.0);
         for x in ANCHORS {
             let promised = (self.promised.base_seconds + self.promised.per_row_seconds * x) * 1e9;
             if promised > 0.0 {
-                sums.add(PROMISE / (promised * promised), x, promised * ratio);
+                sums.add(weight / (promised * promised), x, promised * ratio);
             }
         }
         if let Some((base, per_row)) = sums.solve() {
@@ -201,10 +207,10 @@ mod tests {
     }
 
     #[test]
-    fn a_device_that_slows_down_is_believed_after_a_few_batches() {
+    fn a_device_that_slows_down_is_believed_after_some_batches() {
         let mut curve = promised();
         (0..100).for_each(|_| curve.observe(4, 0.005));
-        (0..8).for_each(|_| curve.observe(4, 0.015));
+        (0..30).for_each(|_| curve.observe(4, 0.015));
         assert!(curve.line().predict(4) > 13_000_000, "{}", curve.line().predict(4));
     }
 

@@ -8,25 +8,44 @@ const HORIZON: f64 = 20e6;
 const COPY: f64 = 0.8;
 
 impl<T, L: Clone> Core<T, L> {
-    /// The replicas to unload so that `bytes` fit; none if that cannot be.
-    pub(super) fn victims(&mut self, now: Nanos, device: usize, bytes: u64) -> Option<Vec<usize>> {
+    /// The replicas to unload so that a copy of a model fits; none if that cannot be.
+    pub(super) fn victims(&mut self, now: Nanos, index: usize, device: usize) -> Option<Vec<usize>> {
+        let (bytes, peak) = self.needs(index, device);
         let at = &self.devices[device];
-        if bytes <= at.ledger.free() {
-            return Some(Vec::new());
-        }
-        let leaving = at.residents.iter().map(|id| &self.replicas[*id]).filter(|r| r.state == ModelState::Unloading);
-        let mut freed: u64 = leaving.map(|replica| replica.bytes).sum();
+        let mut left: Vec<usize> = at.residents.clone();
         let mut order: Vec<(f64, usize)> =
             at.residents.iter().filter(|id| self.is_evictable(**id)).map(|id| (self.worth(now, *id), *id)).collect();
         order.sort_unstable_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
+        let leaving = |id: &usize| self.replicas[*id].state == ModelState::Unloading;
+        let mut freed: u64 = left.iter().filter(|id| leaving(id)).map(|id| self.replicas[*id].bytes).sum();
+        left.retain(|id| !leaving(id));
         let mut victims = Vec::new();
         let mut order = order.into_iter();
-        while bytes > at.ledger.free_after(freed) {
+        while bytes > at.ledger.free_after(freed, self.peak_of(&left).max(peak)) {
             let (_, id) = order.next()?;
             freed = freed.saturating_add(self.replicas[id].bytes);
+            left.retain(|other| *other != id);
             victims.push(id);
         }
         Some(victims)
+    }
+
+    /// Bytes of a model's weights, and of its batches as far as they are known on such a device.
+    pub(super) fn needs(&self, index: usize, device: usize) -> (u64, u64) {
+        let model = &self.models[index];
+        let peak = model.known(self.devices[device].class).map_or(0, |known| known.peak);
+        (model.spec.as_ref().map_or(0, |spec| spec.memory_bytes), peak)
+    }
+
+    fn peak_of(&self, replicas: &[usize]) -> u64 {
+        replicas.iter().map(|id| self.replicas[*id].peak).max().unwrap_or(0)
+    }
+
+    /// Whether a copy of a model fits on a device as it is.
+    pub(super) fn fits_now(&self, index: usize, device: usize) -> bool {
+        let (bytes, peak) = self.needs(index, device);
+        let ledger = &self.devices[device].ledger;
+        bytes <= ledger.free_after(0, ledger.activations().max(peak))
     }
 
     fn is_evictable(&self, id: usize) -> bool {
@@ -45,12 +64,15 @@ impl<T, L: Clone> Core<T, L> {
         })
     }
 
-    /// Whether a model of this size fits on a device once all is gone that may be evicted.
-    pub(super) fn has_room(&self, device: usize, bytes: u64) -> bool {
+    /// Whether a copy of a model fits on a device once all is gone that may be evicted.
+    pub(super) fn has_room(&self, index: usize, device: usize) -> bool {
+        let (bytes, peak) = self.needs(index, device);
         let at = &self.devices[device];
-        let leaves = |id: &&usize| self.replicas[**id].state == ModelState::Unloading || !self.is_kept(**id);
-        let sent = at.residents.iter().filter(leaves).map(|id| &self.replicas[*id]).filter(|replica| replica.sent);
-        bytes <= at.ledger.free_after(sent.map(|replica| replica.bytes).sum())
+        let leaves = |id: &usize| self.replicas[*id].state == ModelState::Unloading || !self.is_kept(*id);
+        let (gone, stay): (Vec<usize>, Vec<usize>) = at.residents.iter().copied().partition(leaves);
+        let sent = gone.iter().map(|id| &self.replicas[*id]).filter(|replica| replica.sent);
+        let freed = sent.map(|replica| replica.bytes).sum();
+        bytes <= at.ledger.free_after(freed, self.peak_of(&stay).max(peak))
     }
 
     /// Requests that its loss would cost, for a byte.

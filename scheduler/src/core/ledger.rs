@@ -25,15 +25,16 @@ impl Ledger {
 
     /// Bytes that a new model may take.
     pub(super) fn free(&self) -> u64 {
-        self.free_after(0)
+        self.free_after(0, self.activations)
     }
 
-    /// Bytes that a new model may take once `evicted` bytes of weights are gone.
-    pub(super) fn free_after(&self, evicted: u64) -> u64 {
+    /// Bytes that a new model may take once `evicted` bytes of weights are gone and the batches of those that stay, and
+    /// its own, take `activations` at most.
+    pub(super) fn free_after(&self, evicted: u64, activations: u64) -> u64 {
         if self.capacity == 0 {
             return u64::MAX;
         }
-        let held = self.weights.saturating_sub(evicted).saturating_add(self.activations);
+        let held = self.weights.saturating_sub(evicted).saturating_add(activations);
         let kept = self.capacity.saturating_sub(held);
         let measured = self.measured.map(|free| free.saturating_sub(self.unseen).saturating_add(evicted));
         measured.map_or(kept, |measured| kept.min(measured))
@@ -99,7 +100,7 @@ mod tests {
         ledger.measured(900, 0);
         assert_eq!(ledger.free(), 700, "a report that is too good changes nothing");
         ledger.set_activations(100);
-        assert_eq!((ledger.free(), ledger.free_after(300)), (600, 900));
+        assert_eq!((ledger.free(), ledger.free_after(300, 100)), (600, 900));
         ledger.give_back(300);
         assert_eq!(ledger.free(), 900);
         let mut shared = Ledger::new(1000, 500);

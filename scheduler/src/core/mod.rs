@@ -13,6 +13,7 @@ mod device;
 mod dispatch;
 mod evict;
 mod explain;
+mod failed_load;
 mod filter;
 mod ledger;
 mod memory;
@@ -24,6 +25,8 @@ mod request;
 mod resume;
 mod retry;
 mod settle;
+mod stalled;
+mod telemetry;
 mod tenants;
 mod view;
 mod work;
@@ -287,6 +290,7 @@ impl<T, L: Clone> Core<T, L> {
     pub fn tick(&mut self, now: Nanos) {
         self.end_leases(now);
         self.free_stalled(now);
+        self.free_stuck_loads(now);
         self.hedge_stragglers(now);
         self.answer_orphans(now);
         self.settle_wishes(now);

@@ -3,7 +3,7 @@
 use super::{
     Core, Nanos,
     curve::Line,
-    queue::{Lane, Queue},
+    queue::{Lane, Queue, Waiting},
 };
 
 /// Weight of each priority's urgency: realtime, critical, high, normal, low.
@@ -134,7 +134,7 @@ impl<T, L: Clone> Core<T, L> {
     /// Whether a replica is there and its breaker lets a batch through.
     pub(super) fn can_run(&self, now: Nanos, replica: usize) -> bool {
         let replica = &self.replicas[replica];
-        replica.serves() && replica.breaker.allows(now)
+        replica.serves() && !replica.stalled && replica.breaker.allows(now)
     }
 
     fn best_of(&self, sight: &Sight, id: usize, queue: &Queue, bound: bool) -> Option<Pick> {
@@ -159,7 +159,7 @@ impl<T, L: Clone> Core<T, L> {
                 continue;
             };
             let more = queue.bucket_rows(lane.key.bucket) - lane.rows;
-            let mut candidates = Candidates { lane, line, start: sight.start, most, more, next: first, largest: 0 };
+            let mut candidates = Candidates { lane, line, start: sight.start, most, more, next: first, largest: None };
             while let Some(candidate) = candidates.next() {
                 let score = self.score(sight, id, lane, &candidate);
                 if best.is_none_or(|best| score > best.score) {
@@ -235,7 +235,8 @@ impl<T, L: Clone> Core<T, L> {
         None
     }
 
-    /// Requests past their objective claim a tenth of the device's time, the oldest first.
+    /// Requests that have waited for longer than their model's objective claim a tenth of the device's time, the oldest
+    /// first; those with a later deadline too, or it would pass while others are always worth more.
     fn overdue(&self, sight: &Sight) -> Option<Pick> {
         let credit = self.devices[sight.device].overdue_credit;
         if credit <= 0 {
@@ -250,12 +251,14 @@ impl<T, L: Clone> Core<T, L> {
             let shared = self.models[replica.model].queue.lanes().iter().enumerate().map(|lane| (false, lane));
             let bound = replica.bound.as_deref().map_or(&[][..], |queue| queue.lanes());
             for (bound, (at, lane)) in shared.chain(bound.iter().enumerate().map(|lane| (true, lane))) {
-                let Some(head) = lane.waiting.front().filter(|head| head.due < sight.now) else { continue };
+                let objective = self.models[replica.model].objective();
+                let overdue = |head: &Waiting| head.due.saturating_sub(head.window) + head.window.min(objective);
+                let Some(since) = lane.waiting.front().map(overdue).filter(|at| *at < sight.now) else { continue };
                 let rows = self.models[replica.model].max_rows().min(replica.rows_limit.unwrap_or(usize::MAX));
                 let service = replica.line(lane.key.bucket).predict(lane.rows.min(rows));
-                if service.min(MOST_CREDIT) as i64 <= credit && oldest.as_ref().is_none_or(|(due, _)| head.due < *due) {
+                if service.min(MOST_CREDIT) as i64 <= credit && oldest.as_ref().is_none_or(|(at, _)| since < *at) {
                     let source = Source::Lane { lane: at, skip: 0 };
-                    oldest = Some((head.due, Pick { replica: id, bound, source, rows, score: f64::MAX }));
+                    oldest = Some((since, Pick { replica: id, bound, source, rows, score: f64::MAX }));
                 }
             }
         }
@@ -318,7 +321,8 @@ struct Candidates<'a> {
     /// Rows of other lanes that may fill the batch up.
     more: usize,
     next: usize,
-    largest: usize,
+    /// Rows of the largest so far; a request may have none.
+    largest: Option<usize>,
 }
 
 impl Candidates<'_> {
@@ -328,8 +332,9 @@ impl Candidates<'_> {
             let head = self.lane.waiting.get(skip)?;
             let left = self.lane.waiting.len() - skip;
             // Rows are at least requests: a batch cannot grow beyond the most.
-            if self.largest >= self.most
-                || (self.largest > 0 && self.lane.rows == self.lane.waiting.len() && left <= self.largest)
+            let largest = self.largest.unwrap_or(0);
+            if (self.largest.is_some() && largest >= self.most)
+                || (largest > 0 && self.lane.rows == self.lane.waiting.len() && left <= largest)
             {
                 return None;
             }
@@ -342,8 +347,8 @@ impl Candidates<'_> {
             };
             let size = batch_from(self.lane, skip, rows);
             let batch = if skip == 0 { size.rows.max((size.rows + self.more).min(rows)) } else { size.rows };
-            if batch > self.largest {
-                self.largest = batch;
+            if self.largest.is_none_or(|largest| batch > largest) {
+                self.largest = Some(batch);
                 let room = self.most.saturating_sub(batch);
                 return Some(Candidate { skip, rows, batch, requests: size.requests, room, line: self.line });
             }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Core, ModelState, Nanos, filter, work::COPY_TIME};
+use super::{Cordon, Core, ModelState, Nanos, filter, work::COPY_TIME};
 
 /// Share of the last request's slack within which a queue must drain, or else a copy may help.
 const SAFE: f64 = 0.5;
@@ -183,7 +183,7 @@ impl<T, L: Clone> Core<T, L> {
         let fits = looked_at.filter(|&device| {
             let at = &self.devices[device];
             at.loading.is_none()
-                && (if room == Room::Free { bytes <= at.ledger.free() } else { at.ledger.could_hold(bytes) })
+                && (if room == Room::Free { self.fits_now(index, device) } else { at.ledger.could_hold(bytes) })
                 && at.residents.iter().all(|id| self.replicas[*id].model != index)
                 && self.models[index].failures.iter().all(|f| f.device != device || f.retry_at <= now)
         });
@@ -195,7 +195,7 @@ impl<T, L: Clone> Core<T, L> {
         let mut ranked: Vec<_> = ranked.collect();
         ranked.sort_unstable();
         // What would have to leave is added up for the best alone, not for all that were looked at.
-        let has_room = |device: &usize| room == Room::Free || self.has_room(*device, bytes);
+        let has_room = |device: &usize| room == Room::Free || self.has_room(index, *device);
         ranked.into_iter().map(|(_, device)| device).take(TRIES).find(has_room)
     }
 
@@ -207,8 +207,7 @@ impl<T, L: Clone> Core<T, L> {
 
     /// Begins a load: evicts what it must, and sends it when the memory is there.
     fn start_load(&mut self, now: Nanos, index: usize, device: usize) -> bool {
-        let bytes = self.models[index].spec.as_ref().map_or(0, |spec| spec.memory_bytes);
-        let Some(victims) = self.victims(now, device, bytes) else { return false };
+        let Some(victims) = self.victims(now, index, device) else { return false };
         let id = self.add_replica(now, index, device);
         self.set_loading(device, Some(id));
         for victim in victims {
@@ -342,13 +341,12 @@ impl<T, L: Clone> Core<T, L> {
 
     /// Whether some device could load it now.
     pub(super) fn loadable(&mut self, now: Nanos, index: usize) -> bool {
-        let Some(bytes) = self.models[index].spec.as_ref().map(|spec| spec.memory_bytes) else { return false };
         let suitable = self.suitable(index);
         let failed = |device: usize| {
             self.models[index].failures.iter().any(|failure| failure.device == device && failure.retry_at > now)
         };
         self.models[index].path.is_some()
-            && suitable.iter().any(|&device| self.has_room(device, bytes) && !failed(device))
+            && suitable.iter().any(|&device| self.has_room(index, device) && !failed(device))
     }
 
     /// Why a device takes no new copy of a model, if it does not.
@@ -361,8 +359,9 @@ impl<T, L: Clone> Core<T, L> {
         if let Some(failure) = model.failures.iter().find(|failure| failure.device == id) {
             return Some(failure.reason.clone());
         }
-        (!self.has_room(id, spec.memory_bytes)).then(|| {
-            let (needed, free) = (spec.memory_bytes, device.ledger.free());
+        (!self.has_room(index, id)).then(|| {
+            let ((weights, peak), free) = (self.needs(index, id), device.ledger.free());
+            let needed = weights.saturating_add(peak);
             format!("the model needs {needed} bytes, {free} are free and the rest is pinned or kept (min_replicas)")
         })
     }
@@ -371,7 +370,9 @@ impl<T, L: Clone> Core<T, L> {
     pub(super) fn model_state(&self, index: usize) -> ModelState {
         let model = &self.models[index];
         let any = |state| model.replicas.iter().any(|id| self.replicas[*id].state == state);
-        if any(ModelState::Ready) {
+        let drains = |device: usize| self.workers[self.devices[device].worker].cordon == Cordon::Draining;
+        let serves = |id: &usize| self.replicas[*id].serves() && !drains(self.replicas[*id].device);
+        if model.replicas.iter().any(serves) {
             return ModelState::Ready;
         }
         if !model.wanted {

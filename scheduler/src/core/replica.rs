@@ -7,15 +7,11 @@ use orion_proto::{ModelSpec, ServiceCurve};
 
 use super::{
     Command, Core, ModelState, Nanos,
-    catalogue::Failure,
     curve::{Curve, Line},
     nanos,
     queue::Queue,
 };
 
-/// Wait before a load that failed is tried again on the same device; doubles up to the longest.
-const RETRY: Duration = Duration::from_secs(1);
-const LONGEST_RETRY: Duration = Duration::from_secs(60);
 /// How much longer a batch of the next length bucket takes, until it was seen.
 const NEXT_BUCKET: f64 = 2.0;
 
@@ -38,6 +34,8 @@ pub(super) struct Replica {
     pub peak: u64,
     /// Batches that run there now.
     pub running: usize,
+    /// A batch of it stands still: nothing more is given to it until that ends.
+    pub stalled: bool,
     /// Whether it has run a batch since it was loaded.
     pub ran: bool,
     /// Rows beyond which a batch ran out of memory.
@@ -123,8 +121,9 @@ impl<T, L: Clone> Core<T, L> {
             bytes,
             sent: false,
             started: now,
-            peak: 0,
+            peak: self.needs(model, device).1,
             running: 0,
+            stalled: false,
             ran: false,
             rows_limit: None,
             bound: None,
@@ -134,6 +133,7 @@ impl<T, L: Clone> Core<T, L> {
         self.unshare(model);
         self.devices[device].residents.push(replica);
         self.models[model].replicas.push(replica);
+        self.reserve_activations(device);
         self.share_work(model);
         self.changed = true;
         replica
@@ -147,12 +147,13 @@ impl<T, L: Clone> Core<T, L> {
             (replica.model, replica.bytes, replica.order, replica.sent)
         };
         let leaving = |id: &usize| self.replicas[*id].state == ModelState::Unloading;
-        if sent || self.devices[device].residents.iter().any(leaving) {
+        let fits = bytes <= self.devices[device].ledger.free();
+        if sent || (!fits && self.devices[device].residents.iter().any(leaving)) {
             return;
         }
         let link = self.workers[self.devices[device].worker].link.clone();
         let (Some(link), Some(path)) = (link, self.models[model].path.clone()) else { return };
-        if bytes > self.devices[device].ledger.free() {
+        if !fits {
             // Somebody else took the memory meanwhile: the models that wait choose again.
             return self.forget_replica(now, id);
         }
@@ -359,6 +360,8 @@ impl<T, L: Clone> Core<T, L> {
         let replica = &mut self.replicas[id];
         (replica.state, replica.progress) = (ModelState::Ready, 1.0);
         replica.peak = replica.peak.max(report.peak_bytes);
+        let peak = replica.peak;
+        self.models[index].learn_peak(class, peak);
         if self.devices[device].loading == Some(id) {
             self.set_loading(device, None);
         }
@@ -377,22 +380,5 @@ impl<T, L: Clone> Core<T, L> {
             self.devices[device].ledger.give_back(old);
             self.devices[device].ledger.take(bytes);
         }
-    }
-
-    fn load_failed(&mut self, now: Nanos, id: usize, reason: String) {
-        let (index, device) = (self.replicas[id].model, self.replicas[id].device);
-        self.forget_replica(now, id);
-        self.note_failure(now, index, device, reason);
-    }
-
-    /// The device is not tried again for this model before some time has passed.
-    fn note_failure(&mut self, now: Nanos, index: usize, device: usize, reason: String) {
-        let worker = self.devices[device].worker;
-        let failures = &mut self.models[index].failures;
-        let times = failures.iter().find(|failure| failure.device == device).map_or(0, |failure| failure.times) + 1;
-        failures.retain(|failure| failure.device != device);
-        let wait = RETRY.saturating_mul(1 << (times - 1).min(16)).min(LONGEST_RETRY);
-        failures.push(Failure { device, worker, reason, times, retry_at: now.saturating_add(nanos(wait)) });
-        self.unplaced.insert(index);
     }
 }

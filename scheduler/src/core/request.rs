@@ -188,7 +188,7 @@ impl<T, L: Clone> Core<T, L> {
     fn balance(&mut self, now: Nanos, index: usize, key: Option<u64>, rows: usize) -> Option<usize> {
         let serves = |id: &&usize| {
             let replica = &self.replicas[**id];
-            replica.serves() && replica.breaker.allows(now) && self.takes_part(replica.device)
+            self.can_run(now, **id) && self.takes_part(replica.device)
         };
         let ids: Vec<usize> = self.models[index].replicas.iter().filter(serves).copied().collect();
         let endpoints: Vec<Endpoint> = ids.iter().map(|id| self.endpoint(now, *id, rows)).collect();

@@ -4,11 +4,8 @@ use std::time::Duration;
 
 use orion_proto::{Code, Error};
 
-use super::{Core, Nanos, RequestKey, dispatch::Running, nanos, queue::Group};
+use super::{Core, Nanos, RequestKey, dispatch::Running, queue::Group};
 
-/// A batch stands still when it takes so many times what was predicted, and at least this long.
-const STILL_FACTOR: Nanos = 20;
-const STILL: Duration = Duration::from_secs(10);
 /// A batch straggles when it is late by so many times its predicted time.
 const STRAGGLES: f64 = 1.0;
 
@@ -171,43 +168,6 @@ impl<T, L: Clone> Core<T, L> {
         for (_, key) in kept {
             let text = format!("{why} after the request may have run; it is not idempotent, so it is not tried again");
             self.fail(now, key, Error::new(Code::Unavailable, text));
-        }
-    }
-
-    /// Batches that stand still are tried elsewhere; the device stays booked until it answers or is lost.
-    pub(super) fn free_stalled(&mut self, now: Nanos) {
-        let still = |running: &&Running| {
-            let limit = running.predicted.saturating_mul(STILL_FACTOR).max(nanos(STILL));
-            !running.inline && !running.attempts.is_empty() && now.saturating_sub(running.given) > limit
-        };
-        let late: Vec<u64> = self.batches.iter().filter(|(_, r)| still(r)).map(|(number, _)| *number).collect();
-        for number in late {
-            let Some(running) = self.batches.get(&number) else { continue };
-            let (id, device, index) = (running.replica, running.device, running.model);
-            let other = |other: &usize| *other != id && self.takes_part(self.replicas[*other].device);
-            if !self.models[index].replicas.iter().any(other) {
-                continue;
-            }
-            let repeats = |key: RequestKey| self.request(key).is_none_or(|r| r.request.parameters.idempotent);
-            if !running.attempts.iter().any(|(_, key)| repeats(*key)) {
-                continue;
-            }
-            let running = self.batches.get_mut(&number).map(|running| std::mem::take(&mut running.attempts));
-            if let Some(replica) = self.replicas.get_mut(id) {
-                replica.breaker.failure(now);
-            }
-            let mut kept = Vec::new();
-            for (attempt, key) in running.unwrap_or_default() {
-                let Some(request) = self.request_mut(key) else { continue };
-                if !request.request.parameters.idempotent {
-                    kept.push((attempt, key));
-                } else if request.stop(number) {
-                    self.retry(now, key, device, Error::new(Code::Unavailable, "the device stands still"));
-                }
-            }
-            if let Some(running) = self.batches.get_mut(&number) {
-                running.attempts = kept;
-            }
         }
     }
 

@@ -16,16 +16,20 @@ enum Fault {
     Memory,
     /// The device or its worker could not run it.
     Device,
+    /// Nobody waited for it any more, so it was not run.
+    Cancelled,
 }
 
 fn fault(results: &[AttemptResult]) -> Fault {
-    let all = |code: Code| {
-        !results.is_empty() && results.iter().all(|done| matches!(&done.outcome, Err(error) if error.code == code))
-    };
+    // What was cancelled before it began says nothing of the batch.
+    let failed = |done: &AttemptResult, code: Code| matches!(&done.outcome, Err(error) if error.code == code);
+    let ran = || results.iter().filter(|done| !failed(done, Code::Cancelled));
+    let all = |code: Code| ran().next().is_some() && ran().all(|done| failed(done, code));
     match () {
         () if all(Code::Internal) => Fault::Batch,
         () if all(Code::ResourceExhausted) => Fault::Memory,
         () if all(Code::Unavailable) => Fault::Device,
+        () if ran().next().is_none() => Fault::Cancelled,
         () => Fault::None,
     }
 }
@@ -67,16 +71,19 @@ impl<T, L: Clone> Core<T, L> {
         let there =
             |replica: &&mut super::replica::Replica| replica.model == running.model && replica.device == running.device;
         let Some(replica) = self.replicas.get_mut(running.replica).filter(there) else { return };
+        replica.stalled = false;
         match fault {
             Fault::Device => replica.breaker.failure(now),
             Fault::Memory => {
                 let half = (running.rows / 2).max(1);
                 replica.rows_limit = Some(replica.rows_limit.map_or(half, |limit| limit.min(half)));
             }
-            Fault::Batch => {}
+            Fault::Batch | Fault::Cancelled => {}
             Fault::None => {
                 replica.breaker.success(now);
-                replica.observe(running.bucket, running.rows, result.service_seconds);
+                // Rows that were cancelled before it began took no time.
+                let rows = usize::try_from(result.rows).ok().filter(|rows| (1..=running.rows).contains(rows));
+                replica.observe(running.bucket, rows.unwrap_or(running.rows), result.service_seconds);
                 let class = self.devices[running.device].class;
                 if running.bucket == 0 {
                     let curve = replica.curve();
@@ -87,6 +94,8 @@ impl<T, L: Clone> Core<T, L> {
         let replica = &mut self.replicas[running.replica];
         if result.peak_bytes > replica.peak {
             replica.peak = result.peak_bytes;
+            let class = self.devices[running.device].class;
+            self.models[running.model].learn_peak(class, result.peak_bytes);
             self.reserve_activations(running.device);
         }
     }

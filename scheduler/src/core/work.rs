@@ -1,6 +1,9 @@
 //! Predicted work that waits: by model, by device, in all. Kept with every change, so that no decision has to add it up.
 
-use super::{Core, Nanos, curve::Line};
+use super::{
+    Core, Nanos,
+    curve::{LONGEST, Line},
+};
 
 /// Holders among which a model's waiting work is divided. Of more, each has next to nothing.
 const HOLDERS: usize = 16;
@@ -25,7 +28,7 @@ impl<T, L: Clone> Core<T, L> {
         let Line { base, per_row, .. } = model.line();
         let (rows, most) = (model.queue.rows(), model.max_rows());
         let batch = rows.min(most).max(1) as f64;
-        let work = ((base + per_row * batch) / batch * rows as f64) as Nanos;
+        let work = ((base + per_row * batch) / batch * rows as f64).min(LONGEST) as Nanos;
         self.queued_work = self.queued_work - model.work + work;
         model.work = work;
         self.share_work(index);

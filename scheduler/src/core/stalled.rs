@@ -1,0 +1,73 @@
+//! What stands still: batches that do not end, and loads.
+
+use std::time::Duration;
+
+use orion_proto::{Code, Error};
+
+use super::{Core, ModelState, Nanos, RequestKey, dispatch::Running, nanos};
+
+/// A batch stands still when it takes so many times what was predicted, and at least this long.
+const STILL_FACTOR: Nanos = 20;
+const STILL: Duration = Duration::from_secs(10);
+/// The same for a load.
+const STUCK_FACTOR: Nanos = 10;
+const STUCK: Duration = Duration::from_secs(300);
+
+impl<T, L: Clone> Core<T, L> {
+    /// Loads that do not end are given up, so that the device may load others.
+    pub(super) fn free_stuck_loads(&mut self, now: Nanos) {
+        let stuck = |id: &usize| {
+            let replica = &self.replicas[*id];
+            let expected = self.load_time(replica.model, replica.device).saturating_mul(STUCK_FACTOR);
+            let took = now.saturating_sub(replica.started);
+            replica.sent && replica.state == ModelState::Loading && took > expected.max(nanos(STUCK))
+        };
+        let stuck: Vec<usize> = self.devices.iter().filter_map(|(_, device)| device.loading).filter(stuck).collect();
+        for id in stuck {
+            let (index, device) = (self.replicas[id].model, self.replicas[id].device);
+            self.note_failure(now, index, device, "its load did not end".to_owned());
+            self.unload(now, id);
+        }
+    }
+
+    /// Batches that stand still are tried elsewhere; the device stays booked until it answers or is lost.
+    pub(super) fn free_stalled(&mut self, now: Nanos) {
+        let still = |running: &&Running| {
+            let limit = running.predicted.saturating_mul(STILL_FACTOR).max(nanos(STILL));
+            !running.inline && !running.attempts.is_empty() && now.saturating_sub(running.given) > limit
+        };
+        let late: Vec<u64> = self.batches.iter().filter(|(_, r)| still(r)).map(|(number, _)| *number).collect();
+        for number in late {
+            let Some(running) = self.batches.get(&number) else { continue };
+            let (id, device, index) = (running.replica, running.device, running.model);
+            let other = |other: &usize| *other != id && self.takes_part(self.replicas[*other].device);
+            if !self.models[index].replicas.iter().any(other) {
+                // Where nothing else holds the model, a copy is made; its requests follow when it is there.
+                self.copy_elsewhere(now, index, device);
+                continue;
+            }
+            let repeats = |key: RequestKey| self.request(key).is_none_or(|r| r.request.parameters.idempotent);
+            if !running.attempts.iter().any(|(_, key)| repeats(*key)) {
+                continue;
+            }
+            let running = self.batches.get_mut(&number).map(|running| std::mem::take(&mut running.attempts));
+            if let Some(replica) = self.replicas.get_mut(id) {
+                replica.breaker.failure(now);
+                replica.stalled = true;
+                self.rebind(now, id);
+            }
+            let mut kept = Vec::new();
+            for (attempt, key) in running.unwrap_or_default() {
+                let Some(request) = self.request_mut(key) else { continue };
+                if !request.request.parameters.idempotent {
+                    kept.push((attempt, key));
+                } else if request.stop(number) {
+                    self.retry(now, key, device, Error::new(Code::Unavailable, "the device stands still"));
+                }
+            }
+            if let Some(running) = self.batches.get_mut(&number) {
+                running.attempts = kept;
+            }
+        }
+    }
+}
