@@ -76,13 +76,18 @@ impl<T, L: Clone> Core<T, L> {
         Err(Error::new(Code::ResourceExhausted, text).retry_after(self.drain_after(now, index)))
     }
 
-    /// Predicted time in which what waits for a model is done.
+    /// Predicted time in which what waits for a model is done, what a balancer has bound to its replicas included.
     pub(super) fn queue_time(&self, now: Nanos, index: usize) -> Nanos {
         let model = &self.models[index];
         let holders = model.replicas.len().max(1) as Nanos;
-        let busy = |id: &usize| self.devices[self.replicas[*id].device].remaining(now);
-        let start = model.replicas.iter().take(64).map(busy).min().unwrap_or(0);
-        start.saturating_add(model.work / holders)
+        let replicas = || model.replicas.iter().take(64).map(|id| &self.replicas[*id]);
+        let start = replicas().map(|replica| self.devices[replica.device].remaining(now)).min().unwrap_or(0);
+        let bound = |replica: &super::replica::Replica| {
+            let rows = replica.bound.as_ref().map_or(0, |queue| queue.rows());
+            if rows == 0 { 0 } else { replica.line(0).predict(rows) }
+        };
+        let bound = if model.balancer.is_some() { replicas().map(bound).sum() } else { 0 };
+        start.saturating_add(model.work.saturating_add(bound) / holders)
     }
 
     pub(super) fn drain_after(&self, now: Nanos, index: usize) -> Duration {

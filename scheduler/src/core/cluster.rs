@@ -4,7 +4,7 @@ use std::{collections::VecDeque, sync::Arc};
 
 use orion_proto::{Code, Error, Result, session};
 
-use super::{Command, Cordon, Core, ModelState, Nanos, device::Device, placement::Concern};
+use super::{Command, Cordon, Core, Nanos, device::Device, placement::Concern};
 
 /// Workers that are known at once, those that are gone included.
 const WORKERS: usize = 16_384;

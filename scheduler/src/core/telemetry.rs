@@ -2,7 +2,7 @@
 
 use orion_proto::session;
 
-use super::{Core, IN_PROCESS, Nanos};
+use super::{Core, IN_PROCESS, ModelState, Nanos};
 
 /// Decoding a batch and handing it to the executor.
 const PREPARATION: Nanos = 100_000;
