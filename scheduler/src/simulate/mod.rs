@@ -5,6 +5,7 @@
 
 mod faults;
 mod many_models;
+mod messages;
 mod oracle;
 mod report;
 pub mod scale;

@@ -3,25 +3,18 @@
 use std::{
     cmp::Reverse,
     collections::{BinaryHeap, HashMap},
-    hash::{DefaultHasher, Hash, Hasher},
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use orion_net::{AttemptResult, Batch, BatchResult};
-use orion_proto::{
-    Datatype, Error, InferAnswer, InferRequest, ModelName, ModelPolicy, ModelSpec, Payload, Result, ServiceCurve,
-    Tensor, TensorSpec, session,
-};
+use orion_net::Batch;
+use orion_proto::{InferRequest, ModelSpec, Result, ServiceCurve, session};
 
-use crate::core::{Admitted, Command, Core, IN_PROCESS, Limits, ModelState, Nanos, Report, RequestKey};
+use super::messages::{carrier, device_number, digest, hello, request, result, rows_of, spec};
+use crate::core::{Admitted, Command, Core, Limits, ModelState, Nanos, Report, RequestKey};
 
 /// How often time passes for the core.
 const TICK: Nanos = 25_000_000;
-/// The kind and family of everything here.
-const SIMULATED: &str = "simulated";
-const DEVICE: &str = "sim0";
-
 pub(super) const MS: f64 = 1e6;
 
 /// A model as the world knows it.
@@ -363,85 +356,11 @@ impl<'a> World<'a> {
         let one_way = self.workers[worker].round_trip / 2;
         let (model, device) = (self.names[&batch.model], device_number(&batch.device));
         let start = self.busy_until[worker][device].max(self.now + one_way);
-        let rows = batch.attempts.iter().filter_map(|attempt| attempt.request.inputs.first()).map(Tensor::rows).sum();
+        let rows = rows_of(&batch);
         let end = (self.service)(worker, model, rows, start).max(start);
         self.busy_until[worker][device] = end;
         let number = batch.batch;
         self.running.insert(number, (worker, batch));
         self.at(end + one_way, Event::Done { worker, batch: number, service: end - start });
-    }
-}
-
-fn digest<T: Hash, L: Hash>(before: u64, command: &Command<T, L>) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    (before, std::mem::discriminant(command)).hash(&mut hasher);
-    match command {
-        Command::Run { link, batch } => (link, batch.batch, &*batch.device, batch.attempts.len()).hash(&mut hasher),
-        Command::Settle { ticket, outcome, .. } => (ticket, outcome.is_ok()).hash(&mut hasher),
-        Command::Load { link, order, .. } | Command::Unload { link, order, .. } => (link, order).hash(&mut hasher),
-        Command::Inspect { link, order, .. } => (link, order).hash(&mut hasher),
-        Command::Cancel { link, batch, .. } => (link, batch).hash(&mut hasher),
-        Command::Close { link, .. } | Command::Drained { link } => link.hash(&mut hasher),
-    }
-    hasher.finish()
-}
-
-fn request(rows: usize) -> Arc<InferRequest> {
-    let data = Payload::from(vec![0; rows * 4]);
-    let input = Tensor { name: "x".into(), datatype: Datatype::Fp32, shape: vec![rows as i64], data };
-    Arc::new(InferRequest { inputs: vec![input], ..InferRequest::default() })
-}
-
-fn device_number(name: &str) -> usize {
-    name.trim_start_matches("sim").parse().unwrap_or(0)
-}
-
-fn carrier(worker: &WorldWorker) -> &'static str {
-    if worker.round_trip == 0 { IN_PROCESS } else { "simulated" }
-}
-
-fn spec(index: usize, model: &WorldModel) -> Result<ModelSpec> {
-    Ok(ModelSpec {
-        name: ModelName::new(format!("m{index}"))?,
-        version: "1".into(),
-        family: SIMULATED.into(),
-        inputs: vec![TensorSpec::new("x", Datatype::Fp32, [-1])],
-        outputs: Vec::new(),
-        max_batch_rows: model.max_rows,
-        memory_bytes: model.bytes,
-        inline: false,
-        policy: ModelPolicy { slo: Some(model.slo), min_replicas: model.min_replicas, ..ModelPolicy::default() },
-    })
-}
-
-fn hello(index: usize, worker: &WorldWorker) -> session::Hello {
-    let device = |number: usize| session::Device {
-        name: format!("{}{number}", DEVICE.trim_end_matches('0')),
-        kind: SIMULATED.into(),
-        model: format!("speed {}", worker.speed),
-        memory_total_bytes: worker.memory_bytes,
-        usable: true,
-        ..session::Device::default()
-    };
-    let capability = session::Capability { devices: (0..worker.devices).map(device).collect(), ..Default::default() };
-    session::Hello {
-        name: format!("w{index}"),
-        incarnation: 1,
-        capability: Some(capability),
-        ..session::Hello::default()
-    }
-}
-
-fn result(batch: &Batch, service: Nanos) -> BatchResult {
-    let done =
-        |attempt: u64| AttemptResult { attempt, outcome: Ok::<_, Error>(InferAnswer::default()), not_started: false };
-    BatchResult {
-        batch: batch.batch,
-        epoch: batch.epoch,
-        service_seconds: service as f64 / 1e9,
-        rows: batch.attempts.len() as u64,
-        waited_seconds: 0.0,
-        peak_bytes: 0,
-        results: batch.attempts.iter().map(|attempt| done(attempt.attempt)).collect(),
     }
 }

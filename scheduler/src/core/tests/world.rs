@@ -2,6 +2,9 @@
 
 mod carry_out;
 
+use carry_out::device_number;
+pub(super) use carry_out::{model, ticket};
+
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use orion_net::{AttemptResult, Batch, BatchResult};
@@ -93,20 +96,6 @@ pub(super) struct World {
     links: u64,
     /// Who could have run a request instead, before the input.
     holders: Vec<Vec<(usize, usize)>>,
-}
-
-pub(super) fn model(name: &str, bytes: u64, policy: ModelPolicy) -> ModelSpec {
-    ModelSpec {
-        name: ModelName::new(name).unwrap(),
-        version: "1".into(),
-        family: "test".into(),
-        inputs: vec![TensorSpec::new("x", Datatype::Fp32, [-1])],
-        outputs: vec![],
-        max_batch_rows: 8,
-        memory_bytes: bytes,
-        inline: false,
-        policy,
-    }
 }
 
 impl World {
@@ -401,12 +390,4 @@ impl World {
     pub(super) fn outcome(&self, ticket: u64) -> Option<std::result::Result<(), Code>> {
         self.sent[&ticket].answers.first().copied()
     }
-}
-
-pub(super) fn ticket(attempt: &orion_net::Attempt) -> u64 {
-    attempt.request.id.parse().unwrap()
-}
-
-fn device_number(name: &str) -> usize {
-    name.trim_start_matches('d').parse().unwrap()
 }

@@ -148,3 +148,25 @@ impl World {
         recount::check(&self.core);
     }
 }
+
+pub(in crate::core::tests) fn model(name: &str, bytes: u64, policy: ModelPolicy) -> ModelSpec {
+    ModelSpec {
+        name: ModelName::new(name).unwrap(),
+        version: "1".into(),
+        family: "test".into(),
+        inputs: vec![TensorSpec::new("x", Datatype::Fp32, [-1])],
+        outputs: vec![],
+        max_batch_rows: 8,
+        memory_bytes: bytes,
+        inline: false,
+        policy,
+    }
+}
+
+pub(in crate::core::tests) fn ticket(attempt: &orion_net::Attempt) -> u64 {
+    attempt.request.id.parse().unwrap()
+}
+
+pub(in crate::core::tests) fn device_number(name: &str) -> usize {
+    name.trim_start_matches('d').parse().unwrap()
+}
