@@ -105,6 +105,9 @@ impl Sums {
 
 impl Curve {
     pub(super) fn new(promised: ServiceCurve) -> Self {
+        let sane = |seconds: f64| if seconds.is_nan() { 0.0 } else { seconds.clamp(0.0, LONGEST / 1e9) };
+        let promised =
+            ServiceCurve { base_seconds: sane(promised.base_seconds), per_row_seconds: sane(promised.per_row_seconds) };
         Self {
             promised,
             line: Line { base: promised.base_seconds * 1e9, per_row: promised.per_row_seconds * 1e9, inflation: 1.0 },

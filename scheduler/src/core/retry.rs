@@ -70,8 +70,16 @@ impl<T, L: Clone> Core<T, L> {
         }
         self.totals.bisected += 1;
         let rest = keys.split_off(keys.len().div_ceil(2));
-        self.wait_again(now, keys, true);
-        self.wait_again(now, rest, true);
+        for half in [keys, rest] {
+            // Where nearly all requests are bad, looking for the bad ones would cost more than the rest is worth.
+            match self.budget.withdraw(now) {
+                true => self.wait_again(now, half, true),
+                false => half.into_iter().for_each(|key| {
+                    let text = "its batch failed, and too much fails at present to find out for which request's sake";
+                    self.fail(now, key, Error::new(Code::Internal, text));
+                }),
+            }
+        }
     }
 
     /// Whether a group may run on a device: nowhere where one of it failed, unless there is no other.

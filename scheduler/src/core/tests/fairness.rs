@@ -73,6 +73,37 @@ fn nothing_starves_beside_traffic_that_fills_the_device() {
 }
 
 #[test]
+fn a_deadline_that_is_far_off_is_met_beside_traffic_that_fills_the_device() {
+    for priority in [Priority::Critical, Priority::Normal, Priority::Low] {
+        let mut world = World::new(vec![model("m", 1, kept()), model("other", 1, kept())], &[&[100]]);
+        let flood = |world: &mut World| {
+            while waiting(world, "flood") < 32 {
+                world.submit(ask(0, Priority::Realtime, "flood", 1)).unwrap();
+            }
+        };
+        flood(&mut world);
+        let deadline = Some(world.now + 8_000 * MS);
+        let patient = world.submit(Ask { deadline, ..ask(1, priority, "", 1) }).unwrap();
+        let until = world.now + 8_000 * MS;
+        work(&mut world, until, flood);
+        assert_eq!(world.outcome(patient), Some(Ok(())), "{priority:?}");
+    }
+}
+
+#[test]
+fn a_request_without_rows_is_answered_and_predictions_beyond_all_time_do_no_harm() {
+    let mut world = World::new(vec![model("m", 1, kept()), model("n", 1, kept())], &[]);
+    world.curves.iter_mut().for_each(|curve| (curve.base_seconds, curve.per_row_seconds) = (1e300, 86_400.0));
+    world.add(&[100], 0.0);
+    let rows = [0, 300_000, 1, 300_000].into_iter().enumerate();
+    let asked: Vec<u64> =
+        rows.map(|(at, rows)| world.submit(Ask { rows, ..Ask::of(at % 2) })).filter_map(Result::ok).collect();
+    assert!(!asked.is_empty());
+    while world.finish(0, Fate::Ok).is_some() {}
+    assert!(asked.iter().all(|ticket| world.outcome(*ticket) == Some(Ok(()))));
+}
+
+#[test]
 fn tenants_that_flood_share_alike_whatever_their_requests_and_models() {
     // Rows of the second tenant's requests, its model, that model's seconds.
     for (rows, other, base_seconds) in [(1, 0, 0.004), (4, 0, 0.004), (1, 1, 0.004), (1, 1, 0.1)] {
