@@ -37,7 +37,7 @@ pub fn request(of: &RequestExplanation) -> Value {
         "rows": of.rows,
         "attempts": of.attempts,
         "deadline_seconds": (of.deadline_seconds > 0.0).then_some(of.deadline_seconds),
-        "stages": stages(of).map(stage),
+        "stages": stages(of).into_iter().map(stage).collect::<Vec<_>>(),
         "total_seconds": of.total_seconds,
         "batch": { "requests": of.batch_requests, "rows": of.batch_rows },
         "chosen": of.chosen.as_ref().map(chosen),
@@ -48,15 +48,23 @@ pub fn request(of: &RequestExplanation) -> Value {
     })
 }
 
-/// The stages of a request in order; together they are its total.
-pub fn stages(of: &RequestExplanation) -> [(&'static str, f64); 4] {
-    [
+/// The stages of a request in order; together they are its total. Two are left out where they took no time.
+pub fn stages(of: &RequestExplanation) -> Vec<(&'static str, f64)> {
+    let all = [
         ("queue", of.queued_seconds),
+        (EARLIER, of.earlier_seconds),
+        (UNDERWAY, of.underway_seconds),
         ("carriage", of.carriage_seconds),
         ("worker queue", of.worker_queue_seconds),
         ("service", of.service_seconds),
-    ]
+    ];
+    all.into_iter().filter(|(stage, seconds)| *seconds > 0.0 || ![EARLIER, UNDERWAY].contains(stage)).collect()
 }
+
+/// With devices that failed, or were late until it ran elsewhere.
+const EARLIER: &str = "earlier attempts";
+/// With a device that has said nothing of it: what follows is not known apart.
+const UNDERWAY: &str = "under way";
 
 fn place(of: &PlaceCost) -> Value {
     json!({
@@ -86,4 +94,18 @@ fn cost(of: &Cost) -> Value {
         "answer_seconds": of.answer_seconds,
         "total_seconds": of.total_seconds,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stages_that_few_requests_have_are_left_out_of_the_others() {
+        let names = |of: &RequestExplanation| stages(of).iter().map(|(stage, _)| *stage).collect::<Vec<_>>();
+        let usual = RequestExplanation { service_seconds: 1.0, ..Default::default() };
+        assert_eq!(names(&usual), ["queue", "carriage", "worker queue", "service"]);
+        let retried = RequestExplanation { earlier_seconds: 1.0, underway_seconds: 2.0, ..Default::default() };
+        assert_eq!(names(&retried)[1..3], ["earlier attempts", "under way"]);
+    }
 }

@@ -196,21 +196,18 @@ impl<T, L: Clone> Core<T, L> {
             return false;
         };
         let number = self.number();
-        let (mut rows, mut bytes) = (0usize, 0usize);
+        let mut rows = 0usize;
         let (mut attempts, mut running) = (Vec::with_capacity(keys.len()), Vec::with_capacity(keys.len()));
         for key in keys {
             let attempt = self.number();
             let Some(request) = self.request_mut(key) else { continue };
             rows = rows.saturating_add(request.rows);
-            bytes = bytes.saturating_add(request.bytes);
             request.start(now, number, attempt);
             attempts.push(Attempt { attempt, request: request.request.clone() });
             running.push((attempt, key));
         }
         let predicted = self.replicas[id].line(bucket).predict(rows);
-        if !spec.inline {
-            self.trace_dispatch(now, id, &running, rows, bytes);
-        }
+        self.trace_dispatch(now, id, number, &running, hedged);
         let expected = self.book(now, device, number, predicted, spec.inline);
         self.replicas[id].running += 1;
         self.replicas[id].ran = true;

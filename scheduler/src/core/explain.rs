@@ -1,39 +1,38 @@
 //! Why: for a request, its stages and its device; for a model, every device's cost or refusal.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, sync::Arc};
 
 use orion_proto::{Code, cluster};
 
-use super::{Core, Nanos, RequestKey, cost::Cost, request::Request};
+use super::{
+    Core, Nanos,
+    cost::Cost,
+    course::{Place, Placed, Reason, Stages},
+    request::Request,
+};
 
 /// Answered requests that are remembered.
 const REMEMBERED: usize = 2048;
 /// Bytes of a request's id up to which it is remembered.
 const LONGEST_ID: usize = 256;
-/// Other devices whose cost is kept beside the chosen one's.
-const OTHERS: usize = 3;
 
-/// Where an attempt went and what that was predicted to cost.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Placed {
-    pub device: Option<usize>,
-    pub cost: Cost,
-    /// The best of the other devices, and how many there were.
-    pub other: Option<(usize, Cost)>,
-    pub others: usize,
-    pub batch_requests: usize,
-    pub batch_rows: usize,
-    /// On the device and before it on the worker, as the worker says.
-    pub service: Nanos,
-    pub waited: Nanos,
-}
-
-/// What is remembered of an answered request.
+/// What there is to say of a request.
 #[derive(Debug)]
 pub(super) struct Trace {
-    id: String,
-    explanation: cluster::RequestExplanation,
-    answered: Nanos,
+    id: Box<str>,
+    model: Arc<str>,
+    /// waiting, running, ok, or the code of the error table.
+    outcome: &'static str,
+    priority: u8,
+    tenant: Option<Arc<str>>,
+    rows: usize,
+    attempts: u32,
+    deadline: Option<Nanos>,
+    stages: Stages,
+    total: Nanos,
+    run: Option<(Reason, Arc<Placed>)>,
+    /// When this was so.
+    at: Nanos,
 }
 
 /// The last requests that were answered.
@@ -55,97 +54,107 @@ fn terms(cost: Cost) -> cluster::Cost {
     }
 }
 
-impl<T, L: Clone> Core<T, L> {
-    /// Notes where a batch's requests go.
-    pub(super) fn trace_dispatch(
-        &mut self,
-        now: Nanos,
-        id: usize,
-        keys: &[(u64, RequestKey)],
-        rows: usize,
-        bytes: usize,
-    ) {
-        let (index, device) = (self.replicas[id].model, self.replicas[id].device);
-        let cost = self.cost(now, index, device, rows, bytes);
-        let replicas = &self.models[index].replicas;
-        let others = replicas.iter().filter(|other| **other != id).take(OTHERS);
-        let costs = others.map(|other| self.replicas[*other].device);
-        let costs = costs.map(|other| (other, self.cost(now, index, other, rows, bytes)));
-        let other = costs.min_by_key(|(_, cost)| cost.total());
-        let placed = Placed {
-            device: Some(device),
-            cost,
-            other,
-            others: replicas.len() - 1,
-            batch_requests: keys.len(),
-            batch_rows: rows,
-            ..Placed::default()
-        };
-        for (_, key) in keys {
-            if let Some(request) = self.request_mut(*key) {
-                request.placed = placed;
-            }
+fn place(of: &Place) -> cluster::PlaceCost {
+    cluster::PlaceCost {
+        worker: of.worker.to_string(),
+        device: of.device.to_string(),
+        cost: of.cost.map(terms),
+        ..Default::default()
+    }
+}
+
+impl Trace {
+    fn explanation(&self, now: Nanos) -> cluster::RequestExplanation {
+        let placed = self.run.as_ref().map(|(_, placed)| &**placed);
+        let stages = &self.stages;
+        cluster::RequestExplanation {
+            id: self.id.to_string(),
+            model: self.model.to_string(),
+            outcome: self.outcome.to_owned(),
+            priority: u32::from(self.priority) + 1,
+            tenant: self.tenant.as_deref().unwrap_or_default().to_owned(),
+            rows: self.rows as u64,
+            attempts: self.attempts,
+            deadline_seconds: self.deadline.map_or(0.0, seconds),
+            queued_seconds: seconds(stages.queued),
+            earlier_seconds: seconds(stages.earlier),
+            underway_seconds: seconds(stages.underway),
+            carriage_seconds: seconds(stages.carriage),
+            worker_queue_seconds: seconds(stages.waited),
+            service_seconds: seconds(stages.service),
+            total_seconds: seconds(self.total),
+            batch_requests: placed.map_or(0, |placed| placed.batch_requests as u64),
+            batch_rows: placed.map_or(0, |placed| placed.batch_rows as u64),
+            chosen: placed.map(|placed| place(&placed.chosen)),
+            next_best: placed.and_then(|placed| placed.next_best.as_ref()).map(place),
+            other_replicas: placed.map_or(0, |placed| placed.others as u64),
+            why: self.why(),
+            age_seconds: seconds(now.saturating_sub(self.at)),
         }
     }
 
+    fn why(&self) -> String {
+        let Some((reason, placed)) = &self.run else {
+            let text = if self.attempts == 0 { "no device has taken it" } else { "no device has taken it again" };
+            return text.to_owned();
+        };
+        match reason {
+            Reason::Cost => cheapest(placed),
+            Reason::Bound(balancer) => format!("bound to it by the balancer '{balancer}'"),
+            Reason::Probe => "to find out whether the replica works again after failures".to_owned(),
+            Reason::Elsewhere => "tried again where it had not failed".to_owned(),
+            Reason::Again => "tried again where it had failed: no other device could take it".to_owned(),
+            Reason::Split => "tried again with a part of its batch, which failed as a whole".to_owned(),
+            Reason::Hedge => "a second run, because the first was late".to_owned(),
+            Reason::Inline => "it costs nothing: the worker with the fewest such batches".to_owned(),
+        }
+    }
+}
+
+fn cheapest(placed: &Placed) -> String {
+    let total = |place: &Place| place.cost.unwrap_or_default().total();
+    match &placed.next_best {
+        None if placed.others == 0 => "the only replica".to_owned(),
+        None => "the only replica that takes work".to_owned(),
+        Some(other) if total(&placed.chosen) > total(other) => {
+            "idle, while the queue fills the device that would answer a single request sooner".to_owned()
+        }
+        Some(_) if placed.compared < placed.others => {
+            format!("the lowest predicted seconds of the {} replicas that were compared", placed.compared + 1)
+        }
+        Some(_) => "the lowest predicted seconds".to_owned(),
+    }
+}
+
+impl<T, L: Clone> Core<T, L> {
     /// Remembers an answered request that its client named.
     pub(super) fn trace_end(&mut self, now: Nanos, request: &Request<T>, failed: Option<Code>) {
         // A name longer than this is no name: kept, it would cost more than what it explains.
         if request.request.id.is_empty() || request.request.id.len() > LONGEST_ID {
             return;
         }
-        let explanation = self.explanation(now, request, failed.map_or("ok", Code::name));
+        let trace = self.trace(now, request, failed.map_or("ok", Code::name));
         if self.traces.0.len() == REMEMBERED {
             self.traces.0.pop_front();
         }
-        self.traces.0.push_back(Trace { id: request.request.id.clone(), explanation, answered: now });
+        self.traces.0.push_back(trace);
     }
 
-    fn place_name(&self, device: usize) -> (String, String) {
-        match self.devices.get(device) {
-            Some(at) => (self.workers[at.worker].name.to_string(), at.name.to_string()),
-            None => Default::default(),
-        }
-    }
-
-    fn explanation(&self, now: Nanos, request: &Request<T>, outcome: &str) -> cluster::RequestExplanation {
-        let placed = &request.placed;
-        let (worker, device) = placed.device.map(|device| self.place_name(device)).unwrap_or_default();
-        let dispatched = if placed.device.is_some() { request.dispatched } else { now };
-        let queued = dispatched.saturating_sub(request.arrived);
-        let on_the_way = now.saturating_sub(dispatched);
-        let other = placed.other.map(|(device, cost)| {
-            let (worker, device) = self.place_name(device);
-            cluster::PlaceCost { worker, device, cost: Some(terms(cost)), ..Default::default() }
-        });
-        cluster::RequestExplanation {
-            id: request.request.id.clone(),
-            model: self.models[request.model].name.to_string(),
-            outcome: outcome.to_owned(),
-            priority: request.lane.priority as u32 + 1,
-            tenant: request.request.parameters.tenant.as_deref().unwrap_or_default().to_owned(),
-            rows: request.rows as u64,
+    fn trace(&self, now: Nanos, request: &Request<T>, outcome: &'static str) -> Trace {
+        let run = request.course.run(request.running.map(|(batch, _)| batch));
+        Trace {
+            id: request.request.id.as_str().into(),
+            model: self.models[request.model].name.clone(),
+            outcome,
+            priority: request.lane.priority,
+            tenant: request.request.parameters.tenant.clone(),
+            rows: request.rows,
             attempts: request.attempts,
-            deadline_seconds: request
-                .deadline
-                .map_or(0.0, |deadline| seconds(deadline.saturating_sub(request.arrived))),
-            queued_seconds: seconds(queued),
-            carriage_seconds: seconds(on_the_way.saturating_sub(placed.service).saturating_sub(placed.waited)),
-            worker_queue_seconds: seconds(placed.waited),
-            service_seconds: seconds(placed.service),
-            total_seconds: seconds(now.saturating_sub(request.arrived)),
-            batch_requests: placed.batch_requests as u64,
-            batch_rows: placed.batch_rows as u64,
-            chosen: placed.device.map(|_| cluster::PlaceCost {
-                worker,
-                device,
-                cost: Some(terms(placed.cost)),
-                ..Default::default()
-            }),
-            next_best: other,
-            other_replicas: placed.others as u64,
-            why: why(placed).to_owned(),
-            age_seconds: 0.0,
+            deadline: request.deadline.map(|deadline| deadline.saturating_sub(request.arrived)),
+            stages: request.course.stages(now, run),
+            total: now.saturating_sub(request.arrived),
+            run: run.map(|run| (run.reason, run.placed.clone())),
+            at: now,
         }
     }
 
@@ -154,16 +163,16 @@ impl<T, L: Clone> Core<T, L> {
     /// # Errors
     /// NOT_FOUND when it is not under way and not among the last that were answered.
     pub fn explain_request(&self, now: Nanos, id: &str) -> orion_proto::Result<cluster::RequestExplanation> {
-        if let Some((_, request)) = self.requests.iter().find(|(_, request)| request.request.id == id) {
+        let is_it = |request: &&Request<T>| !id.is_empty() && request.request.id == id;
+        if let Some(request) = self.requests.iter().map(|(_, request)| request).filter(is_it).max_by_key(|r| r.serial) {
             let state = if request.running.is_some() { "running" } else { "waiting" };
-            return Ok(self.explanation(now, request, state));
+            return Ok(self.trace(now, request, state).explanation(now));
         }
-        let trace = self.traces.0.iter().rev().find(|trace| trace.id == id).ok_or_else(|| {
+        let trace = self.traces.0.iter().rev().find(|trace| *trace.id == *id).ok_or_else(|| {
             let text = format!("request '{id}' is not under way and not among the last {REMEMBERED} that had an id");
             orion_proto::Error::new(Code::NotFound, text)
         })?;
-        let age_seconds = seconds(now.saturating_sub(trace.answered));
-        Ok(cluster::RequestExplanation { age_seconds, ..trace.explanation.clone() })
+        Ok(trace.explanation(now))
     }
 
     /// Every device's predicted cost for one row of a model, or why it does not take it.
@@ -217,14 +226,5 @@ impl<T, L: Clone> Core<T, L> {
             memory_activations_bytes: device.ledger.activations(),
             inflation: replica.map_or(0.0, |replica| replica.line(0).inflation),
         }
-    }
-}
-
-fn why(placed: &Placed) -> &'static str {
-    match placed.other {
-        _ if placed.device.is_none() => "no device has taken it",
-        None => "the only replica",
-        Some((_, other)) if placed.cost.total() <= other.total() => "the lowest predicted seconds",
-        Some(_) => "idle, while the queue fills the device that would answer a single request sooner",
     }
 }

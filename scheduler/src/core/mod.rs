@@ -8,6 +8,7 @@ mod catalogue;
 mod cluster;
 mod cordon;
 mod cost;
+mod course;
 mod curve;
 mod device;
 mod dispatch;

@@ -7,7 +7,7 @@ use orion_proto::{Code, Datatype, Error, InferRequest, ModelSpec, Result};
 
 use super::{
     Command, Core, ModelState, Nanos,
-    explain::Placed,
+    course::Course,
     nanos,
     placement::Concern,
     queue::{LaneKey, Waiting},
@@ -48,7 +48,8 @@ pub(super) struct Request<T> {
     pub hedge: Option<(u64, u64)>,
     /// The replica to which a balancer bound it.
     pub bound: Option<usize>,
-    pub placed: Placed,
+    /// For its explanation.
+    pub course: Course,
 }
 
 impl<T> Request<T> {
@@ -141,7 +142,7 @@ impl<T, L: Clone> Core<T, L> {
             running: None,
             hedge: None,
             bound: None,
-            placed: Placed::default(),
+            course: Course::new(now),
         });
         self.request_bytes += bytes;
         let key = RequestKey { place, serial };

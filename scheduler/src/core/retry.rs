@@ -49,6 +49,7 @@ impl<T, L: Clone> Core<T, L> {
         for key in keys {
             let Some(request) = self.request_mut(key) else { continue };
             waiting.push(request.waiting(key));
+            request.course.waits_again(now);
             let (lane, bound) = (request.lane, request.bound.take());
             if let Some(replica) = bound.and_then(|id| self.replicas.get_mut(id)) {
                 replica.outstanding = replica.outstanding.saturating_sub(1);

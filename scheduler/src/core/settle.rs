@@ -133,11 +133,12 @@ impl<T, L: Clone> Core<T, L> {
                 }
                 continue;
             }
+            request.course.told(batch, waited, service);
             let outcome = done
                 .outcome
                 .and_then(|answer| request.spec.check_answer(&answer.outputs, request.rows).map(|()| answer));
             match outcome {
-                Ok(answer) => self.succeed(now, key, answer, service, waited),
+                Ok(answer) => self.succeed(now, key, answer, service),
                 Err(error) => {
                     let may_repeat = done.not_started || request.request.parameters.idempotent;
                     match fault {
@@ -154,7 +155,7 @@ impl<T, L: Clone> Core<T, L> {
         self.bisect(now, again);
     }
 
-    fn succeed(&mut self, now: Nanos, key: RequestKey, answer: InferAnswer, service: Nanos, waited: Nanos) {
+    fn succeed(&mut self, now: Nanos, key: RequestKey, answer: InferAnswer, service: Nanos) {
         let Some(mut request) = self.take_request(key) else { return };
         self.call_off(&mut request);
         self.totals.succeeded += 1;
@@ -166,8 +167,6 @@ impl<T, L: Clone> Core<T, L> {
         statistics.compute_ns += service;
         statistics.carriage_ns += now.saturating_sub(request.dispatched).saturating_sub(service);
         statistics.last = now;
-        request.placed.service = service;
-        request.placed.waited = waited;
         self.trace_end(now, &request, None);
         let outcome: Result<InferAnswer> = Ok(answer);
         self.commands.push(Command::Settle { ticket: request.ticket, spec: request.spec, outcome });

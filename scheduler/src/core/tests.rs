@@ -1,6 +1,7 @@
 //! The core's promises, one by one; `history` has them over random histories.
 
 mod binding;
+mod explaining;
 mod failure;
 mod fairness;
 mod history;

@@ -1,0 +1,209 @@
+//! What is told of a request or a model is what happened to it, and what would.
+
+use orion_proto::{ModelPolicy, Parameters, cluster};
+
+use super::{
+    world::{Ask, Fate, WAITED, World, model},
+    *,
+};
+
+fn on(workers: usize) -> World {
+    let policy = ModelPolicy { min_replicas: workers as u32, ..ModelPolicy::default() };
+    World::new(vec![model("m", 1, policy)], &vec![&[100][..]; workers])
+}
+
+/// A request's explanation.
+fn told(world: &World, ticket: u64) -> cluster::RequestExplanation {
+    world.core.explain_request(world.now, &ticket.to_string()).unwrap()
+}
+
+/// Its stages in milliseconds: queue, earlier attempts, under way, carriage, worker queue, service.
+fn stages(of: &cluster::RequestExplanation) -> [f64; 6] {
+    let all = [
+        of.queued_seconds,
+        of.earlier_seconds,
+        of.underway_seconds,
+        of.carriage_seconds,
+        of.worker_queue_seconds,
+        of.service_seconds,
+    ];
+    assert!((all.iter().sum::<f64>() - of.total_seconds).abs() < 1e-9, "they are not the total: {of:?}");
+    all.map(|seconds| (seconds * 1e6).round() / 1e3)
+}
+
+fn worker(of: &cluster::RequestExplanation) -> &str {
+    of.chosen.as_ref().map_or("", |chosen| &chosen.worker)
+}
+
+/// Milliseconds of a batch of one row on the worker, before the device and on it.
+fn worked() -> [f64; 2] {
+    [WAITED * 1e3, 5.0]
+}
+
+#[test]
+fn a_request_of_an_inline_model_ran_somewhere() {
+    let mut world = World::new(vec![ModelSpec { inline: true, ..model("identity", 0, ModelPolicy::default()) }], &[]);
+    world.add(&[100], 0.0);
+    let ticket = world.ask(0);
+    world.pass(8 * MS);
+    world.finish(0, Fate::Ok);
+    let told = told(&world, ticket);
+    assert_eq!((worker(&told), told.batch_requests, &*told.outcome), ("w0", 1, "ok"));
+    assert!(told.chosen.as_ref().unwrap().cost.is_none() && told.why.contains("costs nothing"), "{told:?}");
+    assert_eq!(stages(&told), [0.0, 0.0, 0.0, 8.0 - worked()[0] - 5.0, worked()[0], 5.0]);
+}
+
+#[test]
+fn a_request_that_a_balancer_bound_went_where_it_said() {
+    for balancer in ["", "round-robin"] {
+        let policy = ModelPolicy { min_replicas: 2, balancer: balancer.into(), ..ModelPolicy::default() };
+        let mut world = World::new(vec![model("m", 1, policy)], &[&[100], &[100]]);
+        let why = told(&world, world.ask(0)).why;
+        let expected = if balancer.is_empty() { "the lowest predicted seconds" } else { "the balancer 'round-robin'" };
+        assert!(why.contains(expected), "{why}");
+    }
+}
+
+#[test]
+fn time_with_a_device_that_failed_is_no_carriage() {
+    let mut world = on(2);
+    let ticket = world.ask(0);
+    let at = world.ran[0].0;
+    world.pass(7 * MS);
+    world.finish(at, Fate::All(Code::Unavailable));
+    world.pass(9 * MS);
+    let running = told(&world, ticket);
+    assert_eq!((&*running.outcome, stages(&running)), ("running", [0.0, 7.0, 9.0, 0.0, 0.0, 0.0]));
+    world.finish(1 - at, Fate::Ok);
+    let told = told(&world, ticket);
+    assert_eq!((worker(&told), told.attempts), (format!("w{}", 1 - at).as_str(), 2));
+    assert_eq!(stages(&told), [0.0, 7.0, 0.0, 9.0 - worked()[0] - 5.0, worked()[0], 5.0]);
+    assert_eq!(told.why, "tried again where it had not failed");
+}
+
+#[test]
+fn a_request_of_a_lost_worker_waits_and_is_where_it_ran_last() {
+    let mut world = on(1);
+    let ticket = world.ask(0);
+    world.pass(20 * MS);
+    world.core.suspect(world.now, world.nodes[0].session, "reset", 30 * MS, true);
+    world.pass(40 * MS);
+    world.pass(25 * MS);
+    let waiting = told(&world, ticket);
+    assert_eq!((&*waiting.outcome, worker(&waiting), &*waiting.why), ("waiting", "", "no device has taken it again"));
+    assert_eq!(stages(&waiting), [25.0, 60.0, 0.0, 0.0, 0.0, 0.0]);
+    world.add(&[100], 0.0);
+    world.pass(6 * MS);
+    world.finish(1, Fate::Ok);
+    let told = told(&world, ticket);
+    assert_eq!((worker(&told), &*told.outcome), ("w1", "ok"));
+    assert_eq!(stages(&told), [25.0, 60.0, 0.0, 1.0 - worked()[0], worked()[0], 5.0]);
+}
+
+#[test]
+fn a_request_that_failed_has_run_where_it_failed() {
+    for (fate, outcome) in
+        [(Fate::First, "INVALID_ARGUMENT"), (Fate::All(Code::Unavailable), "UNAVAILABLE"), (Fate::Ok, "UNAVAILABLE")]
+    {
+        let mut world = on(1);
+        world.core.limits.attempts = 1;
+        let parameters = Parameters { idempotent: fate != Fate::Ok, ..Parameters::default() };
+        let ticket = world.submit(Ask { parameters, ..Ask::of(0) }).unwrap();
+        world.pass(7 * MS);
+        let expected = match fate {
+            Fate::Ok => {
+                world.core.suspect(world.now, world.nodes[0].session, "reset", 10 * MS, true);
+                world.pass(20 * MS);
+                [0.0, 0.0, 27.0, 0.0, 0.0, 0.0]
+            }
+            fate => {
+                world.finish(0, fate);
+                [0.0, 0.0, 0.0, 2.0 - worked()[0], worked()[0], 5.0]
+            }
+        };
+        let told = told(&world, ticket);
+        assert_eq!((&*told.outcome, worker(&told), stages(&told)), (outcome, "w0", expected), "{fate:?}");
+    }
+}
+
+#[test]
+fn of_two_runs_that_which_answered_is_told() {
+    let policy = ModelPolicy { min_replicas: 2, hedge: true, ..ModelPolicy::default() };
+    for winner in ["hedge", "straggler", "hedge after the straggler failed"] {
+        let mut world = World::new(vec![model("m", 1, policy.clone())], &[&[100], &[100]]);
+        let ticket = world.ask(0);
+        let slow = world.ran[0].0;
+        world.pass(40 * MS);
+        world.pass(8 * MS);
+        assert_eq!(worker(&told(&world, ticket)), format!("w{slow}"));
+        if winner == "hedge after the straggler failed" {
+            world.finish(slow, Fate::All(Code::Unavailable));
+            let told = told(&world, ticket);
+            assert_eq!((worker(&told), stages(&told)[..3].to_vec()), (&*format!("w{}", 1 - slow), vec![0.0, 40.0, 8.0]));
+        }
+        let at = if winner == "straggler" { slow } else { 1 - slow };
+        world.finish(at, Fate::Ok);
+        let told = told(&world, ticket);
+        let (earlier, left, why) = match winner {
+            "straggler" => (0.0, 48.0, "the lowest predicted seconds"),
+            _ => (40.0, 8.0, "a second run, because the first was late"),
+        };
+        assert_eq!((worker(&told), &*told.why), (&*format!("w{at}"), why), "{winner}");
+        assert_eq!(stages(&told), [0.0, earlier, 0.0, left - worked()[0] - 5.0, worked()[0], 5.0], "{winner}");
+    }
+}
+
+#[test]
+fn a_probe_and_a_part_of_a_batch_are_told_apart_from_a_choice() {
+    let mut world = on(1);
+    world.core.limits.attempts = 1;
+    for _ in 0..5 {
+        world.ask(0);
+        world.finish(0, Fate::All(Code::Unavailable));
+    }
+    let probe = world.ask(0);
+    assert_eq!(told(&world, probe).why, "no device has taken it");
+    world.pass(1_200 * MS);
+    assert!(told(&world, probe).why.contains("works again"), "{}", told(&world, probe).why);
+
+    let mut world = on(1);
+    world.ask(0);
+    let tickets: Vec<u64> = (0..4).map(|_| world.ask(0)).collect();
+    world.finish(0, Fate::Ok);
+    world.finish(0, Fate::All(Code::Internal));
+    world.finish(0, Fate::Ok);
+    let of = told(&world, tickets[0]);
+    assert_eq!((of.batch_requests, &*of.why), (2, "tried again with a part of its batch, which failed as a whole"));
+}
+
+#[test]
+fn the_next_best_is_the_best_of_those_that_take_work() {
+    let policy = ModelPolicy { min_replicas: 6, ..ModelPolicy::default() };
+    let mut world = World::new(vec![model("m", 1, policy)], &[]);
+    for at in 0..6 {
+        world.add(&[100], 0.06 - 0.01 * f64::from(at));
+    }
+    let next = |world: &World, ticket| told(world, ticket).next_best.map(|place| place.worker);
+    let first = world.ask(0);
+    assert_eq!((worker(&told(&world, first)), next(&world, first).as_deref()), ("w5", Some("w4")));
+    assert_eq!(told(&world, first).other_replicas, 5);
+    world.core.suspect(world.now, world.nodes[4].session, "silent", 350 * MS, false);
+    world.finish(5, Fate::Ok);
+    let second = world.ask(0);
+    assert_eq!(next(&world, second).as_deref(), Some("w3"), "what is silent takes no work");
+
+    let mut world = on(2);
+    world.core.suspect(world.now, world.nodes[1].session, "silent", 350 * MS, false);
+    let ticket = world.ask(0);
+    assert_eq!((&*told(&world, ticket).why, next(&world, ticket)), ("the only replica that takes work", None));
+    let mut world = on(20);
+    let ticket = world.ask(0);
+    assert_eq!(told(&world, ticket).why, "the lowest predicted seconds of the 17 replicas that were compared");
+}
+
+#[test]
+fn a_request_without_a_name_cannot_be_asked_about() {
+    let (mut core, _) = core_with(&["a"]);
+    submit(&mut core, 0, 1).unwrap();
+    assert_eq!(core.explain_request(0, "").unwrap_err().code, Code::NotFound);
+}
