@@ -8,6 +8,7 @@ use super::{
     Core, Nanos,
     cost::Cost,
     course::{Place, Placed, Reason, Stages},
+    replica::Replica,
     request::Request,
 };
 
@@ -182,6 +183,9 @@ impl<T, L: Clone> Core<T, L> {
     pub fn explain_model(&self, now: Nanos, name: &str) -> orion_proto::Result<cluster::ModelExplanation> {
         let index = self.index(name)?;
         let model = &self.models[index];
+        let replicas = || model.replicas.iter().map(|id| &self.replicas[*id]);
+        let bound = replicas().filter_map(|replica| replica.bound.as_ref()).map(|queue| queue.len()).sum::<usize>();
+        let bound_work = replicas().map(Replica::bound_work).fold(0, Nanos::saturating_add);
         let mut places: Vec<cluster::PlaceCost> =
             self.devices.iter().map(|(id, _)| self.explain_place(now, index, id)).collect();
         let total = |place: &cluster::PlaceCost| place.cost.as_ref().map_or(f64::MAX, |cost| cost.total_seconds);
@@ -193,8 +197,8 @@ impl<T, L: Clone> Core<T, L> {
             state: self.model_state(index).name().into(),
             reason: self.reason(index),
             memory_bytes: model.spec.as_ref().map_or(0, |spec| spec.memory_bytes),
-            queued: model.queue.len() as u64,
-            queued_work_seconds: seconds(model.work),
+            queued: (model.queue.len() + bound) as u64,
+            queued_work_seconds: seconds(model.work.saturating_add(bound_work)),
             drain_seconds: seconds(self.queue_time(now, index)),
             objective_seconds: seconds(model.objective()),
             arrivals_per_second: model.rate_at(now) * 1e9,
@@ -208,23 +212,52 @@ impl<T, L: Clone> Core<T, L> {
         let worker = &self.workers[device.worker];
         let replica = model.replicas.iter().map(|id| &self.replicas[*id]).find(|replica| replica.device == id);
         let refusal = match replica {
-            Some(replica) if !replica.breaker.allows(now) => "its circuit breaker is open after failures".into(),
-            Some(_) if self.takes_part(id) => String::new(),
-            Some(_) => format!("the worker is {}", worker.state_name()),
-            None if model.spec.is_none() => self.reason(index),
-            None => self.refusal(index, id).unwrap_or_default(),
+            Some(replica) => self.takes_no_work(now, replica),
+            None => self.takes_no_copy(index, id),
         };
-        let cost = refusal.is_empty().then(|| terms(self.cost(now, index, id, 1, 0)));
+        let cost = refusal.is_none().then(|| {
+            let cost = self.cost(now, index, id, 1, 0);
+            // A balancer would bind it behind what is bound there.
+            let ahead = replica.map_or(0, Replica::bound_work);
+            terms(Cost { work: cost.work.saturating_add(ahead), ..cost })
+        });
         cluster::PlaceCost {
             worker: worker.name.to_string(),
             device: device.name.to_string(),
             replica: replica.map_or("", |replica| replica.state.name()).into(),
-            refusal,
+            refusal: refusal.unwrap_or_default(),
             cost,
             memory_free_bytes: device.ledger.free(),
             memory_weights_bytes: device.ledger.weights(),
             memory_activations_bytes: device.ledger.activations(),
             inflation: replica.map_or(0.0, |replica| replica.line(0).inflation),
+        }
+    }
+
+    /// Why a replica is given nothing.
+    fn takes_no_work(&self, now: Nanos, replica: &Replica) -> Option<String> {
+        let worker = &self.workers[self.devices[replica.device].worker];
+        match () {
+            () if !self.takes_part(replica.device) => Some(format!("the worker is {}", worker.state_name())),
+            () if !replica.breaker.allows(now) => Some("its circuit breaker is open after failures".to_owned()),
+            () if replica.stalled => Some("a batch of it stands still there".to_owned()),
+            () => None,
+        }
+    }
+
+    /// Why a device gets no copy of a model.
+    fn takes_no_copy(&self, index: usize, id: usize) -> Option<String> {
+        let model = &self.models[index];
+        if model.spec.is_none() || !model.wanted {
+            return Some(self.reason(index));
+        }
+        if self.devices[id].residents.iter().any(|id| self.replicas[*id].model == index) {
+            return Some("its copy there is being unloaded".to_owned());
+        }
+        let copies = model.replicas.iter().filter(|id| self.stays(**id)).count();
+        match model.max_replicas().filter(|most| copies >= *most) {
+            Some(most) => Some(format!("{copies} copies are there, at most {most} may be (max_replicas)")),
+            None => self.refusal(index, id),
         }
     }
 }

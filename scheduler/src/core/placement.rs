@@ -321,7 +321,7 @@ impl<T, L: Clone> Core<T, L> {
     }
 
     /// Whether a replica's worker is not being emptied.
-    fn stays(&self, id: usize) -> bool {
+    pub(super) fn stays(&self, id: usize) -> bool {
         let worker = &self.workers[self.devices[self.replicas[id].device].worker];
         worker.state != super::WorkerState::Draining && worker.cordon != super::Cordon::Draining
     }

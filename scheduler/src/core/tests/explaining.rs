@@ -207,3 +207,55 @@ fn a_request_without_a_name_cannot_be_asked_about() {
     submit(&mut core, 0, 1).unwrap();
     assert_eq!(core.explain_request(0, "").unwrap_err().code, Code::NotFound);
 }
+
+/// A model's explanation, and of each place its worker, its cost's work in milliseconds, and its refusal.
+fn places(world: &World) -> (cluster::ModelExplanation, Vec<(String, Option<f64>, String)>) {
+    let told = world.core.explain_model(world.now, "m").unwrap();
+    let work = |place: &cluster::PlaceCost| place.cost.map(|cost| (cost.work_seconds * 1e6).round() / 1e3);
+    let mut places: Vec<_> =
+        told.places.iter().map(|place| (place.worker.clone(), work(place), place.refusal.clone())).collect();
+    places.sort_by(|a, b| a.0.cmp(&b.0));
+    (told, places)
+}
+
+#[test]
+fn what_a_balancer_has_bound_is_queued_and_stands_before_the_next() {
+    let policy = ModelPolicy { min_replicas: 2, balancer: "round-robin".into(), ..ModelPolicy::default() };
+    let mut world = World::new(vec![model("m", 1, policy)], &[&[100], &[100]]);
+    (0..11).for_each(|_| drop(world.ask(0)));
+    let (told, places) = places(&world);
+    // One row runs on each for 5 ms; of the others five wait for the first and four for the second.
+    assert_eq!((told.queued, (told.queued_work_seconds * 1e3).round()), (9, 9.0 + 8.0));
+    assert_eq!(places.iter().map(|place| place.1).collect::<Vec<_>>(), [Some(14.0), Some(13.0)]);
+}
+
+#[test]
+fn a_device_that_gets_no_copy_has_a_reason_and_no_cost() {
+    let policy = ModelPolicy { max_replicas: Some(1), ..ModelPolicy::default() };
+    let mut world = World::new(vec![model("m", 60, policy)], &[&[100], &[100]]);
+    world.prompt = false;
+    let refusals = |world: &World| places(world).1.into_iter().map(|place| (place.1.is_none(), place.2));
+    let of: Vec<_> = refusals(&world).collect();
+    assert_eq!(of.iter().filter(|(refused, _)| *refused).count(), 1, "{of:?}");
+    assert!(of.iter().any(|(_, why)| why == "1 copies are there, at most 1 may be (max_replicas)"), "{of:?}");
+    world.core.unwant(world.now, "m").unwrap();
+    assert_eq!(refusals(&world).collect::<Vec<_>>(), vec![(true, "unloaded".to_owned()); 2]);
+    // Wanted again while its copy leaves: only the other device may take it.
+    let (name, home) = (world.specs[0].name.clone(), (0..2).find(|at| world.held(*at, 0) > 0).unwrap());
+    world.core.cordon(world.now, &format!("w{}", 1 - home), Cordon::Cordoned).unwrap();
+    world.core.want(world.now, &name, "/m".into(), false);
+    let of: Vec<_> = refusals(&world).collect();
+    assert_eq!(of[home], (true, "its copy there is being unloaded".to_owned()));
+    assert!(of[1 - home].0 && of[1 - home].1.contains("cordon"), "{of:?}");
+}
+
+#[test]
+fn a_replica_that_stands_still_is_given_nothing_and_that_is_said() {
+    let mut world = on(2);
+    world.ask(0);
+    let at = world.ran[0].0;
+    world.pass(11_000 * MS);
+    let (_, places) = places(&world);
+    assert_eq!(places[at].2, "a batch of it stands still there");
+    assert!(places[at].1.is_none() && places[1 - at].1.is_some(), "{places:?}");
+}
