@@ -64,12 +64,15 @@ pub(super) fn spec(index: usize, model: &WorldModel) -> Result<ModelSpec> {
     })
 }
 
-pub(super) fn hello(index: usize, worker: &WorldWorker) -> session::Hello {
+/// What a worker says of itself; `held` are the bytes that each of its devices holds.
+pub(super) fn hello(index: usize, worker: &WorldWorker, held: impl Fn(usize) -> u64) -> session::Hello {
     let device = |number: usize| session::Device {
         name: format!("sim{number}"),
         kind: SIMULATED.into(),
         model: format!("speed {}", worker.speed),
         memory_total_bytes: worker.memory_bytes,
+        // 0 would say that it is not known.
+        memory_free_bytes: (worker.memory_bytes - held(number)).max(1),
         usable: true,
         ..session::Device::default()
     };

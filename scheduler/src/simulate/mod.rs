@@ -5,6 +5,7 @@
 
 mod faults;
 mod many_models;
+mod memory;
 mod messages;
 mod oracle;
 mod report;

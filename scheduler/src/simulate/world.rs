@@ -10,7 +10,10 @@ use std::{
 use orion_net::Batch;
 use orion_proto::{InferRequest, ModelSpec, Result, ServiceCurve, session};
 
-use super::messages::{carrier, device_number, digest, hello, request, result, rows_of, spec};
+use super::{
+    memory::Memory,
+    messages::{carrier, device_number, digest, hello, request, result, rows_of, spec},
+};
 use crate::core::{Admitted, Command, Core, Limits, ModelState, Nanos, Report, RequestKey};
 
 /// How often time passes for the core.
@@ -103,6 +106,7 @@ pub(super) struct World<'a> {
     /// Whether the scheduler has given the worker's session up.
     closed: Vec<bool>,
     busy_until: Vec<Vec<Nanos>>,
+    memory: Memory,
     running: HashMap<u64, (usize, Batch)>,
     heap: BinaryHeap<Reverse<(Nanos, u64, Event)>>,
     sequence: u64,
@@ -129,6 +133,7 @@ impl<'a> World<'a> {
             names: specs.iter().enumerate().map(|(index, spec)| (Arc::from(spec.name.as_str()), index)).collect(),
             specs,
             busy_until: workers.iter().map(|worker| vec![0; worker.devices]).collect(),
+            memory: Memory::default(),
             sessions: Vec::new(),
             running: HashMap::new(),
             heap: BinaryHeap::new(),
@@ -161,7 +166,7 @@ impl<'a> World<'a> {
         let hello = session::Hello {
             incarnation: self.lives[index],
             holding: holding.collect(),
-            ..hello(index, &self.workers[index])
+            ..hello(index, &self.workers[index], |device| self.memory.held(index, device))
         };
         let joined = self.core.join(now, hello, carrier(&self.workers[index]), index)?;
         self.closed[index] = false;
@@ -175,12 +180,20 @@ impl<'a> World<'a> {
         self.core.telemetry(now, joined.session, telemetry);
         self.core.start(now, joined.session);
         self.carry_out();
+        for (device, model, resident) in self.memory.residents(index) {
+            if resident.state != ModelState::Unloading {
+                let report = self.report(index, model, device, resident.order, resident.state);
+                self.core.report(now, joined.session, report);
+                self.carry_out();
+            }
+        }
         Ok(())
     }
 
     /// A worker's process ends and is noticed at once; its lease runs on for `lease`.
     pub(super) fn crash(&mut self, worker: usize, lease: Nanos) {
         self.lives[worker] += 1;
+        self.memory.lost(worker);
         self.running.retain(|_, (at, _)| *at != worker);
         self.busy_until[worker].fill(self.now);
         self.core.suspect(self.now, self.sessions[worker], "it crashed", lease, true);
@@ -281,7 +294,7 @@ impl<'a> World<'a> {
                 self.timed(|core| core.result(now, session, result));
             }
             Event::Loaded { worker, model, device, order, life } => {
-                if life != self.lives[worker] {
+                if life != self.lives[worker] || !self.memory.loaded((worker, device, model), order) {
                     return;
                 }
                 let report = self.report(worker, model, device, order, ModelState::Ready);
@@ -289,7 +302,7 @@ impl<'a> World<'a> {
                 self.timed(|core| core.report(now, session, report));
             }
             Event::Unloaded { worker, model, device, order, life } => {
-                if life != self.lives[worker] {
+                if life != self.lives[worker] || !self.memory.unloaded((worker, device, model), order) {
                     return;
                 }
                 let report = self.report(worker, model, device, order, ModelState::Unloaded);
@@ -339,11 +352,14 @@ impl<'a> World<'a> {
                 Command::Load { link, name, device, order, .. } => {
                     self.loads += 1;
                     let (model, device) = (self.names[&name], device_number(&device));
-                    let ready = self.now + self.models[model].load;
+                    let (known, most) = (self.models[model], self.workers[link].memory_bytes);
+                    let is_there = self.memory.load((link, device, model), known.bytes, most, order);
+                    let ready = self.now + if is_there { 0 } else { known.load };
                     self.at(ready, Event::Loaded { worker: link, model, device, order, life: self.lives[link] });
                 }
                 Command::Unload { link, name, device, order } => {
                     let (model, device) = (self.names[&name], device_number(&device));
+                    self.memory.unload((link, device, model), order);
                     self.at(self.now, Event::Unloaded { worker: link, model, device, order, life: self.lives[link] });
                 }
                 Command::Close { link, .. } => self.closed[link] = true,

@@ -22,7 +22,7 @@ fn work(world: &mut World, until: Nanos, mut feed: impl FnMut(&mut World)) {
         feed(world);
         let Some(batch) = world.nodes[0].batches.front() else { return world.pass(MS) };
         let model = world.specs.iter().position(|spec| spec.name.as_str() == &*batch.model).unwrap();
-        let rows = batch.attempts.len();
+        let rows = world.rows_of(batch);
         world.pass((world.curves[model].seconds(rows) * 1e9) as Nanos);
         world.finish(0, Fate::Ok);
     }

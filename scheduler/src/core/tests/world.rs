@@ -1,6 +1,7 @@
 //! Workers with bounded memory around a core: they do what they are told, badly where a test wants that.
 
 mod carry_out;
+mod memory;
 
 use carry_out::device_number;
 pub(super) use carry_out::{model, ticket};
@@ -73,6 +74,7 @@ pub(super) struct Node {
 #[derive(Debug, Default)]
 pub(super) struct Sent {
     pub(super) key: Option<RequestKey>,
+    pub(super) rows: usize,
     pub(super) idempotent: bool,
     pub(super) deadline: Option<Nanos>,
     /// Runs that reached a worker or were lost on the way, but for those that were bisected.
@@ -89,6 +91,8 @@ pub(super) struct World {
     pub(super) now: Nanos,
     pub(super) specs: Vec<Arc<ModelSpec>>,
     pub(super) curves: Vec<ServiceCurve>,
+    /// Bytes that each row of a batch takes beside the weights.
+    pub(super) peaks: Vec<u64>,
     pub(super) nodes: Vec<Node>,
     pub(super) sent: BTreeMap<u64, Sent>,
     /// Loads and unloads are answered at once.
@@ -108,6 +112,7 @@ impl World {
             core: TestCore::new(7, Limits::default()),
             now: MS,
             curves: vec![ServiceCurve { base_seconds: 0.004, per_row_seconds: 0.001 }; specs.len()],
+            peaks: vec![0; specs.len()],
             specs: specs.into_iter().map(Arc::new).collect(),
             nodes: Vec::new(),
             sent: BTreeMap::new(),
@@ -171,12 +176,6 @@ impl World {
         }
     }
 
-    /// Bytes that a device really holds.
-    pub(super) fn held(&self, at: usize, device: usize) -> u64 {
-        let here = self.nodes[at].residents.iter().filter(|((_, on), _)| *on == device);
-        here.map(|(_, resident)| resident.bytes).sum()
-    }
-
     /// A worker says hello, and what it holds. Says whether it was let in.
     pub(super) fn join(&mut self, at: usize) -> bool {
         self.links += 1;
@@ -191,7 +190,7 @@ impl World {
         self.collect();
         for (index, spec) in self.specs.clone().iter().enumerate() {
             if spec.inline {
-                let report = self.report(index, 0, ModelState::Ready, 0);
+                let report = self.report(at, index, 0, ModelState::Ready, 0);
                 self.tell(at, report);
             }
         }
@@ -200,12 +199,12 @@ impl World {
         let gone: Vec<_> = gone.map(|(place, order)| (*place, *order)).collect();
         for ((model, device), resident) in places {
             if resident.state != ModelState::Unloading {
-                let report = self.report(model, device, resident.state, resident.order);
+                let report = self.report(at, model, device, resident.state, resident.order);
                 self.tell(at, report);
             }
         }
         for ((model, device), order) in gone {
-            let report = self.report(model, device, ModelState::Unloaded, order);
+            let report = self.report(at, model, device, ModelState::Unloaded, order);
             self.tell(at, report);
         }
         true
@@ -230,7 +229,7 @@ impl World {
         }
     }
 
-    pub(super) fn report(&self, model: usize, device: usize, state: ModelState, order: u64) -> Report {
+    pub(super) fn report(&self, at: usize, model: usize, device: usize, state: ModelState, order: u64) -> Report {
         Report {
             name: Arc::from(self.specs[model].name.as_str()),
             device: format!("d{device}"),
@@ -241,7 +240,7 @@ impl World {
             curve: self.curves[model],
             order,
             load_seconds: 0.1,
-            peak_bytes: 0,
+            peak_bytes: if state == ModelState::Ready { self.warm_up_peak(at, model, device) } else { 0 },
         }
     }
 
@@ -278,7 +277,7 @@ impl World {
         let spec = self.specs[ask.model].clone();
         let admitted = Admitted { spec, request: Arc::new(request), rows: ask.rows, bytes: ask.rows * 8, deadline };
         // It may run before the call is over.
-        self.sent.insert(ticket, Sent { idempotent, deadline, ..Sent::default() });
+        self.sent.insert(ticket, Sent { rows: ask.rows, idempotent, deadline, ..Sent::default() });
         match self.core.submit(self.now, admitted, ticket) {
             Ok(key) => {
                 self.sent.get_mut(&ticket).unwrap().key = Some(key);
@@ -320,6 +319,7 @@ impl World {
         }
         let poisoned = batch.attempts.iter().any(|attempt| attempt.request.parameters.routing_key == Some(13));
         let fate = if fate == Fate::Poison && poisoned { Fate::All(Code::Internal) } else { fate };
+        let fate = self.in_memory(at, &batch, fate);
         let place = (at, self.nodes[at].life, device_number(&batch.device));
         let several = batch.attempts.len() > 1;
         let results = batch.attempts.iter().enumerate().map(|(index, attempt)| {
@@ -339,15 +339,15 @@ impl World {
             AttemptResult { attempt: attempt.attempt, outcome, not_started: false }
         });
         let results: Vec<_> = results.collect();
-        let rows = results.len();
-        let curve = self.curves[self.number(&batch.model)];
+        let (rows, model) = (self.rows_of(&batch), self.number(&batch.model));
+        let curve = self.curves[model];
         let result = BatchResult {
             batch: batch.batch,
             epoch: batch.epoch,
             service_seconds: curve.seconds(rows),
             rows: rows as u64,
             waited_seconds: WAITED,
-            peak_bytes: 0,
+            peak_bytes: if matches!(fate, Fate::All(_)) { 0 } else { self.peaks[model] * rows as u64 },
             results,
         };
         self.core.result(self.now, self.nodes[at].session, result);
@@ -367,7 +367,7 @@ impl World {
         } else {
             self.nodes[at].residents.remove(&(model, device));
         }
-        let report = self.report(model, device, if ok { ModelState::Ready } else { ModelState::Failed }, order);
+        let report = self.report(at, model, device, if ok { ModelState::Ready } else { ModelState::Failed }, order);
         self.tell(at, report);
         true
     }
@@ -380,7 +380,7 @@ impl World {
         };
         let order = resident.order;
         self.nodes[at].residents.remove(&(model, device));
-        let report = self.report(model, device, ModelState::Unloaded, order);
+        let report = self.report(at, model, device, ModelState::Unloaded, order);
         self.tell(at, report);
         true
     }

@@ -15,7 +15,7 @@ impl World {
             && resident.state != ModelState::Unloading
         {
             resident.order = order;
-            let report = self.report(model, device, self.nodes[at].residents[&(model, device)].state, order);
+            let report = self.report(at, model, device, self.nodes[at].residents[&(model, device)].state, order);
             return self.tell(at, report);
         }
         let bytes = self.specs[model].memory_bytes;
@@ -47,7 +47,7 @@ impl World {
                 }
             }
             None => {
-                let report = self.report(model, device, ModelState::Unloaded, order);
+                let report = self.report(at, model, device, ModelState::Unloaded, order);
                 self.tell(at, report);
             }
         }
@@ -122,7 +122,7 @@ impl World {
                 },
                 Command::Inspect { link, name, order, .. } => {
                     if let Some(at) = self.nodes.iter().position(reaches(link)) {
-                        let report = self.report(self.number(&name), 0, ModelState::Cold, order);
+                        let report = self.report(at, self.number(&name), 0, ModelState::Cold, order);
                         self.tell(at, report);
                     }
                 }
