@@ -7,6 +7,7 @@ mod fairness;
 mod history;
 mod placing;
 mod recount;
+mod starvation;
 mod world;
 
 use std::{sync::Arc, time::Duration};

@@ -7,7 +7,7 @@ use orion_proto::{ModelPolicy, Parameters, Priority};
 use proptest::prelude::*;
 
 use super::{
-    world::{Ask, Fate, World, model},
+    world::{Ask, Fate, Told, World, model},
     *,
 };
 
@@ -247,6 +247,20 @@ fn tell_again(world: &mut World, at: usize) {
     }
 }
 
+/// Models, by their place in the world, of which another copy is wanted.
+fn in_need(core: &TestCore) -> Vec<usize> {
+    let ranked = core.homeless.iter().chain(&core.wanting).map(|(_, index)| *index);
+    let of = |index: usize| models().iter().position(|spec| *spec.name.as_str() == *core.models[index].name);
+    ranked.chain(core.unplaced.iter().copied()).filter_map(of).collect()
+}
+
+/// Whether a device's copy engine waits for memory.
+fn makes_room(world: &World, link: u64, device: usize) -> bool {
+    let Some(worker) = world.core.workers.iter().find(|worker| worker.link == Some(link)) else { return false };
+    let loading = world.core.devices[worker.devices[device]].loading;
+    loading.is_some_and(|id| !world.core.replicas[id].sent)
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: cases(192), ..ProptestConfig::default() })]
 
@@ -274,14 +288,33 @@ proptest! {
     ) {
         let mut world = world(&peaks);
         steps.into_iter().for_each(|step| apply(&mut world, step));
-        // One look makes at most one copy of a model: a queue that needs several gets them with the next looks.
-        let (mut looks, mut before) = (0, usize::MAX);
-        while before != world.commands {
-            before = world.commands;
+        // One look makes at most one copy of a model: a queue that needs several gets them with the next looks, and
+        // nothing else is left for these.
+        let mut loaded: Vec<Told> = Vec::new();
+        for look in 0.. {
+            let (from, before) = (world.told.len(), in_need(&world.core));
             (0..WORKERS).for_each(|at| tell_again(&mut world, at));
             world.pass(0);
-            looks += 1;
-            prop_assert!(looks <= 12, "the same telemetry and reports bring new commands without end");
+            let after = in_need(&world.core);
+            let news = world.told.split_off(from);
+            for told in news.iter().filter(|_| look > 0) {
+                match *told {
+                    Told::Load(model, ..) => {
+                        prop_assert!(before.contains(&model) || after.contains(&model), "look {}: {:?}", look, told);
+                    }
+                    Told::Unload(model, link, device) => {
+                        prop_assert!(makes_room(&world, link, device), "look {}: {:?}", look, told);
+                        let brought = loaded.contains(&Told::Load(model, link, device));
+                        prop_assert!(!brought, "look {} undoes what an earlier one did: {:?}", look, told);
+                    }
+                    Told::Other(what) => prop_assert!(false, "look {} brings {}", look, what),
+                }
+            }
+            if look > 0 && news.is_empty() {
+                break;
+            }
+            loaded.extend(news.iter().filter(|told| matches!(told, Told::Load(..))));
+            prop_assert!(look <= 12, "the same telemetry and reports bring new commands without end");
         }
     }
 }

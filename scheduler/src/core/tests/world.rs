@@ -4,7 +4,7 @@ mod carry_out;
 mod memory;
 
 use carry_out::device_number;
-pub(super) use carry_out::{model, ticket};
+pub(super) use carry_out::{Told, model, ticket};
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
@@ -99,7 +99,8 @@ pub(super) struct World {
     pub(super) prompt: bool,
     pub(super) loads: u64,
     pub(super) ran: Vec<(usize, usize, Vec<u64>)>,
-    pub(super) commands: usize,
+    /// Every command, in order.
+    pub(super) told: Vec<Told>,
     links: u64,
     /// Who could have run a request instead, before the input.
     holders: Vec<Vec<(usize, usize)>>,
@@ -119,7 +120,7 @@ impl World {
             prompt: true,
             loads: 0,
             ran: Vec::new(),
-            commands: 0,
+            told: Vec::new(),
             links: 0,
             holders: Vec::new(),
         };

@@ -2,6 +2,14 @@
 
 use super::*;
 
+/// A command; of a load and an unload the model, the link and the device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::core::tests) enum Told {
+    Load(usize, u64, usize),
+    Unload(usize, u64, usize),
+    Other(&'static str),
+}
+
 impl World {
     pub(super) fn load(&mut self, at: usize, model: usize, device: usize, order: u64) {
         let node = &mut self.nodes[at];
@@ -101,10 +109,23 @@ impl World {
         serving.map(place).collect()
     }
 
+    fn told_of(&self, command: &Command<u64, u64>) -> Told {
+        match command {
+            Command::Load { link, name, device, .. } => Told::Load(self.number(name), *link, device_number(device)),
+            Command::Unload { link, name, device, .. } => Told::Unload(self.number(name), *link, device_number(device)),
+            Command::Run { .. } => Told::Other("a batch"),
+            Command::Settle { .. } => Told::Other("an answer"),
+            Command::Inspect { .. } => Told::Other("a question"),
+            Command::Close { .. } => Told::Other("an end"),
+            Command::Cancel { .. } => Told::Other("a cancellation"),
+            Command::Drained { .. } => Told::Other("leave to go"),
+        }
+    }
+
     /// Workers and clients get what the core has for them.
     pub(in crate::core::tests) fn collect(&mut self) {
         for command in self.core.take_commands() {
-            self.commands += 1;
+            self.told.push(self.told_of(&command));
             let reaches = |link: u64| move |node: &Node| node.link == Some(link);
             match command {
                 Command::Settle { ticket, outcome, .. } => {
