@@ -135,7 +135,7 @@ impl ManyModels {
             of_bound: Some(on_time as f64 / self.lp_bound_requests),
             loads: world.loads,
             digest: world.digest,
-            ..latencies.report(world.decisions)
+            ..latencies.report(world.decisions, world.ticks)
         }
     }
 }

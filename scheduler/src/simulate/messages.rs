@@ -1,9 +1,6 @@
 //! What the simulated workers say, and what is read of what they are told.
 
-use std::{
-    hash::{DefaultHasher, Hash, Hasher},
-    sync::Arc,
-};
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 use orion_net::{AttemptResult, Batch, BatchResult};
 use orion_proto::{
@@ -32,10 +29,11 @@ pub(super) fn digest<T: Hash, L: Hash>(before: u64, command: &Command<T, L>) -> 
     hasher.finish()
 }
 
-pub(super) fn request(rows: usize) -> Arc<InferRequest> {
+/// A request of so many rows, without an id.
+pub(super) fn request(rows: usize) -> InferRequest {
     let data = Payload::from(vec![0; rows * 4]);
     let input = Tensor { name: "x".into(), datatype: Datatype::Fp32, shape: vec![rows as i64], data };
-    Arc::new(InferRequest { inputs: vec![input], ..InferRequest::default() })
+    InferRequest { inputs: vec![input], ..InferRequest::default() }
 }
 
 pub(super) fn rows_of(batch: &Batch) -> usize {

@@ -33,6 +33,10 @@ pub struct Report {
     pub decision_ns_p50: u64,
     /// As above.
     pub decision_ns_p99: u64,
+    /// Of one tick, which looks after leases, stragglers and what waits, nanoseconds.
+    pub tick_ns_p50: u64,
+    /// As above.
+    pub tick_ns_p99: u64,
     /// Of every command, in order: equal for equal runs.
     pub digest: u64,
 }
@@ -52,9 +56,10 @@ impl Latencies {
         self.0.push(latency);
     }
 
-    pub(super) fn report(mut self, mut decisions: Vec<u32>) -> Report {
+    pub(super) fn report(mut self, mut decisions: Vec<u32>, mut ticks: Vec<u32>) -> Report {
         self.0.sort_unstable();
         decisions.sort_unstable();
+        ticks.sort_unstable();
         Report {
             p50_ms: quantile(&self.0, 0.5) as f64 / 1e6,
             p99_ms: quantile(&self.0, 0.99) as f64 / 1e6,
@@ -62,6 +67,8 @@ impl Latencies {
             decisions: decisions.len() as u64,
             decision_ns_p50: quantile(&decisions, 0.5).into(),
             decision_ns_p99: quantile(&decisions, 0.99).into(),
+            tick_ns_p50: quantile(&ticks, 0.5).into(),
+            tick_ns_p99: quantile(&ticks, 0.99).into(),
             ..Report::default()
         }
     }

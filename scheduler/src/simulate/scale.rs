@@ -65,6 +65,7 @@ impl Scale {
         let mut world = World::new(world_models(&models), self.world_workers(&models), Box::new(service))?;
         world.run_until((FIRST_LOADS_MS * MS) as Nanos);
         world.decisions.clear();
+        world.ticks.clear();
         let share = |total: &mut f64, weight: &f64| {
             *total += weight / sum;
             Some(*total)
@@ -114,9 +115,9 @@ pub struct Started {
 
 impl Started {
     /// Poisson arrivals over models of Zipf popularity; says how many nanoseconds the core has spent on them and on what
-    /// happened between them.
+    /// happened between them, ticks included.
     pub fn send(&mut self, requests: usize) -> u64 {
-        let first = self.world.decisions.len();
+        let before = [self.world.decisions.len(), self.world.ticks.len()];
         for _ in 0..requests {
             self.now += -self.gap * (1.0 - self.random.random::<f64>()).ln();
             let draw: f64 = self.random.random();
@@ -126,7 +127,8 @@ impl Started {
             self.world.arrive(model, 1, Some(at + SLO));
             self.arrivals.push(at);
         }
-        self.world.decisions[first..].iter().map(|nanos| u64::from(*nanos)).sum()
+        let after = self.world.decisions[before[0]..].iter().chain(&self.world.ticks[before[1]..]);
+        after.map(|nanos| u64::from(*nanos)).sum()
     }
 
     /// Lets what was sent end, and says how it went.
@@ -139,7 +141,7 @@ impl Started {
             }
         }
         let loads = self.world.loads;
-        let report = latencies.report(self.world.decisions);
+        let report = latencies.report(self.world.decisions, self.world.ticks);
         let attainment = Some(report.answered as f64 / self.arrivals.len().max(1) as f64);
         Report { workload: "scale", load: self.scale.load, seed: self.scale.seed, loads, attainment, ..report }
     }

@@ -107,7 +107,7 @@ impl UnequalReplicas {
             }
         }
         let digest = world.digest;
-        let report = latencies.report(world.decisions);
+        let report = latencies.report(world.decisions, world.ticks);
         Report {
             workload: "b",
             load: self.load,

@@ -89,13 +89,15 @@ pub(super) struct World<'a> {
     waiting: Vec<Option<RequestKey>>,
     /// Nanoseconds that each input took, with all that it triggered.
     pub decisions: Vec<u32>,
+    /// The same of each tick.
+    pub ticks: Vec<u32>,
     pub loads: u64,
     /// Of every command, in order: equal for equal runs.
     pub digest: u64,
     models: Vec<WorldModel>,
     specs: Vec<Arc<ModelSpec>>,
-    /// By model and rows: requests differ in nothing else.
-    requests: HashMap<(usize, usize), Arc<InferRequest>>,
+    /// By rows: requests differ in their ids, and in nothing else that the core reads.
+    requests: HashMap<usize, InferRequest>,
     names: HashMap<Arc<str>, usize>,
     workers: Vec<WorldWorker>,
     sessions: Vec<u64>,
@@ -124,6 +126,7 @@ impl<'a> World<'a> {
             settled: Vec::new(),
             waiting: Vec::new(),
             decisions: Vec::new(),
+            ticks: Vec::new(),
             loads: 0,
             digest: 0,
             lives: vec![1; workers.len()],
@@ -243,9 +246,10 @@ impl<'a> World<'a> {
     pub(super) fn arrive(&mut self, model: usize, rows: usize, deadline: Option<Nanos>) {
         let ticket = self.settled.len() as u32;
         self.settled.push(Settled::Waiting);
+        let like = self.requests.entry(rows).or_insert_with(|| request(rows));
         let admitted = Admitted {
             spec: self.specs[model].clone(),
-            request: self.requests.entry((model, rows)).or_insert_with(|| request(rows)).clone(),
+            request: Arc::new(InferRequest { id: format!("request-{ticket}"), ..like.clone() }),
             rows,
             bytes: rows * 4,
             deadline,
@@ -264,9 +268,8 @@ impl<'a> World<'a> {
     }
 
     fn timed<R>(&mut self, input: impl FnOnce(&mut Core<u32, usize>) -> R) -> R {
-        let started = Instant::now();
-        let result = input(&mut self.core);
-        self.decisions.push(u32::try_from(started.elapsed().as_nanos()).unwrap_or(u32::MAX));
+        let (result, nanos) = time(&mut self.core, input);
+        self.decisions.push(nanos);
         result
     }
 
@@ -279,7 +282,8 @@ impl<'a> World<'a> {
         }
         match event {
             Event::Tick => {
-                self.core.tick(now);
+                let ((), nanos) = time(&mut self.core, |core| core.tick(now));
+                self.ticks.push(nanos);
                 self.at(now + TICK, Event::Tick);
             }
             Event::Expired { place } => {
@@ -379,4 +383,11 @@ impl<'a> World<'a> {
         self.running.insert(number, (worker, batch));
         self.at(end + one_way, Event::Done { worker, batch: number, service: end - start });
     }
+}
+
+/// An input, and the nanoseconds that it took.
+fn time<R>(core: &mut Core<u32, usize>, input: impl FnOnce(&mut Core<u32, usize>) -> R) -> (R, u32) {
+    let started = Instant::now();
+    let result = input(core);
+    (result, u32::try_from(started.elapsed().as_nanos()).unwrap_or(u32::MAX))
 }

@@ -104,7 +104,7 @@ impl Column {
     }
 }
 
-const COLUMNS: [Column; 12] = [
+const COLUMNS: [Column; 13] = [
     Column::new("trace", "trace", whole),
     Column::new("load", "load", |load| format!("{load:.2}")),
     Column::new("seed", "seed", whole),
@@ -117,6 +117,7 @@ const COLUMNS: [Column; 12] = [
     Column::new("loads", "loads", whole),
     Column::new("decision_ns_p50", "decision p50", nanoseconds),
     Column::new("decision_ns_p99", "decision p99", nanoseconds),
+    Column::new("tick_ns_p99", "tick p99", nanoseconds),
 ];
 
 fn whole(value: f64) -> String {
