@@ -26,6 +26,7 @@ fn unequal_replicas_have_a_tail_near_that_of_an_oracle() {
     let workload = UnequalReplicas::parse(&trace("unequal_replicas")).unwrap();
     let [first, second] = [(); 2].map(|()| workload.run().unwrap());
     assert!(first.p99_of_oracle.unwrap() <= 1.2, "{first:?}");
+    assert_eq!((first.counted, first.answered), (9_000, 9_000), "every request is answered");
     assert_eq!((first.digest, first.p99_ms), (second.digest, second.p99_ms), "two runs of one trace");
 }
 

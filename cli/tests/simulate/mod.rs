@@ -15,10 +15,13 @@ fn workload_a(seed: u64) -> tempfile::NamedTempFile {
 }
 
 fn workload_b() -> tempfile::NamedTempFile {
-    let arrivals: Vec<f64> = (0..100).map(|n| f64::from(n) * 20.0).collect();
+    workload_b_of(&(0..100).map(|n| f64::from(n) * 20.0).collect::<Vec<f64>>())
+}
+
+fn workload_b_of(arrivals: &[f64]) -> tempfile::NamedTempFile {
     trace(&json!({
         "replicas": 2, "load": 0.5, "seed": 4, "rtt_ms": 1.0, "speed": [1.0, 0.5], "arrivals_ms": arrivals,
-        "work_ms": vec![10.0; 100], "slow_episodes_ms": [[], []],
+        "work_ms": vec![10.0; arrivals.len()], "slow_episodes_ms": [[], []],
     }))
 }
 
@@ -62,6 +65,17 @@ fn traces_are_replayed_and_their_mean_is_beside_them() {
         (&json!(11.0), &json!(1.0)),
         "the fast replica is idle each time"
     );
+    assert_eq!((&json["counted"], &json["answered"]), (&json!(90), &json!(90)));
+}
+
+/// More at once than may wait.
+#[test]
+fn requests_of_workload_b_that_are_refused_took_for_ever() {
+    let flood = workload_b_of(&vec![1.0; 10_000]);
+    let json = sched(&["--workload", "b", "--trace", path(&flood), "-o", "json"]).json();
+    let (counted, answered) = (json["counted"].as_u64().unwrap(), json["answered"].as_u64().unwrap());
+    assert!(counted == 9_000 && answered < 8_000, "{json}");
+    assert_eq!((&json["p99_ms"], &json["p99_of_oracle"]), (&Value::Null, &Value::Null));
 }
 
 #[test]

@@ -133,6 +133,7 @@ impl ManyModels {
             seed: self.seed,
             attainment: Some(on_time as f64 / total.max(1) as f64),
             of_bound: Some(on_time as f64 / self.lp_bound_requests),
+            counted: total as u64,
             loads: world.loads,
             digest: world.digest,
             ..latencies.report(world.decisions, world.ticks)

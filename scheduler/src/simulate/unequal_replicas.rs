@@ -102,17 +102,21 @@ impl UnequalReplicas {
         let mut latencies = Latencies::default();
         let counted = self.arrivals_ms.iter().zip(&world.settled).skip(self.arrivals_ms.len() / WARM_UP);
         for (at, settled) in counted {
-            if let Settled::Answered(end) = settled {
-                latencies.push(end - (at * MS) as Nanos);
+            match settled {
+                Settled::Answered(end) => latencies.push(end - (at * MS) as Nanos),
+                Settled::Waiting | Settled::Refused(_) => latencies.miss(),
             }
         }
-        let digest = world.digest;
+        let (digest, loads) = (world.digest, world.loads);
+        let counted = (self.arrivals_ms.len() - self.arrivals_ms.len() / WARM_UP) as u64;
         let report = latencies.report(world.decisions, world.ticks);
         Report {
             workload: "b",
             load: self.load,
-            digest,
             seed: self.seed,
+            counted,
+            loads,
+            digest,
             p99_of_oracle: Some(report.p99_ms / oracle_p99),
             ..report
         }

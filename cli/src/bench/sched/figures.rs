@@ -104,7 +104,7 @@ impl Column {
     }
 }
 
-const COLUMNS: [Column; 13] = [
+const COLUMNS: [Column; 14] = [
     Column::new("trace", "trace", whole),
     Column::new("load", "load", |load| format!("{load:.2}")),
     Column::new("seed", "seed", whole),
@@ -113,6 +113,7 @@ const COLUMNS: [Column; 13] = [
     Column::new("p99_of_oracle", "p99 / oracle's", |ratio| format!("{ratio:.3}")),
     Column::new("p50_ms", "p50", milliseconds),
     Column::new("p99_ms", "p99", milliseconds),
+    Column::new("counted", "counted", whole),
     Column::new("answered", "answered", whole),
     Column::new("loads", "loads", whole),
     Column::new("decision_ns_p50", "decision p50", nanoseconds),
