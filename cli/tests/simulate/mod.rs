@@ -20,7 +20,7 @@ fn workload_b() -> tempfile::NamedTempFile {
 
 fn workload_b_of(arrivals: &[f64]) -> tempfile::NamedTempFile {
     trace(&json!({
-        "replicas": 2, "load": 0.5, "seed": 4, "rtt_ms": 1.0, "speed": [1.0, 0.5], "arrivals_ms": arrivals,
+        "replicas": 2, "routers": 1, "load": 0.5, "seed": 4, "rtt_ms": 1.0, "speed": [1.0, 0.5], "arrivals_ms": arrivals,
         "work_ms": vec![10.0; arrivals.len()], "slow_episodes_ms": [[], []],
     }))
 }
@@ -84,6 +84,8 @@ fn a_made_up_cluster_is_of_the_size_that_was_asked_for() {
     let json = sched(&[small.as_slice(), &["-o", "json"]].concat()).json();
     assert_eq!((&json["workload"], &json["load"], &json["seed"]), (&json!("scale"), &json!(0.4), &json!(1)));
     assert!(json["answered"].as_u64() > Some(150) && json["runs"].as_array().unwrap().len() == 1, "{json}");
+    let again = sched(&[small.as_slice(), &["-o", "json"]].concat()).json();
+    assert!(json["digest"].as_u64() > Some(0) && json["digest"] == again["digest"], "the same every time");
     assert!(!sched(&small).done().contains("trace"));
 }
 
@@ -105,6 +107,42 @@ fn mistakes_are_named() {
     ] {
         let ran = sched(arguments);
         assert!(ran.failed(status).contains(part), "{arguments:?}: {}", ran.err);
+    }
+}
+
+/// A trace with one of its figures replaced.
+fn with(file: &tempfile::NamedTempFile, key: &str, value: Value) -> tempfile::NamedTempFile {
+    let mut content: Value = serde_json::from_slice(&std::fs::read(file.path()).unwrap()).unwrap();
+    content[key] = value;
+    trace(&content)
+}
+
+#[test]
+fn figures_of_a_trace_that_cannot_be_are_named() {
+    let (a, b) = (workload_a(1), workload_b());
+    let model = |name: &str| {
+        let mut model = json!({ "alpha_ms": 1.0, "beta_ms": 2.0, "mb": 10.0 });
+        model[name] = json!(-1.0);
+        json!([model])
+    };
+    let work = |ms: f64| json!(vec![ms; 100]);
+    let unsorted: Vec<f64> = (0..100).rev().map(f64::from).collect();
+    for (file, workload, key, value, part) in [
+        (&a, "a", "models", model("alpha_ms"), "alpha_ms of model 0 is -1"),
+        (&a, "a", "models", model("beta_ms"), "beta_ms of model 0 is -1"),
+        (&a, "a", "models", model("mb"), "mb of model 0 is -1"),
+        (&b, "b", "routers", json!(10), "routers is 10"),
+        (&b, "b", "rtt_ms", json!(-0.5), "rtt_ms is -0.5"),
+        (&b, "b", "speed", json!([1.0, 0.0]), "speed 0"),
+        (&b, "b", "arrivals_ms", json!(unsorted), "not in the order of time"),
+        (&b, "b", "work_ms", work(15.0), "15 ms of work"),
+        (&b, "b", "work_ms", work(0.0), "0 ms of work"),
+        (&b, "b", "slow_episodes_ms", json!([[], [[5.0, 4.0]]]), "replica 1 is slow from 5 to 4 ms"),
+        (&b, "b", "slow_episodes_ms", json!([[[1.0, 5.0], [4.0, 6.0]], []]), "replica 0 is slow from 4 to 6 ms"),
+    ] {
+        let wrong = with(file, key, value);
+        let ran = sched(&["--workload", workload, "--trace", path(&wrong)]);
+        assert!(ran.failed(1).contains(part), "{key}: {}", ran.err);
     }
 }
 

@@ -63,6 +63,13 @@ impl ManyModels {
         if let Some((name, value)) = sizes.iter().find(|(_, value)| !(1..=MOST).contains(value)) {
             return Err(Error::invalid(format!("{name} is {value} in the trace, it must be 1 to {MOST}")));
         }
+        for (number, model) in trace.models.iter().enumerate() {
+            for (name, value) in [("alpha_ms", model.alpha_ms), ("beta_ms", model.beta_ms), ("mb", model.mb)] {
+                if !(0.0..=1e9).contains(&value) {
+                    return Err(Error::invalid(format!("{name} of model {number} is {value}, it must be 0 to 1e9")));
+                }
+            }
+        }
         let bad = |(at, model): &&(f64, usize)| !(0.0..=1e9).contains(at) || *model >= trace.models.len();
         if let Some((at, model)) = trace.arrivals.iter().find(bad) {
             return Err(Error::invalid(format!("the trace has an arrival at {at} ms of model {model}")));

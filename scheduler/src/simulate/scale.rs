@@ -140,10 +140,18 @@ impl Started {
                 latencies.push(end - at);
             }
         }
-        let (loads, counted) = (self.world.loads, self.arrivals.len() as u64);
+        let counted = self.arrivals.len() as u64;
         let report = latencies.report(self.world.decisions, self.world.ticks);
-        let attainment = Some(report.answered as f64 / counted.max(1) as f64);
-        Report { workload: "scale", load: self.scale.load, seed: self.scale.seed, counted, loads, attainment, ..report }
+        Report {
+            workload: "scale",
+            load: self.scale.load,
+            seed: self.scale.seed,
+            attainment: Some(report.answered as f64 / counted.max(1) as f64),
+            counted,
+            loads: self.world.loads,
+            digest: self.world.digest,
+            ..report
+        }
     }
 }
 

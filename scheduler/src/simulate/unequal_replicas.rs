@@ -18,6 +18,8 @@ use crate::core::Nanos;
 const ROW_MS: f64 = 10.0;
 /// The first tenth of the requests is not counted.
 const WARM_UP: usize = 10;
+/// Milliseconds at which something may happen.
+const TIMES: std::ops::RangeInclusive<f64> = 0.0..=1e9;
 /// How long after the last arrival answers are waited for.
 const AFTERWARDS: Nanos = 600_000_000_000;
 
@@ -26,11 +28,25 @@ const AFTERWARDS: Nanos = 600_000_000_000;
 pub struct UnequalReplicas {
     load: f64,
     seed: u64,
+    routers: u64,
     rtt_ms: f64,
     speed: Vec<f64>,
     arrivals_ms: Vec<f64>,
     work_ms: Vec<f64>,
     slow_episodes_ms: Vec<Vec<(f64, f64)>>,
+}
+
+/// A replica's episodes follow one another.
+fn check_episodes(replica: usize, episodes: &[(f64, f64)]) -> Result<()> {
+    let mut last = 0.0;
+    for &(begins, ends) in episodes {
+        if !(last..=1e9).contains(&begins) || !(begins..=1e9).contains(&ends) {
+            let text = "it must end after it begins, after the one before has ended, and by 1e9 ms";
+            return Err(Error::invalid(format!("replica {replica} is slow from {begins} to {ends} ms: {text}")));
+        }
+        last = ends;
+    }
+    Ok(())
 }
 
 impl UnequalReplicas {
@@ -41,19 +57,38 @@ impl UnequalReplicas {
     pub fn parse(json: &[u8]) -> Result<Self> {
         let trace: Self = serde_json::from_slice(json)
             .map_err(|error| Error::invalid(format!("the trace is not one of workload b: {error}")))?;
-        let (arrivals, work) = (trace.arrivals_ms.len(), trace.work_ms.len());
+        trace.check().map(|()| trace)
+    }
+
+    fn check(&self) -> Result<()> {
+        let no = |what: String| Err(Error::invalid(what));
+        let (arrivals, work) = (self.arrivals_ms.len(), self.work_ms.len());
         if arrivals != work {
-            return Err(Error::invalid(format!("the trace has {arrivals} arrivals and {work} pieces of work")));
+            return no(format!("the trace has {arrivals} arrivals and {work} pieces of work"));
         }
-        if trace.speed.is_empty() || trace.speed.len() != trace.slow_episodes_ms.len() {
-            return Err(Error::invalid("the trace must have slow_episodes_ms for each speed, and at least one"));
+        if self.routers != 1 {
+            return no(format!("routers is {} in the trace, it must be 1: there is one scheduler", self.routers));
         }
-        let figures = trace.speed.iter().chain(&trace.work_ms).chain(&trace.arrivals_ms);
-        match figures.clone().find(|figure| !(0.0..=1e9).contains(*figure)) {
-            Some(figure) => Err(Error::invalid(format!("the trace holds {figure}, it must be 0 to 1e9"))),
-            None if trace.speed.contains(&0.0) => Err(Error::invalid("a replica of the trace has speed 0")),
-            None => Ok(trace),
+        if self.speed.is_empty() || self.speed.len() != self.slow_episodes_ms.len() {
+            return no("the trace must have slow_episodes_ms for each speed, and at least one".into());
         }
+        if let Some(speed) = self.speed.iter().find(|speed| !(1e-6..=1e6).contains(*speed)) {
+            return no(format!("a replica of the trace has speed {speed}, it must be 1e-6 to 1e6"));
+        }
+        if !(0.0..=1e6).contains(&self.rtt_ms) {
+            return no(format!("rtt_ms is {} in the trace, it must be 0 to 1e6", self.rtt_ms));
+        }
+        if let Some(at) = self.arrivals_ms.iter().find(|at| !TIMES.contains(*at)) {
+            return no(format!("the trace has an arrival at {at} ms, it must be 0 to 1e9"));
+        }
+        if !self.arrivals_ms.is_sorted() {
+            return no("the trace's arrivals are not in the order of time".into());
+        }
+        let rows = |work: &&f64| !(ROW_MS..=1e6).contains(*work) || *work % ROW_MS != 0.0;
+        if let Some(work) = self.work_ms.iter().find(rows) {
+            return no(format!("the trace has {work} ms of work, it must be a multiple of {ROW_MS}, at most 1e6"));
+        }
+        self.slow_episodes_ms.iter().enumerate().try_for_each(|(replica, episodes)| check_episodes(replica, episodes))
     }
 
     /// Replays the trace, with the oracle beside it.
