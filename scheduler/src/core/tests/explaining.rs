@@ -58,7 +58,8 @@ fn a_request_that_a_balancer_bound_went_where_it_said() {
     for balancer in ["", "round-robin"] {
         let policy = ModelPolicy { min_replicas: 2, balancer: balancer.into(), ..ModelPolicy::default() };
         let mut world = World::new(vec![model("m", 1, policy)], &[&[100], &[100]]);
-        let why = told(&world, world.ask(0)).why;
+        let ticket = world.ask(0);
+        let why = told(&world, ticket).why;
         let expected = if balancer.is_empty() { "the lowest predicted seconds" } else { "the balancer 'round-robin'" };
         assert!(why.contains(expected), "{why}");
     }
@@ -139,7 +140,10 @@ fn of_two_runs_that_which_answered_is_told() {
         if winner == "hedge after the straggler failed" {
             world.finish(slow, Fate::All(Code::Unavailable));
             let told = told(&world, ticket);
-            assert_eq!((worker(&told), stages(&told)[..3].to_vec()), (&*format!("w{}", 1 - slow), vec![0.0, 40.0, 8.0]));
+            assert_eq!(
+                (worker(&told), stages(&told)[..3].to_vec()),
+                (&*format!("w{}", 1 - slow), vec![0.0, 40.0, 8.0])
+            );
         }
         let at = if winner == "straggler" { slow } else { 1 - slow };
         world.finish(at, Fate::Ok);
