@@ -40,6 +40,12 @@ impl Ledger {
         measured.map_or(kept, |measured| kept.min(measured))
     }
 
+    /// Whether a model that is on the device already fits beside what was promised since.
+    pub(super) fn has_room_for(&self, bytes: u64, activations: u64) -> bool {
+        let held = self.weights.saturating_add(bytes).saturating_add(activations.max(self.activations));
+        self.capacity == 0 || held <= self.capacity
+    }
+
     /// Whether a model of this size could be held if nothing else was.
     pub(super) fn could_hold(&self, bytes: u64) -> bool {
         self.capacity == 0 || bytes <= self.capacity

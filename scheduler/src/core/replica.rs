@@ -324,6 +324,9 @@ impl<T, L: Clone> Core<T, L> {
             return self.loaded(now, id, report);
         }
         let full = model.max_replicas().is_some_and(|most| model.replicas.len() >= most);
+        let (bytes, peak) = self.needs(index, device);
+        // What it was given before it told of this copy may leave no room for the copy's batches.
+        let full = full || !self.devices[device].ledger.has_room_for(bytes, peak);
         let (name, at) = (model.name.clone(), self.devices[device].name.clone());
         let (true, false, Some(path)) = (model.wanted, full, model.path.clone()) else {
             return self.commands.push(Command::Unload { link, name, device: at, order });

@@ -207,6 +207,14 @@ fn unsettled(world: &World, nth: usize) -> Option<(RequestKey, u64)> {
     open.filter_map(|(ticket, sent)| Some((sent.key?, *ticket))).nth(nth)
 }
 
+/// The shell expires what is past its deadline.
+fn expire(world: &mut World) {
+    let late = |sent: &&world::Sent| sent.deadline.is_some_and(|deadline| deadline <= world.now);
+    let late: Vec<_> = world.sent.values().filter(late).filter_map(|sent| sent.key).collect();
+    late.into_iter().for_each(|key| world.core.expire(world.now, key));
+    world.collect();
+}
+
 /// The workers come back and do what they are told; time passes.
 fn heal(world: &mut World) {
     for at in 0..WORKERS {
@@ -228,10 +236,7 @@ fn heal(world: &mut World) {
             return;
         }
         world.pass(if round < 100 { 20 * MS } else { 500 * MS });
-        let late = |sent: &&world::Sent| sent.deadline.is_some_and(|deadline| deadline <= world.now);
-        let late: Vec<_> = world.sent.values().filter(late).filter_map(|sent| sent.key).collect();
-        late.into_iter().for_each(|key| world.core.expire(world.now, key));
-        world.collect();
+        expire(world);
     }
 }
 
@@ -288,6 +293,7 @@ proptest! {
     ) {
         let mut world = world(&peaks);
         steps.into_iter().for_each(|step| apply(&mut world, step));
+        expire(&mut world);
         // One look makes at most one copy of a model: a queue that needs several gets them with the next looks, and
         // nothing else is left for these.
         let mut loaded: Vec<Told> = Vec::new();

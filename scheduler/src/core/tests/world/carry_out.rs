@@ -166,6 +166,7 @@ impl World {
             }
         }
         self.holders = (0..self.specs.len()).map(|model| self.holders_of(model)).collect();
+        self.check_memory();
         recount::check(&self.core);
     }
 }

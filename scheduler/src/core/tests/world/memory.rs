@@ -19,8 +19,28 @@ impl World {
 
     /// What the largest warm-up batch takes that there is room for.
     pub(super) fn warm_up_peak(&self, at: usize, model: usize, device: usize) -> u64 {
-        let (row, most) = (self.peaks[model], self.specs[model].max_batch_rows as u64);
+        let (row, most) = (self.peaks.get(model).copied().unwrap_or(0), self.specs[model].max_batch_rows as u64);
         (0..=most).map(|rows| rows * row).take_while(|peak| *peak <= self.room(at, device)).last().unwrap_or(0)
+    }
+
+    /// What a device really holds and the batches of its models, as far as their growth is known, fit in its memory.
+    pub(super) fn check_memory(&self) {
+        for (at, node) in self.nodes.iter().enumerate() {
+            let Some(worker) = self.core.worker_index(&node.name).map(|worker| &self.core.workers[worker]) else {
+                continue;
+            };
+            for (device, id) in worker.devices.iter().enumerate() {
+                let (known, held) = (&self.core.devices[*id], self.held(at, device));
+                // What is not sent yet waits for its memory; what the worker brought along and is to go was not promised.
+                let sent = known.residents.iter().map(|id| &self.core.replicas[*id]).filter(|replica| replica.sent);
+                let peak = sent.map(|replica| replica.peak).max().unwrap_or(0);
+                let strays = held > known.ledger.weights();
+                assert!(
+                    strays || held + peak <= node.devices[device],
+                    "w{at} d{device} holds {held} beside {peak} bytes"
+                );
+            }
+        }
     }
 
     /// What becomes of a batch where there may be no room for it: that, the scheduler may not have known.
@@ -30,9 +50,11 @@ impl World {
         if matches!(fate, Fate::All(_)) || peak <= room {
             return fate;
         }
-        let known = self.core.batches.get(&batch.batch).and_then(|running| self.core.replicas.get(running.replica));
-        let known = known.map_or(0, |replica| replica.peak);
-        assert!(known < peak, "w{at} d{device} was promised {room} bytes for a batch that is known to take {known}");
+        let Some(running) = self.core.batches.get(&batch.batch) else { return Fate::All(Code::ResourceExhausted) };
+        let known = self.core.replicas.get(running.replica).map_or(0, |replica| replica.peak);
+        // A copy that the worker brought along and that is to go was never promised anything.
+        let strays = self.held(at, device) > self.core.devices[running.device].ledger.weights();
+        assert!(known < peak || strays, "w{at} d{device} has {room} bytes for a batch that is known to take {known}");
         Fate::All(Code::ResourceExhausted)
     }
 }
