@@ -8,24 +8,30 @@ fn trace(name: &str) -> Vec<u8> {
     std::fs::read(&path).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
+/// Sigma of the noise; the share of the bound that was measured on this trace; what the reference's own policy reaches on
+/// it (`scripts/make-test-traces`).
+const OF_BOUND: [(f64, f64, f64); 2] = [(0.0, 0.9562, 0.9562), (0.1, 0.9448, 0.9448)];
+
 #[test]
 fn many_models_are_answered_in_time_and_the_same_way_every_time() {
     let workload = ManyModels::parse(&trace("many_models")).unwrap();
-    let [first, second] = [(); 2].map(|()| workload.run(0.0).unwrap());
-    let attainment = first.attainment.unwrap();
-    // Measured on this trace, less half a percent.
-    assert!(attainment >= ATTAINMENT - 0.005, "{first:?}");
-    assert_eq!(first.digest, second.digest, "two runs of one trace");
-    assert_eq!((first.attainment, first.p99_ms, first.loads), (second.attainment, second.p99_ms, second.loads));
+    for (noise, measured, reference) in OF_BOUND {
+        let [first, second] = [(); 2].map(|()| workload.run(noise).unwrap());
+        let of_bound = first.of_bound.unwrap();
+        assert!(of_bound >= measured - 0.001 && of_bound > reference, "noise {noise}: {first:?}");
+        assert_eq!(first.digest, second.digest, "two runs of one trace");
+        assert_eq!((first.of_bound, first.p99_ms, first.loads), (second.of_bound, second.p99_ms, second.loads));
+    }
 }
 
-const ATTAINMENT: f64 = 0.9995;
+const P99_OF_ORACLE: f64 = 1.08;
 
 #[test]
 fn unequal_replicas_have_a_tail_near_that_of_an_oracle() {
     let workload = UnequalReplicas::parse(&trace("unequal_replicas")).unwrap();
     let [first, second] = [(); 2].map(|()| workload.run().unwrap());
-    assert!(first.p99_of_oracle.unwrap() <= 1.2, "{first:?}");
+    // Measured on this trace, less a hundredth; the goal is 1.2.
+    assert!(first.p99_of_oracle.unwrap() <= P99_OF_ORACLE + 0.01, "{first:?}");
     assert_eq!((first.counted, first.answered), (9_000, 9_000), "every request is answered");
     assert_eq!((first.digest, first.p99_ms), (second.digest, second.p99_ms), "two runs of one trace");
 }
