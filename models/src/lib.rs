@@ -8,7 +8,7 @@ use std::{
     sync::Arc,
 };
 
-use orion_proto::{Code, Error, InferAnswer, ModelSpec, Result, ServiceCurve, Tensor};
+use orion_proto::{Code, Delta, Error, Generation, InferAnswer, ModelSpec, Priority, Result, ServiceCurve, Tensor};
 
 mod embedding;
 mod file;
@@ -55,6 +55,52 @@ pub trait Model: Send {
 
     /// A typical request of so many rows, for warm-up.
     fn sample(&self, rows: usize) -> ModelRequest;
+}
+
+/// A generator in memory: its sequences share each step.
+pub trait Generator: Send {
+    /// What it takes and gives; `generator` is set.
+    fn spec(&self) -> &ModelSpec;
+
+    /// Takes a generation in, which begins when there is room for it. `sequence` is unique among those that have not ended.
+    ///
+    /// # Errors
+    /// INVALID_ARGUMENT naming what it can never run: a prompt longer than its context, an unknown token, a template that
+    /// refuses the conversation.
+    fn add(&mut self, sequence: u64, priority: Priority, generation: &Generation) -> Result<()>;
+
+    /// Gives a sequence up, and its room.
+    fn cancel(&mut self, sequence: u64);
+
+    /// Computes one step: of each sequence that has news, what they are. A sequence has ended with its finish or error.
+    fn step(&mut self) -> Vec<(u64, Result<Delta>)>;
+
+    /// How it is filled.
+    fn load(&self) -> GeneratorLoad;
+
+    /// A typical generation with a prompt of so many tokens, for warm-up.
+    fn sample(&self, prompt_tokens: usize, max_tokens: usize) -> Generation;
+}
+
+/// How a generator is filled.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct GeneratorLoad {
+    /// Sequences that have begun.
+    pub running: usize,
+    /// Sequences that wait for room.
+    pub waiting: usize,
+    /// Tokens whose keys and values are held, for running sequences.
+    pub held_tokens: u64,
+    /// Tokens whose keys and values are kept for prompts that begin alike.
+    pub kept_tokens: u64,
+}
+
+/// A model in memory, whichever way it runs.
+pub enum Loaded {
+    /// Answers batches.
+    Model(Box<dyn Model>),
+    /// Generates.
+    Generator(Box<dyn Generator>),
 }
 
 /// What can be said of a model before it is loaded.

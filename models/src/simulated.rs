@@ -40,6 +40,7 @@ pub(crate) fn spec(
         memory_bytes: latency.memory_bytes,
         inline: false,
         policy,
+        generator: None,
     }
 }
 

@@ -10,7 +10,7 @@ use std::{
 use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::{
-    Datatype, Error, Payload, Result, Tensor,
+    Datatype, Delta, Error, Generation, Payload, Result, Tensor,
     datatype::shortened,
     encode_bytes_elements,
     inference::{
@@ -77,6 +77,8 @@ pub struct InferRequest {
     pub outputs: Vec<String>,
     /// Known parameters.
     pub parameters: Parameters,
+    /// Of a generator, instead of tensors: what to generate.
+    pub generation: Option<Generation>,
 }
 
 /// What a model answered to one request.
@@ -86,6 +88,8 @@ pub struct InferAnswer {
     pub outputs: Vec<Tensor>,
     /// Tokens that the model read, where it counts them.
     pub usage_tokens: u64,
+    /// Of a generation, instead of tensors: its last step.
+    pub delta: Option<Delta>,
 }
 
 impl Priority {
@@ -192,6 +196,7 @@ impl TryFrom<ModelInferRequest> for InferRequest {
             id: wire.id,
             inputs,
             parameters,
+            generation: None,
         })
     }
 }

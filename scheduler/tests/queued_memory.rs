@@ -55,6 +55,7 @@ fn spec() -> ModelSpec {
         memory_bytes: 1,
         inline: false,
         policy: ModelPolicy { max_queue: std::time::Duration::from_secs(86_400), ..ModelPolicy::default() },
+        generator: None,
     }
 }
 

@@ -92,7 +92,7 @@ impl Embedder {
         let shape = vec![embeddings.len() as i64, self.hidden as i64];
         let data = Payload::from(data.freeze());
         let output = Tensor { name: "embedding".into(), datatype: Datatype::Fp32, shape, data };
-        InferAnswer { outputs: vec![output], usage_tokens }
+        InferAnswer { outputs: vec![output], usage_tokens, ..InferAnswer::default() }
     }
 }
 

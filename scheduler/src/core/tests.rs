@@ -37,6 +37,7 @@ fn spec() -> ModelSpec {
         memory_bytes: 1,
         inline: false,
         policy: orion_proto::ModelPolicy { min_replicas: 3, ..Default::default() },
+        generator: None,
     }
 }
 

@@ -61,6 +61,7 @@ pub(super) fn spec(index: usize, model: &WorldModel) -> Result<ModelSpec> {
         memory_bytes: model.bytes,
         inline: false,
         policy: ModelPolicy { slo: Some(model.slo), min_replicas: model.min_replicas, ..ModelPolicy::default() },
+        generator: None,
     })
 }
 

@@ -160,6 +160,7 @@ pub(in crate::core::tests) fn model(name: &str, bytes: u64, policy: ModelPolicy)
         memory_bytes: bytes,
         inline: false,
         policy,
+        generator: None,
     }
 }
 
