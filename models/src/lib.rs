@@ -13,6 +13,7 @@ use orion_proto::{Code, Delta, Error, Generation, InferAnswer, ModelSpec, Priori
 mod embedding;
 mod file;
 mod folder;
+mod given_up;
 mod identity;
 mod orion_toml;
 mod pace;
@@ -22,6 +23,7 @@ mod tiny_bert;
 mod weights;
 
 pub use folder::inspect;
+pub use given_up::GivenUp;
 pub use identity::{IDENTITY, identity_spec, run_identity};
 pub use orion_toml::Precision;
 pub use pace::{Episode, Pace};
@@ -33,6 +35,8 @@ pub struct ModelRequest {
     pub inputs: Vec<Tensor>,
     /// Whether text beyond the model's limit is cut instead of refused.
     pub truncate: bool,
+    /// Set while it runs if nobody waits for it any more: it need not be computed to its end.
+    pub given_up: GivenUp,
 }
 
 /// A model in memory.
@@ -40,7 +44,8 @@ pub trait Model: Send {
     /// What it takes and gives.
     fn spec(&self) -> &ModelSpec;
 
-    /// Computes every request's rows together; one result a request, in order. A bad request fails alone.
+    /// Computes every request's rows together; one result a request, in order. A bad request fails alone, and one that is
+    /// given up meanwhile may end with [`GivenUp::error`] at the next step.
     fn run(&mut self, batch: Vec<ModelRequest>) -> Vec<Result<InferAnswer>>;
 
     /// The seconds that it takes, where they are known without running it.

@@ -208,8 +208,8 @@ fn carry_out_one(command: SchedulerCommand) {
             link.control(to_worker::Message::Unload(session::UnloadModel { name, order, device }));
         }
         Command::Close { link, reason } => link.close(reason),
-        Command::Cancel { link, batch, attempt } => {
-            link.control(to_worker::Message::Cancel(session::CancelBatch { batch, attempts: vec![attempt] }));
+        Command::Cancel { link, batch, attempts } => {
+            link.control(to_worker::Message::Cancel(session::CancelBatch { batch, attempts }));
         }
         Command::Drained { link } => link.control(to_worker::Message::Drain(session::Drain {})),
     }

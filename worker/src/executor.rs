@@ -211,30 +211,36 @@ impl Thread {
 
     /// None if the batch was answered meanwhile, because nobody waits for it any more.
     fn run(&mut self, worker: &Worker, batch: &Batch, arrived: Instant) -> Option<Done> {
-        let cancelled = worker.begin(batch.batch)?;
+        let marks = worker.begin(batch.batch)?;
         let started = Instant::now();
-        let outcome = |attempt: u64, ran: Option<Result<InferAnswer>>| match ran {
-            _ if cancelled.contains(&attempt) => Outcome::cancelled(),
-            Some(outcome) => Outcome::Ran(outcome),
-            None => Outcome::NotStarted(Error::new(
-                Code::Unavailable,
-                format!("model '{}' is not loaded on {} of this worker", batch.model, self.device),
-            )),
-        };
-        let asked = batch.attempts.iter().filter(|attempt| !cancelled.contains(&attempt.attempt));
+        let wanted: Vec<bool> = marks.iter().map(|given_up| !given_up.is_set()).collect();
+        let asked = batch.attempts.iter().zip(&marks).zip(&wanted).filter(|(_, wanted)| **wanted);
+        let asked = asked.map(|((attempt, given_up), _)| (attempt, given_up));
         // Off the shelf while it runs: the lock is not held meanwhile, and what is pending cannot be removed.
         let held = self.shelf.lock().models.remove(&*batch.model);
         let (mut answers, peak_bytes) = match held {
             None => (Vec::new().into_iter(), 0),
             Some(mut held) => {
-                let rows = asked.clone().map(rows_of).fold(0, usize::saturating_add);
-                let (answers, peak_bytes) = held.run(rows, asked.map(model_request).collect(), self.pool.as_ref());
+                let rows = asked.clone().map(|(attempt, _)| rows_of(attempt)).fold(0, usize::saturating_add);
+                let requests = asked.map(|(attempt, given_up)| model_request(attempt, given_up.clone())).collect();
+                let (answers, peak_bytes) = held.run(rows, requests, self.pool.as_ref());
                 self.shelf.lock().models.insert(batch.model.to_string(), held);
                 (answers.into_iter(), peak_bytes)
             }
         };
-        let mut next = |attempt: u64| if cancelled.contains(&attempt) { None } else { answers.next() };
-        let outcomes = batch.attempts.iter().map(|a| outcome(a.attempt, next(a.attempt))).collect();
+        let outcome = |wanted: &bool| match wanted {
+            false => Outcome::cancelled(),
+            true => match answers.next() {
+                // Given up while it ran: its rows were not computed to their end.
+                Some(Err(error)) if error.code == Code::Cancelled => Outcome::cancelled(),
+                Some(outcome) => Outcome::Ran(outcome),
+                None => Outcome::NotStarted(Error::new(
+                    Code::Unavailable,
+                    format!("model '{}' is not loaded on {} of this worker", batch.model, self.device),
+                )),
+            },
+        };
+        let outcomes = wanted.iter().map(outcome).collect();
         let service_seconds = started.elapsed().as_secs_f64();
         let waited_seconds = started.saturating_duration_since(arrived).as_secs_f64();
         Some(Done { outcomes, service_seconds, waited_seconds, peak_bytes })

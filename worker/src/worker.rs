@@ -11,6 +11,7 @@ use std::{
     time::Instant,
 };
 
+use orion_models::GivenUp;
 use orion_net::{Batch, BatchResult, SchedulerLink, WorkerLink};
 use orion_proto::{
     PROTOCOL_MAJOR, PROTOCOL_MINOR, Result,
@@ -195,8 +196,8 @@ impl Worker {
         }
     }
 
-    /// A batch's device has it: its attempts that are not to be run. None if it was answered already.
-    pub(crate) fn begin(&self, batch: u64) -> Option<Vec<u64>> {
+    /// A batch's device has it: the marks of its attempts, in order. None if it was answered already.
+    pub(crate) fn begin(&self, batch: u64) -> Option<Vec<GivenUp>> {
         self.held.lock().begin(batch)
     }
 
@@ -208,7 +209,7 @@ impl Worker {
     /// Runs a batch of an inline model where it arrived.
     fn run_inline(&self, batch: &Batch) {
         let started = Instant::now();
-        let requests = batch.attempts.iter().map(model_request).collect();
+        let requests = batch.attempts.iter().map(|attempt| model_request(attempt, GivenUp::default())).collect();
         let answers = catch_unwind(AssertUnwindSafe(|| orion_models::run_identity(requests)));
         let answers = answers.unwrap_or_else(|_| batch.attempts.iter().map(|_| Err(batch_failed())).collect());
         let outcomes = answers.into_iter().map(Outcome::Ran).collect();

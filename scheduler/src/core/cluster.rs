@@ -65,6 +65,8 @@ pub(super) struct Worker<L> {
     pub telemetry: session::Telemetry,
     pub measurement: Option<session::Measurement>,
     pub batches_done: u64,
+    /// Batches that it said it holds when it joined, until it takes work.
+    pub holding: Vec<u64>,
     pub events: VecDeque<(Nanos, String)>,
     pub peer_address: String,
 }
@@ -163,6 +165,7 @@ impl<T, L: Clone> Core<T, L> {
         if resumed {
             self.retry_what_never_arrived(now, index, &hello.holding);
         }
+        self.workers[index].holding = hello.holding;
         Ok(Joined { session, resumed })
     }
 
@@ -173,6 +176,7 @@ impl<T, L: Clone> Core<T, L> {
         worker.state = if worker.drains { WorkerState::Draining } else { WorkerState::Ready };
         self.cluster_changed();
         self.repeat_wishes(index);
+        self.call_off_unknown(index);
         for model in 0..self.models.len() {
             self.models[model].unreadable.retain(|(at, _)| *at != index);
             self.models[model].asked.retain(|at| *at != index);
@@ -216,6 +220,7 @@ impl<T, L: Clone> Core<T, L> {
             telemetry: session::Telemetry::default(),
             measurement: None,
             batches_done: 0,
+            holding: Vec::new(),
             events: VecDeque::new(),
             peer_address: String::new(),
         };
@@ -328,7 +333,8 @@ impl<T, L: Clone> Core<T, L> {
         }
         self.retry_all(now, index);
         for device in std::mem::take(&mut self.workers[index].devices) {
-            self.devices.remove(device);
+            let gone = self.devices.remove(device);
+            self.models.iter_mut().filter_map(|model| model.balancer.as_mut()).for_each(|b| b.forget(gone.hash));
         }
         for model in &mut self.models {
             model.asked.retain(|at| *at != index);

@@ -60,7 +60,7 @@ impl<T, L: Clone> Core<T, L> {
             let replica = &self.replicas[*id];
             if self.can_run(now, *id) && self.takes_work(now, replica.device) {
                 let done = self.available(now, replica.device).saturating_add(replica.line(0).predict(1));
-                takers.push((done, replica.device));
+                takers.push((done.saturating_add(replica.penalty(now)), replica.device));
             }
         }
         takers.sort_unstable();
@@ -264,7 +264,7 @@ impl<T, L: Clone> Core<T, L> {
             let takes = |id: &&usize| {
                 let replica = &self.replicas[**id];
                 let device = &self.devices[replica.device];
-                replica.serves() && device.inline_batches < INLINE_BATCHES && self.takes_part(replica.device)
+                self.can_run(now, **id) && device.inline_batches < INLINE_BATCHES && self.takes_part(replica.device)
             };
             let busy = |id: &&usize| self.devices[self.replicas[**id].device].inline_batches;
             let model = &self.models[index];
@@ -296,6 +296,8 @@ impl<T, L: Clone> Core<T, L> {
         self.request_bytes -= running.abandoned_bytes;
         if let Some(replica) = self.replicas.get_mut(running.replica).filter(|r| r.device == running.device) {
             replica.running = replica.running.saturating_sub(1);
+            // It moves again, or nobody will tell any more whether it does.
+            replica.stalled = false;
         }
         let Some(device) = self.devices.get_mut(running.device) else { return Some(running) };
         if running.inline {

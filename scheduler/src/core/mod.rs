@@ -28,6 +28,7 @@ mod settle;
 mod stalled;
 mod telemetry;
 mod tenants;
+mod trust;
 mod view;
 mod work;
 
@@ -141,14 +142,14 @@ pub enum Command<T, L> {
         /// Why.
         reason: &'static str,
     },
-    /// Tell a worker that nobody waits for an attempt any more.
+    /// Tell a worker that nobody waits for attempts any more.
     Cancel {
         /// The worker.
         link: L,
         /// The batch.
         batch: u64,
-        /// The attempt.
-        attempt: u64,
+        /// The attempts; empty: all of them.
+        attempts: Vec<u64>,
     },
     /// Tell a draining worker that it has nothing left to do.
     Drained {
@@ -185,6 +186,8 @@ pub struct Core<T, L> {
     replicas: Slab<Replica>,
     tenants: Tenants,
     budget: RetryBudget,
+    /// For halving failed batches, and for trying elsewhere what failed alone.
+    blame_budget: RetryBudget,
     /// Predicted time of everything that waits.
     queued_work: Nanos,
     /// Models that wait and have no copy, by requests for each second of copying.
@@ -229,6 +232,7 @@ impl<T, L: Clone> Core<T, L> {
             replicas: Slab::new(),
             tenants: Tenants::default(),
             budget: RetryBudget::default(),
+            blame_budget: RetryBudget::for_blame(),
             queued_work: 0,
             homeless: BTreeSet::new(),
             wanting: BTreeSet::new(),

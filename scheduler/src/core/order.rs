@@ -140,12 +140,17 @@ impl<T, L: Clone> Core<T, L> {
     fn best_of(&self, sight: &Sight, id: usize, queue: &Queue, bound: bool) -> Option<Pick> {
         let replica = &self.replicas[id];
         let fits = |group: &&super::queue::Group| self.may_run_on(group, sight.device);
+        let most = replica.most_rows(self.models[replica.model].max_rows());
         if let Some(at) = queue.groups.iter().position(|group| fits(&group)) {
-            let rows: usize = queue.groups[at].waiting.iter().map(|waiting| waiting.rows).sum();
+            let group = &queue.groups[at];
+            let own: usize = group.waiting.iter().map(|waiting| waiting.rows).sum();
+            let due = group.waiting.iter().filter(|waiting| waiting.hard).map(|waiting| waiting.due).min();
+            let line = replica.line(group.bucket);
+            let meets = due.map_or(most, |due| rows_until(&line, sight.start, due).unwrap_or(0).min(most));
+            let rows = if group.alone { own } else { own.max(meets) };
             // It waited once already: nothing goes before it.
             return Some(Pick { replica: id, bound, source: Source::Group(at), rows, score: f64::MAX });
         }
-        let most = self.models[replica.model].max_rows().min(replica.rows_limit.unwrap_or(usize::MAX));
         let mut best: Option<Pick> = None;
         for (at, lane) in queue.lanes().iter().enumerate() {
             if lane.waiting.is_empty() {
@@ -199,7 +204,7 @@ impl<T, L: Clone> Core<T, L> {
             return Some(0);
         }
         let mine = replica.line(lane.key.bucket);
-        let start = (sight.start + self.lead(sight.device)) as f64;
+        let start = (sight.start + self.lead(sight.device) + replica.penalty(sight.now)) as f64;
         let rivals = model.replicas.iter().filter(|other| **other != id).take(RIVALS);
         let mut rivals: Vec<Rival> = rivals
             .filter(|other| self.can_run(sight.now, **other) && self.takes_part(self.replicas[**other].device))
@@ -207,7 +212,8 @@ impl<T, L: Clone> Core<T, L> {
                 let (device, line) = (self.replicas[*other].device, self.replicas[*other].line(lane.key.bucket));
                 // What else waits for it may go first.
                 let others = self.devices[device].queued.saturating_sub(model.share);
-                let free = self.available(sight.now, device) + others + self.lead(device);
+                let penalty = self.replicas[*other].penalty(sight.now);
+                let free = self.available(sight.now, device) + others + self.lead(device) + penalty;
                 Rival { free: free as f64 + line.base, per_row: line.per_row, base: line.base }
             })
             .collect();
@@ -254,7 +260,7 @@ impl<T, L: Clone> Core<T, L> {
                 let objective = self.models[replica.model].objective();
                 let overdue = |head: &Waiting| head.due.saturating_sub(head.window) + head.window.min(objective);
                 let Some(since) = lane.waiting.front().map(overdue).filter(|at| *at < sight.now) else { continue };
-                let rows = self.models[replica.model].max_rows().min(replica.rows_limit.unwrap_or(usize::MAX));
+                let rows = replica.most_rows(self.models[replica.model].max_rows());
                 let service = replica.line(lane.key.bucket).predict(lane.rows.min(rows));
                 if service.min(MOST_CREDIT) as i64 <= credit && oldest.as_ref().is_none_or(|(at, _)| since < *at) {
                     let source = Source::Lane { lane: at, skip: 0 };

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use orion_net::Breaker;
+use orion_net::{Breaker, Penalty};
 use orion_proto::{ModelSpec, ServiceCurve};
 
 use super::{
@@ -38,13 +38,14 @@ pub(super) struct Replica {
     pub stalled: bool,
     /// Whether it has run a batch since it was loaded.
     pub ran: bool,
-    /// Rows beyond which a batch ran out of memory.
-    pub rows_limit: Option<usize>,
+    /// Rows beyond which a batch ran out of memory, and when that was last so.
+    pub rows_limit: Option<(usize, Nanos)>,
     /// Requests that a balancer bound to it.
     pub bound: Option<Box<Queue>>,
     /// Requests that were bound to it and are not answered.
     pub outstanding: usize,
     pub breaker: Breaker,
+    pub penalty: Penalty,
 }
 
 /// A worker's report of a model on one of its devices.
@@ -129,6 +130,7 @@ impl<T, L: Clone> Core<T, L> {
             bound: None,
             outstanding: 0,
             breaker: Breaker::new(order),
+            penalty: Penalty::default(),
         });
         self.unshare(model);
         self.devices[device].residents.push(replica);

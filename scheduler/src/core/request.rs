@@ -40,6 +40,10 @@ pub(super) struct Request<T> {
     pub due: Nanos,
     pub lane: LaneKey,
     pub attempts: u32,
+    /// Attempts that ended by a fault which was not the request's own.
+    pub faults: u32,
+    /// The replica, and its device, on which it failed alone: which of the two is to blame is not known yet.
+    pub blamed: Option<(usize, usize)>,
     /// Devices on which an attempt failed: the next goes elsewhere if there is another.
     pub failed_on: Vec<usize>,
     /// Batch and attempt that run it.
@@ -137,6 +141,8 @@ impl<T, L: Clone> Core<T, L> {
             due,
             lane,
             attempts: 0,
+            faults: 0,
+            blamed: None,
             failed_on: Vec::new(),
             running: None,
             hedge: None,
@@ -147,6 +153,7 @@ impl<T, L: Clone> Core<T, L> {
         let key = RequestKey { place, serial };
         self.models[index].arrived(now);
         self.budget.deposit(now);
+        self.blame_budget.deposit(now);
         self.enqueue(now, key);
         self.start_waiting(now, index);
         Ok(key)
@@ -250,7 +257,7 @@ impl<T, L: Clone> Core<T, L> {
             self.request_bytes += request.bytes;
             let worker = &self.workers[running.worker];
             if let Some(link) = worker.link.clone().filter(|_| worker.is_connected()) {
-                self.commands.push(Command::Cancel { link, batch, attempt });
+                self.commands.push(Command::Cancel { link, batch, attempts: vec![attempt] });
             }
         }
         Some(request)

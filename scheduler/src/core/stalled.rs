@@ -52,22 +52,23 @@ impl<T, L: Clone> Core<T, L> {
             }
             let running = self.batches.get_mut(&number).map(|running| std::mem::take(&mut running.attempts));
             if let Some(replica) = self.replicas.get_mut(id) {
-                replica.breaker.failure(now);
+                replica.failed(now);
                 replica.stalled = true;
                 self.rebind(now, id);
             }
-            let mut kept = Vec::new();
+            let (mut kept, mut again) = (Vec::new(), Vec::new());
             for (attempt, key) in running.unwrap_or_default() {
                 let Some(request) = self.request_mut(key) else { continue };
                 if !request.request.parameters.idempotent {
                     kept.push((attempt, key));
                 } else if request.stop(number) {
-                    self.retry(now, key, device, Error::new(Code::Unavailable, "the device stands still"));
+                    again.push((key, Error::new(Code::Unavailable, "the device stands still")));
                 }
             }
             if let Some(running) = self.batches.get_mut(&number) {
                 running.attempts = kept;
             }
+            self.retry(now, again, device);
         }
     }
 }

@@ -3,6 +3,7 @@
 mod binding;
 mod failure;
 mod fairness;
+mod faults;
 mod history;
 mod placing;
 mod recount;

@@ -145,7 +145,7 @@ impl World {
         at
     }
 
-    fn hello(&self, at: usize) -> session::Hello {
+    pub(super) fn hello(&self, at: usize) -> session::Hello {
         let node = &self.nodes[at];
         let device = |(device, total): (usize, &u64)| session::Device {
             name: format!("d{device}"),
