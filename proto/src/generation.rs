@@ -127,6 +127,8 @@ pub enum FinishReason {
 /// What a step added to a generation.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Delta {
+    /// Tokens generated before these, those of an earlier worker included.
+    pub position: u32,
     /// The new tokens: those that the text needs, and those whose text is held back for a stop string that may come.
     pub tokens: Vec<u32>,
     /// The new text: whole characters, never a part of a stop string.
@@ -154,6 +156,17 @@ impl Generation {
             ignore_end: false,
             resume: Vec::new(),
         }
+    }
+
+    /// Bytes that it takes in memory, about.
+    pub fn bytes(&self) -> usize {
+        let prompt = match &self.prompt {
+            Prompt::Text(text) => text.len(),
+            Prompt::Tokens(tokens) => 4 * tokens.len(),
+            Prompt::Chat { messages, tools } => messages.len() + tools.as_ref().map_or(0, String::len),
+        };
+        let schema = if let Format::JsonSchema(schema) = &self.format { schema.len() } else { 0 };
+        prompt + schema + self.stop.iter().map(String::len).sum::<usize>() + 8 * self.sampling.logit_bias.len()
     }
 
     /// Checks every figure against its range.
@@ -291,6 +304,7 @@ impl From<Delta> for session::Delta {
             tokens: token.into_iter().map(probability).collect(),
         };
         Self {
+            position: delta.position,
             tokens: delta.tokens,
             text: delta.text,
             logprobs: delta.logprobs.into_iter().map(of_token).collect(),
@@ -319,6 +333,7 @@ impl From<session::Delta> for Delta {
             logprob: p.logprob,
         };
         Self {
+            position: wire.position,
             tokens: wire.tokens,
             text: wire.text,
             logprobs: wire.logprobs.into_iter().map(|t| t.tokens.into_iter().map(probability).collect()).collect(),
@@ -355,6 +370,7 @@ mod tests {
         }
         let token = TokenProbability { token: 4, bytes: vec![0xe2], logprob: -0.5 };
         let delta = Delta {
+            position: 8,
             tokens: vec![4],
             text: "é".into(),
             logprobs: vec![vec![token]],

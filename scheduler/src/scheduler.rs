@@ -196,6 +196,7 @@ fn carry_out_one(command: SchedulerCommand) {
             // The client may have gone: then nobody wants the answer.
             let _ = ticket.send(outcome.map(|answer| Answered { spec, answer }));
         }
+        Command::Tell { listener, delta } => listener.tell(delta),
         Command::Inspect { link, name, path, order } => {
             link.control(to_worker::Message::Inspect(session::InspectModel { name: name.to_string(), path, order }));
         }

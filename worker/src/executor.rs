@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use orion_models::{Model, ModelRequest};
+use orion_models::{Loaded as InMemory, Model, ModelRequest};
 use orion_net::Batch;
 use orion_proto::{Code, Error, InferAnswer, Result, ServiceCurve};
 use parking_lot::Mutex;
@@ -19,6 +19,7 @@ use parking_lot::Mutex;
 use crate::{
     outcome::{self, Done, Outcome, batch_failed, judged, model_request, rows_of},
     peak::PeakMeter,
+    sequences::Sequences,
     simulate::Reservation,
     warm_up,
     worker::Worker,
@@ -36,7 +37,7 @@ pub(crate) struct Loaded {
     pub(crate) name: String,
     /// This worker's number of the load.
     pub(crate) load: u64,
-    pub(crate) model: Box<dyn Model>,
+    pub(crate) model: InMemory,
     /// What it holds of an emulated device's memory; given back when the model is dropped.
     pub(crate) memory: Option<Reservation>,
 }
@@ -95,7 +96,8 @@ impl Executor {
         };
         let thread = std::thread::Builder::new().name(format!("orion-{device}"));
         let shelf: Arc<Mutex<Shelf>> = Arc::default();
-        let mut state = Thread { device: device.clone(), cores, pool: None, shelf: shelf.clone() };
+        let mut state =
+            Thread { device: device.clone(), cores, pool: None, shelf: shelf.clone(), generating: Vec::new() };
         thread.spawn(move || state.work(&queue, &busy)).map_err(|error| no_thread(&error))?;
         let (discards, discarded) = mpsc::channel::<(Option<Held>, Gone)>();
         let thread = std::thread::Builder::new().name(format!("orion-{device}-unload"));
@@ -145,10 +147,14 @@ impl Executor {
 
 struct Held {
     load: u64,
-    model: Box<dyn Model>,
-    meter: PeakMeter,
+    kept: Kept,
     /// After the model: its memory is free when it is gone.
     _memory: Option<Reservation>,
+}
+
+enum Kept {
+    Model(Box<dyn Model>, PeakMeter),
+    Generator(Sequences),
 }
 
 struct Thread {
@@ -157,6 +163,13 @@ struct Thread {
     /// Made with the first model that computes: a worker without one needs no pool.
     pool: Option<rayon::ThreadPool>,
     shelf: Arc<Mutex<Shelf>>,
+    /// Generators that have sequences under way, and removals that wait for their end.
+    generating: Vec<Generating>,
+}
+
+struct Generating {
+    name: String,
+    removals: Vec<(u64, Gone)>,
 }
 
 fn discard(model: Option<Held>, gone: Gone) {
@@ -167,12 +180,28 @@ fn discard(model: Option<Held>, gone: Gone) {
 
 impl Thread {
     fn work(&mut self, queue: &mpsc::Receiver<Job>, busy: &AtomicUsize) {
-        while let Ok(job) = queue.recv() {
+        loop {
+            // Generations that begin share the very next step; of batches and loads, one goes between two steps.
+            let job = match self.generating.is_empty() {
+                true => queue.recv().ok(),
+                false => match queue.try_recv() {
+                    Ok(job) => Some(job),
+                    Err(mpsc::TryRecvError::Empty) => {
+                        self.step(busy);
+                        continue;
+                    }
+                    Err(mpsc::TryRecvError::Disconnected) => None,
+                },
+            };
+            let Some(job) = job else { return };
             busy.fetch_add(1, Ordering::Relaxed);
             match job {
-                Job::Remove(name, load, gone) => {
-                    let model = self.shelf.lock().take(&name, load);
-                    discard(model, gone);
+                Job::Remove(name, load, gone) => self.remove(name, load, gone),
+                Job::Run(worker, batch, arrived) if self.generates(&batch.model) => {
+                    // Busy until it ends.
+                    if self.begin(&worker, batch, arrived) {
+                        continue;
+                    }
                 }
                 Job::Run(worker, batch, arrived) => {
                     let result = self.run(&worker, &batch, arrived).map(|done| done.result(&batch));
@@ -180,6 +209,7 @@ impl Thread {
                     // Counted before the result is out: whoever has the answer finds the device idle.
                     busy.fetch_sub(1, Ordering::Relaxed);
                     result.into_iter().for_each(|result| worker.deliver(result));
+                    self.step(busy);
                     continue;
                 }
                 Job::Install(loaded, told) => {
@@ -193,10 +223,73 @@ impl Thread {
         }
     }
 
+    fn generates(&self, name: &str) -> bool {
+        self.shelf.lock().models.get(name).is_some_and(|held| matches!(held.kept, Kept::Generator(_)))
+    }
+
+    /// Has a generator take a generation in. Says whether it began.
+    fn begin(&mut self, worker: &Arc<Worker>, batch: Batch, arrived: Instant) -> bool {
+        let name = batch.model.to_string();
+        let mut shelf = self.shelf.lock();
+        let held = shelf.models.remove(&name);
+        drop(shelf);
+        let Some(mut held) = held else { return false };
+        let began = match &mut held.kept {
+            Kept::Generator(sequences) => on_pool(self.pool.as_ref(), || sequences.add(worker, batch, arrived)),
+            Kept::Model(..) => false,
+        };
+        let mut shelf = self.shelf.lock();
+        shelf.models.insert(name.clone(), held);
+        if !began {
+            shelf.ended(&name);
+        } else if self.generating.iter().all(|other| other.name != name) {
+            self.generating.push(Generating { name, removals: Vec::new() });
+        }
+        began
+    }
+
+    /// Each generator that has sequences takes a step.
+    fn step(&mut self, busy: &AtomicUsize) {
+        for mut generating in std::mem::take(&mut self.generating) {
+            let held = self.shelf.lock().models.remove(&generating.name);
+            let Some(mut held) = held else { continue };
+            let (mut ended, mut idle) = (0, true);
+            if let Kept::Generator(sequences) = &mut held.kept {
+                ended = on_pool(self.pool.as_ref(), || sequences.step());
+                idle = sequences.are_idle();
+            }
+            let mut shelf = self.shelf.lock();
+            shelf.models.insert(generating.name.clone(), held);
+            (0..ended).for_each(|_| shelf.ended(&generating.name));
+            drop(shelf);
+            busy.fetch_sub(ended, Ordering::Relaxed);
+            if !idle {
+                self.generating.push(generating);
+                continue;
+            }
+            for (load, gone) in generating.removals.drain(..) {
+                self.remove(generating.name.clone(), load, gone);
+            }
+        }
+    }
+
+    /// Drops the model of this load once its batches have ended.
+    fn remove(&mut self, name: String, load: u64, gone: Gone) {
+        if let Some(generating) = self.generating.iter_mut().find(|generating| generating.name == name) {
+            return generating.removals.push((load, gone));
+        }
+        let model = self.shelf.lock().take(&name, load);
+        discard(model, gone);
+    }
+
     fn install(&mut self, loaded: Loaded) -> Result<WarmedUp> {
         let Loaded { name, load, model, memory } = loaded;
-        let mut held = Held { load, model, meter: PeakMeter::default(), _memory: memory };
-        if self.pool.is_none() && held.model.known_curve().is_none() {
+        let kept = match model {
+            InMemory::Model(model) => Kept::Model(model, PeakMeter::default()),
+            InMemory::Generator(generator) => Kept::Generator(Sequences::new(generator)),
+        };
+        let mut held = Held { load, kept, _memory: memory };
+        if self.pool.is_none() && held.computes() {
             let device = self.device.clone();
             let threads = rayon::ThreadPoolBuilder::new().num_threads(self.cores);
             let threads = threads.thread_name(move |index| format!("orion-{device}-{index}"));
@@ -248,6 +341,14 @@ impl Thread {
 }
 
 impl Held {
+    /// Whether it needs the device's threads.
+    fn computes(&self) -> bool {
+        match &self.kept {
+            Kept::Model(model, _) => model.known_curve().is_none(),
+            Kept::Generator(_) => true,
+        }
+    }
+
     /// One answer a request, and the memory that they took together.
     fn run(
         &mut self,
@@ -255,24 +356,33 @@ impl Held {
         requests: Vec<ModelRequest>,
         pool: Option<&rayon::ThreadPool>,
     ) -> (Vec<Result<InferAnswer>>, u64) {
-        let (count, model) = (requests.len(), &mut *self.model);
+        let count = requests.len();
+        let Kept::Model(model, meter) = &mut self.kept else { return (vec![Err(batch_failed()); count], 0) };
         let known = model.known_peak_bytes();
         let work = || guarded(pool, || model.run(requests));
         let (answers, peak_bytes) = match known {
             Some(bytes) => (work(), bytes),
-            None => self.meter.measure(rows, work),
+            None => meter.measure(rows, work),
         };
         (answers.map_or_else(|error| vec![Err(error); count], |answers| judged(answers, count)), peak_bytes)
     }
 
     /// Runs typical batches and draws the line through what they took.
     fn warm_up(&mut self, pool: Option<&rayon::ThreadPool>) -> Result<WarmedUp> {
-        if let Some(curve) = self.model.known_curve() {
-            return Ok(WarmedUp { curve, peak_bytes: self.model.known_peak_bytes().unwrap_or(0) });
+        let (most_rows, known) = match &mut self.kept {
+            Kept::Generator(sequences) => {
+                let curve = guarded(pool, || warm_up::generation(sequences.generator()))??;
+                return Ok(WarmedUp { curve, peak_bytes: 0 });
+            }
+            Kept::Model(model, _) => (model.spec().max_batch_rows, known_figures(&**model)),
+        };
+        if let Some(known) = known {
+            return Ok(known);
         }
         let mut peak_bytes = 0;
-        let curve = warm_up::curve(self.model.spec().max_batch_rows, |rows| {
-            let sample = vec![self.model.sample(rows)];
+        let curve = warm_up::curve(most_rows, |rows| {
+            let Kept::Model(model, _) = &self.kept else { return Err(batch_failed()) };
+            let sample = vec![model.sample(rows)];
             let started = Instant::now();
             let (answers, bytes) = self.run(rows, sample, pool);
             let taken: Duration = started.elapsed();
@@ -283,11 +393,19 @@ impl Held {
     }
 }
 
-fn guarded<R: Send>(pool: Option<&rayon::ThreadPool>, work: impl FnOnce() -> R + Send) -> Result<R> {
-    let work = || match pool {
+/// What a model takes, where that is known without running it.
+pub(crate) fn known_figures(model: &dyn Model) -> Option<WarmedUp> {
+    model.known_curve().map(|curve| WarmedUp { curve, peak_bytes: model.known_peak_bytes().unwrap_or(0) })
+}
+
+fn on_pool<R: Send>(pool: Option<&rayon::ThreadPool>, work: impl FnOnce() -> R + Send) -> R {
+    match pool {
         Some(pool) => pool.install(work),
         None => work(),
-    };
+    }
+}
+
+fn guarded<R: Send>(pool: Option<&rayon::ThreadPool>, work: impl FnOnce() -> R + Send) -> Result<R> {
     // A model that panics fails its batch, not its worker.
-    catch_unwind(AssertUnwindSafe(work)).map_err(|_| batch_failed())
+    catch_unwind(AssertUnwindSafe(|| on_pool(pool, work))).map_err(|_| batch_failed())
 }

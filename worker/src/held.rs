@@ -6,13 +6,15 @@ use std::{
 };
 
 use orion_models::GivenUp;
-use orion_net::{Batch, BatchResult, SchedulerLink};
+use orion_net::{AttemptDelta, Batch, BatchResult, SchedulerLink};
 
 use crate::outcome;
 
 /// Results that are kept for a scheduler that cannot be reached; beyond, the oldest are dropped and tried again there.
 /// Their numbers travel in the hello, which is a control message.
 const UNDELIVERED: usize = 128;
+/// Steps of generations that are kept for a scheduler that cannot be reached: more than a lease is long.
+const STEPS: usize = 4096;
 /// Cancels that are remembered for batches that have not come.
 const EARLY_CANCELS: usize = 256;
 
@@ -23,6 +25,8 @@ pub(crate) struct Held {
     pub(crate) link: Option<Arc<dyn SchedulerLink>>,
     running: HashMap<u64, Running>,
     undelivered: VecDeque<BatchResult>,
+    /// Steps of generations, each with its epoch, for a scheduler that cannot be reached.
+    steps: Vec<(u64, Vec<AttemptDelta>)>,
     /// Cancels that came before their batch, the newest last: batch and attempt. They travel on another connection.
     early_cancels: VecDeque<(u64, u64)>,
 }
@@ -47,8 +51,10 @@ impl Held {
         self.running.keys().copied().chain(self.undelivered.iter().map(|result| result.batch)).collect()
     }
 
-    /// A new session: results that could not be delivered.
+    /// A new session: results that could not be delivered. Steps that could not be are delivered here, under the lock, so
+    /// that none of a later step goes before them; in one process, where that would call back, there are none.
     pub(crate) fn attach(&mut self, link: Arc<dyn SchedulerLink>) -> VecDeque<BatchResult> {
+        self.steps.drain(..).for_each(|(epoch, steps)| link.deltas(epoch, steps));
         self.link = Some(link);
         std::mem::take(&mut self.undelivered)
     }
@@ -90,6 +96,22 @@ impl Held {
         let running = self.running.get_mut(&batch)?;
         running.begun = true;
         Some(running.attempts.iter().map(|(_, given_up)| given_up.clone()).collect())
+    }
+
+    /// Generations took a step: where to, or it is kept until there is a session. What is beyond the room is lost: the
+    /// scheduler sees the gap and has the generation go on elsewhere.
+    pub(crate) fn step(
+        &mut self,
+        epoch: u64,
+        deltas: Vec<AttemptDelta>,
+    ) -> Option<(Arc<dyn SchedulerLink>, Vec<AttemptDelta>)> {
+        if let Some(link) = &self.link {
+            return Some((link.clone(), deltas));
+        }
+        if self.steps.len() < STEPS {
+            self.steps.push((epoch, deltas));
+        }
+        None
     }
 
     /// A batch is answered: where to, or it is kept until there is a session.
@@ -166,6 +188,7 @@ mod tests {
 
     impl SchedulerLink for Nowhere {
         fn result(&self, _: BatchResult) {}
+        fn deltas(&self, _: u64, _: Vec<AttemptDelta>) {}
         fn control(&self, _: orion_proto::session::to_scheduler::Message) {}
     }
 }

@@ -12,7 +12,7 @@ use std::{
 };
 
 use orion_models::GivenUp;
-use orion_net::{Batch, BatchResult, SchedulerLink, WorkerLink};
+use orion_net::{AttemptDelta, Batch, BatchResult, SchedulerLink, WorkerLink};
 use orion_proto::{
     PROTOCOL_MAJOR, PROTOCOL_MINOR, Result,
     session::{Capability, Hello, Measurement, Telemetry, to_scheduler, to_worker},
@@ -193,6 +193,15 @@ impl Worker {
         // Not under the lock: in one process the scheduler may answer with a call back.
         if let Some((link, result)) = settled {
             link.result(result);
+        }
+    }
+
+    /// Generations took a step.
+    pub(crate) fn deliver_step(&self, epoch: u64, deltas: Vec<AttemptDelta>) {
+        let told = self.held.lock().step(epoch, deltas);
+        // Not under the lock: in one process the scheduler may answer with a call back.
+        if let Some((link, deltas)) = told {
+            link.deltas(epoch, deltas);
         }
     }
 

@@ -36,6 +36,8 @@ impl<T, L: Clone> Core<T, L> {
             return Ok(());
         }
         match admitted.deadline {
+            // How long a generation takes is its own affair: it has begun to answer long before.
+            _ if self.models[index].is_generator() => self.admit_in_time(now, index),
             Some(deadline) => self.admit_until(now, index, admitted, deadline),
             None => self.admit_in_time(now, index),
         }

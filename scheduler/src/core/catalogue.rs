@@ -240,6 +240,10 @@ impl Model {
         self.rate * (-(now.saturating_sub(self.rated) as f64) / RATE).exp()
     }
 
+    pub(super) fn is_generator(&self) -> bool {
+        self.spec.as_ref().is_some_and(|spec| spec.generator.is_some())
+    }
+
     pub(super) fn is_inline(&self) -> bool {
         self.spec.as_ref().is_some_and(|spec| spec.inline)
     }
@@ -353,7 +357,9 @@ impl<T, L: Clone> Core<T, L> {
         // A strategy's name was checked when the report came in.
         let strategy = spec.policy.balancer.parse::<Strategy>().unwrap_or_default();
         let seed = self.epoch ^ index as u64;
-        self.models[index].balancer = (strategy != Strategy::default()).then(|| strategy.balancer(seed));
+        // A generation begins where that is predicted to be soonest, whatever is asked for: its prompt may be kept there.
+        let binds = strategy != Strategy::default() && spec.generator.is_none();
+        self.models[index].balancer = binds.then(|| strategy.balancer(seed));
         self.models[index].spec = Some(spec);
     }
 

@@ -194,8 +194,11 @@ impl<T, L: Clone> Core<T, L> {
             self.place(now, Concern::Device(device));
         }
         for model in 0..self.models.len() {
-            if self.models[model].is_inline() && !self.models[model].queue.is_empty() {
-                self.run_inline(now, model);
+            match &self.models[model] {
+                known if known.queue.is_empty() => {}
+                known if known.is_inline() => self.run_inline(now, model),
+                known if known.is_generator() => self.run_generator(now, model),
+                _ => {}
             }
         }
     }

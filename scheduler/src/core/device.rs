@@ -21,8 +21,8 @@ pub(super) struct Device {
     /// When what it was given will be done, as predicted.
     pub booked_until: Nanos,
     pub batches: Vec<u64>,
-    /// Batches of inline models: they run beside the device, not on it.
-    pub inline_batches: usize,
+    /// Batches of inline models and of generators: they run beside the device's batches.
+    pub beside: usize,
     /// Replicas that hold or await its memory.
     pub residents: Vec<usize>,
     /// The replica that its copy engine is busy with, or waits to be.
@@ -63,7 +63,7 @@ impl Device {
             class,
             booked_until: 0,
             batches: Vec::new(),
-            inline_batches: 0,
+            beside: 0,
             residents: Vec::new(),
             loading: None,
             ledger: Ledger::new(info.memory_total_bytes, info.memory_free_bytes),
@@ -88,7 +88,7 @@ impl Device {
     }
 
     pub(super) fn is_idle(&self) -> bool {
-        self.batches.is_empty() && self.inline_batches == 0
+        self.batches.is_empty() && self.beside == 0
     }
 }
 

@@ -31,7 +31,8 @@ pub(super) struct Running {
     /// When it is predicted to be done.
     pub expected: Nanos,
     pub predicted: Nanos,
-    pub inline: bool,
+    /// It runs beside the device, which takes other batches meanwhile.
+    pub beside: bool,
     /// A second run of a batch that straggles, or such a batch itself.
     pub hedged: bool,
     /// Bytes of its requests that were given up.
@@ -204,14 +205,17 @@ impl<T, L: Clone> Core<T, L> {
             rows = rows.saturating_add(request.rows);
             bytes = bytes.saturating_add(request.bytes);
             request.start(now, number, attempt);
-            attempts.push(Attempt { attempt, request: request.request.clone() });
+            let run = request.generated.as_ref().map(|generated| generated.resumed(&request.request));
+            attempts.push(Attempt { attempt, request: run.unwrap_or_else(|| request.request.clone()) });
             running.push((attempt, key));
         }
         let predicted = self.replicas[id].line(bucket).predict(rows);
+        // What runs beside the device is not booked.
+        let beside = spec.inline || spec.generator.is_some();
         if !spec.inline {
             self.trace_dispatch(now, id, &running, rows, bytes);
         }
-        let expected = self.book(now, device, number, predicted, spec.inline);
+        let expected = self.book(now, device, number, predicted, beside);
         self.replicas[id].running += 1;
         self.replicas[id].ran = true;
         self.replicas[id].breaker.probe_started(now);
@@ -233,7 +237,7 @@ impl<T, L: Clone> Core<T, L> {
             given: now,
             expected,
             predicted,
-            inline: spec.inline,
+            beside,
             hedged,
             abandoned_bytes: 0,
         };
@@ -246,11 +250,11 @@ impl<T, L: Clone> Core<T, L> {
         true
     }
 
-    fn book(&mut self, now: Nanos, device: usize, number: u64, predicted: Nanos, inline: bool) -> Nanos {
+    fn book(&mut self, now: Nanos, device: usize, number: u64, predicted: Nanos, beside: bool) -> Nanos {
         let start = self.available(now, device);
         let at = &mut self.devices[device];
-        if inline {
-            at.inline_batches += 1;
+        if beside {
+            at.beside += 1;
             return now;
         }
         at.batches.push(number);
@@ -264,9 +268,9 @@ impl<T, L: Clone> Core<T, L> {
             let takes = |id: &&usize| {
                 let replica = &self.replicas[**id];
                 let device = &self.devices[replica.device];
-                self.can_run(now, **id) && device.inline_batches < INLINE_BATCHES && self.takes_part(replica.device)
+                self.can_run(now, **id) && device.beside < INLINE_BATCHES && self.takes_part(replica.device)
             };
-            let busy = |id: &&usize| self.devices[self.replicas[**id].device].inline_batches;
+            let busy = |id: &&usize| self.devices[self.replicas[**id].device].beside;
             let model = &self.models[index];
             let takers = || model.replicas.iter().filter(takes);
             let group = model.queue.groups.iter().enumerate().find_map(|(at, group)| {
@@ -300,8 +304,8 @@ impl<T, L: Clone> Core<T, L> {
             replica.stalled = false;
         }
         let Some(device) = self.devices.get_mut(running.device) else { return Some(running) };
-        if running.inline {
-            device.inline_batches = device.inline_batches.saturating_sub(1);
+        if running.beside {
+            device.beside = device.beside.saturating_sub(1);
             return Some(running);
         }
         device.batches.retain(|batch| *batch != number);

@@ -15,6 +15,7 @@ mod evict;
 mod explain;
 mod failed_load;
 mod filter;
+mod generate;
 mod ledger;
 mod memory;
 mod order;
@@ -39,12 +40,13 @@ use std::{
 };
 
 use orion_net::{Batch, RetryBudget};
-use orion_proto::{InferAnswer, ModelSpec, Requirements, Result};
+use orion_proto::{Delta, InferAnswer, ModelSpec, Requirements, Result};
 use slab::Slab;
 
 pub use catalogue::{ModelState, Statistics};
 pub use cluster::{IN_PROCESS, Joined, WorkerState};
 pub use cordon::Cordon;
+pub use generate::Listener;
 pub use memory::Remembered;
 pub use replica::Report;
 pub use request::{Admitted, RequestKey};
@@ -99,6 +101,13 @@ pub enum Command<T, L> {
         spec: Arc<ModelSpec>,
         /// The answer.
         outcome: Result<InferAnswer>,
+    },
+    /// Tell the client of a generation what its next step is.
+    Tell {
+        /// Who is told.
+        listener: Arc<dyn Listener>,
+        /// The step.
+        delta: Delta,
     },
     /// Ask a worker what a model is.
     Inspect {

@@ -7,7 +7,7 @@ use super::{
 };
 
 /// Weight of each priority's urgency: realtime, critical, high, normal, low.
-const WEIGHTS: [f64; 5] = [16.0, 8.0, 4.0, 2.0, 1.0];
+pub(super) const WEIGHTS: [f64; 5] = [16.0, 8.0, 4.0, 2.0, 1.0];
 /// τ as a share of the objective, with nothing and with an objective's worth of work waiting for the device: little work
 /// is ordered by deadline, much by requests per second.
 const TAU: (f64, f64) = (0.15, 0.37);
@@ -93,7 +93,7 @@ impl<T, L: Clone> Core<T, L> {
         };
         for at in 0..self.devices[device].residents.len() {
             let replica = self.devices[device].residents[at];
-            if self.can_run(now, replica) {
+            if self.takes_batch(now, replica) {
                 self.shed(now, replica);
             }
         }
@@ -115,7 +115,7 @@ impl<T, L: Clone> Core<T, L> {
     fn best(&self, sight: &Sight) -> Option<Pick> {
         let mut best: Option<Pick> = None;
         for &replica in &self.devices[sight.device].residents {
-            if !self.can_run(sight.now, replica) {
+            if !self.takes_batch(sight.now, replica) {
                 continue;
             }
             let bound = self.replicas[replica].bound.as_deref();
@@ -129,6 +129,11 @@ impl<T, L: Clone> Core<T, L> {
             }
         }
         best
+    }
+
+    /// Whether a replica's queue is the device's to choose from: a generator's requests begin beside it.
+    fn takes_batch(&self, now: Nanos, replica: usize) -> bool {
+        !self.models[self.replicas[replica].model].is_generator() && self.can_run(now, replica)
     }
 
     /// Whether a replica is there and its breaker lets a batch through.
@@ -251,7 +256,7 @@ impl<T, L: Clone> Core<T, L> {
         let mut oldest: Option<(Nanos, Pick)> = None;
         for &id in &self.devices[sight.device].residents {
             let replica = &self.replicas[id];
-            if !self.can_run(sight.now, id) {
+            if !self.takes_batch(sight.now, id) {
                 continue;
             }
             let shared = self.models[replica.model].queue.lanes().iter().enumerate().map(|lane| (false, lane));
@@ -286,7 +291,7 @@ impl<T, L: Clone> Core<T, L> {
         for priority in 0..super::tenants::PRIORITIES as u8 {
             let mut present: Vec<u32> = Vec::new();
             for &id in &self.devices[device].residents {
-                if !self.can_run(now, id) {
+                if !self.takes_batch(now, id) {
                     continue;
                 }
                 let replica = &self.replicas[id];

@@ -309,6 +309,9 @@ impl<T, L: Clone> Core<T, L> {
         if self.models[index].is_inline() {
             return self.run_inline(now, index);
         }
+        if self.models[index].is_generator() {
+            self.run_generator(now, index);
+        }
         self.fill(now, device);
         self.offer(now, index);
         self.place(now, Concern::Device(device));

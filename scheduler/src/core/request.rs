@@ -8,6 +8,7 @@ use orion_proto::{Code, Datatype, Error, InferRequest, ModelSpec, Result};
 use super::{
     Command, Core, ModelState, Nanos,
     explain::Placed,
+    generate::{Generated, Listener},
     nanos,
     placement::Concern,
     queue::{LaneKey, Waiting},
@@ -53,6 +54,8 @@ pub(super) struct Request<T> {
     /// The replica to which a balancer bound it.
     pub bound: Option<usize>,
     pub placed: Placed,
+    /// Of a generation: what its client has got.
+    pub generated: Option<Generated>,
 }
 
 impl<T> Request<T> {
@@ -94,6 +97,8 @@ pub struct Admitted {
     pub bytes: usize,
     /// When the client stops waiting.
     pub deadline: Option<Nanos>,
+    /// Of a generation: who is told of its steps.
+    pub listener: Option<Arc<dyn Listener>>,
 }
 
 /// The length bucket of a request: only models whose rows differ in length have more than one.
@@ -101,7 +106,7 @@ fn bucket(spec: &ModelSpec, rows: usize, bytes: usize) -> u8 {
     let varies = |tensor: &orion_proto::TensorSpec| {
         tensor.datatype == Datatype::Bytes || tensor.shape.iter().skip(1).any(|dimension| *dimension < 0)
     };
-    if !spec.inputs.iter().any(varies) {
+    if spec.generator.is_some() || !spec.inputs.iter().any(varies) {
         return 0;
     }
     let row = bytes / rows.max(1);
@@ -148,6 +153,7 @@ impl<T, L: Clone> Core<T, L> {
             hedge: None,
             bound: None,
             placed: Placed::default(),
+            generated: admitted.listener.map(Generated::new),
         });
         self.request_bytes += bytes;
         let key = RequestKey { place, serial };
@@ -164,7 +170,10 @@ impl<T, L: Clone> Core<T, L> {
         if self.models[index].is_inline() {
             return self.run_inline(now, index);
         }
-        self.offer(now, index);
+        match self.models[index].is_generator() {
+            true => self.run_generator(now, index),
+            false => self.offer(now, index),
+        }
         if self.may_need_copy(index) {
             self.place(now, Concern::Model(index));
         }
@@ -338,7 +347,10 @@ impl<T, L: Clone> Core<T, L> {
         }
     }
 
-    fn refuse(&mut self, now: Nanos, request: Request<T>, error: Error) {
+    fn refuse(&mut self, now: Nanos, request: Request<T>, mut error: Error) {
+        if let Some(sent) = request.generated.as_ref().map(Generated::sent).filter(|sent| *sent > 0) {
+            error.message = format!("{}; {sent} tokens were sent", error.message);
+        }
         self.totals.failed += 1;
         let statistics = &mut self.models[request.model].statistics;
         statistics.failed += 1;

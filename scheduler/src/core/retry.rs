@@ -36,6 +36,10 @@ impl<T, L: Clone> Core<T, L> {
             let text = format!("{}; {faults} attempts were made", error.message);
             return Err(Error::new(error.code, text));
         }
+        if !self.can_go_on(key) {
+            let text = format!("{}; no other device of its kind can go on with it", error.message);
+            return Err(Error::new(Code::Unavailable, text));
+        }
         if deadline.is_some_and(|deadline| deadline <= now) {
             let text = "the request's time ran out while it was tried again";
             return Err(Error::new(Code::DeadlineExceeded, text));
@@ -228,7 +232,7 @@ impl<T, L: Clone> Core<T, L> {
 
     /// Takes a batch's requests away from its worker, which is told. `for_good`: those that may not be tried again are
     /// answered; otherwise they stay, since their worker may come back with them.
-    fn take_back(&mut self, now: Nanos, number: u64, device: usize, for_good: bool, why: &str) {
+    pub(super) fn take_back(&mut self, now: Nanos, number: u64, device: usize, for_good: bool, why: &str) {
         let Some(running) = self.batches.get_mut(&number) else { return };
         let (worker, attempts) = (running.worker, std::mem::take(&mut running.attempts));
         let (mut again, mut kept, mut taken) = (Vec::new(), Vec::new(), Vec::new());
@@ -286,7 +290,7 @@ impl<T, L: Clone> Core<T, L> {
         let late = |running: &&Running| {
             let hedges = self.models[running.model].spec.as_ref().is_some_and(|spec| spec.policy.hedge);
             let limit = running.expected as f64 + running.predicted as f64 * STRAGGLES;
-            hedges && !running.hedged && now as f64 > limit
+            hedges && !running.hedged && !running.beside && now as f64 > limit
         };
         let late: Vec<u64> = self.batches.iter().filter(|(_, r)| late(r)).map(|(number, _)| *number).collect();
         for number in late {

@@ -67,6 +67,9 @@ impl<T, L: Clone> Core<T, L> {
         if self.models[index].is_inline() {
             return self.run_inline(now, index);
         }
+        if self.models[index].is_generator() {
+            self.run_generator(now, index);
+        }
         self.fill(now, device);
         self.offer(now, index);
         self.place(now, Concern::Device(device));
@@ -87,7 +90,10 @@ impl<T, L: Clone> Core<T, L> {
                 AttemptResult { attempt, outcome: Err(Error::new(Code::Unavailable, text)), not_started: false }
             });
             if let (Some(request), Ok(answer)) = (self.request(key), &done.outcome)
-                && let Err(error) = request.spec.check_answer(&answer.outputs, request.rows)
+                && let Err(error) = match request.generated.is_some() {
+                    true => self.follows(key, answer.delta.as_ref()),
+                    false => request.spec.check_answer(&answer.outputs, request.rows),
+                }
             {
                 done.outcome = Err(error);
             }

@@ -9,6 +9,8 @@ use super::{Core, ModelState, Nanos, RequestKey, dispatch::Running, nanos};
 /// A batch stands still when it takes so many times what was predicted, and at least this long.
 const STILL_FACTOR: Nanos = 20;
 const STILL: Duration = Duration::from_secs(10);
+/// A generation stands still when no step of it has come for so long.
+const MUTE: Duration = Duration::from_secs(60);
 /// The same for a load.
 const STUCK_FACTOR: Nanos = 10;
 const STUCK: Duration = Duration::from_secs(300);
@@ -33,8 +35,13 @@ impl<T, L: Clone> Core<T, L> {
     /// Batches that stand still are tried elsewhere; the device stays booked until it answers or is lost.
     pub(super) fn free_stalled(&mut self, now: Nanos) {
         let still = |running: &&Running| {
-            let limit = running.predicted.saturating_mul(STILL_FACTOR).max(nanos(STILL));
-            !running.inline && !running.attempts.is_empty() && now.saturating_sub(running.given) > limit
+            let limit = match self.models[running.model].is_generator() {
+                true => nanos(MUTE),
+                false => running.predicted.saturating_mul(STILL_FACTOR).max(nanos(STILL)),
+            };
+            !self.models[running.model].is_inline()
+                && !running.attempts.is_empty()
+                && now.saturating_sub(running.given) > limit
         };
         let late: Vec<u64> = self.batches.iter().filter(|(_, r)| still(r)).map(|(number, _)| *number).collect();
         for number in late {

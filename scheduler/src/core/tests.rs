@@ -106,7 +106,11 @@ fn core_with(workers: &[&str]) -> (TestCore, Vec<u64>) {
 
 fn submit(core: &mut TestCore, now: Nanos, ticket: u64) -> Result<RequestKey> {
     let request = Arc::new(InferRequest::default());
-    core.submit(now, Admitted { spec: Arc::new(spec()), request, rows: 1, bytes: 8, deadline: None }, ticket)
+    core.submit(
+        now,
+        Admitted { spec: Arc::new(spec()), request, rows: 1, bytes: 8, deadline: None, listener: None },
+        ticket,
+    )
 }
 
 fn runs(commands: Vec<Command<u64, u64>>) -> Vec<(u64, Batch)> {
@@ -298,6 +302,7 @@ fn requests_whose_time_runs_short_in_the_queue_are_answered_so() {
         rows: 1,
         bytes: 0,
         deadline: Some(nanos(Duration::from_millis(1))),
+        listener: None,
     };
     // It would be refused at the door: a worker that became slow after it was let in is what is left.
     let key = core.submit(0, Admitted { deadline: Some(9 * MS), ..admitted }, 2).unwrap();

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use orion_net::{Attempt, Batch, BatchResult, SchedulerLink, WorkerLink};
+use orion_net::{Attempt, AttemptDelta, Batch, BatchResult, SchedulerLink, WorkerLink};
 use orion_proto::{
     Code, Datatype, InferRequest, Payload, Tensor, encode_bytes_elements,
     session::{InspectModel, LoadModel, ModelReport, UnloadModel, model_report::State, to_scheduler, to_worker},
@@ -21,6 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub(crate) enum Said {
     Model(Box<ModelReport>, u64),
     Result(BatchResult),
+    Deltas(Vec<AttemptDelta>),
 }
 
 struct Ear(mpsc::Sender<Said>, std::sync::Weak<Worker>);
@@ -29,6 +30,10 @@ impl SchedulerLink for Ear {
     fn result(&self, result: BatchResult) {
         // The test may have ended.
         let _ = self.0.send(Said::Result(result));
+    }
+
+    fn deltas(&self, _: u64, deltas: Vec<AttemptDelta>) {
+        let _ = self.0.send(Said::Deltas(deltas));
     }
 
     fn control(&self, message: to_scheduler::Message) {

@@ -273,7 +273,14 @@ impl World {
         let idempotent = parameters.idempotent;
         let request = InferRequest { id: ticket.to_string(), parameters, ..InferRequest::default() };
         let spec = self.specs[ask.model].clone();
-        let admitted = Admitted { spec, request: Arc::new(request), rows: ask.rows, bytes: ask.rows * 8, deadline };
+        let admitted = Admitted {
+            spec,
+            request: Arc::new(request),
+            rows: ask.rows,
+            bytes: ask.rows * 8,
+            deadline,
+            listener: None,
+        };
         // It may run before the call is over.
         self.sent.insert(ticket, Sent { idempotent, deadline, ..Sent::default() });
         match self.core.submit(self.now, admitted, ticket) {

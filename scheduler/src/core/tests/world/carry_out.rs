@@ -141,7 +141,7 @@ impl World {
                         self.nodes[at].link = None;
                     }
                 }
-                Command::Cancel { .. } | Command::Drained { .. } => {}
+                Command::Cancel { .. } | Command::Drained { .. } | Command::Tell { .. } => {}
             }
         }
         self.holders = (0..self.specs.len()).map(|model| self.holders_of(model)).collect();
