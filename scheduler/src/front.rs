@@ -1,6 +1,7 @@
 //! The one door through which every API shell reaches the scheduler. Shells parse and render; they decide nothing.
 
 mod generating;
+mod generation_tensors;
 
 use std::sync::Arc;
 
@@ -51,8 +52,7 @@ impl Front {
         let scheduler = &*self.0;
         let spec = scheduler.core().spec(&request.model, &request.version)?;
         if spec.generator.is_some() {
-            let text = format!("model '{}' generates, its requests are generations", spec.name);
-            return Err(Error::invalid(text));
+            return self.generate_whole(request).await;
         }
         let rows = spec.check_inputs(&request.inputs)?;
         spec.check_outputs(&request.outputs)?;

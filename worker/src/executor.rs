@@ -1,5 +1,7 @@
 //! One OS thread per device. Models live on it; kernels use a pool of its own, sized by the cores that it owns.
 
+mod kept;
+
 use std::{
     collections::HashMap,
     panic::{AssertUnwindSafe, catch_unwind},
@@ -8,20 +10,22 @@ use std::{
         atomic::{AtomicUsize, Ordering},
         mpsc,
     },
-    time::{Duration, Instant},
+    time::Instant,
 };
 
-use orion_models::{Loaded as InMemory, Model, ModelRequest};
+use orion_models::Loaded as InMemory;
 use orion_net::Batch;
-use orion_proto::{Code, Error, InferAnswer, Result, ServiceCurve};
+use orion_proto::{Code, Error, Result, ServiceCurve};
 use parking_lot::Mutex;
 
+pub(crate) use kept::known_figures;
+use kept::{Held, Kept, on_pool};
+
 use crate::{
-    outcome::{self, Done, Outcome, batch_failed, judged, model_request, rows_of},
+    outcome::{self, Done, Outcome, model_request, rows_of},
     peak::PeakMeter,
     sequences::Sequences,
     simulate::Reservation,
-    warm_up,
     worker::Worker,
 };
 
@@ -143,18 +147,6 @@ impl Executor {
             Job::Remove(_, _, gone) => gone(),
         }
     }
-}
-
-struct Held {
-    load: u64,
-    kept: Kept,
-    /// After the model: its memory is free when it is gone.
-    _memory: Option<Reservation>,
-}
-
-enum Kept {
-    Model(Box<dyn Model>, PeakMeter),
-    Generator(Sequences),
 }
 
 struct Thread {
@@ -338,74 +330,4 @@ impl Thread {
         let waited_seconds = started.saturating_duration_since(arrived).as_secs_f64();
         Some(Done { outcomes, service_seconds, waited_seconds, peak_bytes })
     }
-}
-
-impl Held {
-    /// Whether it needs the device's threads.
-    fn computes(&self) -> bool {
-        match &self.kept {
-            Kept::Model(model, _) => model.known_curve().is_none(),
-            Kept::Generator(_) => true,
-        }
-    }
-
-    /// One answer a request, and the memory that they took together.
-    fn run(
-        &mut self,
-        rows: usize,
-        requests: Vec<ModelRequest>,
-        pool: Option<&rayon::ThreadPool>,
-    ) -> (Vec<Result<InferAnswer>>, u64) {
-        let count = requests.len();
-        let Kept::Model(model, meter) = &mut self.kept else { return (vec![Err(batch_failed()); count], 0) };
-        let known = model.known_peak_bytes();
-        let work = || guarded(pool, || model.run(requests));
-        let (answers, peak_bytes) = match known {
-            Some(bytes) => (work(), bytes),
-            None => meter.measure(rows, work),
-        };
-        (answers.map_or_else(|error| vec![Err(error); count], |answers| judged(answers, count)), peak_bytes)
-    }
-
-    /// Runs typical batches and draws the line through what they took.
-    fn warm_up(&mut self, pool: Option<&rayon::ThreadPool>) -> Result<WarmedUp> {
-        let (most_rows, known) = match &mut self.kept {
-            Kept::Generator(sequences) => {
-                let curve = guarded(pool, || warm_up::generation(sequences.generator()))??;
-                return Ok(WarmedUp { curve, peak_bytes: 0 });
-            }
-            Kept::Model(model, _) => (model.spec().max_batch_rows, known_figures(&**model)),
-        };
-        if let Some(known) = known {
-            return Ok(known);
-        }
-        let mut peak_bytes = 0;
-        let curve = warm_up::curve(most_rows, |rows| {
-            let Kept::Model(model, _) = &self.kept else { return Err(batch_failed()) };
-            let sample = vec![model.sample(rows)];
-            let started = Instant::now();
-            let (answers, bytes) = self.run(rows, sample, pool);
-            let taken: Duration = started.elapsed();
-            peak_bytes = peak_bytes.max(bytes);
-            answers.into_iter().collect::<Result<Vec<_>>>().map(|_| taken)
-        })?;
-        Ok(WarmedUp { curve, peak_bytes })
-    }
-}
-
-/// What a model takes, where that is known without running it.
-pub(crate) fn known_figures(model: &dyn Model) -> Option<WarmedUp> {
-    model.known_curve().map(|curve| WarmedUp { curve, peak_bytes: model.known_peak_bytes().unwrap_or(0) })
-}
-
-fn on_pool<R: Send>(pool: Option<&rayon::ThreadPool>, work: impl FnOnce() -> R + Send) -> R {
-    match pool {
-        Some(pool) => pool.install(work),
-        None => work(),
-    }
-}
-
-fn guarded<R: Send>(pool: Option<&rayon::ThreadPool>, work: impl FnOnce() -> R + Send) -> Result<R> {
-    // A model that panics fails its batch, not its worker.
-    catch_unwind(AssertUnwindSafe(|| on_pool(pool, work))).map_err(|_| batch_failed())
 }

@@ -2,10 +2,11 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
+use futures::{Stream, stream};
 use orion_proto::{Code, Delta, Error, InferRequest, ModelSpec, Result};
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Answered, Front};
+use super::{Answered, Front, generation_tensors};
 use crate::{
     core::{Admitted, Listener, RequestKey},
     scheduler::Scheduler,
@@ -70,6 +71,43 @@ impl Front {
     }
 }
 
+impl Front {
+    /// Whether a model generates; one that is not known does not.
+    pub fn generates(&self, name: &str) -> bool {
+        self.0.core().spec(name, "").is_ok_and(|spec| spec.generator.is_some())
+    }
+
+    /// A generation whose request is tensors, answered as a whole.
+    pub(super) async fn generate_whole(&self, mut request: InferRequest) -> Result<Answered> {
+        generation_tensors::read(&mut request)?;
+        let mut generating = self.generate(request)?;
+        let (mut text, mut usage_tokens) = (String::new(), 0);
+        while let Some(delta) = generating.next().await {
+            let delta = delta?;
+            text.push_str(&delta.text);
+            usage_tokens = u64::from(delta.prompt_tokens);
+        }
+        let answer = generation_tensors::answer(&text, usage_tokens);
+        Ok(Answered { spec: generating.spec.clone(), answer })
+    }
+
+    /// A generation whose request is tensors, answered step by step; one that is not to be streamed in one step.
+    ///
+    /// # Errors
+    /// As [`Front::generate`]; the stream ends with what fails later.
+    pub fn answers(&self, mut request: InferRequest) -> Result<impl Stream<Item = Result<Answered>> + Send + use<>> {
+        generation_tensors::read(&mut request)?;
+        let generating = self.generate(request)?;
+        Ok(stream::unfold(generating, |mut generating| async {
+            let answered = match generating.next().await? {
+                Ok(delta) => Ok(Answered { spec: generating.spec.clone(), answer: generation_tensors::step(&delta) }),
+                Err(error) => Err(error),
+            };
+            Some((answered, generating))
+        }))
+    }
+}
+
 impl Generating {
     /// The model as it is served.
     pub fn spec(&self) -> &Arc<ModelSpec> {
@@ -114,7 +152,7 @@ impl Generating {
     ) -> Result<Delta> {
         let dropped = |_| Err(Error::new(Code::Internal, "the scheduler dropped the request"));
         let answered = settled.unwrap_or_else(dropped)?;
-        let none = || Error::new(Code::Internal, "the generation ended without a last step");
+        let none = generation_tensors::unended;
         let mut last = answered.answer.delta.ok_or_else(none)?;
         let mut before = Delta::default();
         while self.given < last.position {
