@@ -96,13 +96,24 @@ impl Front {
     /// # Errors
     /// As [`Front::generate`]; the stream ends with what fails later.
     pub fn answers(&self, mut request: InferRequest) -> Result<impl Stream<Item = Result<Answered>> + Send + use<>> {
-        generation_tensors::read(&mut request)?;
+        let streamed = generation_tensors::read(&mut request)?;
         let generating = self.generate(request)?;
-        Ok(stream::unfold(generating, |mut generating| async {
-            let answered = match generating.next().await? {
-                Ok(delta) => Ok(Answered { spec: generating.spec.clone(), answer: generation_tensors::step(&delta) }),
-                Err(error) => Err(error),
-            };
+        Ok(stream::unfold(generating, move |mut generating| async move {
+            let mut step = generating.next().await?;
+            while let Ok(delta) = &mut step
+                && !streamed
+                && let Some(next) = generating.next().await
+            {
+                match next {
+                    Ok(next) => {
+                        let text = std::mem::take(&mut delta.text) + &next.text;
+                        *delta = Delta { text, ..next };
+                    }
+                    Err(error) => step = Err(error),
+                }
+            }
+            let spec = generating.spec.clone();
+            let answered = step.map(|delta| Answered { spec, answer: generation_tensors::step(&delta) });
             Some((answered, generating))
         }))
     }

@@ -35,6 +35,17 @@ pub(super) fn read(request: &mut InferRequest) -> Result<bool> {
             }
         }
     }
+    let text = |name: &str| {
+        let value = request.parameters.others.iter().find(|(known, _)| known == name);
+        match value.and_then(|(_, value)| value.parameter_choice.as_ref()) {
+            Some(ParameterChoice::StringParam(text)) => Some(text.clone()),
+            _ => None,
+        }
+    };
+    // A conversation instead of a text, as OpenAI's API has it.
+    if let Some(messages) = text("messages") {
+        generation = Some(Generation::new(Prompt::Chat { messages, tools: text("tools") }));
+    }
     let mut generation = generation.ok_or_else(|| Error::invalid("input 'text_input' is missing"))?;
     for (name, value) in &request.parameters.others {
         set(&mut generation, name, value)?;

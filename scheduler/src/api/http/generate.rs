@@ -65,7 +65,8 @@ pub(super) async fn generate_stream(
     body: Body,
 ) -> Response {
     let answer = async {
-        let (request, _) = read(&api, path, arrival, &headers, body).await?;
+        let (mut request, _) = read(&api, path, arrival, &headers, body).await?;
+        request.inputs.push(Tensor::new("stream", Datatype::Bool, vec![1], Payload::from(vec![1]))?);
         streamed(&api.0.front, request).await
     };
     request_id::echo(&headers, answer).await
