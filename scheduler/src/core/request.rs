@@ -249,6 +249,7 @@ impl<T, L: Clone> Core<T, L> {
     fn give_up(&mut self, key: RequestKey) -> Option<Request<T>> {
         self.leave_queue(key);
         let request = self.take_request(key)?;
+        self.absolve_blamed(&request);
         let runs = [request.running, request.hedge];
         for (batch, attempt) in runs.into_iter().flatten() {
             let Some(running) = self.batches.get_mut(&batch) else { continue };
@@ -339,6 +340,7 @@ impl<T, L: Clone> Core<T, L> {
     }
 
     fn refuse(&mut self, now: Nanos, request: Request<T>, error: Error) {
+        self.absolve_blamed(&request);
         self.totals.failed += 1;
         let statistics = &mut self.models[request.model].statistics;
         statistics.failed += 1;
