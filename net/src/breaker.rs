@@ -113,9 +113,9 @@ impl Breaker {
     }
 
     /// A request ended without saying anything of the replica. If it was the probe, the next request is.
-    pub fn probe_lost(&mut self, now: u64) {
+    pub fn probe_lost(&mut self) {
         if matches!(self.phase, Phase::ProbeSince(_)) {
-            self.phase = Phase::OpenUntil(now);
+            self.phase = Phase::OpenUntil(0);
         }
     }
 
@@ -236,17 +236,17 @@ mod tests {
     fn a_probe_that_says_nothing_lets_the_next_request_be_the_probe() {
         let mut breaker = Breaker::new(1).opening_after(1);
         breaker.failure(0);
-        breaker.probe_lost(1);
+        breaker.probe_lost();
         assert_eq!(breaker.state(1), BreakerState::Open, "nothing was probed");
         let later = 2 * SECOND;
         breaker.probe_started(later);
         assert!(!breaker.allows(later + 1));
-        breaker.probe_lost(later + 1);
+        breaker.probe_lost();
         assert!(breaker.allows(later + 1));
         breaker.probe_started(later + 2);
         breaker.success(later + 3);
         assert_eq!(breaker.state(later + 3), BreakerState::Closed);
-        breaker.probe_lost(later + 4);
+        breaker.probe_lost();
         assert_eq!(breaker.state(later + 4), BreakerState::Closed);
     }
 }

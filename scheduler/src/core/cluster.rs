@@ -165,7 +165,9 @@ impl<T, L: Clone> Core<T, L> {
         if resumed {
             self.retry_what_never_arrived(now, index, &hello.holding);
         }
-        self.workers[index].holding = hello.holding;
+        let holding = &mut self.workers[index].holding;
+        *holding = hello.holding;
+        holding.sort_unstable();
         Ok(Joined { session, resumed })
     }
 

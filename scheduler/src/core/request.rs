@@ -258,6 +258,7 @@ impl<T, L: Clone> Core<T, L> {
     fn give_up(&mut self, key: RequestKey) -> Option<Request<T>> {
         self.leave_queue(key);
         let request = self.take_request(key)?;
+        self.absolve_blamed(&request);
         let runs = [request.running, request.hedge];
         for (batch, attempt) in runs.into_iter().flatten() {
             let Some(running) = self.batches.get_mut(&batch) else { continue };
@@ -351,6 +352,7 @@ impl<T, L: Clone> Core<T, L> {
         if let Some(sent) = request.generated.as_ref().map(Generated::sent).filter(|sent| *sent > 0) {
             error.message = format!("{}; {sent} tokens were sent", error.message);
         }
+        self.absolve_blamed(&request);
         self.totals.failed += 1;
         let statistics = &mut self.models[request.model].statistics;
         statistics.failed += 1;

@@ -124,6 +124,21 @@ impl<T, L: Clone> Core<T, L> {
         }
     }
 
+    /// A request ends without an answer: whether the replica that it failed alone on was to blame will not be known.
+    pub(super) fn absolve_blamed(&mut self, request: &Request<T>) {
+        if let Some((id, device)) = request.blamed {
+            self.absolve(request.model, id, device);
+        }
+    }
+
+    /// A request failed for its own sake, or nobody will know: what failed it alone is as good as before.
+    pub(super) fn absolve(&mut self, model: usize, id: usize, device: usize) {
+        let there = |replica: &&mut Replica| replica.model == model && replica.device == device;
+        if let Some(replica) = self.replicas.get_mut(id).filter(there) {
+            replica.breaker.probe_lost();
+        }
+    }
+
     /// Puts requests in line as a group, before all that have not been tried yet.
     fn wait_again(&mut self, now: Nanos, keys: Vec<RequestKey>, alone: bool) {
         let Some(first) = keys.first().and_then(|key| self.request(*key)) else { return };
@@ -242,14 +257,14 @@ impl<T, L: Clone> Core<T, L> {
             if request.hedge.is_some() {
                 // Its other run goes on.
                 taken.push(attempt);
-                self.request_mut(key).into_iter().for_each(|request| drop(request.stop(number)));
+                self.stop(key, number);
                 continue;
             }
             let lost = Error::new(Code::Unavailable, why);
             let refusal = if repeats { self.count_retry(now, key, device, lost).err() } else { None };
             match refusal {
                 None if repeats => {
-                    self.request_mut(key).into_iter().for_each(|request| drop(request.stop(number)));
+                    self.stop(key, number);
                     taken.push(attempt);
                     again.push(key);
                 }
@@ -276,12 +291,18 @@ impl<T, L: Clone> Core<T, L> {
         self.copy_elsewhere(now, index, device);
     }
 
+    fn stop(&mut self, key: RequestKey, batch: u64) {
+        if let Some(request) = self.request_mut(key) {
+            request.stop(batch);
+        }
+    }
+
     /// Nobody waits for a batch any more: it is off its device as far as the scheduler knows.
     fn drop_batch(&mut self, now: Nanos, number: u64) {
         let Some(running) = self.release(now, number) else { return };
         self.tell_balancer(now, &running, false);
         if let Some(replica) = self.replicas.get_mut(running.replica).filter(|r| r.device == running.device) {
-            replica.breaker.probe_lost(now);
+            replica.breaker.probe_lost();
         }
     }
 

@@ -117,10 +117,12 @@ impl<T, L: Clone> Core<T, L> {
                 // A large batch that did not fit says nothing of smaller ones; a single row that did not fit does.
                 match running.rows <= 1 {
                     true => replica.failed(now),
-                    false => replica.breaker.probe_lost(now),
+                    false => replica.breaker.probe_lost(),
                 }
             }
-            Fault::Batch | Fault::Cancelled => replica.breaker.probe_lost(now),
+            // Whether a request that failed alone is to blame is seen elsewhere: until then the probe is out.
+            Fault::Batch if running.attempts.len() <= 1 => {}
+            Fault::Batch | Fault::Cancelled => replica.breaker.probe_lost(),
             Fault::None => {
                 replica.succeeded(now);
                 // Rows that were cancelled before it began took no time.
@@ -182,6 +184,9 @@ impl<T, L: Clone> Core<T, L> {
                 Err(_) if matches!(fault, Fault::Batch | Fault::Memory) && several && may_repeat => halve.push(key),
                 Err(_) if fault == Fault::Batch && may_repeat && self.try_elsewhere(now, key, &running) => {}
                 Err(error) => {
+                    if fault == Fault::Batch {
+                        self.absolve(running.model, running.replica, running.device);
+                    }
                     let devices = matches!(fault, Fault::Memory | Fault::Device) || error.code == Code::Unavailable;
                     match devices && may_repeat {
                         true => again.push((key, error)),
