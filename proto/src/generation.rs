@@ -133,6 +133,8 @@ pub struct Delta {
     pub text: String,
     /// Of each new token, if they were asked for: itself, then the alternatives, the likeliest first.
     pub logprobs: Vec<Vec<TokenProbability>>,
+    /// Tokens that were generated before these, those that it was resumed from included.
+    pub position: u32,
     /// Set in the last one.
     pub finish: Option<FinishReason>,
     /// Tokens of the prompt.
@@ -300,6 +302,7 @@ impl From<Delta> for session::Delta {
                 Some(FinishReason::Length) => session::Finish::Length,
             }
             .into(),
+            position: delta.position,
             prompt_tokens: delta.prompt_tokens,
             cached_tokens: delta.cached_tokens,
         }
@@ -322,6 +325,7 @@ impl From<session::Delta> for Delta {
             tokens: wire.tokens,
             text: wire.text,
             logprobs: wire.logprobs.into_iter().map(|t| t.tokens.into_iter().map(probability).collect()).collect(),
+            position: wire.position,
             finish,
             prompt_tokens: wire.prompt_tokens,
             cached_tokens: wire.cached_tokens,
@@ -358,6 +362,7 @@ mod tests {
             tokens: vec![4],
             text: "é".into(),
             logprobs: vec![vec![token]],
+            position: 5,
             finish: Some(FinishReason::Length),
             prompt_tokens: 3,
             cached_tokens: 2,
