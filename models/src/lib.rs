@@ -13,13 +13,18 @@ use orion_proto::{Code, Delta, Error, Generation, InferAnswer, ModelSpec, Priori
 mod embedding;
 mod file;
 mod folder;
+mod generation;
+mod gguf;
 mod given_up;
 mod identity;
+mod mapped;
 mod orion_toml;
 mod pace;
 mod simulated;
 #[cfg(test)]
 mod tiny_bert;
+#[doc(hidden)]
+pub mod tiny_llama;
 mod weights;
 
 pub use folder::inspect;
@@ -108,6 +113,30 @@ pub enum Loaded {
     Generator(Box<dyn Generator>),
 }
 
+impl Loaded {
+    /// The model that answers batches.
+    ///
+    /// # Errors
+    /// INTERNAL for one that generates.
+    pub fn model(self) -> Result<Box<dyn Model>> {
+        match self {
+            Self::Model(model) => Ok(model),
+            Self::Generator(_) => Err(Error::new(Code::Internal, "the model generates, it answers no batches")),
+        }
+    }
+
+    /// The model that generates.
+    ///
+    /// # Errors
+    /// INTERNAL for one that answers batches.
+    pub fn generator(self) -> Result<Box<dyn Generator>> {
+        match self {
+            Self::Generator(generator) => Ok(generator),
+            Self::Model(_) => Err(Error::new(Code::Internal, "the model answers batches, it does not generate")),
+        }
+    }
+}
+
 /// What can be said of a model before it is loaded.
 #[derive(Clone, Debug)]
 pub struct Manifest {
@@ -125,6 +154,7 @@ pub struct Manifest {
 #[derive(Clone, Debug)]
 enum Family {
     Embedding(embedding::Source),
+    Generation(Box<generation::Source>),
     Simulated(orion_toml::Simulated),
 }
 
@@ -150,7 +180,7 @@ impl Manifest {
 ///
 /// # Errors
 /// FAILED_PRECONDITION naming the file that cannot be read or does not fit the manifest.
-pub fn load(manifest: &Manifest, progress: &dyn Fn(f32)) -> Result<Box<dyn Model>> {
+pub fn load(manifest: &Manifest, progress: &dyn Fn(f32)) -> Result<Loaded> {
     load_at(manifest, &Arc::default(), progress)
 }
 
@@ -158,12 +188,13 @@ pub fn load(manifest: &Manifest, progress: &dyn Fn(f32)) -> Result<Box<dyn Model
 ///
 /// # Errors
 /// As [`load`].
-pub fn load_at(manifest: &Manifest, pace: &Arc<Pace>, progress: &dyn Fn(f32)) -> Result<Box<dyn Model>> {
+pub fn load_at(manifest: &Manifest, pace: &Arc<Pace>, progress: &dyn Fn(f32)) -> Result<Loaded> {
     let spec = manifest.spec.clone();
     Ok(match &manifest.family {
-        Family::Embedding(source) => Box::new(embedding::Embedder::load(spec, source, progress)?),
+        Family::Embedding(source) => Loaded::Model(Box::new(embedding::Embedder::load(spec, source, progress)?)),
+        Family::Generation(source) => Loaded::Generator(Box::new(source.load(spec, progress)?)),
         Family::Simulated(latency) => {
-            Box::new(simulated::SimulatedModel::load(spec, latency.clone(), pace.clone(), progress))
+            Loaded::Model(Box::new(simulated::SimulatedModel::load(spec, latency.clone(), pace.clone(), progress)))
         }
     })
 }
