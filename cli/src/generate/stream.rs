@@ -57,7 +57,9 @@ pub(super) async fn answer(
         let last = response.head.parameters.get("triton_final_response").and_then(|p| p.parameter_choice.as_ref());
         let last = last == Some(&ParameterChoice::BoolParam(true));
         let raw = response.raw_output_contents.first().map(|tensor| tensor.contiguous()).unwrap_or_default();
-        let piece = bytes_elements(&raw)?.next().map(|piece| String::from_utf8_lossy(piece.as_ref()).into_owned());
+        let piece = bytes_elements("text_output", &raw, 1)?
+            .pop()
+            .map(|piece| String::from_utf8_lossy(piece.as_ref()).into_owned());
         let piece = piece.unwrap_or_default();
         tell(Told { piece: &piece, last }).map_err(|error| Failure::new(format!("cannot write: {error}")))?;
         text.push_str(&piece);

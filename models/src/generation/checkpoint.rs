@@ -220,11 +220,8 @@ impl DecoderWeights {
     pub(crate) fn find(checkpoint: &Checkpoint, config: &DecoderConfig) -> Result<Self> {
         let embedding = checkpoint.matrix(Part::Embedding, config.vocabulary, config.hidden)?;
         let tied = config.tied.unwrap_or(true) && !checkpoint.has(Part::Output);
-        let output = if tied {
-            embedding.clone()
-        } else {
-            checkpoint.matrix(Part::Output, config.vocabulary, config.hidden)?
-        };
+        let output =
+            if tied { embedding.clone() } else { checkpoint.matrix(Part::Output, config.vocabulary, config.hidden)? };
         Ok(Self {
             embedding,
             layers: (0..config.layers).map(|layer| Layer::find(checkpoint, config, layer)).collect::<Result<_>>()?,

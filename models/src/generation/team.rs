@@ -63,7 +63,9 @@ impl Member<'_> {
     /// Takes pieces of `total` items, at most `most` at a time, until the team has taken all; then waits for the others.
     pub(crate) fn share(&mut self, total: usize, most: usize, mut work: impl FnMut(Range<usize>)) {
         let taken = self.team.taken.get(self.phase).map(|taken| &taken.0);
-        while let Some(start) = taken.map(|taken| taken.fetch_add(most, Ordering::Relaxed)).filter(|start| *start < total) {
+        while let Some(start) =
+            taken.map(|taken| taken.fetch_add(most, Ordering::Relaxed)).filter(|start| *start < total)
+        {
             work(start..total.min(start + most));
         }
         self.wait();

@@ -171,7 +171,7 @@ impl<T, L: Clone> Core<T, L> {
     }
 
     /// Tenants pay for their requests by rows.
-    fn charge_tenants(&mut self, keys: &[RequestKey], service: Nanos) {
+    pub(super) fn charge_tenants(&mut self, keys: &[RequestKey], service: Nanos) {
         let rows: usize = keys.iter().filter_map(|key| self.request(*key)).map(|request| request.rows).sum();
         for key in keys {
             let Some(request) = self.requests.get(key.place) else { continue };

@@ -70,7 +70,7 @@ fn one(tensor: &Tensor, datatype: Datatype) -> Result<bytes::Bytes> {
 
 fn text(tensor: &Tensor) -> Result<String> {
     let data = one(tensor, Datatype::Bytes)?;
-    let element = bytes_elements(&data)?.next().unwrap_or_default();
+    let element = bytes_elements(&tensor.name, &data, 1)?.pop().unwrap_or_default();
     let not_text = |_| Error::invalid(format!("input '{}' is not UTF-8", tensor.name));
     String::from_utf8(element.to_vec()).map_err(not_text)
 }

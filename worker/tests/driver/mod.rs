@@ -137,14 +137,14 @@ impl Bench {
     pub(crate) fn report(&self) -> ModelReport {
         match self.next() {
             Said::Model(report, _) => *report,
-            Said::Result(result) => panic!("{result:?} came in place of a report"),
+            other => panic!("{other:?} came in place of a report"),
         }
     }
 
     pub(crate) fn result(&self) -> BatchResult {
         match self.next() {
             Said::Result(result) => result,
-            Said::Model(report, _) => panic!("{report:?} came in place of a result"),
+            other => panic!("{other:?} came in place of a result"),
         }
     }
 

@@ -116,7 +116,7 @@ async fn read(
 
 fn said(answered: &Answered) -> orion_proto::Result<serde_json::Value> {
     let text = answered.answer.outputs.first().map(|tensor| tensor.data.contiguous()).unwrap_or_default();
-    let text = bytes_elements(&text)?.next().unwrap_or_default();
+    let text = bytes_elements("text_output", &text, 1)?.pop().unwrap_or_default();
     Ok(json!({
         "model_name": answered.spec.name.as_str(),
         "model_version": answered.spec.version,

@@ -12,7 +12,6 @@ mod tools;
 use axum::{extract::State, response::Response};
 use serde::Serialize;
 
-pub(super) use answers::Usage;
 pub(super) use chat::chat;
 pub(super) use completions::completions;
 pub(super) use embeddings::embeddings;

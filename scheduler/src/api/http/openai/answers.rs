@@ -17,7 +17,7 @@ pub(super) struct Answer {
 
 /// Tokens that a request took.
 #[derive(Clone, Copy, Debug, Default)]
-pub(in crate::api::http) struct Usage {
+pub(super) struct Usage {
     prompt: u64,
     cached: u64,
     completion: u64,
@@ -25,7 +25,7 @@ pub(in crate::api::http) struct Usage {
 
 impl Usage {
     /// Counts a step.
-    pub(in crate::api::http) fn add(&mut self, delta: &Delta) {
+    pub(super) fn add(&mut self, delta: &Delta) {
         self.completion += delta.tokens.len() as u64;
         self.prompt = self.prompt.max(u64::from(delta.prompt_tokens));
         self.cached = self.cached.max(u64::from(delta.cached_tokens));

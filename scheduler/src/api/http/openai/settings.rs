@@ -101,7 +101,6 @@ impl Settings {
 
     /// The generation from a prompt. Of several answers, each has a seed of its own.
     pub(super) fn generation(&self, prompt: Prompt, logprobs: Option<u32>) -> Result<Generation, Refusal> {
-        let plain = Sampling::default();
         let sampling = Sampling {
             // OpenAI's default.
             temperature: self.temperature.unwrap_or(1.0),
@@ -113,7 +112,6 @@ impl Settings {
             frequency_penalty: self.frequency_penalty.unwrap_or(0.0),
             seed: self.seed.map_or_else(rand::random, i64::cast_unsigned),
             logit_bias: self.logit_bias()?,
-            ..plain
         };
         let generation = Generation {
             max_tokens: self.max_completion_tokens.or(self.max_tokens),
