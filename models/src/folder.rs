@@ -76,7 +76,13 @@ fn inspect_path(name: &ModelName, path: &Path) -> Result<Manifest> {
     })
 }
 
-fn generator(name: &ModelName, version: String, source: generation::Source, path: &Path, policy: ModelPolicy) -> Manifest {
+fn generator(
+    name: &ModelName,
+    version: String,
+    source: generation::Source,
+    path: &Path,
+    policy: ModelPolicy,
+) -> Manifest {
     Manifest {
         spec: ModelSpec { policy, ..source.spec(name, version) },
         flops_per_row: source.flops(),

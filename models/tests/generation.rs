@@ -46,7 +46,7 @@ fn smollm2_gives_the_known_tokens() {
     let Some(mut model) = fetched("smollm2") else { return };
     let prompt = vec![6403, 1980, 253, 655, 28, 665, 436, 253, 1838];
     let known = [8180, 3365, 20391, 617, 5732, 288, 1238, 281, 260, 2388, 30, 2306];
-    let text = "Once upon a time, there was a young";
+    let text = "Once upon a time, there was a little";
     let generation = Generation { max_tokens: Some(12), ..Generation::new(Prompt::Tokens(prompt)) };
     let (tokens, from_tokens, _) = answer(&mut *model, &generation);
     println!("{from_tokens:?}");
@@ -59,14 +59,14 @@ fn smollm2_gives_the_known_tokens() {
 fn stories15m_gives_the_known_tokens() {
     let Some(mut model) = fetched("stories15m") else { return };
     let known = [9038, 2501, 263, 931, 29892, 727, 471, 263, 2217, 7826, 4257, 365, 2354, 29889];
-    let generation = Generation {
-        max_tokens: Some(40),
-        logprobs: Some(2),
-        ..Generation::new(Prompt::Text(String::new()))
-    };
+    let generation =
+        Generation { max_tokens: Some(40), logprobs: Some(2), ..Generation::new(Prompt::Text(String::new())) };
     let (tokens, text, last) = answer(&mut *model, &generation);
     assert_eq!(tokens[..known.len()], known);
-    assert!(text.starts_with("Once upon a time, there was a little girl named Lily. She loved to play outside"), "{text}");
+    assert!(
+        text.starts_with("Once upon a time, there was a little girl named Lily. She loved to play outside"),
+        "{text}"
+    );
     assert_eq!((last.prompt_tokens, last.position), (1, 39));
     let continued = Generation { prompt: Prompt::Text("Once upon".into()), ..generation };
     let (tokens, text, _) = answer(&mut *model, &continued);
@@ -77,8 +77,7 @@ fn stories15m_gives_the_known_tokens() {
 fn smollm2_answers_in_its_chat_template() {
     let Some(mut model) = fetched("smollm2") else { return };
     let messages = r#"[{"role": "user", "content": "What is the capital of France?"}]"#.to_owned();
-    let generation =
-        Generation { max_tokens: Some(64), ..Generation::new(Prompt::Chat { messages, tools: None }) };
+    let generation = Generation { max_tokens: Some(64), ..Generation::new(Prompt::Chat { messages, tools: None }) };
     let (_, text, last) = answer(&mut *model, &generation);
     println!("{text}");
     assert!(text.contains("Paris"), "{text}");

@@ -54,7 +54,12 @@ pub(crate) enum RopeScaling {
     /// Every position is divided.
     Linear(f64),
     /// Slow turns are slowed further (Llama 3.1).
-    Llama3 { factor: f64, low: f64, high: f64, original: f64 },
+    Llama3 {
+        factor: f64,
+        low: f64,
+        high: f64,
+        original: f64,
+    },
     /// Each pair's turn is divided by its own factor, which stands in the file.
     Factors(Vec<f32>),
 }
@@ -94,9 +99,9 @@ struct ScalingJson {
 impl ScalingJson {
     fn scaling(&self) -> Result<RopeScaling> {
         let need = |value: Option<f64>, name: &str| {
-            value.filter(|value| *value > 0.0 && value.is_finite()).ok_or_else(|| {
-                unservable(format!("config.json's rope_scaling has no '{name}' above 0"))
-            })
+            value
+                .filter(|value| *value > 0.0 && value.is_finite())
+                .ok_or_else(|| unservable(format!("config.json's rope_scaling has no '{name}' above 0")))
         };
         match self.rope_type.as_deref() {
             None | Some("default") => Ok(RopeScaling::None),
@@ -204,15 +209,16 @@ impl DecoderConfig {
         match get("type").and_then(Value::text) {
             None | Some("none") => Ok(RopeScaling::None),
             Some("linear") => Ok(RopeScaling::Linear(get("factor").and_then(Value::float).unwrap_or(1.0))),
-            Some(other) => {
-                Err(unservable(format!("{architecture}.rope.scaling.type is '{other}', served are 'linear' and 'none'")))
-            }
+            Some(other) => Err(unservable(format!(
+                "{architecture}.rope.scaling.type is '{other}', served are 'linear' and 'none'"
+            ))),
         }
     }
 
     /// Refuses sizes that the kernels cannot take or that no model has.
     fn check(self, place: &str) -> Result<Self> {
-        let vectors = [("hidden size", self.hidden), ("head size", self.head_size), ("intermediate size", self.intermediate)];
+        let vectors =
+            [("hidden size", self.hidden), ("head size", self.head_size), ("intermediate size", self.intermediate)];
         for (name, value) in vectors {
             if value == 0 || value % LANES != 0 || value > 1 << 20 {
                 return Err(unservable(format!("the {name} of {place} is {value}, it must be a multiple of {LANES}")));
@@ -278,7 +284,9 @@ impl DecoderConfig {
         match &self.rope.scaling {
             RopeScaling::None => plain.collect(),
             RopeScaling::Linear(factor) => plain.map(|turn| turn / factor).collect(),
-            RopeScaling::Factors(factors) => plain.zip(factors).map(|(turn, factor)| turn / f64::from(*factor)).collect(),
+            RopeScaling::Factors(factors) => {
+                plain.zip(factors).map(|(turn, factor)| turn / f64::from(*factor)).collect()
+            }
             RopeScaling::Llama3 { factor, low, high, original } => plain
                 .map(|turn| {
                     let length = 2.0 * std::f64::consts::PI / turn;

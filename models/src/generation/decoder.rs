@@ -321,8 +321,7 @@ impl Stage<'_> {
             }
             for row in 0..rows {
                 let at = row * inner + outputs.start;
-                let (gate, up) =
-                    unsafe { (self.gate.write(at, outputs.len()), self.up.read(at, outputs.len())) };
+                let (gate, up) = unsafe { (self.gate.write(at, outputs.len()), self.up.read(at, outputs.len())) };
                 dispatch(Gate { gate, up });
             }
         });

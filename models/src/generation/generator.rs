@@ -55,7 +55,9 @@ impl LanguageModel {
     fn check_tokens<'t>(&self, what: &str, tokens: impl IntoIterator<Item = &'t u32>) -> Result<()> {
         let count = self.decoder.config.vocabulary;
         match tokens.into_iter().find(|token| **token as usize >= count) {
-            Some(token) => Err(Error::invalid(format!("{what} has the token {token}, the model knows 0 to {}", count - 1))),
+            Some(token) => {
+                Err(Error::invalid(format!("{what} has the token {token}, the model knows 0 to {}", count - 1)))
+            }
             None => Ok(()),
         }
     }
@@ -80,11 +82,11 @@ impl LanguageModel {
         let answer = &mut sequence.answer;
         let position = answer.tokens;
         let chosen = chooser.choose(logits, &answer.sampling, &answer.counts, position as u64, None);
-        let token = chosen.ok_or_else(|| Error::new(Code::Internal, "the model computed no token that can be chosen"))?;
+        let token =
+            chosen.ok_or_else(|| Error::new(Code::Internal, "the model computed no token that can be chosen"))?;
         let logprobs = answer.logprobs.map(|alternatives| {
-            let probability = |(token, logprob)| {
-                TokenProbability { token, bytes: vocabulary.bytes(token).to_vec(), logprob }
-            };
+            let probability =
+                |(token, logprob)| TokenProbability { token, bytes: vocabulary.bytes(token).to_vec(), logprob };
             log_probabilities(logits, token, alternatives).into_iter().map(probability).collect()
         });
         let text = answer.push(token, vocabulary);
@@ -138,7 +140,8 @@ impl Generator for LanguageModel {
         if answer.finish.is_some() {
             let finish = answer.finish.or(Some(FinishReason::Stop));
             let position = generation.resume.len() as u32;
-            self.over.push((sequence, Delta { position, finish, prompt_tokens: prompt.len() as u32, ..Delta::default() }));
+            self.over
+                .push((sequence, Delta { position, finish, prompt_tokens: prompt.len() as u32, ..Delta::default() }));
             return Ok(());
         }
         self.arrivals += 1;

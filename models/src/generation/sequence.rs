@@ -28,7 +28,13 @@ pub(crate) struct Sequence {
 }
 
 impl Sequence {
-    pub(crate) fn new(id: u64, (priority, arrival): (Priority, u64), tokens: Vec<u32>, prompt: usize, answer: Answer) -> Self {
+    pub(crate) fn new(
+        id: u64,
+        (priority, arrival): (Priority, u64),
+        tokens: Vec<u32>,
+        prompt: usize,
+        answer: Answer,
+    ) -> Self {
         let (blocks, path) = (Vec::new(), Vec::new());
         Self { id, priority, arrival, tokens, prompt, computed: 0, cached: None, blocks, path, answer }
     }

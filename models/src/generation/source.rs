@@ -15,11 +15,7 @@ use super::{
     schedule::{Limits, Schedule},
     text::{Vocabulary, gguf_tokenizer, hub_tokenizer},
 };
-use crate::{
-    gguf::Gguf,
-    orion_toml::Generation,
-    unservable,
-};
+use crate::{gguf::Gguf, orion_toml::Generation, unservable};
 
 /// The family's name.
 const FAMILY: &str = "text-generation";

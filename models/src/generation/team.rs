@@ -63,7 +63,9 @@ impl Member<'_> {
     /// Takes pieces of `total` items, at most `most` at a time, until the team has taken all; then waits for the others.
     pub(crate) fn share(&mut self, total: usize, most: usize, mut work: impl FnMut(Range<usize>)) {
         let taken = self.team.taken.get(self.phase).map(|taken| &taken.0);
-        while let Some(start) = taken.map(|taken| taken.fetch_add(most, Ordering::Relaxed)).filter(|start| *start < total) {
+        while let Some(start) =
+            taken.map(|taken| taken.fetch_add(most, Ordering::Relaxed)).filter(|start| *start < total)
+        {
             work(start..total.min(start + most));
         }
         self.wait();
@@ -112,14 +114,14 @@ mod tests {
     #[test]
     fn one_that_panics_keeps_nobody_waiting() {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build().unwrap();
-        let outcome = std::panic::catch_unwind(|| {
+        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             pool.install(|| {
                 together(2, |member| {
                     member.share(1, 1, |_| panic!("on purpose"));
                     member.share(1, 1, |_| ());
                 });
             });
-        });
+        }));
         assert!(outcome.is_err());
     }
 }

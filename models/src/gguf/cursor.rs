@@ -50,7 +50,8 @@ impl<'a> Cursor<'a> {
         let length = self.u64(what)?;
         let length = usize::try_from(length).unwrap_or(usize::MAX);
         let bytes = self.take(length, what)?;
-        std::str::from_utf8(bytes).map_err(|error| Error::invalid(format!("{what} at {} is no UTF-8: {error}", self.position)))
+        std::str::from_utf8(bytes)
+            .map_err(|error| Error::invalid(format!("{what} at {} is no UTF-8: {error}", self.position)))
     }
 
     /// Refuses a count of things that take at least `each` bytes where the file has not so many left.

@@ -19,7 +19,11 @@ pub(crate) enum Value {
     Bool(bool),
     Text(String),
     /// Elements of one type, where they lie in the file.
-    Array { element: u32, count: usize, place: Range<usize> },
+    Array {
+        element: u32,
+        count: usize,
+        place: Range<usize>,
+    },
 }
 
 impl Value {

@@ -72,9 +72,10 @@ impl Gguf {
         let metadata = metadata::read(&mut cursor, value_count)?;
         let alignment = match metadata.get("general.alignment") {
             None => ALIGNMENT,
-            Some(value) => value.unsigned().filter(|n| n.is_power_of_two() && *n <= 1 << 20).ok_or_else(|| {
-                Error::invalid("general.alignment must be a power of two of at most 1048576")
-            })?,
+            Some(value) => value
+                .unsigned()
+                .filter(|n| n.is_power_of_two() && *n <= 1 << 20)
+                .ok_or_else(|| Error::invalid("general.alignment must be a power of two of at most 1048576"))?,
         };
         let declared = Self::read_tensors(&mut cursor, tensor_count)?;
         let data = cursor.position().next_multiple_of(alignment as usize);
@@ -82,12 +83,14 @@ impl Gguf {
         for (name, offset, mut info) in declared {
             let length = file.bytes().len();
             let start = usize::try_from(offset).ok().and_then(|offset| data.checked_add(offset));
-            info.start = start.filter(|start| start.checked_add(info.bytes).is_some_and(|end| end <= length)).ok_or_else(
-                || {
+            info.start = start
+                .filter(|start| start.checked_add(info.bytes).is_some_and(|end| end <= length))
+                .ok_or_else(|| {
                     let bytes = info.bytes;
-                    Error::invalid(format!("tensor '{name}' takes {bytes} bytes from {offset} on, the file has {length}"))
-                },
-            )?;
+                    Error::invalid(format!(
+                        "tensor '{name}' takes {bytes} bytes from {offset} on, the file has {length}"
+                    ))
+                })?;
             if tensors.insert(name.clone(), info).is_some() {
                 return Err(Error::invalid(format!("tensor '{name}' is declared twice")));
             }
@@ -120,7 +123,9 @@ impl Gguf {
                 .ok_or_else(|| Error::invalid(format!("tensor '{name}' is of type {number}; {}", Encoding::known())))?;
             let bytes = encoding.bytes(&shape).ok_or_else(|| {
                 let block = encoding.block();
-                Error::invalid(format!("tensor '{name}' has shape {shape:?}, its {encoding} rows must be blocks of {block}"))
+                Error::invalid(format!(
+                    "tensor '{name}' has shape {shape:?}, its {encoding} rows must be blocks of {block}"
+                ))
             })?;
             let offset = cursor.u64("a tensor's offset")?;
             tensors.push((name.to_owned(), offset, TensorInfo { encoding, shape, start: 0, bytes }));

@@ -76,13 +76,7 @@ impl<'b, C: Fn(usize) -> &'b [f32]> Kernel for Attention<'_, C> {
 
 /// Each head's scores of a block, not yet scaled.
 #[inline(always)]
-fn score_block<L: Lanes>(
-    lanes: L,
-    queries: &[f32],
-    keys: &[f32],
-    head_size: usize,
-    mut sink: impl FnMut(usize, L::V),
-) {
+fn score_block<L: Lanes>(lanes: L, queries: &[f32], keys: &[f32], head_size: usize, mut sink: impl FnMut(usize, L::V)) {
     let heads = queries.len() / head_size;
     let mut head = 0;
     while head < heads {

@@ -10,7 +10,8 @@ pub(crate) unsafe trait Format: Sized {
     /// Its elements, a multiple of the lanes.
     const ELEMENTS: usize;
 
-    /// Gives its elements to `sink`, sixteen at a time, with the index of the first. Must be `#[inline(always)]`.
+    /// Gives its elements to `sink` in their order, sixteen at a time, with the index of the first. Must be
+    /// `#[inline(always)]`.
     fn unpack<L: Lanes>(&self, lanes: L, sink: impl FnMut(usize, L::V));
 }
 
@@ -122,10 +123,7 @@ unsafe impl Format for Q4_1 {
 fn five_bits(high: [u8; 4], quants: &[u8; 16]) -> [[u8; LANES]; 2] {
     let high = u32::from_le_bytes(high);
     let bit = |index: usize| ((high >> index & 1) << 4) as u8;
-    [
-        std::array::from_fn(|i| quants[i] & 15 | bit(i)),
-        std::array::from_fn(|i| quants[i] >> 4 | bit(i + LANES)),
-    ]
+    [std::array::from_fn(|i| quants[i] & 15 | bit(i)), std::array::from_fn(|i| quants[i] >> 4 | bit(i + LANES))]
 }
 
 unsafe impl Format for Q5_0 {

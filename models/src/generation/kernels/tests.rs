@@ -4,11 +4,7 @@ use candle_core::{
 };
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
-use super::{
-    lanes::{Kernel, Lanes},
-    portable::Portable,
-    *,
-};
+use super::{lanes::Kernel, portable::Portable, *};
 use crate::{
     gguf::Encoding,
     mapped::{MappedBytes, MappedFile},
@@ -104,7 +100,11 @@ fn products_agree_with_the_plain_sum_and_with_each_row_alone() {
             assert!((f64::from(*got) - want).abs() < 1e-4, "{encoding} at {row}, {output}: {got} for {want}");
         }
         for rows in 2..=9 {
-            assert_eq!(product(&matrix, &x[..rows * 512], |p| dispatch(p)), alone[..rows * 11], "{encoding}, {rows} rows");
+            assert_eq!(
+                product(&matrix, &x[..rows * 512], |p| dispatch(p)),
+                alone[..rows * 11],
+                "{encoding}, {rows} rows"
+            );
         }
     }
 }
@@ -128,7 +128,11 @@ fn every_instruction_set_gives_the_same_bits() {
     let gated = |portable: bool| {
         let mut gate = gate.clone();
         let kernel = Gate { gate: &mut gate, up: &up };
-        if portable { kernel.run(Portable) } else { dispatch(kernel) }
+        if portable {
+            kernel.run(Portable)
+        } else {
+            dispatch(kernel)
+        }
         gate
     };
     assert_eq!(gated(true), gated(false));
@@ -173,7 +177,11 @@ fn attend(heads: &Heads, first: usize, last: usize, portable: bool) -> Vec<f32> 
         scores: &mut vec![7.0; 5],
         out: &mut out,
     };
-    if portable { kernel.run(Portable) } else { dispatch(kernel) }
+    if portable {
+        kernel.run(Portable)
+    } else {
+        dispatch(kernel)
+    }
     out
 }
 
@@ -196,7 +204,10 @@ fn attention_agrees_with_the_plain_formula() {
                     let values = (first..=last).map(|token| f64::from(heads.values[token * size + at]));
                     let want: f64 = values.zip(&weights).map(|(value, weight)| value * weight / total).sum();
                     let got = f64::from(got[head * size + at]);
-                    assert!((got - want).abs() < 1e-5, "{tokens} {size} from {first}, head {head} at {at}: {got} for {want}");
+                    assert!(
+                        (got - want).abs() < 1e-5,
+                        "{tokens} {size} from {first}, head {head} at {at}: {got} for {want}"
+                    );
                 }
             }
         }

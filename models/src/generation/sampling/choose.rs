@@ -22,7 +22,8 @@ pub(crate) fn likeliest(logits: &[f32]) -> Option<u32> {
             *most = if *value > *most { *value } else { *most };
         }
     }
-    let greatest = most.iter().chain(rest).fold(f32::NEG_INFINITY, |most, value| if *value > most { *value } else { most });
+    let greatest =
+        most.iter().chain(rest).fold(f32::NEG_INFINITY, |most, value| if *value > most { *value } else { most });
     logits.iter().position(|logit| *logit == greatest).map(|index| index as u32)
 }
 

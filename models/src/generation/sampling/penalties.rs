@@ -34,7 +34,8 @@ impl Counts {
         }
         for (token, count) in &self.seen {
             let Some(logit) = logits.get_mut(*token as usize) else { continue };
-            *logit = if *logit > 0.0 { *logit / sampling.repetition_penalty } else { *logit * sampling.repetition_penalty };
+            *logit =
+                if *logit > 0.0 { *logit / sampling.repetition_penalty } else { *logit * sampling.repetition_penalty };
             if *count > 0 {
                 *logit -= sampling.presence_penalty + sampling.frequency_penalty * *count as f32;
             }

@@ -67,7 +67,8 @@ fn logits(config: &DecoderConfig, tensors: &Tensors, tokens: &[u32]) -> Vec<f64>
             let mut attended = Vec::new();
             for (head, query) in turned("q", &normal[at], at).iter().enumerate() {
                 let shared = head * config.key_value_heads / config.heads;
-                let score = |key: &Vec<f64>| query.iter().zip(key).map(|(a, b)| a * b).sum::<f64>() / (size as f64).sqrt();
+                let score =
+                    |key: &Vec<f64>| query.iter().zip(key).map(|(a, b)| a * b).sum::<f64>() / (size as f64).sqrt();
                 let weights: Vec<f64> = keys[first..=at].iter().map(|keys| score(&keys[shared]).exp()).collect();
                 let total: f64 = weights.iter().sum();
                 attended.extend((0..size).map(|i| {
@@ -92,7 +93,8 @@ fn logits(config: &DecoderConfig, tensors: &Tensors, tokens: &[u32]) -> Vec<f64>
 
 #[test]
 fn every_variant_agrees_with_double_precision() {
-    let changed = |pairs: &[(&str, &str)]| pairs.iter().fold(tiny_llama::CONFIG.to_owned(), |text, (a, b)| text.replace(a, b));
+    let changed =
+        |pairs: &[(&str, &str)]| pairs.iter().fold(tiny_llama::CONFIG.to_owned(), |text, (a, b)| text.replace(a, b));
     let llama3 = r#""rope_scaling": {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0,
         "high_freq_factor": 4.0, "original_max_position_embeddings": 64}, "hidden_act""#;
     for (config, bias, head_norm) in [
@@ -131,7 +133,8 @@ fn every_variant_agrees_with_double_precision() {
 
 #[test]
 fn slow_turns_are_stretched_as_llama_3_does() {
-    let plain = RopeConfig { style: super::super::kernels::RopeStyle::Halves, base: 500_000.0, scaling: RopeScaling::None };
+    let plain =
+        RopeConfig { style: super::super::kernels::RopeStyle::Halves, base: 500_000.0, scaling: RopeScaling::None };
     let folder = tempfile::tempdir().unwrap();
     tiny_llama::write(folder.path()).unwrap();
     let config = DecoderConfig { head_size: 128, rope: plain.clone(), ..DecoderConfig::read(folder.path()).unwrap() };

@@ -4,7 +4,10 @@ use std::collections::HashMap;
 
 use orion_proto::{Error, Result};
 use serde_json::{Value as Json, json};
-use tokenizers::{AddedToken, PreTokenizerWrapper, Tokenizer, models::bpe::{BPE, Vocab}};
+use tokenizers::{
+    AddedToken, PreTokenizerWrapper, Tokenizer,
+    models::bpe::{BPE, Vocab},
+};
 
 use super::{template::ChatTemplate, token_bytes::Spelling, vocabulary::Vocabulary};
 use crate::{
@@ -22,7 +25,8 @@ const GPT2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]
 /// How Llama 3 does.
 const LLAMA3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 /// How Qwen 2 does.
-const QWEN2: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+const QWEN2: &str =
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 
 fn bool(gguf: &Gguf, key: &str) -> Option<bool> {
     gguf.get(&format!("tokenizer.ggml.{key}")).and_then(Value::bool)
@@ -130,7 +134,8 @@ fn pre_tokenizer(kind: &str) -> Result<PreTokenizerWrapper> {
 
 /// SentencePiece's BPE: of two neighbours that are a token together, those of the best score are joined first.
 fn sentence_piece(gguf: &Gguf, tokens: &[&str], kinds: &[u32]) -> Result<Tokenizer> {
-    let scores: Vec<f32> = gguf.words("tokenizer.ggml.scores").map(|bits| bits.map(f32::from_bits).collect()).unwrap_or_default();
+    let scores: Vec<f32> =
+        gguf.words("tokenizer.ggml.scores").map(|bits| bits.map(f32::from_bits).collect()).unwrap_or_default();
     if scores.len() != tokens.len() {
         return Err(unservable(format!(
             "its metadata has {} numbers 'tokenizer.ggml.scores' for {} tokens",

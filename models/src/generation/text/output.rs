@@ -131,6 +131,9 @@ mod tests {
     #[test]
     fn the_first_space_of_a_whole_text_is_none_of_it() {
         let mut output = Output::new(Vec::new(), true);
-        assert_eq!((output.push(b"").text, output.push(b" a").text, output.push(b" b").text), ("".into(), "a".into(), " b".into()));
+        assert_eq!(
+            (output.push(b"").text, output.push(b" a").text, output.push(b" b").text),
+            ("".into(), "a".into(), " b".into())
+        );
     }
 }

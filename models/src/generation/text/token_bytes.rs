@@ -77,7 +77,10 @@ mod tests {
         assert_eq!(bytes(Spelling::ByteLevel, "âĤ"), [0xe2, 0x82]);
         assert_eq!(bytes(Spelling::ByteLevel, "▁x"), "▁x".as_bytes());
         assert_eq!(bytes(Spelling::SentencePiece, "▁hi▁"), b" hi ");
-        assert_eq!((bytes(Spelling::SentencePiece, "<0xE2>"), bytes(Spelling::SentencePiece, "<0xE")), (vec![0xe2], b"<0xE".to_vec()));
+        assert_eq!(
+            (bytes(Spelling::SentencePiece, "<0xE2>"), bytes(Spelling::SentencePiece, "<0xE")),
+            (vec![0xe2], b"<0xE".to_vec())
+        );
         let mut tokens = TokenBytes::default();
         [&b"ab"[..], b"", b"c"].iter().for_each(|token| tokens.push(token));
         assert_eq!([0, 1, 2, 3].map(|token| tokens.get(token)), [&b"ab"[..], b"", b"c", b""]);

@@ -81,9 +81,10 @@ impl Vocabulary {
     /// # Errors
     /// INVALID_ARGUMENT where the model has no template, or its template refuses the conversation.
     pub(crate) fn encode_chat(&self, messages: &str, tools: Option<&str>, most: usize) -> Result<Vec<u32>> {
-        let template = self.template.as_ref().ok_or_else(|| {
-            Error::invalid("the model has no chat template, ask it with a raw prompt")
-        })?;
+        let template = self
+            .template
+            .as_ref()
+            .ok_or_else(|| Error::invalid("the model has no chat template, ask it with a raw prompt"))?;
         // The template writes the start token itself.
         self.tokens(&template.render(messages, tools)?, false, most)
     }
