@@ -15,7 +15,7 @@ pub(crate) const CONFIG: &str = r#"{"model_type": "llama", "hidden_size": 48, "n
 const SPECIAL: [&str; 3] = ["<s>", "</s>", "<turn>"];
 /// Longer tokens, spelled as GPT-2's vocabularies are: the last two are a whole character and the begin of one.
 const MERGES: [(&str, &str); 8] =
-    [("t", "h"), ("th", "e"), ("Ġ", "the"), ("a", "n"), ("Ġ", "a"), ("Ã", "©"), ("â", "Ĥ"), ("Ġa", "n")];
+    [("t", "h"), ("th", "e"), ("Ġ", "the"), ("Ġ", "a"), ("Ġa", "n"), ("Ã", "©"), ("a", "n"), ("â", "Ĥ")];
 const TEMPLATE: &str = "{{ bos_token }}{% for message in messages %}<turn>{{ message.content }}{% endfor %}<turn>";
 
 /// The characters that stand for bytes in GPT-2's vocabularies, by byte.

@@ -46,7 +46,7 @@ fn smollm2_gives_the_known_tokens() {
     let Some(mut model) = fetched("smollm2") else { return };
     let prompt = vec![6403, 1980, 253, 655, 28, 665, 436, 253, 1838];
     let known = [8180, 3365, 20391, 617, 5732, 288, 1238, 281, 260, 2388, 30, 2306];
-    let text = "Once upon a time, there was a young";
+    let text = "Once upon a time, there was a little";
     let generation = Generation { max_tokens: Some(12), ..Generation::new(Prompt::Tokens(prompt)) };
     let (tokens, from_tokens, _) = answer(&mut *model, &generation);
     println!("{from_tokens:?}");

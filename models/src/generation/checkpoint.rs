@@ -219,7 +219,7 @@ impl DecoderWeights {
     /// FAILED_PRECONDITION naming the tensor that is missing or does not fit the configuration.
     pub(crate) fn find(checkpoint: &Checkpoint, config: &DecoderConfig) -> Result<Self> {
         let embedding = checkpoint.matrix(Part::Embedding, config.vocabulary, config.hidden)?;
-        let tied = config.tied.unwrap_or(true) && !checkpoint.has(Part::Output);
+        let tied = config.tied.unwrap_or_else(|| !checkpoint.has(Part::Output));
         let output =
             if tied { embedding.clone() } else { checkpoint.matrix(Part::Output, config.vocabulary, config.hidden)? };
         Ok(Self {

@@ -114,14 +114,14 @@ mod tests {
     #[test]
     fn one_that_panics_keeps_nobody_waiting() {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build().unwrap();
-        let outcome = std::panic::catch_unwind(|| {
+        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             pool.install(|| {
                 together(2, |member| {
                     member.share(1, 1, |_| panic!("on purpose"));
                     member.share(1, 1, |_| ());
                 });
             });
-        });
+        }));
         assert!(outcome.is_err());
     }
 }

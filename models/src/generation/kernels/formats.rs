@@ -10,7 +10,8 @@ pub(crate) unsafe trait Format: Sized {
     /// Its elements, a multiple of the lanes.
     const ELEMENTS: usize;
 
-    /// Gives its elements to `sink`, sixteen at a time, with the index of the first. Must be `#[inline(always)]`.
+    /// Gives its elements to `sink` in their order, sixteen at a time, with the index of the first. Must be
+    /// `#[inline(always)]`.
     fn unpack<L: Lanes>(&self, lanes: L, sink: impl FnMut(usize, L::V));
 }
 

@@ -117,12 +117,12 @@ unsafe impl Format for Q4K {
                 (lanes.mul(scale, lanes.splat(own)), lanes.mul(least, lanes.splat(-below)))
             };
             let (first, second) = (of(2 * pair), of(2 * pair + 1));
-            for (half, bytes) in bytes.iter().enumerate() {
-                let (low, high) = lanes.nibbles(bytes);
-                let at = pair * 64 + half * LANES;
-                sink(at, lanes.fma(low, first.0, first.1));
-                sink(at + 32, lanes.fma(high, second.0, second.1));
-            }
+            let [left, right] = [lanes.nibbles(&bytes[0]), lanes.nibbles(&bytes[1])];
+            let at = pair * 64;
+            sink(at, lanes.fma(left.0, first.0, first.1));
+            sink(at + LANES, lanes.fma(right.0, first.0, first.1));
+            sink(at + 2 * LANES, lanes.fma(left.1, second.0, second.1));
+            sink(at + 3 * LANES, lanes.fma(right.1, second.0, second.1));
         }
     }
 }

@@ -37,31 +37,18 @@ impl Matrix {
     }
 }
 
-/// Runs a generic function for the format of an encoding.
+/// Runs `body` with `F` as the format of an encoding, of those that are named; `rest` for the others.
 macro_rules! with_format {
-    ($encoding:expr, $format:ident => $body:expr) => {
+    ($encoding:expr, [$($name:ident)*], $format:ident => $body:expr, $rest:expr) => {
         match $encoding {
-            Encoding::F32 => with_format!(@ $format F32 $body),
-            Encoding::F16 => with_format!(@ $format F16 $body),
-            Encoding::Bf16 => with_format!(@ $format Bf16 $body),
-            Encoding::Q4_0 => with_format!(@ $format Q4_0 $body),
-            Encoding::Q4_1 => with_format!(@ $format Q4_1 $body),
-            Encoding::Q5_0 => with_format!(@ $format Q5_0 $body),
-            Encoding::Q5_1 => with_format!(@ $format Q5_1 $body),
-            Encoding::Q8_0 => with_format!(@ $format Q8_0 $body),
-            Encoding::Q8_1 => with_format!(@ $format Q8_1 $body),
-            Encoding::Q2K => with_format!(@ $format Q2K $body),
-            Encoding::Q3K => with_format!(@ $format Q3K $body),
-            Encoding::Q4K => with_format!(@ $format Q4K $body),
-            Encoding::Q5K => with_format!(@ $format Q5K $body),
-            Encoding::Q6K => with_format!(@ $format Q6K $body),
-            Encoding::Q8K => with_format!(@ $format Q8K $body),
+            $(Encoding::$name => {
+                type $format = $name;
+                $body
+            })*
+            #[allow(unreachable_patterns)]
+            _ => $rest,
         }
     };
-    (@ $format:ident $actual:ident $body:expr) => {{
-        type $format = $actual;
-        $body
-    }};
 }
 
 /// What becomes of a product.
@@ -94,9 +81,16 @@ impl Kernel for Product<'_> {
 
     #[inline(always)]
     fn run<L: Lanes>(mut self, lanes: L) {
-        with_format!(self.matrix.encoding, F => {
-            if self.x.len() == self.matrix.inputs { self.one_row::<L, F>(lanes) } else { self.rows::<L, F>(lanes) }
-        });
+        if self.x.len() != self.matrix.inputs {
+            return self.rows(lanes);
+        }
+        // What is seldom met is not compiled for one row alone.
+        with_format!(
+            self.matrix.encoding,
+            [F32 F16 Bf16 Q4_0 Q4_1 Q8_0 Q4K Q6K],
+            F => self.one_row::<L, F>(lanes),
+            self.rows(lanes)
+        );
     }
 }
 
@@ -114,22 +108,18 @@ impl Product<'_> {
 
     #[inline(always)]
     fn one_row<L: Lanes, F: Format>(&self, lanes: L) {
-        let mut output = self.outputs.start;
-        while output + 4 <= self.outputs.end {
-            let rows = [0, 1, 2, 3].map(|next| self.matrix.row(output + next));
-            for (next, value) in dots::<L, F, 4>(lanes, rows, self.x).into_iter().enumerate() {
-                self.put(0, output + next, value);
+        for first in self.outputs.clone().step_by(4) {
+            // Where fewer are left, the last is computed several times.
+            let rows = [0, 1, 2, 3].map(|next| self.matrix.row((first + next).min(self.outputs.end - 1)));
+            let values = dots::<L, F, 4>(lanes, rows, self.x);
+            for (value, output) in values.into_iter().zip(first..self.outputs.end) {
+                self.put(0, output, value);
             }
-            output += 4;
-        }
-        for output in output..self.outputs.end {
-            let [value] = dots::<L, F, 1>(lanes, [self.matrix.row(output)], self.x);
-            self.put(0, output, value);
         }
     }
 
     #[inline(always)]
-    fn rows<L: Lanes, F: Format>(&mut self, lanes: L) {
+    fn rows<L: Lanes>(&mut self, lanes: L) {
         let depth = self.matrix.inputs;
         let mut scratch = std::mem::take(self.scratch);
         if scratch.len() < UNPACKED * depth {
@@ -139,7 +129,7 @@ impl Product<'_> {
         while output < self.outputs.end {
             let columns = UNPACKED.min(self.outputs.end - output);
             for (next, to) in scratch.chunks_exact_mut(depth).take(columns).enumerate() {
-                unpack_row::<L, F>(lanes, self.matrix.row(output + next), to);
+                Unpack { matrix: self.matrix, row: output + next, to }.run(lanes);
             }
             // Where fewer are left, stale rows are multiplied with them and their values dropped.
             self.tiles(lanes, &scratch[..UNPACKED * depth], output, columns);
@@ -197,15 +187,7 @@ impl Product<'_> {
     }
 }
 
-#[inline(always)]
-fn unpack_row<L: Lanes, F: Format>(lanes: L, row: &[u8], to: &mut [f32]) {
-    let (to, _) = to.as_chunks_mut::<LANES>();
-    for (block, to) in blocks::<F>(row).iter().zip(to.chunks_exact_mut(F::ELEMENTS / LANES)) {
-        block.unpack(lanes, |at, values| lanes.store(values, &mut to[at / LANES]));
-    }
-}
-
-/// Rows of a weight as f32.
+/// A row of a weight as f32.
 pub(crate) struct Unpack<'a> {
     pub(crate) matrix: &'a Matrix,
     /// Which row; below `outputs`.
@@ -220,6 +202,14 @@ impl Kernel for Unpack<'_> {
     #[inline(always)]
     fn run<L: Lanes>(self, lanes: L) {
         let row = self.matrix.row(self.row);
-        with_format!(self.matrix.encoding, F => unpack_row::<L, F>(lanes, row, self.to));
+        let (to, _) = self.to.as_chunks_mut::<LANES>();
+        with_format!(
+            self.matrix.encoding,
+            [F32 F16 Bf16 Q4_0 Q4_1 Q5_0 Q5_1 Q8_0 Q8_1 Q2K Q3K Q4K Q5K Q6K Q8K],
+            F => for (block, to) in blocks::<F>(row).iter().zip(to.chunks_exact_mut(F::ELEMENTS / LANES)) {
+                block.unpack(lanes, |at, values| lanes.store(values, &mut to[at / LANES]));
+            },
+            ()
+        );
     }
 }

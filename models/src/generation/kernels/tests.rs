@@ -4,11 +4,7 @@ use candle_core::{
 };
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
-use super::{
-    lanes::{Kernel, Lanes},
-    portable::Portable,
-    *,
-};
+use super::{lanes::Kernel, portable::Portable, *};
 use crate::{
     gguf::Encoding,
     mapped::{MappedBytes, MappedFile},
