@@ -383,7 +383,8 @@ mod tests {
 
     #[test]
     fn what_is_out_of_range_is_named() {
-        let cases: [(&str, fn(&mut Generation)); 7] = [
+        type Spoil = fn(&mut Generation);
+        let cases: [(&str, Spoil); 7] = [
             ("temperature", |g| g.sampling.temperature = f32::NAN),
             ("top_p", |g| g.sampling.top_p = 0.0),
             ("repetition_penalty", |g| g.sampling.repetition_penalty = 0.0),

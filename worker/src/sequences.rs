@@ -112,7 +112,7 @@ impl Sequences {
             ended += 1;
             if let Some(sequence) = self.running.remove(&attempt) {
                 if delta.is_err() {
-                    let _ = guarded(|| Ok(self.generator.cancel(attempt)));
+                    self.give_up(attempt);
                 }
                 sequence.end(Outcome::Ran(delta.map(answer)));
             }
@@ -120,12 +120,21 @@ impl Sequences {
         ended
     }
 
+    fn give_up(&mut self, attempt: u64) {
+        let cancel = || {
+            self.generator.cancel(attempt);
+            Ok(())
+        };
+        // One that panics here has lost its state; its next step will say so.
+        let _ = guarded(cancel);
+    }
+
     /// Gives up what nobody waits for any more.
     fn drop_given_up(&mut self) -> usize {
         let given_up = self.running.iter().filter(|(_, sequence)| sequence.given_up.is_set());
         let given_up: Vec<u64> = given_up.map(|(attempt, _)| *attempt).collect();
         for attempt in &given_up {
-            let _ = guarded(|| Ok(self.generator.cancel(*attempt)));
+            self.give_up(*attempt);
             self.running.remove(attempt).into_iter().for_each(|sequence| sequence.end(Outcome::cancelled()));
         }
         given_up.len()

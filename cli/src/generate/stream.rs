@@ -35,7 +35,7 @@ impl Asked<'_> {
             model_name: self.model.to_owned(),
             parameters: self.parameters.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
             inputs: vec![input("text_input", "BYTES"), input("stream", "BOOL")],
-            raw_input_contents: vec![encode_bytes_elements(&[self.text]).into(), vec![1].into()],
+            raw_input_contents: vec![encode_bytes_elements(&[self.text]), vec![1].into()],
             ..Default::default()
         }
     }

@@ -246,7 +246,8 @@ impl DecoderConfig {
         {
             return Err(unservable(format!("rope_freqs.weight must have {} values", self.head_size / 2)));
         }
-        let sane = self.rope.base.is_finite() && self.rope.base > 0.0 && self.epsilon.is_finite() && self.epsilon >= 0.0;
+        let sane =
+            self.rope.base.is_finite() && self.rope.base > 0.0 && self.epsilon.is_finite() && self.epsilon >= 0.0;
         if !sane {
             return Err(unservable(format!("the rope base and the norm's epsilon of {place} must be numbers above 0")));
         }

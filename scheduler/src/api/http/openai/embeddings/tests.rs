@@ -101,6 +101,7 @@ fn parameters_come_beside_openais_own_fields() {
         routing_key: Some(orion_proto::routing_key("k")),
         idempotent: false,
         tenant: None,
+        others: Vec::new(),
     };
     assert_eq!(all, expected);
     for (field, value) in [("priority", "6"), ("priority", "\"high\""), ("timeout", "-1"), ("idempotent", "1")] {
