@@ -133,6 +133,8 @@ pub(super) struct Model {
     pub share: Nanos,
     /// Its place among the models that a copy would help.
     pub rank: Option<Rank>,
+    /// From when on it is past its objective, while it waits and has no copy.
+    pub claim: Option<Nanos>,
     /// Share of its queue that its holders drain too late.
     pub want: f64,
     /// Arrivals a nanosecond, as of `rated`.
@@ -173,6 +175,7 @@ impl Model {
             work: 0,
             share: 0,
             rank: None,
+            claim: None,
             want: 0.0,
             rate: 0.0,
             rated: 0,

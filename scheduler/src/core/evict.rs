@@ -9,12 +9,21 @@ const COPY: f64 = 0.8;
 
 impl<T, L: Clone> Core<T, L> {
     /// The replicas to unload so that a copy of a model fits; none if that cannot be.
-    pub(super) fn victims(&mut self, now: Nanos, index: usize, device: usize) -> Option<Vec<usize>> {
+    pub(super) fn victims(&self, now: Nanos, index: usize, device: usize) -> Option<Vec<usize>> {
+        self.cheapest(now, index, device, |id| self.replicas[id].running == 0)
+    }
+
+    /// The same if none of them ran anything.
+    pub(super) fn victims_once_idle(&self, now: Nanos, index: usize, device: usize) -> Option<Vec<usize>> {
+        self.cheapest(now, index, device, |_| true)
+    }
+
+    fn cheapest(&self, now: Nanos, index: usize, device: usize, may: impl Fn(usize) -> bool) -> Option<Vec<usize>> {
         let (bytes, peak) = self.needs(index, device);
         let at = &self.devices[device];
         let mut left: Vec<usize> = at.residents.clone();
-        let mut order: Vec<(f64, usize)> =
-            at.residents.iter().filter(|id| self.is_evictable(**id)).map(|id| (self.worth(now, *id), *id)).collect();
+        let evictable = at.residents.iter().filter(|id| may(**id) && self.is_evictable(**id));
+        let mut order: Vec<(f64, usize)> = evictable.map(|id| (self.worth(now, *id), *id)).collect();
         order.sort_unstable_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
         let leaving = |id: &usize| self.replicas[*id].state == ModelState::Unloading;
         let mut freed: u64 = left.iter().filter(|id| leaving(id)).map(|id| self.replicas[*id].bytes).sum();
@@ -48,12 +57,13 @@ impl<T, L: Clone> Core<T, L> {
         bytes <= ledger.free_after(0, ledger.activations().max(peak))
     }
 
+    /// Whether a replica may leave once it runs nothing.
     fn is_evictable(&self, id: usize) -> bool {
         let replica = &self.replicas[id];
         // One that was brought for requests which still wait stays until it has run: two such models would else push
         // each other out for ever while a third runs.
         let awaited = !replica.ran && !self.models[replica.model].queue.is_empty();
-        replica.state == ModelState::Ready && replica.running == 0 && !awaited && !self.is_kept(id) && replica.bytes > 0
+        replica.state == ModelState::Ready && !awaited && !self.is_kept(id) && replica.bytes > 0
     }
 
     /// Whether its owner wants it to stay.

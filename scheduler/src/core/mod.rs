@@ -4,6 +4,7 @@
 //! may push [`Command`]s, which the shell carries out after it has let go of the lock.
 
 mod admission;
+mod ageing;
 mod catalogue;
 mod cluster;
 mod cordon;
@@ -194,6 +195,8 @@ pub struct Core<T, L> {
     homeless: BTreeSet<(u64, usize)>,
     /// Models whose holders drain their queues too late, by the same.
     wanting: BTreeSet<(u64, usize)>,
+    /// Models that wait and have no copy, by the time from which on one of their requests is past its objective.
+    claims: BTreeSet<(Nanos, usize)>,
     /// Devices whose copy engine is busy.
     copying: usize,
     /// Models of which a copy is wanted whatever the load.
@@ -236,6 +239,7 @@ impl<T, L: Clone> Core<T, L> {
             queued_work: 0,
             homeless: BTreeSet::new(),
             wanting: BTreeSet::new(),
+            claims: BTreeSet::new(),
             copying: 0,
             unplaced: BTreeSet::new(),
             suitable: Vec::new(),

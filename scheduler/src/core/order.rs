@@ -19,10 +19,6 @@ const GROWTH: f64 = 0.5;
 const COPIES: f64 = 0.3;
 /// Requests of a batch whose urgency is looked at.
 const URGENCIES: usize = 32;
-/// Device time of a hundred that requests past their objective may claim: nothing starves.
-const OVERDUE_SHARE: u64 = 10;
-/// Most of it that is saved up, nanoseconds.
-const MOST_CREDIT: Nanos = 1_000_000_000;
 /// Batches of a queue that are looked at for one that this device should take.
 const LOOK_AHEAD: usize = 512;
 /// Holders that are looked at for one that would answer sooner.
@@ -48,17 +44,21 @@ pub(super) struct Pick {
     /// Rows that may run together.
     pub rows: usize,
     pub score: f64,
+    /// Whether it is paid from what the device has saved up for what waits too long.
+    pub on_credit: bool,
 }
 
 /// What a device sees when it chooses.
-struct Sight {
-    now: Nanos,
-    device: usize,
+pub(super) struct Sight {
+    pub now: Nanos,
+    pub device: usize,
     /// When a batch would start.
     start: Nanos,
     /// The predicted work that waits for the device, nanoseconds.
     backlog: f64,
     contended: bool,
+    /// Replicas that run no further, because their memory is wanted.
+    leaving: Vec<usize>,
 }
 
 /// Another device that holds a model: when a batch that it took next would be done, but for its rows.
@@ -84,12 +84,14 @@ fn rows_until(line: &Line, start: Nanos, due: Nanos) -> Option<usize> {
 impl<T, L: Clone> Core<T, L> {
     /// The batch that a device should take now, if any. Requests that cannot be met even alone are answered on the way.
     pub(super) fn choose(&mut self, now: Nanos, device: usize) -> Option<Pick> {
+        let leaving = self.make_way(now, device);
         let mut sight = Sight {
             now,
             device,
             start: self.available(now, device),
             backlog: self.devices[device].queued as f64,
             contended: self.tenants.contend(),
+            leaving,
         };
         for at in 0..self.devices[device].residents.len() {
             let replica = self.devices[device].residents[at];
@@ -103,19 +105,20 @@ impl<T, L: Clone> Core<T, L> {
         if let Some(pick) = self.overdue(&sight) {
             return Some(pick);
         }
-        let best = self.best(&sight);
-        if best.is_some() || !sight.contended {
-            return best;
+        let mut best = self.best(&sight);
+        if best.is_none() && sight.contended {
+            // Whose turn it is has nothing for this device now: it does not idle for that.
+            sight.contended = false;
+            best = self.best(&sight);
         }
-        // Whose turn it is has nothing for this device now: it does not idle for that.
-        sight.contended = false;
-        self.best(&sight)
+        let turn = self.devices[device].turn;
+        best.map(|pick| Pick { on_credit: turn.is_some_and(|turn| turn.replica == pick.replica), ..pick })
     }
 
     fn best(&self, sight: &Sight) -> Option<Pick> {
         let mut best: Option<Pick> = None;
         for &replica in &self.devices[sight.device].residents {
-            if !self.can_run(sight.now, replica) {
+            if !self.may_take(sight, replica) {
                 continue;
             }
             let bound = self.replicas[replica].bound.as_deref();
@@ -132,9 +135,14 @@ impl<T, L: Clone> Core<T, L> {
     }
 
     /// Whether a replica is there and its breaker lets a batch through.
-    pub(super) fn can_run(&self, now: Nanos, replica: usize) -> bool {
-        let replica = &self.replicas[replica];
-        replica.serves() && !replica.stalled && replica.breaker.allows(now)
+    pub(super) fn can_run(&self, now: Nanos, id: usize) -> bool {
+        let replica = &self.replicas[id];
+        replica.serves() && !replica.stalled && replica.breaker.allows(now) && !self.is_after_its_turn(now, id)
+    }
+
+    /// Whether a device may choose a batch of a replica.
+    pub(super) fn may_take(&self, sight: &Sight, id: usize) -> bool {
+        self.can_run(sight.now, id) && !sight.leaving.contains(&id)
     }
 
     fn best_of(&self, sight: &Sight, id: usize, queue: &Queue, bound: bool) -> Option<Pick> {
@@ -149,7 +157,14 @@ impl<T, L: Clone> Core<T, L> {
             let meets = due.map_or(most, |due| rows_until(&line, sight.start, due).unwrap_or(0).min(most));
             let rows = if group.alone { own } else { own.max(meets) };
             // It waited once already: nothing goes before it.
-            return Some(Pick { replica: id, bound, source: Source::Group(at), rows, score: f64::MAX });
+            return Some(Pick {
+                replica: id,
+                bound,
+                source: Source::Group(at),
+                rows,
+                score: f64::MAX,
+                on_credit: false,
+            });
         }
         let mut best: Option<Pick> = None;
         for (at, lane) in queue.lanes().iter().enumerate() {
@@ -169,7 +184,7 @@ impl<T, L: Clone> Core<T, L> {
                 let score = self.score(sight, id, lane, &candidate);
                 if best.is_none_or(|best| score > best.score) {
                     let source = Source::Lane { lane: at, skip: candidate.skip };
-                    best = Some(Pick { replica: id, bound, source, rows: candidate.rows, score });
+                    best = Some(Pick { replica: id, bound, source, rows: candidate.rows, score, on_credit: false });
                 }
             }
         }
@@ -239,46 +254,6 @@ impl<T, L: Clone> Core<T, L> {
             skip += batch.requests;
         }
         None
-    }
-
-    /// Requests that have waited for longer than their model's objective claim a tenth of the device's time, the oldest
-    /// first; those with a later deadline too, or it would pass while others are always worth more.
-    fn overdue(&self, sight: &Sight) -> Option<Pick> {
-        let credit = self.devices[sight.device].overdue_credit;
-        if credit <= 0 {
-            return None;
-        }
-        let mut oldest: Option<(Nanos, Pick)> = None;
-        for &id in &self.devices[sight.device].residents {
-            let replica = &self.replicas[id];
-            if !self.can_run(sight.now, id) {
-                continue;
-            }
-            let shared = self.models[replica.model].queue.lanes().iter().enumerate().map(|lane| (false, lane));
-            let bound = replica.bound.as_deref().map_or(&[][..], |queue| queue.lanes());
-            for (bound, (at, lane)) in shared.chain(bound.iter().enumerate().map(|lane| (true, lane))) {
-                let objective = self.models[replica.model].objective();
-                let overdue = |head: &Waiting| head.due.saturating_sub(head.window) + head.window.min(objective);
-                let Some(since) = lane.waiting.front().map(overdue).filter(|at| *at < sight.now) else { continue };
-                let rows = replica.most_rows(self.models[replica.model].max_rows());
-                let service = replica.line(lane.key.bucket).predict(lane.rows.min(rows));
-                if service.min(MOST_CREDIT) as i64 <= credit && oldest.as_ref().is_none_or(|(at, _)| since < *at) {
-                    let source = Source::Lane { lane: at, skip: 0 };
-                    oldest = Some((since, Pick { replica: id, bound, source, rows, score: f64::MAX }));
-                }
-            }
-        }
-        oldest.map(|(_, pick)| pick)
-    }
-
-    /// What a device earns for requests past their objective while it serves others, or spends on them.
-    pub(super) fn count_overdue(&mut self, device: usize, service: Nanos, was_overdue: bool) {
-        let credit = &mut self.devices[device].overdue_credit;
-        // A batch that is longer than can be saved up is owed for.
-        *credit = match was_overdue {
-            true => credit.saturating_sub_unsigned(service),
-            false => credit.saturating_add_unsigned(service / OVERDUE_SHARE).min(MOST_CREDIT as i64),
-        };
     }
 
     /// Where no tenant that waits on this device may be served in this round, the next begins.

@@ -129,7 +129,7 @@ impl<T, L: Clone> Core<T, L> {
     }
 
     /// How much a copy would help, if at all.
-    fn need(&self, now: Nanos, index: usize) -> Option<f64> {
+    pub(super) fn need(&self, now: Nanos, index: usize) -> Option<f64> {
         let model = &self.models[index];
         let spec = model.spec.as_ref().filter(|spec| !spec.inline)?;
         let stay = || model.replicas.iter().filter(|id| self.stays(**id));
@@ -144,7 +144,8 @@ impl<T, L: Clone> Core<T, L> {
         }
         let known = model.known.iter().min_by_key(|known| known.load)?;
         let line = known.curve.line();
-        if head.hard && known.load.saturating_add(line.predict(1)) > self.tail(now, index) {
+        let patient = !head.hard || model.queue.has_patient();
+        if !patient && known.load.saturating_add(line.predict(1)) > self.tail(now, index) {
             return None;
         }
         let batch = line.predict(model.queue.rows().min(spec.max_batch_rows));
@@ -206,7 +207,7 @@ impl<T, L: Clone> Core<T, L> {
     }
 
     /// Begins a load: evicts what it must, and sends it when the memory is there.
-    fn start_load(&mut self, now: Nanos, index: usize, device: usize) -> bool {
+    pub(super) fn start_load(&mut self, now: Nanos, index: usize, device: usize) -> bool {
         let Some(victims) = self.victims(now, index, device) else { return false };
         let id = self.add_replica(now, index, device);
         self.set_loading(device, Some(id));

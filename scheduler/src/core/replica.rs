@@ -186,6 +186,7 @@ impl<T, L: Clone> Core<T, L> {
         if self.devices[device].loading == Some(id) {
             self.set_loading(device, None);
         }
+        self.forget_turn(device, id);
         self.changed = true;
         let (name, device) = (self.models[model].name.clone(), self.devices[device].name.clone());
         // Without a connection it is told when it is back.
@@ -206,6 +207,7 @@ impl<T, L: Clone> Core<T, L> {
         if self.devices[device].loading == Some(id) {
             self.set_loading(device, None);
         }
+        self.forget_turn(device, id);
         if replica.sent {
             self.devices[device].ledger.give_back(replica.bytes);
         }

@@ -75,6 +75,9 @@ impl<T, L: Clone> Core<T, L> {
             Some(Rank::Wanting(density)) => self.wanting.remove(&(density, index)),
             None => false,
         };
+        if let Some(since) = self.models[index].claim.take() {
+            self.claims.remove(&(since, index));
+        }
     }
 
     /// A model's place among those that a copy would help: by requests for each second of copying.
@@ -91,6 +94,8 @@ impl<T, L: Clone> Core<T, L> {
             let density = density(1.0);
             model.rank = Some(Rank::Homeless(density));
             self.homeless.insert((density, index));
+            model.claim = model.queue.overdue_from(model.objective());
+            self.claims.extend(model.claim.map(|since| (since, index)));
         } else if model.want > 0.0 {
             let density = density(model.want);
             model.rank = Some(Rank::Wanting(density));
