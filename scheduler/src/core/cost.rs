@@ -4,7 +4,11 @@ use super::{
     Core, Nanos, WorkerState,
     catalogue::Known,
     curve::{Curve, Line},
+    replica::Replica,
 };
+
+/// Replicas that are looked at: among so many, one is about as good as the best.
+pub(super) const SAMPLE: usize = 64;
 
 /// `max(work left there, loading the model, carrying the request) + service + carrying the answer`, nanoseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -64,34 +68,46 @@ impl<T, L: Clone> Core<T, L> {
 
     /// Predicted time of a request of `rows` rows and `bytes` bytes, if it were given to this device now.
     pub(super) fn cost(&self, now: Nanos, model: usize, device: usize, rows: usize, bytes: usize) -> Cost {
+        let holder = self.models[model].replicas.iter().map(|id| &self.replicas[*id]).find(|r| r.device == device);
+        let line = holder.map_or_else(|| self.predicted_line(model, device), |replica| replica.line(0));
+        self.cost_of(now, model, device, holder, line.predict(rows), bytes)
+    }
+
+    /// The same for a device whose replica of the model, and the time that a batch takes there, are known.
+    fn cost_of(
+        &self,
+        now: Nanos,
+        model: usize,
+        device: usize,
+        holder: Option<&Replica>,
+        service: Nanos,
+        bytes: usize,
+    ) -> Cost {
         let at = &self.devices[device];
         let worker = &self.workers[at.worker];
         let rate = worker.measurement.map_or(0.0, |figures| figures.scheduler_bytes_per_second);
         let carried = if rate > 0.0 { (bytes as f64 / rate * 1e9) as Nanos } else { 0 };
-        let holder = self.models[model].replicas.iter().map(|id| &self.replicas[*id]).find(|r| r.device == device);
         let load = match holder {
             Some(replica) if replica.serves() => 0,
             Some(replica) => self.load_time(model, device).saturating_sub(now.saturating_sub(replica.started)),
             None => self.load_time(model, device),
         };
-        let line = holder.map_or_else(|| self.predicted_line(model, device), |replica| replica.line(0));
         Cost {
             work: at.remaining(now),
             load,
             carriage: worker.lead.saturating_add(carried),
-            service: line.predict(rows),
+            service,
             answer: worker.lead,
         }
     }
 
     /// The least that a request could cost anywhere: what admission holds against its deadline.
-    pub(super) fn least_cost(&self, now: Nanos, model: usize, rows: usize, bytes: usize) -> Option<Cost> {
-        /// Replicas that are looked at: among so many, one is about as good as the best.
-        const SAMPLE: usize = 64;
+    pub(super) fn least_cost(&self, now: Nanos, model: usize, bucket: u8, rows: usize, bytes: usize) -> Option<Cost> {
         let of_replica = |id: &usize| {
-            let device = self.replicas[*id].device;
-            let ready = self.workers[self.devices[device].worker].state == WorkerState::Ready;
-            ready.then(|| self.cost(now, model, device, rows, bytes))
+            let replica = &self.replicas[*id];
+            let ready = self.workers[self.devices[replica.device].worker].state == WorkerState::Ready;
+            let service = replica.least_line(bucket).predict(rows);
+            ready.then(|| self.cost_of(now, model, replica.device, Some(replica), service, bytes))
         };
         let held = self.models[model].replicas.iter().take(SAMPLE).filter_map(of_replica).min_by_key(Cost::total);
         held.or_else(|| {

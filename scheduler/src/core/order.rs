@@ -19,6 +19,8 @@ const GROWTH: f64 = 0.5;
 const COPIES: f64 = 0.3;
 /// Requests of a batch whose urgency is looked at.
 const URGENCIES: usize = 32;
+/// How much less a batch counts whose head is in time only if it takes no longer than predicted.
+const UNSURE: f64 = 0.5;
 /// Batches of a queue that are looked at for one that this device should take.
 const LOOK_AHEAD: usize = 512;
 /// Holders that are looked at for one that would answer sooner.
@@ -179,7 +181,10 @@ impl<T, L: Clone> Core<T, L> {
                 continue;
             };
             let more = queue.bucket_rows(lane.key.bucket) - lane.rows;
-            let mut candidates = Candidates { lane, line, start: sight.start, most, more, next: first, largest: None };
+            let least = replica.least_line(lane.key.bucket);
+            let (next, start) = (first, sight.start);
+            let mut candidates =
+                Candidates { lane, line, least, start, most, more, next, largest: None, unsure: false };
             while let Some(candidate) = candidates.next() {
                 let score = self.score(sight, id, lane, &candidate);
                 if best.is_none_or(|best| score > best.score) {
@@ -208,7 +213,8 @@ impl<T, L: Clone> Core<T, L> {
         let growth =
             (candidate.room as f64).min(GROWTH * model.rate_at(sight.now) * slack) / candidate.batch.max(1) as f64;
         let copies = (model.replicas.len() as f64).powf(COPIES);
-        WEIGHTS[lane.key.priority as usize] * urgent / service * (-slack / tau).exp() / (1.0 + growth) / copies
+        let sure = if candidate.unsure { UNSURE } else { 1.0 };
+        WEIGHTS[lane.key.priority as usize] * urgent / service * (-slack / tau).exp() * sure / (1.0 + growth) / copies
     }
 
     /// How many requests of a lane devices that are busier would still finish sooner; none if all of them.
@@ -289,14 +295,18 @@ struct Candidate {
     requests: usize,
     /// Rows that it may still grow by.
     room: usize,
+    /// Whether its head is in time only if it takes no longer than predicted.
+    unsure: bool,
     line: Line,
 }
 
 /// The batches that a lane could give: the largest that meets its head's deadline, then, where leaving heads makes a
-/// larger batch, each of those. Heads that are left stay in the queue.
+/// larger batch, each of those. Heads that are left stay in the queue. The first that is in time only if predictions hold is
+/// among them: were it never run, predictions would stay as they are.
 struct Candidates<'a> {
     lane: &'a Lane,
     line: Line,
+    least: Line,
     start: Nanos,
     most: usize,
     /// Rows of other lanes that may fill the batch up.
@@ -304,6 +314,8 @@ struct Candidates<'a> {
     next: usize,
     /// Rows of the largest so far; a request may have none.
     largest: Option<usize>,
+    /// Whether one was unsure.
+    unsure: bool,
 }
 
 impl Candidates<'_> {
@@ -323,17 +335,27 @@ impl Candidates<'_> {
             let rows = match (rows_until(&self.line, self.start, head.due), head.hard) {
                 (Some(rows), _) => rows.min(self.most),
                 (None, false) => self.most,
-                // Another device may still meet it.
-                (None, true) => continue,
+                (None, true) if self.unsure => continue,
+                (None, true) => {
+                    // Where even that is too late, another device may still meet it.
+                    let Some(rows) = rows_until(&self.least, self.start, head.due) else { continue };
+                    self.unsure = true;
+                    return Some(self.candidate(skip, rows.min(self.most), true));
+                }
             };
-            let size = batch_from(self.lane, skip, rows);
-            let batch = if skip == 0 { size.rows.max((size.rows + self.more).min(rows)) } else { size.rows };
-            if self.largest.is_none_or(|largest| batch > largest) {
-                self.largest = Some(batch);
-                let room = self.most.saturating_sub(batch);
-                return Some(Candidate { skip, rows, batch, requests: size.requests, room, line: self.line });
+            let candidate = self.candidate(skip, rows, false);
+            if self.largest.is_none_or(|largest| candidate.batch > largest) {
+                self.largest = Some(candidate.batch);
+                return Some(candidate);
             }
         }
+    }
+
+    fn candidate(&self, skip: usize, rows: usize, unsure: bool) -> Candidate {
+        let size = batch_from(self.lane, skip, rows);
+        let batch = if skip == 0 { size.rows.max((size.rows + self.more).min(rows)) } else { size.rows };
+        let room = self.most.saturating_sub(batch);
+        Candidate { skip, rows, batch, requests: size.requests, room, unsure, line: self.line }
     }
 }
 

@@ -83,6 +83,13 @@ impl Replica {
         }
     }
 
+    /// The least that batches of a length bucket may be believed to take, where none was seen those of the longest that
+    /// was. Nothing is refused for the sake of a guess, or of how far off predictions were: it would never be corrected.
+    pub(super) fn least_line(&self, bucket: u8) -> Line {
+        let seen = self.curves.iter().take(bucket as usize + 1).rev().find(|curve| curve.was_observed());
+        Line { inflation: 1.0, ..seen.unwrap_or(&self.curves[0]).line() }
+    }
+
     /// The curve of the first bucket: of the others it is where they start.
     pub(super) fn curve(&self) -> Curve {
         self.curves[0]

@@ -6,7 +6,8 @@ use orion_net::Endpoint;
 use orion_proto::{Code, Datatype, Error, InferRequest, ModelSpec, Result};
 
 use super::{
-    Command, Core, ModelState, Nanos,
+    Command, Core, Nanos,
+    cost::SAMPLE,
     explain::Placed,
     nanos,
     placement::Concern,
@@ -116,13 +117,14 @@ impl<T, L: Clone> Core<T, L> {
     /// DEADLINE_EXCEEDED when its deadline cannot be met.
     pub fn submit(&mut self, now: Nanos, admitted: Admitted, ticket: T) -> Result<RequestKey> {
         let index = self.index(admitted.spec.name.as_str())?;
-        self.admit(now, index, &admitted)?;
+        let bucket = bucket(&admitted.spec, admitted.rows, admitted.bytes);
+        self.admit(now, index, &admitted, bucket)?;
         let serial = self.number();
         let objective = self.models[index].objective();
         let due = admitted.deadline.unwrap_or(now.saturating_add(objective));
         let parameters = &admitted.request.parameters;
         let lane = LaneKey {
-            bucket: bucket(&admitted.spec, admitted.rows, admitted.bytes),
+            bucket,
             priority: parameters.priority as u8,
             tenant: self.tenants.number(parameters.tenant.as_ref()),
         };
@@ -285,33 +287,36 @@ impl<T, L: Clone> Core<T, L> {
         let queues = [Some(&self.models[index].queue), self.replicas[id].bound.as_deref()];
         for lane in queues.into_iter().flatten().flat_map(|queue| queue.lanes()) {
             for waiting in lane.waiting.iter().take_while(|waiting| waiting.hard) {
-                let soonest = self.soonest(now, index, lane.key.bucket, waiting.rows);
-                if soonest <= waiting.due {
+                let least = self.least_time(id, lane.key.bucket, waiting.rows);
+                if now.saturating_add(least) <= waiting.due {
                     break;
                 }
-                late.push(waiting.key);
+                late.push((waiting.key, least, waiting.window));
             }
         }
-        for key in late {
+        for (key, least, window) in late {
             self.leave_queue(key);
-            let text = "the deadline cannot be met any more, other work took the devices";
-            let error = Error::new(Code::ResourceExhausted, text).retry_after(self.drain_after(now, index));
+            let error = if least > window {
+                let (least, window) = (least as f64 / 1e9, window as f64 / 1e9);
+                let text =
+                    format!("the deadline was {window:.3} s after the arrival, an idle device takes {least:.3} s");
+                Error::new(Code::DeadlineExceeded, text)
+            } else {
+                let text = "the deadline cannot be met any more, other work took the devices";
+                Error::new(Code::ResourceExhausted, text).retry_after(self.drain_after(now, index))
+            };
             self.fail(now, key, error);
         }
     }
 
-    /// When a request that waits at the head could be answered if the fastest holder took it at once.
-    fn soonest(&self, now: Nanos, index: usize, bucket: u8, rows: usize) -> Nanos {
-        const SAMPLE: usize = 16;
-        let done = |id: &usize| {
+    /// The time within which a request that waits could be answered if this replica or the fastest other took it at once.
+    fn least_time(&self, id: usize, bucket: u8, rows: usize) -> Nanos {
+        let time = |id: &usize| {
             let replica = &self.replicas[*id];
-            let lead = self.workers[self.devices[replica.device].worker].lead;
-            let line = replica.line(bucket);
-            now.saturating_add(lead).saturating_add((line.predict(rows) as f64 * line.inflation) as Nanos)
+            self.lead(replica.device).saturating_add(replica.least_line(bucket).predict(rows))
         };
-        let holders =
-            self.models[index].replicas.iter().filter(|id| self.replicas[**id].state != ModelState::Unloading);
-        holders.take(SAMPLE).map(done).min().unwrap_or(now)
+        let holders = self.models[self.replicas[id].model].replicas.iter().take(SAMPLE);
+        holders.map(time).min().unwrap_or(Nanos::MAX).min(time(&id))
     }
 
     pub(super) fn request(&self, key: RequestKey) -> Option<&Request<T>> {

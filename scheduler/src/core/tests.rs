@@ -2,6 +2,7 @@
 
 mod ageing;
 mod binding;
+mod deadlines;
 mod failure;
 mod fairness;
 mod faults;

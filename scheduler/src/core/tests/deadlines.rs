@@ -1,0 +1,136 @@
+//! What a deadline is held against, at the door and in the queue.
+
+use orion_proto::{ModelPolicy, Parameters, Priority};
+
+use super::{
+    world::{Ask, Fate, Sent, World, model},
+    *,
+};
+
+/// One model on one device, whose rows differ in length.
+fn world() -> World {
+    let mut spec = model("m", 1, ModelPolicy { min_replicas: 1, ..ModelPolicy::default() });
+    spec.inputs = vec![TensorSpec::new("text", Datatype::Bytes, [-1])];
+    World::new(vec![spec, model("other", 1, ModelPolicy::default())], &[&[100]])
+}
+
+/// A request of one row of so many bytes.
+fn submit(world: &mut World, bytes: usize, within: Nanos) -> Result<u64> {
+    let ticket = world.sent.len() as u64 + 1;
+    let deadline = Some(world.now + within);
+    let request = InferRequest { id: ticket.to_string(), ..InferRequest::default() };
+    let admitted = Admitted { spec: world.specs[0].clone(), request: Arc::new(request), rows: 1, bytes, deadline };
+    world.sent.insert(ticket, Sent { idempotent: true, deadline, ..Sent::default() });
+    let submitted = world.core.submit(world.now, admitted, ticket);
+    let sent = world.sent.get_mut(&ticket).unwrap();
+    match submitted {
+        Ok(key) => sent.key = Some(key),
+        Err(_) => sent.cancelled = true,
+    }
+    world.collect();
+    submitted.map(|_| ticket)
+}
+
+fn line(world: &World, bucket: u8) -> curve::Line {
+    let index = world.core.index("m").unwrap();
+    world.core.replicas[world.core.models[index].replicas[0]].line(bucket)
+}
+
+/// Batches of which one in eight takes six times as long, until predictions count for little.
+fn shake(world: &mut World) {
+    let usual = world.curves[0];
+    for round in 0..400 {
+        submit(world, 8, 1_000 * MS).unwrap();
+        world.curves[0].base_seconds = usual.base_seconds * if round % 8 == 0 { 6.0 } else { 1.0 };
+        world.pass(MS);
+        world.finish(0, Fate::Ok);
+    }
+    world.curves[0] = usual;
+}
+
+#[test]
+fn a_length_that_was_never_seen_is_tried_and_then_known() {
+    let mut world = world();
+    let twice = 2 * line(&world, 0).predict(1);
+    assert!(line(&world, 2).predict(1) > twice);
+    let tried = submit(&mut world, 600, twice).unwrap();
+    world.curves[0].base_seconds *= 4.0;
+    world.curves[0].per_row_seconds *= 4.0;
+    world.pass(1);
+    world.finish(0, Fate::Ok);
+    assert_eq!(world.outcome(tried), Some(Ok(())));
+    assert_eq!(submit(&mut world, 600, twice).unwrap_err().code, Code::DeadlineExceeded, "it is known by now");
+    assert!(submit(&mut world, 8, twice).is_ok(), "short ones are as they were");
+}
+
+#[test]
+fn an_idle_device_runs_what_is_admitted_and_refuses_the_rest_for_the_deadlines_sake() {
+    let mut world = world();
+    for shaken in [false, true] {
+        if shaken {
+            shake(&mut world);
+            assert!(line(&world, 0).inflation > 2.0, "{:?}", line(&world, 0));
+        }
+        let (mut ran, mut refused) = (0, 0);
+        for bytes in [8, 200, 600, 3000] {
+            for tenths in 5..60 {
+                let within = line(&world, 0).predict(1) / 10 * tenths;
+                match submit(&mut world, bytes, within) {
+                    Ok(ticket) => {
+                        assert_eq!(world.finish(0, Fate::Ok), Some(vec![ticket]), "{bytes} bytes, {within} ns");
+                        ran += 1;
+                    }
+                    Err(error) => {
+                        assert_eq!(error.code, Code::DeadlineExceeded, "{error}");
+                        refused += 1;
+                    }
+                }
+                world.pass(1_000 * MS);
+            }
+        }
+        assert!(ran > 100 && refused > 10, "{ran} ran, {refused} were refused");
+    }
+}
+
+#[test]
+fn deadlines_that_predictions_put_in_doubt_are_tried_beside_other_work_until_predictions_are_trusted_again() {
+    let mut world = world();
+    shake(&mut world);
+    let before = line(&world, 0).inflation;
+    let within = line(&world, 0).predict(1) * 3 / 2;
+    assert!(before > 2.0, "{before}");
+    let (mut met, mut asked) = (0, 0);
+    for _ in 0..2_000 {
+        let waiting = world.core.requests.iter().filter(|(_, request)| request.deadline.is_none()).count();
+        (waiting..4).for_each(|_| {
+            let parameters = Parameters { priority: Priority::Low, ..Parameters::default() };
+            world.submit(Ask { parameters, ..Ask::of(1) }).unwrap();
+        });
+        let running = world.nodes[0].batches.front().map(|batch| batch.model.clone());
+        // It comes when the device is about to be free.
+        let ticket = submit(&mut world, 8, within + if running.is_some() { MS } else { 0 });
+        asked += 1;
+        world.pass(MS);
+        world.finish(0, Fate::Ok);
+        let Ok(ticket) = ticket else { continue };
+        if world.core.request(world.sent[&ticket].key.unwrap()).is_some_and(|request| request.running.is_some()) {
+            world.pass(5 * MS);
+            world.finish(0, Fate::Ok);
+            met += usize::from(world.outcome(ticket) == Some(Ok(())));
+        }
+    }
+    let after = line(&world, 0).inflation;
+    assert!(met * 2 > asked && after < before - 0.3, "{met} of {asked} were tried, {before} became {after}");
+}
+
+#[test]
+fn what_a_device_that_became_slow_cannot_do_in_time_is_refused_for_the_deadlines_sake() {
+    let mut world = world();
+    let usual = line(&world, 0).predict(1);
+    submit(&mut world, 8, 1_000 * MS).unwrap();
+    let waits = submit(&mut world, 8, 3 * usual).unwrap();
+    world.curves[0].base_seconds *= 100.0;
+    world.pass(usual);
+    world.finish(0, Fate::Ok);
+    assert_eq!(world.outcome(waits), Some(Err(Code::DeadlineExceeded)));
+}
