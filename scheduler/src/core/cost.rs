@@ -85,20 +85,24 @@ impl<T, L: Clone> Core<T, L> {
     ) -> Cost {
         let at = &self.devices[device];
         let worker = &self.workers[at.worker];
-        let rate = worker.measurement.map_or(0.0, |figures| figures.scheduler_bytes_per_second);
-        let carried = if rate > 0.0 { (bytes as f64 / rate * 1e9) as Nanos } else { 0 };
         let load = match holder {
             Some(replica) if replica.serves() => 0,
             Some(replica) => self.load_time(model, device).saturating_sub(now.saturating_sub(replica.started)),
             None => self.load_time(model, device),
         };
-        Cost {
-            work: at.remaining(now),
-            load,
-            carriage: worker.lead.saturating_add(carried),
-            service,
-            answer: worker.lead,
-        }
+        Cost { work: at.remaining(now), load, carriage: self.carriage(device, bytes), service, answer: worker.lead }
+    }
+
+    /// Until so many bytes given to a device now are there.
+    pub(super) fn carriage(&self, device: usize, bytes: usize) -> Nanos {
+        self.lead(device).saturating_add((self.time_per_byte(device) * bytes as f64) as Nanos)
+    }
+
+    /// What a byte takes on the way to a device, nanoseconds; 0 where that was not measured.
+    pub(super) fn time_per_byte(&self, device: usize) -> f64 {
+        let measurement = self.workers[self.devices[device].worker].measurement;
+        let rate = measurement.map_or(0.0, |figures| figures.scheduler_bytes_per_second);
+        if rate > 0.0 { 1e9 / rate } else { 0.0 }
     }
 
     /// The least that a request could cost anywhere: what admission holds against its deadline.

@@ -5,6 +5,7 @@
 
 mod admission;
 mod ageing;
+mod candidates;
 mod catalogue;
 mod cluster;
 mod cordon;

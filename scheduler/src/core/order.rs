@@ -2,8 +2,8 @@
 
 use super::{
     Core, Nanos,
-    curve::Line,
-    queue::{Lane, Queue, Waiting},
+    candidates::{Candidate, Candidates, Way, batch_from, rows_until},
+    queue::{Lane, Queue},
 };
 
 /// Weight of each priority's urgency: realtime, critical, high, normal, low.
@@ -54,8 +54,7 @@ pub(super) struct Pick {
 pub(super) struct Sight {
     pub now: Nanos,
     pub device: usize,
-    /// When a batch would start.
-    start: Nanos,
+    way: Way,
     /// The predicted work that waits for the device, nanoseconds.
     backlog: f64,
     contended: bool,
@@ -70,27 +69,21 @@ struct Rival {
     base: f64,
 }
 
-/// Largest rows that still meet a deadline on this line, if one row does.
-fn rows_until(line: &Line, start: Nanos, due: Nanos) -> Option<usize> {
-    let room = due.saturating_sub(start) as f64 / line.inflation - line.base;
-    let rows = if line.per_row > 0.0 {
-        room / line.per_row + 1e-9
-    } else if room >= 0.0 {
-        f64::MAX
-    } else {
-        0.0
-    };
-    (rows >= 1.0).then_some(rows as usize)
-}
-
 impl<T, L: Clone> Core<T, L> {
     /// The batch that a device should take now, if any. Requests that cannot be met even alone are answered on the way.
     pub(super) fn choose(&mut self, now: Nanos, device: usize) -> Option<Pick> {
         let leaving = self.make_way(now, device);
+        let lead = self.lead(device);
+        let way = Way {
+            start: self.available(now, device),
+            arrival: now.saturating_add(lead),
+            per_byte: self.time_per_byte(device),
+            answer: lead,
+        };
         let mut sight = Sight {
             now,
             device,
-            start: self.available(now, device),
+            way,
             backlog: self.devices[device].queued as f64,
             contended: self.tenants.contend(),
             leaving,
@@ -154,9 +147,9 @@ impl<T, L: Clone> Core<T, L> {
         if let Some(at) = queue.groups.iter().position(|group| fits(&group)) {
             let group = &queue.groups[at];
             let own: usize = group.waiting.iter().map(|waiting| waiting.rows).sum();
-            let due = group.waiting.iter().filter(|waiting| waiting.hard).map(|waiting| waiting.due).min();
+            let head = group.waiting.iter().filter(|waiting| waiting.hard).min_by_key(|waiting| waiting.due);
             let line = replica.line(group.bucket);
-            let meets = due.map_or(most, |due| rows_until(&line, sight.start, due).unwrap_or(0).min(most));
+            let meets = head.map_or(most, |head| rows_until(&line, &sight.way, head).unwrap_or(0).min(most));
             let rows = if group.alone { own } else { own.max(meets) };
             // It waited once already: nothing goes before it.
             return Some(Pick {
@@ -182,9 +175,8 @@ impl<T, L: Clone> Core<T, L> {
             };
             let more = queue.bucket_rows(lane.key.bucket) - lane.rows;
             let least = replica.least_line(lane.key.bucket);
-            let (next, start) = (first, sight.start);
-            let mut candidates =
-                Candidates { lane, line, least, start, most, more, next, largest: None, unsure: false };
+            let (next, way) = (first, &sight.way);
+            let mut candidates = Candidates { lane, line, least, way, most, more, next, largest: None, unsure: false };
             while let Some(candidate) = candidates.next() {
                 let score = self.score(sight, id, lane, &candidate);
                 if best.is_none_or(|best| score > best.score) {
@@ -206,7 +198,8 @@ impl<T, L: Clone> Core<T, L> {
         let tau = window * (TAU.0 + (TAU.1 - TAU.0) * loaded);
         let later = LATER.0 + (LATER.1 - LATER.0) * loaded;
         let service = (line.base + line.per_row * candidate.batch as f64).max(1.0);
-        let slack = (head.due.saturating_sub(sight.start) as f64 - service * line.inflation).max(0.0);
+        let slack =
+            (head.due.saturating_sub(sight.way.start + sight.way.answer) as f64 - service * line.inflation).max(0.0);
         let batch = lane.waiting.iter().skip(candidate.skip).take(candidate.requests.min(URGENCIES));
         let urgent: f64 = batch.map(|waiting| (-later * (waiting.due - head.due) as f64 / tau).exp()).sum();
         let urgent = urgent * candidate.requests as f64 / candidate.requests.clamp(1, URGENCIES) as f64;
@@ -225,7 +218,7 @@ impl<T, L: Clone> Core<T, L> {
             return Some(0);
         }
         let mine = replica.line(lane.key.bucket);
-        let start = (sight.start + self.lead(sight.device) + replica.penalty(sight.now)) as f64;
+        let start = (sight.way.start + sight.way.answer + replica.penalty(sight.now)) as f64;
         let rivals = model.replicas.iter().filter(|other| **other != id).take(RIVALS);
         let mut rivals: Vec<Rival> = rivals
             .filter(|other| self.can_run(sight.now, **other) && self.takes_part(self.replicas[**other].device))
@@ -281,100 +274,4 @@ impl<T, L: Clone> Core<T, L> {
             }
         }
     }
-}
-
-/// A batch that a lane could give.
-#[derive(Clone, Copy, Debug)]
-struct Candidate {
-    skip: usize,
-    /// Rows that may run together.
-    rows: usize,
-    /// Rows that would, what shares the bucket included.
-    batch: usize,
-    /// Requests of the lane among them.
-    requests: usize,
-    /// Rows that it may still grow by.
-    room: usize,
-    /// Whether its head is in time only if it takes no longer than predicted.
-    unsure: bool,
-    line: Line,
-}
-
-/// The batches that a lane could give: the largest that meets its head's deadline, then, where leaving heads makes a
-/// larger batch, each of those. Heads that are left stay in the queue. The first that is in time only if predictions hold is
-/// among them: were it never run, predictions would stay as they are.
-struct Candidates<'a> {
-    lane: &'a Lane,
-    line: Line,
-    least: Line,
-    start: Nanos,
-    most: usize,
-    /// Rows of other lanes that may fill the batch up.
-    more: usize,
-    next: usize,
-    /// Rows of the largest so far; a request may have none.
-    largest: Option<usize>,
-    /// Whether one was unsure.
-    unsure: bool,
-}
-
-impl Candidates<'_> {
-    fn next(&mut self) -> Option<Candidate> {
-        loop {
-            let skip = self.next;
-            let head = self.lane.waiting.get(skip)?;
-            let left = self.lane.waiting.len() - skip;
-            // Rows are at least requests: a batch cannot grow beyond the most.
-            let largest = self.largest.unwrap_or(0);
-            if (self.largest.is_some() && largest >= self.most)
-                || (largest > 0 && self.lane.rows == self.lane.waiting.len() && left <= largest)
-            {
-                return None;
-            }
-            self.next += 1;
-            let rows = match (rows_until(&self.line, self.start, head.due), head.hard) {
-                (Some(rows), _) => rows.min(self.most),
-                (None, false) => self.most,
-                (None, true) if self.unsure => continue,
-                (None, true) => {
-                    // Where even that is too late, another device may still meet it.
-                    let Some(rows) = rows_until(&self.least, self.start, head.due) else { continue };
-                    self.unsure = true;
-                    return Some(self.candidate(skip, rows.min(self.most), true));
-                }
-            };
-            let candidate = self.candidate(skip, rows, false);
-            if self.largest.is_none_or(|largest| candidate.batch > largest) {
-                self.largest = Some(candidate.batch);
-                return Some(candidate);
-            }
-        }
-    }
-
-    fn candidate(&self, skip: usize, rows: usize, unsure: bool) -> Candidate {
-        let size = batch_from(self.lane, skip, rows);
-        let batch = if skip == 0 { size.rows.max((size.rows + self.more).min(rows)) } else { size.rows };
-        let room = self.most.saturating_sub(batch);
-        Candidate { skip, rows, batch, requests: size.requests, room, unsure, line: self.line }
-    }
-}
-
-/// A batch's size.
-#[derive(Clone, Copy, Debug, Default)]
-struct Size {
-    requests: usize,
-    rows: usize,
-}
-
-/// The batch that a lane would give from its `skip`th request on.
-fn batch_from(lane: &Lane, skip: usize, rows: usize) -> Size {
-    let mut size = Size::default();
-    for waiting in lane.waiting.iter().skip(skip) {
-        let together = size.rows.saturating_add(waiting.rows);
-        if size.requests > 0 && together > rows {
-            break;
-        }
-        size = Size { requests: size.requests + 1, rows: together };
-    }
-    size
 }

@@ -14,6 +14,7 @@ pub(super) struct Waiting {
     /// Whether `due` is a deadline: after it, the answer is worth nothing.
     pub hard: bool,
     pub rows: usize,
+    pub bytes: usize,
     pub key: RequestKey,
 }
 

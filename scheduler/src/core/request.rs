@@ -78,7 +78,7 @@ impl<T> Request<T> {
 
     pub(super) fn waiting(&self, key: RequestKey) -> Waiting {
         let window = self.due.saturating_sub(self.arrived);
-        Waiting { due: self.due, window, hard: self.deadline.is_some(), rows: self.rows, key }
+        Waiting { due: self.due, window, hard: self.deadline.is_some(), rows: self.rows, bytes: self.bytes, key }
     }
 }
 
@@ -287,7 +287,7 @@ impl<T, L: Clone> Core<T, L> {
         let queues = [Some(&self.models[index].queue), self.replicas[id].bound.as_deref()];
         for lane in queues.into_iter().flatten().flat_map(|queue| queue.lanes()) {
             for waiting in lane.waiting.iter().take_while(|waiting| waiting.hard) {
-                let least = self.least_time(id, lane.key.bucket, waiting.rows);
+                let least = self.least_time(id, lane.key.bucket, waiting);
                 if now.saturating_add(least) <= waiting.due {
                     break;
                 }
@@ -310,10 +310,11 @@ impl<T, L: Clone> Core<T, L> {
     }
 
     /// The time within which a request that waits could be answered if this replica or the fastest other took it at once.
-    fn least_time(&self, id: usize, bucket: u8, rows: usize) -> Nanos {
+    fn least_time(&self, id: usize, bucket: u8, waiting: &Waiting) -> Nanos {
         let time = |id: &usize| {
             let replica = &self.replicas[*id];
-            self.lead(replica.device).saturating_add(replica.least_line(bucket).predict(rows))
+            let (there, back) = (self.carriage(replica.device, waiting.bytes), self.lead(replica.device));
+            there.saturating_add(replica.least_line(bucket).predict(waiting.rows)).saturating_add(back)
         };
         let holders = self.models[self.replicas[id].model].replicas.iter().take(SAMPLE);
         holders.map(time).min().unwrap_or(Nanos::MAX).min(time(&id))

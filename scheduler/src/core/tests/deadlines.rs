@@ -134,3 +134,55 @@ fn what_a_device_that_became_slow_cannot_do_in_time_is_refused_for_the_deadlines
     world.finish(0, Fate::Ok);
     assert_eq!(world.outcome(waits), Some(Err(Code::DeadlineExceeded)));
 }
+
+/// A device behind a link, on which batches that were given start in turn; says when each answer was back, and its deadline.
+fn carry_out(world: &mut World, one_way: Nanos, per_byte: Nanos) -> Vec<(Nanos, Nanos)> {
+    let (mut free, mut back) = (0, Vec::new());
+    while let Some(batch) = world.nodes[0].batches.front() {
+        let given = world.core.batches[&batch.batch].given;
+        let rows = batch.attempts.len();
+        let tickets: Vec<u64> = batch.attempts.iter().map(super::world::ticket).collect();
+        let start = free.max(given + one_way + per_byte * 8 * rows as Nanos);
+        free = start + (world.curves[0].seconds(rows) * 1e9) as Nanos;
+        let passed = (free + one_way).saturating_sub(world.now);
+        world.pass(passed);
+        back.extend(tickets.iter().filter_map(|ticket| Some((world.now, world.sent[ticket].deadline?))));
+        world.finish(0, Fate::Ok);
+    }
+    back
+}
+
+#[test]
+fn answers_are_in_time_where_they_arrive_not_where_they_are_computed() {
+    // Nanoseconds of each byte; a request has eight.
+    for per_byte in [0, 500_000] {
+        let mut world = World::new(vec![model("m", 1, ModelPolicy { min_replicas: 1, ..Default::default() })], &[]);
+        world.add(&[100], 0.08);
+        let rate = if per_byte > 0 { 1e9 / per_byte as f64 } else { 0.0 };
+        world.core.workers[0].measurement =
+            Some(session::Measurement { scheduler_bytes_per_second: rate, ..session::Measurement::default() });
+        world.ask(0);
+        // More than the device can do in time, in a queue that is there at once.
+        let asked = (0..160).filter(|at| {
+            let deadline = Some((110 + 2 * at) * MS);
+            world.submit(Ask { deadline, ..Ask::of(0) }).is_ok()
+        });
+        let asked = asked.count();
+        let back = carry_out(&mut world, 40 * MS, per_byte);
+        let late = back.iter().filter(|(at, deadline)| at > deadline).count();
+        assert!(late == 0 && back.len() * 2 > asked, "{late} of {} answers are late, {asked} asked", back.len());
+    }
+}
+
+#[test]
+fn a_request_that_only_the_way_makes_late_is_not_run() {
+    let mut world = World::new(vec![model("m", 1, ModelPolicy { min_replicas: 1, ..Default::default() })], &[]);
+    world.add(&[100], 0.08);
+    world.ask(0);
+    let waits = world.submit(Ask { deadline: Some(300 * MS), ..Ask::of(0) }).unwrap();
+    let ran = world.ran.len();
+    // What is left of its time is enough to compute it, not to bring it there and back.
+    world.pass(235 * MS);
+    world.finish(0, Fate::Ok);
+    assert_eq!((world.outcome(waits), world.ran.len()), (Some(Err(Code::ResourceExhausted)), ran));
+}
