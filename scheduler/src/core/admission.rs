@@ -6,9 +6,6 @@ use orion_proto::{Code, Error, Result};
 
 use super::{Admitted, Core, ModelState, Nanos, cost::Cost, nanos};
 
-/// Shortest and longest time after which a refused client is told to come again.
-const RETRY_AFTER: (f64, f64) = (0.001, 60.0);
-
 fn seconds(nanos: Nanos) -> f64 {
     nanos as f64 / 1e9
 }
@@ -75,24 +72,6 @@ impl<T, L: Clone> Core<T, L> {
             seconds(most)
         );
         Err(Error::new(Code::ResourceExhausted, text).retry_after(self.drain_after(now, index)))
-    }
-
-    /// Predicted time in which what waits for a model is done, what a balancer has bound to its replicas included.
-    pub(super) fn queue_time(&self, now: Nanos, index: usize) -> Nanos {
-        let model = &self.models[index];
-        let holders = model.replicas.len().max(1) as Nanos;
-        let replicas = || model.replicas.iter().take(64).map(|id| &self.replicas[*id]);
-        let start = replicas().map(|replica| self.devices[replica.device].remaining(now)).min().unwrap_or(0);
-        let bound = |replica: &super::replica::Replica| {
-            let rows = replica.bound.as_ref().map_or(0, |queue| queue.rows());
-            if rows == 0 { 0 } else { replica.line(0).predict(rows) }
-        };
-        let bound = if model.balancer.is_some() { replicas().map(bound).sum() } else { 0 };
-        start.saturating_add(model.work.saturating_add(bound) / holders)
-    }
-
-    pub(super) fn drain_after(&self, now: Nanos, index: usize) -> Duration {
-        Duration::from_secs_f64(seconds(self.queue_time(now, index)).clamp(RETRY_AFTER.0, RETRY_AFTER.1))
     }
 
     /// Why a model cannot answer, for a client.

@@ -52,11 +52,12 @@ impl<T, L: Clone> Core<T, L> {
         }
         let model = &self.models[replica.model];
         let most = replica.most_rows(model.max_rows());
+        let objective = self.objective(replica.model);
         let mut oldest: Option<(Nanos, Pick)> = None;
         let shared = model.queue.lanes().iter().enumerate().map(|lane| (false, lane));
         let bound = replica.bound.as_deref().map_or(&[][..], |queue| queue.lanes());
         for (bound, (at, lane)) in shared.chain(bound.iter().enumerate().map(|lane| (true, lane))) {
-            let since = lane.waiting.front().map(|head| head.overdue_from(model.objective()));
+            let since = lane.waiting.front().map(|head| head.overdue_from(objective));
             let Some(since) = since.filter(|since| *since < sight.now) else { continue };
             let service = replica.line(lane.key.bucket).predict(lane.rows.min(most));
             if service.min(MOST_CREDIT) as i64 <= credit && oldest.as_ref().is_none_or(|(at, _)| since < *at) {

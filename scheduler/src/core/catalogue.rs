@@ -7,7 +7,7 @@ use orion_proto::{Code, Error, ModelName, ModelSpec, Result};
 
 use super::{
     Command, Core, Nanos,
-    curve::{Curve, Line},
+    curve::{Curve, LONGEST},
     nanos,
     queue::Queue,
     work::Rank,
@@ -191,11 +191,6 @@ impl Model {
         self.known.iter().find(|known| known.class == class).or(self.known.first())
     }
 
-    /// What is believed of one row on any device.
-    pub(super) fn line(&self) -> Line {
-        self.known.first().map_or_else(Line::default, |known| known.curve.line())
-    }
-
     pub(super) fn learn(&mut self, class: usize, curve: Curve, load: Option<Nanos>) {
         match self.known.iter_mut().find(|known| known.class == class) {
             Some(known) => {
@@ -213,14 +208,6 @@ impl Model {
         if let Some(known) = self.known.iter_mut().find(|known| known.class == class) {
             known.peak = known.peak.max(bytes);
         }
-    }
-
-    /// The objective of requests without a deadline.
-    pub(super) fn objective(&self) -> Nanos {
-        let Line { base, per_row, .. } = self.line();
-        let derived = ((base + per_row) * OBJECTIVE_ROWS) as Nanos;
-        let stated = self.spec.as_ref().and_then(|spec| spec.policy.slo);
-        stated.map_or(derived.max(nanos(OBJECTIVE)), nanos)
     }
 
     /// Replicas that its owner allows.
@@ -249,6 +236,15 @@ impl Model {
 }
 
 impl<T, L: Clone> Core<T, L> {
+    /// The objective of requests without a deadline: stated, or so many times what one row takes where it is fastest.
+    pub(super) fn objective(&self, index: usize) -> Nanos {
+        if let Some(stated) = self.models[index].spec.as_ref().and_then(|spec| spec.policy.slo) {
+            return nanos(stated);
+        }
+        let row = self.least_row_time(index, 1);
+        ((row * OBJECTIVE_ROWS).min(LONGEST) as Nanos).max(nanos(OBJECTIVE))
+    }
+
     pub(super) fn know(&mut self, name: &Arc<str>) -> usize {
         if let Some(&index) = self.model_names.get(name) {
             return index;

@@ -36,6 +36,17 @@ impl Line {
         (self.base + self.per_row * rows as f64).min(LONGEST) as Nanos
     }
 
+    /// What each of so many rows takes in the largest batches that they fill, nanoseconds.
+    pub(super) fn row_time(&self, rows: usize, most: usize) -> f64 {
+        let batch = rows.min(most).max(1) as f64;
+        (self.base + self.per_row * batch) / batch
+    }
+
+    /// Predicted time of so many rows in such batches.
+    pub(super) fn drain(&self, rows: usize, most: usize) -> Nanos {
+        (self.row_time(rows, most) * rows as f64).min(LONGEST) as Nanos
+    }
+
     /// The same device, all times multiplied.
     pub(super) fn stretched(&self, factor: f64) -> Self {
         Self { base: self.base * factor, per_row: self.per_row * factor, ..*self }

@@ -13,6 +13,7 @@ mod cost;
 mod curve;
 mod device;
 mod dispatch;
+mod drain;
 mod evict;
 mod explain;
 mod failed_load;

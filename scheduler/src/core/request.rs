@@ -120,7 +120,7 @@ impl<T, L: Clone> Core<T, L> {
         let bucket = bucket(&admitted.spec, admitted.rows, admitted.bytes);
         self.admit(now, index, &admitted, bucket)?;
         let serial = self.number();
-        let objective = self.models[index].objective();
+        let objective = self.objective(index);
         let due = admitted.deadline.unwrap_or(now.saturating_add(objective));
         let parameters = &admitted.request.parameters;
         let lane = LaneKey {

@@ -7,6 +7,7 @@ mod failure;
 mod fairness;
 mod faults;
 mod history;
+mod limits;
 mod placing;
 mod recount;
 mod world;

@@ -53,7 +53,7 @@ fn claims(core: &TestCore) {
     let nowhere = |(index, model): (usize, &Model)| {
         let heads = model.queue.lanes().iter().filter_map(|lane| lane.waiting.front());
         let groups = model.queue.groups.iter().flat_map(|group| &group.waiting);
-        let since = heads.chain(groups).map(|waiting| waiting.overdue_from(model.objective())).min();
+        let since = heads.chain(groups).map(|waiting| waiting.overdue_from(core.objective(index))).min();
         since.filter(|_| model.replicas.is_empty()).map(|since| (since, index))
     };
     let mut expected: Vec<_> = core.models.iter().enumerate().filter_map(nowhere).collect();
