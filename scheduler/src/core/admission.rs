@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use orion_proto::{Code, Error, Result};
 
-use super::{Admitted, Core, ModelState, Nanos, cost::Cost, nanos};
+use super::{Admitted, Core, ModelState, Nanos, cost::Cost, drain::retry_after, nanos, queue::LaneKey};
 
 fn seconds(nanos: Nanos) -> f64 {
     nanos as f64 / 1e9
 }
 
 impl<T, L: Clone> Core<T, L> {
-    pub(super) fn admit(&mut self, now: Nanos, index: usize, admitted: &Admitted, bucket: u8) -> Result<()> {
+    pub(super) fn admit(&mut self, now: Nanos, index: usize, admitted: &Admitted, lane: LaneKey) -> Result<()> {
         if self.draining {
             let error = Error::new(Code::Unavailable, "the server is draining, send to another or try again");
             return Err(error.retry_after(Duration::from_secs(1)));
@@ -33,8 +33,8 @@ impl<T, L: Clone> Core<T, L> {
             return Ok(());
         }
         match admitted.deadline {
-            Some(deadline) => self.admit_until(now, index, admitted, bucket, deadline),
-            None => self.admit_in_time(now, index),
+            Some(deadline) => self.admit_until(now, index, admitted, lane.bucket, deadline),
+            None => self.admit_in_time(now, index, lane),
         }
     }
 
@@ -58,20 +58,17 @@ impl<T, L: Clone> Core<T, L> {
         Err(Error::new(Code::DeadlineExceeded, text))
     }
 
-    /// A request without a deadline is refused when its model's queue would take longer than its owner allows.
-    fn admit_in_time(&self, now: Nanos, index: usize) -> Result<()> {
+    /// A request without a deadline is refused when what goes before it would take longer than its model's owner allows.
+    fn admit_in_time(&self, now: Nanos, index: usize, lane: LaneKey) -> Result<()> {
         let most = self.models[index].spec.as_ref().map_or(Nanos::MAX, |spec| nanos(spec.policy.max_queue));
-        let drain = self.queue_time(now, index);
-        if drain <= most {
-            return Ok(());
-        }
+        let Err(waits) = self.waits_within(now, index, lane, most) else { return Ok(()) };
         let text = format!(
-            "what waits for model '{}' takes {:.1} s, at most {:.1} s may (max_queue_s)",
+            "what goes before a request to model '{}' takes {:.1} s, at most {:.1} s may (max_queue_s)",
             self.models[index].name,
-            seconds(drain),
+            seconds(waits),
             seconds(most)
         );
-        Err(Error::new(Code::ResourceExhausted, text).retry_after(self.drain_after(now, index)))
+        Err(Error::new(Code::ResourceExhausted, text).retry_after(retry_after(waits)))
     }
 
     /// Why a model cannot answer, for a client.

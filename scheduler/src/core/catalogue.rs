@@ -353,6 +353,7 @@ impl<T, L: Clone> Core<T, L> {
         let strategy = spec.policy.balancer.parse::<Strategy>().unwrap_or_default();
         let seed = self.epoch ^ index as u64;
         self.models[index].balancer = (strategy != Strategy::default()).then(|| strategy.balancer(seed));
+        self.binds |= self.models[index].balancer.is_some();
         self.models[index].spec = Some(spec);
     }
 

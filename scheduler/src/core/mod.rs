@@ -199,6 +199,8 @@ pub struct Core<T, L> {
     wanting: BTreeSet<(u64, usize)>,
     /// Models that wait and have no copy, by the time from which on one of their requests is past its objective.
     claims: BTreeSet<(Nanos, usize)>,
+    /// Whether any model's balancer binds requests on arrival.
+    binds: bool,
     /// Devices whose copy engine is busy.
     copying: usize,
     /// Models of which a copy is wanted whatever the load.
@@ -242,6 +244,7 @@ impl<T, L: Clone> Core<T, L> {
             homeless: BTreeSet::new(),
             wanting: BTreeSet::new(),
             claims: BTreeSet::new(),
+            binds: false,
             copying: 0,
             unplaced: BTreeSet::new(),
             suitable: Vec::new(),

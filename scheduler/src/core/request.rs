@@ -117,17 +117,16 @@ impl<T, L: Clone> Core<T, L> {
     /// DEADLINE_EXCEEDED when its deadline cannot be met.
     pub fn submit(&mut self, now: Nanos, admitted: Admitted, ticket: T) -> Result<RequestKey> {
         let index = self.index(admitted.spec.name.as_str())?;
-        let bucket = bucket(&admitted.spec, admitted.rows, admitted.bytes);
-        self.admit(now, index, &admitted, bucket)?;
-        let serial = self.number();
-        let objective = self.objective(index);
-        let due = admitted.deadline.unwrap_or(now.saturating_add(objective));
         let parameters = &admitted.request.parameters;
         let lane = LaneKey {
-            bucket,
+            bucket: bucket(&admitted.spec, admitted.rows, admitted.bytes),
             priority: parameters.priority as u8,
             tenant: self.tenants.number(parameters.tenant.as_ref()),
         };
+        self.admit(now, index, &admitted, lane)?;
+        let serial = self.number();
+        let objective = self.objective(index);
+        let due = admitted.deadline.unwrap_or(now.saturating_add(objective));
         let bytes = admitted.bytes;
         let place = self.requests.insert(Request {
             serial,

@@ -70,3 +70,60 @@ fn models_on_one_device_share_the_time_that_may_wait_for_it() {
     let retry_after = refused.retry_after.unwrap().as_nanos() as Nanos;
     assert!(retry_after.abs_diff(waits) < MS, "{retry_after} ns");
 }
+
+fn of(model: usize, priority: Priority, tenant: &str) -> Ask {
+    let tenant = (!tenant.is_empty()).then(|| Arc::from(tenant));
+    Ask { parameters: Parameters { priority, tenant, ..Parameters::default() }, ..Ask::of(model) }
+}
+
+/// Submits until one is refused; says how many were admitted.
+fn fill(world: &mut World, ask: Ask) -> usize {
+    (0..10_000).find(|_| world.submit(ask.clone()).is_err()).expect("a limit")
+}
+
+#[test]
+fn what_waits_with_a_lower_priority_keeps_nobody_out() {
+    use Priority::{High, Low, Normal, Realtime};
+    for balancer in ["", "round-robin"] {
+        // On the same model, and on another of the same device.
+        for other in [0, 1] {
+            let mut specs = limited(&["m", "other"], 1_000);
+            specs.iter_mut().for_each(|spec| spec.policy.balancer = balancer.into());
+            let mut world = World::new(specs, &[&[100]]);
+            let low = fill(&mut world, of(0, Low, ""));
+            for priority in [Normal, High, Realtime] {
+                let more = fill(&mut world, of(other, priority, ""));
+                assert!(more > low / 3, "{more} of {priority:?} after {low} of low, model {other} '{balancer}'");
+                assert!(world.submit(of(other, Low, "")).is_err());
+                if priority == High {
+                    assert!(world.submit(of(other, Normal, "")).is_err());
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_tenant_that_floods_keeps_no_other_out_and_each_waits_for_its_share_at_most() {
+    let mut world = World::new(limited(&["m", "other"], 1_000), &[&[100]]);
+    let first = fill(&mut world, of(0, Priority::Normal, "a"));
+    // Of the second's second, half is the first's.
+    let second = fill(&mut world, of(1, Priority::Normal, "b"));
+    assert!(second > first / 3 && second < first * 3 / 4, "{first}, then {second}");
+    assert!(world.submit(of(1, Priority::Normal, "a")).is_err(), "its requests wait, whatever the model");
+    assert!(world.submit(of(0, Priority::Normal, "c")).is_ok());
+    assert!(world.submit(of(0, Priority::Low, "c")).is_err(), "all of it goes before");
+}
+
+#[test]
+fn a_model_that_is_nowhere_yet_has_a_limit_too() {
+    let mut specs = limited(&["m", "other"], 1_000);
+    specs.iter_mut().for_each(|spec| (spec.policy.min_replicas, spec.memory_bytes) = (0, 60));
+    let mut world = World::new(specs, &[&[100]]);
+    world.ask(0);
+    let first = fill(&mut world, of(1, Priority::Low, ""));
+    assert!(world.core.models[world.core.index("other").unwrap()].replicas.is_empty());
+    // A second of batches of eight in 12 ms.
+    assert!((640..690).contains(&first), "{first}");
+    assert!(fill(&mut world, of(1, Priority::High, "")) > first / 3);
+}
