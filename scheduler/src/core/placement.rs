@@ -105,6 +105,8 @@ impl<T, L: Clone> Core<T, L> {
         let queue = &self.models[index].queue;
         let Some(head) = queue.head() else { return 0 };
         let left = queue.last_due().unwrap_or(head.due).saturating_sub(now);
+        // One that has hours must not stand for all: the queue is drained as its head expects it, or its model's owner.
+        let left = left.min(head.window.max(self.objective(index)));
         // Past its objective a request is still wanted: such a queue is drained in their window.
         if head.hard { left } else { left.max(head.window) }
     }
@@ -145,7 +147,8 @@ impl<T, L: Clone> Core<T, L> {
         let known = model.known.iter().min_by_key(|known| known.load)?;
         let line = known.curve.line();
         let patient = !head.hard || model.queue.has_patient();
-        if !patient && known.load.saturating_add(line.predict(1)) > self.tail(now, index) {
+        let last = model.queue.last_due().unwrap_or(head.due).saturating_sub(now);
+        if !patient && known.load.saturating_add(line.predict(1)) > last {
             return None;
         }
         let batch = line.predict(model.queue.rows().min(spec.max_batch_rows));

@@ -17,6 +17,8 @@ use super::{
 /// Bytes of one row up to which requests are in the first length bucket; each next bucket is four times as long.
 const FIRST_BUCKET: usize = 128;
 const BUCKETS: u8 = 4;
+/// Requests of a lane that are looked at for those that cannot be met any more, or as many as a batch may hold.
+const FIRST: usize = 64;
 
 /// A request in the core; stays unique when its place is used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -279,13 +281,15 @@ impl<T, L: Clone> Core<T, L> {
         }
     }
 
-    /// Answers requests at the heads of a replica's queues that cannot be met any more, wherever they ran.
+    /// Answers requests among the first of a replica's queues that cannot be met any more, wherever they ran.
     pub(super) fn shed(&mut self, now: Nanos, id: usize) {
         let index = self.replicas[id].model;
         let mut late = Vec::new();
+        let first = self.models[index].max_rows().max(FIRST);
         let queues = [Some(&self.models[index].queue), self.replicas[id].bound.as_deref()];
-        for lane in queues.into_iter().flatten().flat_map(|queue| queue.lanes()) {
-            for waiting in lane.waiting.iter().take_while(|waiting| waiting.hard) {
+        let lanes = queues.into_iter().flatten().flat_map(|queue| queue.lanes());
+        for lane in lanes.filter(|lane| lane.hard > 0) {
+            for waiting in lane.waiting.iter().take(first).filter(|waiting| waiting.hard) {
                 let least = self.least_time(id, lane.key.bucket, waiting);
                 if now.saturating_add(least) <= waiting.due {
                     break;

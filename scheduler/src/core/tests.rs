@@ -8,6 +8,7 @@ mod fairness;
 mod faults;
 mod history;
 mod limits;
+mod mixed;
 mod placing;
 mod recount;
 mod world;
