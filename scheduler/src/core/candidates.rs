@@ -24,8 +24,8 @@ pub(super) struct Candidate {
 }
 
 /// The batches that a lane could give: the largest that meets its head's deadline, then, where leaving heads makes a
-/// larger batch, each of those. Heads that are left stay in the queue. The first that is in time only if predictions hold is
-/// among them: were it never run, predictions would stay as they are.
+/// larger batch, each of those. Heads that are left stay in the queue. The first that is in time only if predictions hold
+/// is among them: were it never run, predictions would stay as they are.
 pub(super) struct Candidates<'a> {
     pub lane: &'a Lane,
     pub line: Line,
@@ -128,7 +128,7 @@ pub(super) fn rows_until(line: &Line, way: &Way, head: &Waiting) -> Option<usize
             0.0
         }
     };
-    // The rows are carried once more work is done, or while the device waits for them: the later of both counts.
+    // A batch starts when the device is free and its bytes are there, whichever is later.
     let carried = way.per_byte * head.bytes as f64 / head.rows.max(1) as f64 / line.inflation;
     let rows = rows(way.start, line.per_row).min(rows(way.arrival, line.per_row + carried));
     (rows >= 1.0).then_some(rows as usize)

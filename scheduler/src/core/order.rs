@@ -58,6 +58,8 @@ pub(super) struct Sight {
     /// The predicted work that waits for the device, nanoseconds.
     backlog: f64,
     contended: bool,
+    /// Since when a model that is nowhere claims the device.
+    pub claim: Option<Nanos>,
     /// Replicas that run no further, because their memory is wanted.
     leaving: Vec<usize>,
 }
@@ -72,7 +74,9 @@ struct Rival {
 impl<T, L: Clone> Core<T, L> {
     /// The batch that a device should take now, if any. Requests that cannot be met even alone are answered on the way.
     pub(super) fn choose(&mut self, now: Nanos, device: usize) -> Option<Pick> {
-        let leaving = self.make_way(now, device);
+        self.end_turn(now, device);
+        let claimant = self.claimant(now, device);
+        let leaving = claimant.map_or_else(Vec::new, |(_, index)| self.make_way(now, index, device));
         let lead = self.lead(device);
         let way = Way {
             start: self.available(now, device),
@@ -86,6 +90,7 @@ impl<T, L: Clone> Core<T, L> {
             way,
             backlog: self.devices[device].queued as f64,
             contended: self.tenants.contend(),
+            claim: claimant.map(|(since, _)| since),
             leaving,
         };
         for at in 0..self.devices[device].residents.len() {

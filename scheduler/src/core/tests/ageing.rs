@@ -110,6 +110,22 @@ fn a_model_that_does_not_fit_beside_one_that_is_never_idle_gets_its_turn() {
 }
 
 #[test]
+fn many_short_requests_past_their_objective_do_not_use_up_what_is_saved_for_an_older_one() {
+    for fits in [false, true] {
+        let bytes = if fits { 40 } else { 60 };
+        let mut world = World::new(["a", "b"].map(|name| model(name, bytes, ModelPolicy::default())).into(), &[]);
+        world.curves[1].base_seconds = 0.5;
+        world.add(&[100], 0.0);
+        let deep = |world: &mut World| (waiting(world, 0)..200).for_each(|_| drop(world.ask(0)));
+        deep(&mut world);
+        let slow = low(&mut world, 1);
+        let until = world.now + 20_000 * MS;
+        work(&mut world, until, deep);
+        assert_eq!(world.outcome(slow), Some(Ok(())), "fits: {fits}");
+    }
+}
+
+#[test]
 fn two_models_that_both_flood_share_by_turns_that_are_worth_their_loads() {
     let mut world = world(2, 0.0);
     let until = world.now + 60_000 * MS;
