@@ -116,7 +116,11 @@ fn many_short_requests_past_their_objective_do_not_use_up_what_is_saved_for_an_o
         let mut world = World::new(["a", "b"].map(|name| model(name, bytes, ModelPolicy::default())).into(), &[]);
         world.curves[1].base_seconds = 0.5;
         world.add(&[100], 0.0);
-        let deep = |world: &mut World| (waiting(world, 0)..200).for_each(|_| drop(world.ask(0)));
+        let deep = |world: &mut World| {
+            (waiting(world, 0)..200).for_each(|_| {
+                world.ask(0);
+            })
+        };
         deep(&mut world);
         let slow = low(&mut world, 1);
         let until = world.now + 20_000 * MS;

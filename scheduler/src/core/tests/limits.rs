@@ -29,7 +29,9 @@ fn a_queue_takes_as_long_as_on_the_devices_that_hold_the_model() {
     let index = world.core.index("m").unwrap();
     let slow = Known { class: usize::MAX, curve: curve(4_000.0, 1_000.0), load: 0, peak: 0 };
     world.core.models[index].known.insert(0, slow);
-    (0..81).for_each(|_| drop(world.ask(0)));
+    (0..81).for_each(|_| {
+        world.ask(0);
+    });
     // One runs, 80 wait: ten batches of eight in 12 ms.
     assert!((drain(&world, "m") - 0.125).abs() < 0.001, "{} s", drain(&world, "m"));
     assert_eq!(world.core.objective(index), 100 * MS);
@@ -47,7 +49,9 @@ fn unequal_holders_drain_a_queue_together() {
         world.core.replicas[id].set_curve(curve(0.0, per_row));
     }
     // 101 wait while one runs on each.
-    (0..103).for_each(|_| drop(world.ask(0)));
+    (0..103).for_each(|_| {
+        world.ask(0);
+    });
     let (least, seconds) = (101.0 / (1.0 / 0.010 + 1.0 / 0.090), drain(&world, "m"));
     assert!((least..least + 0.011).contains(&seconds), "{seconds} s, 101 rows take {least}");
 }
