@@ -23,6 +23,7 @@ mod memory;
 mod order;
 mod placement;
 mod queue;
+mod readiness;
 mod replica;
 mod request;
 mod resume;
