@@ -1,5 +1,7 @@
 //! What a deadline is held against, at the door and in the queue.
 
+use std::collections::BTreeMap;
+
 use orion_proto::{ModelPolicy, Parameters, Priority};
 
 use super::{
@@ -69,7 +71,7 @@ fn an_idle_device_runs_what_is_admitted_and_refuses_the_rest_for_the_deadlines_s
     for shaken in [false, true] {
         if shaken {
             shake(&mut world);
-            assert!(line(&world, 0).inflation > 2.0, "{:?}", line(&world, 0));
+            assert!(line(&world, 0).inflation > 1.6, "{:?}", line(&world, 0));
         }
         let (mut ran, mut refused) = (0, 0);
         for bytes in [8, 200, 600, 3000] {
@@ -98,7 +100,7 @@ fn deadlines_that_predictions_put_in_doubt_are_tried_beside_other_work_until_pre
     shake(&mut world);
     let before = line(&world, 0).inflation;
     let within = line(&world, 0).predict(1) * 3 / 2;
-    assert!(before > 2.0, "{before}");
+    assert!(before > 1.6, "{before}");
     let (mut met, mut asked) = (0, 0);
     for _ in 0..2_000 {
         let waiting = world.core.requests.iter().filter(|(_, request)| request.deadline.is_none()).count();
@@ -137,17 +139,23 @@ fn what_a_device_that_became_slow_cannot_do_in_time_is_refused_for_the_deadlines
 
 /// A device behind a link, on which batches that were given start in turn; says when each answer was back, and its deadline.
 fn carry_out(world: &mut World, one_way: Nanos, per_byte: Nanos) -> Vec<(Nanos, Nanos)> {
-    let (mut free, mut back) = (0, Vec::new());
-    while let Some(batch) = world.nodes[0].batches.front() {
-        let given = world.core.batches[&batch.batch].given;
-        let rows = batch.attempts.len();
-        let tickets: Vec<u64> = batch.attempts.iter().map(super::world::ticket).collect();
-        let start = free.max(given + one_way + per_byte * 8 * rows as Nanos);
-        free = start + (world.curves[0].seconds(rows) * 1e9) as Nanos;
-        let passed = (free + one_way).saturating_sub(world.now);
-        world.pass(passed);
-        back.extend(tickets.iter().filter_map(|ticket| Some((world.now, world.sent[ticket].deadline?))));
-        world.finish(0, Fate::Ok);
+    let (mut free, mut ends, mut back) = (0, BTreeMap::new(), Vec::new());
+    while world.core.unsettled() > 0 {
+        for batch in &world.nodes[0].batches {
+            ends.entry(batch.batch).or_insert_with(|| {
+                let given = world.core.batches[&batch.batch].given;
+                let rows = batch.attempts.len();
+                free = (given + one_way + per_byte * 8 * rows as Nanos).max(free);
+                free += (world.curves[0].seconds(rows) * 1e9) as Nanos;
+                free + one_way
+            });
+        }
+        let first = world.nodes[0].batches.front().map(|batch| ends[&batch.batch]);
+        if let Some(end) = first.filter(|end| *end <= world.now) {
+            let tickets = world.finish(0, Fate::Ok).unwrap();
+            back.extend(tickets.iter().filter_map(|ticket| Some((end, world.sent[ticket].deadline?))));
+        }
+        world.pass(MS / 10);
     }
     back
 }
@@ -155,7 +163,7 @@ fn carry_out(world: &mut World, one_way: Nanos, per_byte: Nanos) -> Vec<(Nanos, 
 #[test]
 fn answers_are_in_time_where_they_arrive_not_where_they_are_computed() {
     // Nanoseconds of each byte; a request has eight.
-    for per_byte in [0, 500_000] {
+    for per_byte in [0, 100_000] {
         let mut world = World::new(vec![model("m", 1, ModelPolicy { min_replicas: 1, ..Default::default() })], &[]);
         world.add(&[100], 0.08);
         let rate = if per_byte > 0 { 1e9 / per_byte as f64 } else { 0.0 };
@@ -170,7 +178,11 @@ fn answers_are_in_time_where_they_arrive_not_where_they_are_computed() {
         let asked = asked.count();
         let back = carry_out(&mut world, 40 * MS, per_byte);
         let late = back.iter().filter(|(at, deadline)| at > deadline).count();
-        assert!(late == 0 && back.len() * 2 > asked, "{late} of {} answers are late, {asked} asked", back.len());
+        assert!(
+            late == 0 && back.len() * 2 > asked,
+            "{late} of {} answers are late, {asked} asked, {per_byte} ns a byte: {back:?}",
+            back.len()
+        );
     }
 }
 
