@@ -6,6 +6,7 @@
 
 use super::{
     Core, Nanos,
+    candidates::rows_for,
     order::{Pick, Sight, Source},
     placement::Concern,
 };
@@ -60,16 +61,18 @@ impl<T, L: Clone> Core<T, L> {
             return None;
         }
         let model = &self.models[replica.model];
-        let rows = replica.most_rows(model.max_rows());
+        let most = replica.most_rows(model.max_rows());
         let objective = self.objective(replica.model);
         let mut oldest: Option<Oldest> = None;
         let shared = model.queue.lanes().iter().enumerate().map(|lane| (false, lane));
         let bound = replica.bound.as_deref().map_or(&[][..], |queue| queue.lanes());
         for (bound, (at, lane)) in shared.chain(bound.iter().enumerate().map(|lane| (true, lane))) {
-            let since = lane.waiting.front().map(|head| head.overdue_from(objective));
-            let Some(since) = since.filter(|since| *since < sight.now) else { continue };
-            if oldest.as_ref().is_none_or(|oldest| since < oldest.since) {
-                let service = replica.line(lane.key.bucket).predict(lane.rows.min(rows));
+            let Some(head) = lane.waiting.front() else { continue };
+            let since = head.overdue_from(objective);
+            if since < sight.now && oldest.as_ref().is_none_or(|oldest| since < oldest.since) {
+                let lines = [&replica.line(lane.key.bucket), &replica.least_line(lane.key.bucket)];
+                let Some((rows, _)) = rows_for(head, lines, &sight.way, most) else { continue };
+                let service = lines[0].predict(lane.rows.min(rows));
                 let source = Source::Lane { lane: at, skip: 0 };
                 let pick = Pick { replica: id, bound, source, rows, score: f64::MAX, on_credit: true };
                 oldest = Some(Oldest { since, service, pick });

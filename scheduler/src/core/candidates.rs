@@ -55,18 +55,13 @@ impl Candidates<'_> {
                 return None;
             }
             self.next += 1;
-            let rows = match (rows_until(&self.line, self.way, head), head.hard) {
-                (Some(rows), _) => rows.min(self.most),
-                (None, false) => self.most,
-                (None, true) if self.unsure => continue,
-                (None, true) => {
-                    // Where even that is too late, another device may still meet it.
-                    let Some(rows) = rows_until(&self.least, self.way, head) else { continue };
-                    self.unsure = true;
-                    return Some(self.candidate(skip, rows.min(self.most), true));
-                }
-            };
-            let candidate = self.candidate(skip, rows, false);
+            let rows = rows_for(head, [&self.line, &self.least], self.way, self.most);
+            let Some((rows, unsure)) = rows.filter(|(_, unsure)| !unsure || !self.unsure) else { continue };
+            let candidate = self.candidate(skip, rows, unsure);
+            if unsure {
+                self.unsure = true;
+                return Some(candidate);
+            }
             if self.largest.is_none_or(|largest| candidate.batch > largest) {
                 self.largest = Some(candidate.batch);
                 return Some(candidate);
@@ -113,6 +108,16 @@ pub(super) struct Way {
     pub per_byte: f64,
     /// Until an answer is back.
     pub answer: Nanos,
+}
+
+/// Rows of a batch that has this head, and whether it is in time only if predictions hold: on the second of the lines. None
+/// where it cannot be in time; another device may still meet it.
+pub(super) fn rows_for(head: &Waiting, lines: [&Line; 2], way: &Way, most: usize) -> Option<(usize, bool)> {
+    match rows_until(lines[0], way, head) {
+        Some(rows) => Some((rows.min(most), false)),
+        None if !head.hard => Some((most, false)),
+        None => rows_until(lines[1], way, head).map(|rows| (rows.min(most), true)),
+    }
 }
 
 /// Largest rows that still meet a request's deadline on this line, if one row does.

@@ -211,7 +211,7 @@ impl<T, L: Clone> Core<T, L> {
         if !spec.inline {
             self.trace_dispatch(now, id, &running, rows, bytes);
         }
-        let expected = self.book(now, device, number, bytes, predicted, spec.inline);
+        let expected = self.book(now, device, number, predicted, spec.inline);
         self.replicas[id].running += 1;
         self.replicas[id].ran = true;
         self.replicas[id].breaker.probe_started(now);
@@ -246,8 +246,8 @@ impl<T, L: Clone> Core<T, L> {
         true
     }
 
-    fn book(&mut self, now: Nanos, device: usize, number: u64, bytes: usize, predicted: Nanos, inline: bool) -> Nanos {
-        let start = self.available(now, device).max(now.saturating_add(self.carriage(device, bytes)));
+    fn book(&mut self, now: Nanos, device: usize, number: u64, predicted: Nanos, inline: bool) -> Nanos {
+        let start = self.available(now, device);
         let at = &mut self.devices[device];
         if inline {
             at.inline_batches += 1;

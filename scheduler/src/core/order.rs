@@ -54,7 +54,7 @@ pub(super) struct Pick {
 pub(super) struct Sight {
     pub now: Nanos,
     pub device: usize,
-    way: Way,
+    pub way: Way,
     /// The predicted work that waits for the device, nanoseconds.
     backlog: f64,
     contended: bool,
