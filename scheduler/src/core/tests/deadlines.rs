@@ -163,29 +163,44 @@ fn carry_out(world: &mut World, one_way: Nanos, per_byte: Nanos) -> Vec<(Nanos, 
     back
 }
 
+/// A model on a device that is 40 ms away, which each byte makes longer by so much.
+fn far_away(per_byte: Nanos) -> World {
+    let mut world = World::new(vec![model("m", 1, ModelPolicy { min_replicas: 1, ..Default::default() })], &[]);
+    world.add(&[100], 0.08);
+    let rate = if per_byte > 0 { 1e9 / per_byte as f64 } else { 0.0 };
+    let measured = session::Measurement { scheduler_bytes_per_second: rate, ..session::Measurement::default() };
+    world.core.workers[0].measurement = Some(measured);
+    world
+}
+
 #[test]
 fn answers_are_in_time_where_they_arrive_not_where_they_are_computed() {
-    // Nanoseconds of each byte; a request has eight.
-    for per_byte in [0, 100_000] {
-        let mut world = World::new(vec![model("m", 1, ModelPolicy { min_replicas: 1, ..Default::default() })], &[]);
-        world.add(&[100], 0.08);
-        let rate = if per_byte > 0 { 1e9 / per_byte as f64 } else { 0.0 };
-        world.core.workers[0].measurement =
-            Some(session::Measurement { scheduler_bytes_per_second: rate, ..session::Measurement::default() });
+    let mut world = far_away(0);
+    world.ask(0);
+    // More than the device can do in time, in a queue that is there at once.
+    let asked = (0..160).filter(|at| {
+        let deadline = Some((110 + 2 * at) * MS);
+        world.submit(Ask { deadline, ..Ask::of(0) }).is_ok()
+    });
+    let asked = asked.count();
+    let back = carry_out(&mut world, 40 * MS, 0);
+    let late = back.iter().filter(|(at, deadline)| at > deadline).count();
+    assert!(late == 0 && back.len() * 2 > asked, "{late} of {} answers are late, {asked} asked", back.len());
+}
+
+#[test]
+fn a_batch_is_no_larger_than_its_bytes_can_be_carried_in_time() {
+    // Rows of a batch that was to hold eight: each takes 1 ms there, and on the way nothing or 0.8 ms.
+    for (per_byte, rows) in [(0, 8), (100_000, 5)] {
+        let mut world = far_away(per_byte);
         world.ask(0);
-        // More than the device can do in time, in a queue that is there at once.
-        let asked = (0..160).filter(|at| {
-            let deadline = Some((110 + 2 * at) * MS);
-            world.submit(Ask { deadline, ..Ask::of(0) }).is_ok()
+        let deadline = Some(180 * MS);
+        (0..8).for_each(|_| {
+            world.submit(Ask { deadline, ..Ask::of(0) }).unwrap();
         });
-        let asked = asked.count();
         let back = carry_out(&mut world, 40 * MS, per_byte);
-        let late = back.iter().filter(|(at, deadline)| at > deadline).count();
-        assert!(
-            late == 0 && back.len() * 2 > asked,
-            "{late} of {} answers are late, {asked} asked, {per_byte} ns a byte: {back:?}",
-            back.len()
-        );
+        let in_time = back.iter().filter(|(at, deadline)| at <= deadline).count();
+        assert_eq!((in_time, back.len()), (rows, rows), "{per_byte} ns a byte: {back:?}");
     }
 }
 
