@@ -8,6 +8,7 @@ use orion_proto::{Code, Error, ModelName, ModelSpec, Result};
 use super::{
     Command, Core, Nanos,
     curve::{Curve, Line},
+    load_time::LoadTime,
     nanos,
     queue::Queue,
     work::Rank,
@@ -103,9 +104,19 @@ impl Statistics {
 pub(super) struct Known {
     pub class: usize,
     pub curve: Curve,
+    /// Predicted time of a load, as decisions read it.
     pub load: Nanos,
+    pub load_time: LoadTime,
     /// Largest growth of memory that a batch has shown.
     pub peak: u64,
+}
+
+impl Known {
+    /// Time passes without a batch or a load.
+    pub(super) fn fade(&mut self, now: Nanos) {
+        self.curve.fade(now);
+        self.load = self.load_time.predict(now);
+    }
 }
 
 /// A model by its served name.
@@ -193,15 +204,23 @@ impl Model {
         self.known.first().map_or_else(Line::default, |known| known.curve.line())
     }
 
-    pub(super) fn learn(&mut self, class: usize, curve: Curve, load: Option<Nanos>) {
-        match self.known.iter_mut().find(|known| known.class == class) {
-            Some(known) => {
-                known.curve = curve;
-                known.load = load.unwrap_or(known.load);
-            }
-            None => {
-                self.known.push(Known { class, curve, load: load.unwrap_or(0), peak: 0 });
-            }
+    /// A model was read, or loaded, on a device of this class for the first time. `load`: what a load is expected to take.
+    pub(super) fn meet(&mut self, class: usize, curve: Curve, load: Nanos) {
+        self.known.push(Known { class, curve, load, load_time: LoadTime::new(load), peak: 0 });
+    }
+
+    /// What batches on devices of this class have taught.
+    pub(super) fn learn(&mut self, class: usize, curve: Curve) {
+        if let Some(known) = self.known.iter_mut().find(|known| known.class == class) {
+            known.curve = curve;
+        }
+    }
+
+    /// A load on a device of this class took so long.
+    pub(super) fn learn_load(&mut self, now: Nanos, class: usize, took: Nanos) {
+        if let Some(known) = self.known.iter_mut().find(|known| known.class == class) {
+            known.load_time.observe(now, took);
+            known.load = took;
         }
     }
 

@@ -9,6 +9,8 @@ use super::{Core, curve::Curve, device::DeviceClass};
 
 /// Curves that are kept.
 const CURVES: usize = 65_536;
+/// A remembered curve is out of date that predicts more than so many times what warm-up measures.
+const OUTDATED: f64 = 4.0;
 
 /// A model's curve on devices of one class.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -49,6 +51,16 @@ impl<T, L: Clone> Core<T, L> {
         let (model, class) = (&self.models[model], &self.classes[class].class);
         let key = (model.name.to_string(), model.path.clone()?, class.clone());
         self.remembered.0.get(&key).map(|curve| Curve::new(*curve))
+    }
+
+    /// The curve of a model that was warmed up just now: what an earlier process learnt, unless the device is far faster
+    /// than that by now. Where it is too slow for such a curve, batches say so soon.
+    pub(super) fn believed(&self, model: usize, class: usize, measured: ServiceCurve) -> Curve {
+        let measured = Curve::new(measured);
+        let remembered = self.remembered(model, class);
+        let outdated =
+            |curve: &Curve| measured.line().predict(1) > 0 && curve.line().exceeds(&measured.line(), OUTDATED);
+        remembered.filter(|curve| !outdated(curve)).unwrap_or(measured)
     }
 
     /// The curves to keep: of this process, and of earlier ones for what was not seen in it.

@@ -13,9 +13,12 @@ mod device;
 mod dispatch;
 mod evict;
 mod explain;
+mod fade;
 mod failed_load;
 mod filter;
+mod fit;
 mod ledger;
+mod load_time;
 mod memory;
 mod order;
 mod placement;
@@ -202,6 +205,7 @@ pub struct Core<T, L> {
     cursor: usize,
     offered_from: usize,
     wished_from: usize,
+    faded_from: usize,
     scratch: Scratch,
     requests: Slab<Request<T>>,
     request_bytes: usize,
@@ -240,6 +244,7 @@ impl<T, L: Clone> Core<T, L> {
             cursor: 0,
             offered_from: 0,
             wished_from: 0,
+            faded_from: 0,
             scratch: Scratch::default(),
             requests: Slab::new(),
             request_bytes: 0,
@@ -293,6 +298,7 @@ impl<T, L: Clone> Core<T, L> {
         self.free_stuck_loads(now);
         self.hedge_stragglers(now);
         self.answer_orphans(now);
+        self.fade_beliefs(now);
         self.settle_wishes(now);
         self.offer_again(now);
     }

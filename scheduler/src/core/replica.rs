@@ -87,12 +87,17 @@ impl Replica {
         self.curves[0]
     }
 
-    pub(super) fn observe(&mut self, bucket: u8, rows: usize, seconds: f64) {
+    pub(super) fn observe(&mut self, now: Nanos, bucket: u8, rows: usize, seconds: f64) {
         while self.curves.len() <= bucket as usize {
             let next = self.curves[self.curves.len() - 1].scaled(NEXT_BUCKET);
             self.curves.push(next);
         }
-        self.curves[bucket as usize].observe(rows, seconds);
+        self.curves[bucket as usize].observe(now, rows, seconds);
+    }
+
+    /// Time passes without a batch.
+    pub(super) fn fade(&mut self, now: Nanos) {
+        self.curves.iter_mut().for_each(|curve| curve.fade(now));
     }
 
     pub(super) fn set_curve(&mut self, curve: Curve) {
@@ -262,7 +267,7 @@ impl<T, L: Clone> Core<T, L> {
         if self.models[index].known.iter().all(|known| known.class != class) {
             let remembered = self.remembered(index, class);
             let curve = remembered.unwrap_or_else(|| Curve::new(report.curve));
-            self.models[index].learn(class, curve, Some(load));
+            self.models[index].meet(class, curve, load);
         }
         match report.spec {
             Some(spec) => self.inspected(now, worker, index, Ok(Arc::new(spec))),
@@ -352,10 +357,18 @@ impl<T, L: Clone> Core<T, L> {
         let class = self.devices[device].class;
         let again = self.replicas[id].serves();
         if !again {
-            let curve = self.remembered(index, class).unwrap_or_else(|| Curve::new(report.curve));
+            let curve = self.believed(index, class, report.curve);
             self.replicas[id].set_curve(curve);
-            let took = Duration::try_from_secs_f64(report.load_seconds).unwrap_or_default();
-            self.models[index].learn(class, curve, Some(nanos(took)).filter(|took| *took > 0));
+            let took = nanos(Duration::try_from_secs_f64(report.load_seconds).unwrap_or_default());
+            let model = &mut self.models[index];
+            if model.known.iter().all(|known| known.class != class) {
+                let promised = model.known.first().map_or(took, |known| known.load_time.promised());
+                model.meet(class, curve, promised);
+            }
+            model.learn(class, curve);
+            if took > 0 {
+                model.learn_load(now, class, took);
+            }
         }
         let replica = &mut self.replicas[id];
         (replica.state, replica.progress) = (ModelState::Ready, 1.0);

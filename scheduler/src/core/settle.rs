@@ -83,11 +83,11 @@ impl<T, L: Clone> Core<T, L> {
                 replica.breaker.success(now);
                 // Rows that were cancelled before it began took no time.
                 let rows = usize::try_from(result.rows).ok().filter(|rows| (1..=running.rows).contains(rows));
-                replica.observe(running.bucket, rows.unwrap_or(running.rows), result.service_seconds);
+                replica.observe(now, running.bucket, rows.unwrap_or(running.rows), result.service_seconds);
                 let class = self.devices[running.device].class;
                 if running.bucket == 0 {
                     let curve = replica.curve();
-                    self.models[running.model].learn(class, curve, None);
+                    self.models[running.model].learn(class, curve);
                 }
             }
         }

@@ -1,5 +1,6 @@
 //! The core's promises, one by one; `history` has them over random histories.
 
+mod belief;
 mod binding;
 mod failure;
 mod fairness;

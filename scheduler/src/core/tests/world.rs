@@ -93,6 +93,8 @@ pub(super) struct World {
     pub(super) loads: u64,
     pub(super) ran: Vec<(usize, usize, Vec<u64>)>,
     pub(super) commands: usize,
+    /// What loads take, as workers tell it.
+    pub(super) load_seconds: f64,
     links: u64,
     /// Who could have run a request instead, before the input.
     holders: Vec<Vec<(usize, usize)>>,
@@ -112,6 +114,7 @@ impl World {
             loads: 0,
             ran: Vec::new(),
             commands: 0,
+            load_seconds: 0.1,
             links: 0,
             holders: Vec::new(),
         };
@@ -237,7 +240,7 @@ impl World {
             spec: Some((*self.specs[model]).clone()),
             curve: self.curves[model],
             order,
-            load_seconds: 0.1,
+            load_seconds: self.load_seconds,
             peak_bytes: 0,
         }
     }
