@@ -103,7 +103,12 @@ impl Statistics {
 #[derive(Clone, Debug)]
 pub(super) struct Known {
     pub class: usize,
+    /// Of the first length bucket.
     pub curve: Curve,
+    /// Of the others, as far as they were seen.
+    pub longer: Vec<Curve>,
+    /// Whether batches have taught what is not written down yet.
+    pub unsaved: bool,
     /// Predicted time of a load, as decisions read it.
     pub load: Nanos,
     pub load_time: LoadTime,
@@ -112,9 +117,15 @@ pub(super) struct Known {
 }
 
 impl Known {
+    /// By length bucket.
+    pub(super) fn curves(&self) -> impl Iterator<Item = &Curve> {
+        std::iter::once(&self.curve).chain(&self.longer)
+    }
+
     /// Time passes without a batch or a load.
     pub(super) fn fade(&mut self, now: Nanos) {
         self.curve.fade(now);
+        self.longer.iter_mut().for_each(|curve| curve.fade(now));
         self.load = self.load_time.predict(now);
     }
 }
@@ -205,15 +216,27 @@ impl Model {
     }
 
     /// A model was read, or loaded, on a device of this class for the first time. `load`: what a load is expected to take.
-    pub(super) fn meet(&mut self, class: usize, curve: Curve, load: Nanos) {
-        self.known.push(Known { class, curve, load, load_time: LoadTime::new(load), peak: 0 });
+    pub(super) fn meet(&mut self, class: usize, load: Nanos) {
+        let load_time = LoadTime::new(load);
+        let (curve, longer) = (Curve::default(), Vec::new());
+        self.known.push(Known { class, curve, longer, unsaved: false, load, load_time, peak: 0 });
     }
 
-    /// What batches on devices of this class have taught.
-    pub(super) fn learn(&mut self, class: usize, curve: Curve) {
-        if let Some(known) = self.known.iter_mut().find(|known| known.class == class) {
-            known.curve = curve;
+    /// Curves by length bucket, of devices of this class.
+    pub(super) fn believe(&mut self, class: usize, curves: &[Curve]) {
+        let known = self.known.iter_mut().find(|known| known.class == class);
+        if let (Some(known), Some((first, longer))) = (known, curves.split_first()) {
+            known.curve = *first;
+            known.longer.clear();
+            known.longer.extend_from_slice(longer);
         }
+    }
+
+    /// The same, taught by a batch. Says whether there was nothing to be written down before.
+    pub(super) fn learn(&mut self, class: usize, curves: &[Curve]) -> bool {
+        self.believe(class, curves);
+        let known = self.known.iter_mut().find(|known| known.class == class);
+        known.is_some_and(|known| !std::mem::replace(&mut known.unsaved, true))
     }
 
     /// A load on a device of this class took so long.

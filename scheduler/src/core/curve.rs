@@ -22,6 +22,10 @@ const COVERED: f64 = 0.97;
 const STEP: f64 = 0.02;
 /// So many times more or less than was expected, one batch alone is not believed.
 const CREDIBLE: f64 = 4.0;
+/// Batches as which what was learnt before a reload counts.
+const RECALLED: f64 = 3.0;
+/// How much longer a batch of the next length bucket takes, until it was seen.
+pub(super) const NEXT_BUCKET: f64 = 2.0;
 /// Time without a batch in which half of what is believed beyond the promise is forgotten.
 const HALF_LIFE: Nanos = 10_000_000_000;
 
@@ -35,7 +39,7 @@ pub(super) struct Line {
 }
 
 impl Line {
-    fn new(seconds: ServiceCurve) -> Self {
+    pub(super) fn new(seconds: ServiceCurve) -> Self {
         Self { base: seconds.base_seconds * 1e9, per_row: seconds.per_row_seconds * 1e9, inflation: 1.0 }
     }
 
@@ -58,7 +62,7 @@ impl Line {
         ANCHORS.iter().any(|rows| self.at(*rows) > other.at(*rows) * times)
     }
 
-    fn seconds(&self) -> ServiceCurve {
+    pub(super) fn seconds(&self) -> ServiceCurve {
         ServiceCurve { base_seconds: self.base / 1e9, per_row_seconds: self.per_row / 1e9 }
     }
 }
@@ -93,6 +97,26 @@ impl Curve {
             per_row_seconds: sane(promised.per_row_seconds),
         });
         Self { promised, learnt: promised, line: promised, ..Self::default() }
+    }
+
+    /// A curve that batches have taught before, of a device on which `promised` was measured since.
+    pub(super) fn recalled(now: Nanos, promised: ServiceCurve, learnt: Line) -> Self {
+        let mut curve = Self::new(promised);
+        if curve.promised.predict(1) == 0 {
+            curve = Self::new(learnt.seconds());
+        }
+        let mut ratio = 0.0;
+        for rows in ANCHORS {
+            let promised = curve.promised.at(rows).max(1.0);
+            curve.sums.add(RECALLED / (promised * promised), rows, learnt.at(rows));
+            ratio += learnt.at(rows) / promised / ANCHORS.len() as f64;
+        }
+        Self { ratio: Some(ratio), learnt, line: learnt, seen: now, ..curve }
+    }
+
+    /// What batches have taught, whatever of it is forgotten by now.
+    pub(super) fn learnt(&self) -> Line {
+        self.learnt
     }
 
     /// As decisions read it.

@@ -7,13 +7,10 @@ use orion_proto::{ModelSpec, ServiceCurve};
 
 use super::{
     Command, Core, ModelState, Nanos,
-    curve::{Curve, Line},
+    curve::{Curve, Line, NEXT_BUCKET},
     nanos,
     queue::Queue,
 };
-
-/// How much longer a batch of the next length bucket takes, until it was seen.
-const NEXT_BUCKET: f64 = 2.0;
 
 /// A model on one device.
 #[derive(Debug)]
@@ -100,8 +97,9 @@ impl Replica {
         self.curves.iter_mut().for_each(|curve| curve.fade(now));
     }
 
-    pub(super) fn set_curve(&mut self, curve: Curve) {
-        self.curves = vec![curve];
+    /// By length bucket.
+    pub(super) fn curves(&self) -> &[Curve] {
+        &self.curves
     }
 
     /// Whether it runs batches as far as it is concerned.
@@ -114,14 +112,14 @@ impl<T, L: Clone> Core<T, L> {
     /// Puts a replica on a device, whose memory is free or is being freed.
     pub(super) fn add_replica(&mut self, now: Nanos, model: usize, device: usize) -> usize {
         let order = self.number();
-        let known = self.predicted_curve(model, device);
+        let curves = self.predicted_curves(model, device);
         let bytes = self.models[model].spec.as_ref().map_or(0, |spec| spec.memory_bytes);
         let replica = self.replicas.insert(Replica {
             model,
             device,
             state: ModelState::Loading,
             progress: 0.0,
-            curves: vec![known],
+            curves,
             order,
             bytes,
             sent: false,
@@ -265,9 +263,9 @@ impl<T, L: Clone> Core<T, L> {
         let class = self.devices[device].class;
         let load = nanos(Duration::try_from_secs_f64(report.load_seconds).unwrap_or_default());
         if self.models[index].known.iter().all(|known| known.class != class) {
-            let remembered = self.remembered(index, class);
-            let curve = remembered.unwrap_or_else(|| Curve::new(report.curve));
-            self.models[index].meet(class, curve, load);
+            let curves = self.seeded(now, index, class, report.curve);
+            self.models[index].meet(class, load);
+            self.models[index].believe(class, &curves);
         }
         match report.spec {
             Some(spec) => self.inspected(now, worker, index, Ok(Arc::new(spec))),
@@ -357,15 +355,15 @@ impl<T, L: Clone> Core<T, L> {
         let class = self.devices[device].class;
         let again = self.replicas[id].serves();
         if !again {
-            let curve = self.believed(index, class, report.curve);
-            self.replicas[id].set_curve(curve);
+            let curves = self.measured_curves(now, index, class, report.curve);
             let took = nanos(Duration::try_from_secs_f64(report.load_seconds).unwrap_or_default());
             let model = &mut self.models[index];
             if model.known.iter().all(|known| known.class != class) {
                 let promised = model.known.first().map_or(took, |known| known.load_time.promised());
-                model.meet(class, curve, promised);
+                model.meet(class, promised);
             }
-            model.learn(class, curve);
+            model.believe(class, &curves);
+            self.replicas[id].curves = curves;
             if took > 0 {
                 model.learn_load(now, class, took);
             }

@@ -85,9 +85,8 @@ impl<T, L: Clone> Core<T, L> {
                 let rows = usize::try_from(result.rows).ok().filter(|rows| (1..=running.rows).contains(rows));
                 replica.observe(now, running.bucket, rows.unwrap_or(running.rows), result.service_seconds);
                 let class = self.devices[running.device].class;
-                if running.bucket == 0 {
-                    let curve = replica.curve();
-                    self.models[running.model].learn(class, curve);
+                if self.models[running.model].learn(class, replica.curves()) {
+                    self.remembered.taught(running.model, class);
                 }
             }
         }

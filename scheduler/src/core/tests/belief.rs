@@ -21,6 +21,21 @@ fn run(world: &mut World, at: usize, taking: Option<ServiceCurve>) {
     world.curves[0] = usual;
 }
 
+/// A curve of an earlier process.
+fn of_the_past(bucket: u8, base_seconds: f64, inflation: f64) -> Remembered {
+    Remembered {
+        model: "m".into(),
+        path: "/m".into(),
+        fingerprint: String::new(),
+        device_kind: "cpu".into(),
+        device_model: String::new(),
+        bucket,
+        base_seconds,
+        per_row_seconds: 0.0,
+        inflation,
+    }
+}
+
 fn pass_minutes(world: &mut World, minutes: usize) {
     (0..minutes * 60).for_each(|_| world.pass(1_000 * MS));
 }
@@ -87,20 +102,9 @@ fn one_slow_load_locks_nobody_out() {
 
 #[test]
 fn a_remembered_curve_that_warm_up_finds_far_too_slow_is_not_believed() {
-    let mut world = World::new(vec![], &[]);
-    let curve = |base_seconds: f64| Remembered {
-        model: "m".into(),
-        path: "/m".into(),
-        fingerprint: String::new(),
-        device_kind: "cpu".into(),
-        device_model: String::new(),
-        base_seconds,
-        per_row_seconds: 0.0,
-    };
     for (remembered, believed) in [(4.0, 0.005), (0.012, 0.012)] {
-        world.core.remember(vec![curve(remembered)]);
         let mut next = World::new(vec![], &[]);
-        next.core.remember(vec![curve(remembered)]);
+        next.core.remember(vec![of_the_past(0, remembered, 1.0)]);
         next.specs = vec![Arc::new(model("m", 1, ModelPolicy::default()))];
         next.curves = vec![ServiceCurve { base_seconds: 0.004, per_row_seconds: 0.001 }];
         next.core.want(next.now, &next.specs[0].name.clone(), "/m".into(), false);
@@ -108,4 +112,69 @@ fn a_remembered_curve_that_warm_up_finds_far_too_slow_is_not_believed() {
         let cost = next.core.explain_model(next.now, "m").unwrap().places[0].cost.unwrap();
         assert!((cost.service_seconds - believed).abs() < 1e-6, "{cost:?}");
     }
+}
+
+fn lines(world: &World, name: &str) -> Vec<curve::Line> {
+    let id = world.core.models[world.core.index(name).unwrap()].replicas[0];
+    (0..3).map(|bucket| world.core.replicas[id].line(bucket)).collect()
+}
+
+/// Batches of two length buckets that take twice what was promised, and now and then longer.
+fn teach(world: &mut World) {
+    let promised = std::mem::replace(&mut world.curves[0], ServiceCurve { base_seconds: 0.012, per_row_seconds: 0.0 });
+    for round in 0..40 {
+        world.row_bytes = if round % 2 == 0 { 8 } else { 300 };
+        world.curves[0].base_seconds = if round % 5 == 0 { 0.02 } else { 0.012 };
+        world.ask(0);
+        world.finish(0, Fate::Ok);
+    }
+    (world.curves[0], world.row_bytes) = (promised, 8);
+}
+
+#[test]
+fn what_batches_taught_outlives_an_eviction_and_holds_for_the_next_copy() {
+    let inputs = vec![TensorSpec::new("x", Datatype::Fp32, [-1, -1])];
+    let specs =
+        vec![ModelSpec { inputs, ..model("m", 60, ModelPolicy::default()) }, model("b", 60, ModelPolicy::default())];
+    let mut world = World::new(specs, &[&[100]]);
+    teach(&mut world);
+    let (before, saved) = (lines(&world, "m"), world.core.take_taught(9));
+    assert!(before[0].inflation > 1.05 && before[0].predict(1) > 10 * MS && before[1] != before[0], "{before:?}");
+    assert_eq!(saved.len(), 2, "a curve for each bucket");
+    world.ask(1);
+    world.pass(MS);
+    world.finish(0, Fate::Ok);
+    assert_eq!(world.held(0, 0), 60);
+    let loads = world.loads;
+    world.ask(0);
+    world.pass(MS);
+    assert_eq!((world.loads, lines(&world, "m")), (loads + 1, before.clone()));
+    world.add(&[100], 0.0);
+    let index = world.core.index("m").unwrap();
+    let next = world.core.predicted_curves(index, world.core.workers[1].devices[0]);
+    assert_eq!(next.iter().map(|curve| curve.line()).collect::<Vec<_>>(), before[..2]);
+    let mut next = World::new(vec![], &[]);
+    next.core.remember(saved);
+    next.specs = world.specs.clone();
+    next.curves = vec![ServiceCurve { base_seconds: 0.004, per_row_seconds: 0.001 }; 2];
+    next.core.want(next.now, &next.specs[0].name.clone(), "/m".into(), false);
+    next.add(&[100], 0.0);
+    for (kept, was) in lines(&next, "m").iter().zip(&before) {
+        assert!(
+            (kept.base - was.base).abs() < 1.0 && (kept.inflation - was.inflation).abs() < 1e-9,
+            "{kept:?} {was:?}"
+        );
+    }
+}
+
+#[test]
+fn remembered_figures_that_cannot_be_are_left_out() {
+    let mut world = World::new(vec![], &[]);
+    let odd = [(0, -1.0, 1.0), (0, f64::NAN, 1.0), (0, 0.1, 0.5), (0, 0.1, f64::INFINITY), (2, 0.1, 1.0)];
+    world.core.remember(odd.map(|(bucket, base, inflation)| of_the_past(bucket, base, inflation)).to_vec());
+    world.specs = vec![Arc::new(model("m", 1, ModelPolicy::default()))];
+    world.curves = vec![ServiceCurve { base_seconds: 0.004, per_row_seconds: 0.001 }];
+    world.core.want(world.now, &world.specs[0].name.clone(), "/m".into(), false);
+    world.add(&[100], 0.0);
+    assert_eq!(lines(&world, "m")[0].predict(1), 5 * MS);
 }

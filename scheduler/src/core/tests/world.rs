@@ -93,6 +93,8 @@ pub(super) struct World {
     pub(super) loads: u64,
     pub(super) ran: Vec<(usize, usize, Vec<u64>)>,
     pub(super) commands: usize,
+    /// Bytes of a request's row.
+    pub(super) row_bytes: usize,
     /// What loads take, as workers tell it.
     pub(super) load_seconds: f64,
     links: u64,
@@ -114,6 +116,7 @@ impl World {
             loads: 0,
             ran: Vec::new(),
             commands: 0,
+            row_bytes: 8,
             load_seconds: 0.1,
             links: 0,
             holders: Vec::new(),
@@ -276,7 +279,7 @@ impl World {
         let idempotent = parameters.idempotent;
         let request = InferRequest { id: ticket.to_string(), parameters, ..InferRequest::default() };
         let spec = self.specs[ask.model].clone();
-        let admitted = Admitted { spec, request: Arc::new(request), rows: ask.rows, bytes: ask.rows * 8, deadline };
+        let admitted = Admitted { spec, request: Arc::new(request), rows: ask.rows, bytes: ask.rows * self.row_bytes, deadline };
         // It may run before the call is over.
         self.sent.insert(ticket, Sent { idempotent, deadline, ..Sent::default() });
         match self.core.submit(self.now, admitted, ticket) {
