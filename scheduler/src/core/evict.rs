@@ -58,9 +58,10 @@ impl<T, L: Clone> Core<T, L> {
 
     /// Whether its owner wants it to stay.
     fn is_kept(&self, id: usize) -> bool {
-        let model = &self.models[self.replicas[id].model];
-        model.spec.as_ref().is_some_and(|spec| {
-            spec.policy.pin || spec.inline || model.replicas.len() <= spec.policy.min_replicas as usize
+        let index = self.replicas[id].model;
+        self.models[index].spec.as_ref().is_some_and(|spec| {
+            let least = spec.policy.min_replicas as usize;
+            spec.policy.pin || spec.inline || (least > 0 && self.staying(index) <= least)
         })
     }
 

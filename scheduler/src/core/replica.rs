@@ -377,7 +377,7 @@ impl<T, L: Clone> Core<T, L> {
             self.set_loading(device, None);
         }
         self.models[index].failures.retain(|failure| failure.device != device);
-        self.models[index].demanded = false;
+        self.models[index].demanded &= !self.stays(id);
         self.reserve_activations(device);
         self.changed = true;
     }

@@ -2,6 +2,7 @@
 
 mod belief;
 mod binding;
+mod draining;
 mod failure;
 mod fairness;
 mod history;
