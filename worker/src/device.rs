@@ -15,6 +15,7 @@ use crate::{
     executor::Executor,
     inventory::Memory,
     lane::Lane,
+    peak::Moves,
     simulate::{Ledger, Reservation, Simulation},
 };
 
@@ -25,6 +26,8 @@ pub(crate) struct Device {
     /// Where its loads are done, one at a time. Real devices of a worker share one: two loads that see the same free
     /// memory would together take more than there is.
     pub(crate) loads: Lane,
+    /// Models that come to this process's memory or leave it.
+    pub(crate) moves: Arc<Moves>,
     /// The speed that simulated models follow.
     pub(crate) pace: Arc<Pace>,
     /// Its memory, if it is emulated.
@@ -35,12 +38,13 @@ impl Device {
     /// The devices of this machine that this build can run models on.
     pub(crate) fn of_this_machine(capability: &Capability, busy: &Arc<AtomicUsize>) -> Result<Vec<Self>> {
         let cores = capability.logical_cores.max(1) as usize;
-        let loads = Lane::start("orion-load")?;
+        let (loads, moves) = (Lane::start("orion-load")?, Arc::<Moves>::default());
         let usable = capability.devices.iter().filter(|device| device.usable);
         let start = |device: &orion_proto::session::Device| {
             let name: Arc<str> = Arc::from(device.name.as_str());
-            let executor = Executor::start(name.clone(), cores, busy.clone())?;
-            Ok(Self { name, executor, loads: loads.clone(), pace: Arc::default(), ledger: None })
+            let executor = Executor::start(name.clone(), cores, busy.clone(), moves.clone())?;
+            let (loads, moves) = (loads.clone(), moves.clone());
+            Ok(Self { name, executor, loads, moves, pace: Arc::default(), ledger: None })
         };
         usable.map(start).collect()
     }
@@ -49,8 +53,10 @@ impl Device {
     pub(crate) fn emulated(simulation: &Simulation, busy: &Arc<AtomicUsize>) -> Result<Vec<Self>> {
         let start = |device: &crate::simulate::SimulatedDevice| {
             let name: Arc<str> = Arc::from(device.name.as_str());
+            let moves = Arc::<Moves>::default();
             Ok(Self {
-                executor: Executor::start(name.clone(), 1, busy.clone())?,
+                executor: Executor::start(name.clone(), 1, busy.clone(), moves.clone())?,
+                moves,
                 loads: Lane::start(&format!("orion-copy-{name}"))?,
                 name,
                 pace: Arc::new(device.pace.clone()),

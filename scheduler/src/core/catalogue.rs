@@ -10,6 +10,7 @@ use super::{
     curve::{Curve, Line},
     load_time::LoadTime,
     nanos,
+    peak::Peak,
     queue::Queue,
     work::Rank,
 };
@@ -112,8 +113,7 @@ pub(super) struct Known {
     /// Predicted time of a load, as decisions read it.
     pub load: Nanos,
     pub load_time: LoadTime,
-    /// Largest growth of memory that a batch has shown.
-    pub peak: u64,
+    pub peak: Peak,
 }
 
 impl Known {
@@ -219,7 +219,7 @@ impl Model {
     pub(super) fn meet(&mut self, class: usize, load: Nanos) {
         let load_time = LoadTime::new(load);
         let (curve, longer) = (Curve::default(), Vec::new());
-        self.known.push(Known { class, curve, longer, unsaved: false, load, load_time, peak: 0 });
+        self.known.push(Known { class, curve, longer, unsaved: false, load, load_time, peak: Peak::default() });
     }
 
     /// Curves by length bucket, of devices of this class.
@@ -244,13 +244,6 @@ impl Model {
         if let Some(known) = self.known.iter_mut().find(|known| known.class == class) {
             known.load_time.observe(now, took);
             known.load = took;
-        }
-    }
-
-    /// A batch on a device of this class took so much memory beside the weights.
-    pub(super) fn learn_peak(&mut self, class: usize, bytes: u64) {
-        if let Some(known) = self.known.iter_mut().find(|known| known.class == class) {
-            known.peak = known.peak.max(bytes);
         }
     }
 

@@ -49,6 +49,11 @@ impl Ledger {
         self.capacity
     }
 
+    /// Bytes that are left beside the weights.
+    pub(super) fn beside_weights(&self) -> u64 {
+        if self.capacity == 0 { u64::MAX } else { self.capacity.saturating_sub(self.weights) }
+    }
+
     pub(super) fn weights(&self) -> u64 {
         self.weights
     }

@@ -21,6 +21,7 @@ mod ledger;
 mod load_time;
 mod memory;
 mod order;
+mod peak;
 mod placement;
 mod queue;
 mod replica;

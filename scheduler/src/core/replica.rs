@@ -9,6 +9,7 @@ use super::{
     Command, Core, ModelState, Nanos,
     curve::{Curve, Line, NEXT_BUCKET},
     nanos,
+    peak::Peak,
     queue::Queue,
 };
 
@@ -27,8 +28,7 @@ pub(super) struct Replica {
     /// Whether its load was sent, so that the device's memory is taken.
     pub sent: bool,
     pub started: Nanos,
-    /// Largest growth of memory that a batch has shown.
-    pub peak: u64,
+    pub peak: Peak,
     /// Batches that run there now.
     pub running: usize,
     /// A batch of it stands still: nothing more is given to it until that ends.
@@ -124,7 +124,7 @@ impl<T, L: Clone> Core<T, L> {
             bytes,
             sent: false,
             started: now,
-            peak: self.needs(model, device).1,
+            peak: self.known_peak(model, device),
             running: 0,
             stalled: false,
             ran: false,
@@ -227,12 +227,6 @@ impl<T, L: Clone> Core<T, L> {
                 }
             }
         }
-    }
-
-    /// The device keeps room for the hungriest of its models' batches.
-    pub(super) fn reserve_activations(&mut self, device: usize) {
-        let peak = self.devices[device].residents.iter().map(|id| self.replicas[*id].peak).max();
-        self.devices[device].ledger.set_activations(peak.unwrap_or(0));
     }
 
     /// A worker says what became of a model on one of its devices.
@@ -367,12 +361,10 @@ impl<T, L: Clone> Core<T, L> {
             if took > 0 {
                 model.learn_load(now, class, took);
             }
+            self.learn_first_peak(id, report.peak_bytes);
         }
         let replica = &mut self.replicas[id];
         (replica.state, replica.progress) = (ModelState::Ready, 1.0);
-        replica.peak = replica.peak.max(report.peak_bytes);
-        let peak = replica.peak;
-        self.models[index].learn_peak(class, peak);
         if self.devices[device].loading == Some(id) {
             self.set_loading(device, None);
         }

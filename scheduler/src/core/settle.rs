@@ -90,13 +90,8 @@ impl<T, L: Clone> Core<T, L> {
                 }
             }
         }
-        let replica = &mut self.replicas[running.replica];
-        if result.peak_bytes > replica.peak {
-            replica.peak = result.peak_bytes;
-            let class = self.devices[running.device].class;
-            self.models[running.model].learn_peak(class, result.peak_bytes);
-            self.reserve_activations(running.device);
-        }
+        let rows = usize::try_from(result.rows).map_or(running.rows, |rows| rows.min(running.rows));
+        self.learn_peak(running.replica, rows, result.peak_bytes);
     }
 
     /// A batch ended, with an answer of its device or without.

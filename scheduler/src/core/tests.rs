@@ -6,6 +6,7 @@ mod draining;
 mod failure;
 mod fairness;
 mod history;
+mod peaks;
 mod placing;
 mod recount;
 mod world;

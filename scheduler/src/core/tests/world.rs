@@ -95,6 +95,8 @@ pub(super) struct World {
     pub(super) commands: usize,
     /// Bytes of a request's row.
     pub(super) row_bytes: usize,
+    /// What batches take beside the weights, as workers tell it.
+    pub(super) peak_bytes: u64,
     /// What loads take, as workers tell it.
     pub(super) load_seconds: f64,
     links: u64,
@@ -117,6 +119,7 @@ impl World {
             ran: Vec::new(),
             commands: 0,
             row_bytes: 8,
+            peak_bytes: 0,
             load_seconds: 0.1,
             links: 0,
             holders: Vec::new(),
@@ -350,7 +353,7 @@ impl World {
             service_seconds: curve.seconds(rows),
             rows: rows as u64,
             waited_seconds: 0.0,
-            peak_bytes: 0,
+            peak_bytes: self.peak_bytes,
             results,
         };
         self.core.result(self.now, self.nodes[at].session, result);
