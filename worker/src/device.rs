@@ -92,7 +92,8 @@ impl Device {
         let (name, needed) = (&manifest.spec.name, manifest.spec.memory_bytes);
         let reserved = match &self.ledger {
             Some(ledger) => ledger.reserve(needed).map(Some),
-            None => match Memory::read().free_bytes {
+            // What batches take is held only while they run.
+            None => match Memory::read().free_bytes.saturating_sub(self.executor.room()) {
                 free if needed > free => Err(free),
                 _ => Ok(None),
             },
@@ -128,5 +129,33 @@ fn seed(manifest: &Manifest, measured: &Measurement) -> Timing {
             per_row_seconds: per(manifest.flops_per_row, measured.f32_flops),
         },
         load_seconds: per(weights, measured.disk_read_bytes_per_second),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use orion_proto::session::Device as Described;
+
+    use super::*;
+    use crate::executor::Loaded;
+
+    #[test]
+    fn room_is_kept_for_the_batches_of_what_is_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let text = "kind = \"simulated\"\n[simulated]\nmemory_bytes = 1\npeak_bytes = 1152921504606846976";
+        std::fs::write(folder.path().join("orion.toml"), text).unwrap();
+        let manifest = inspect("m", &folder.path().display().to_string()).unwrap();
+        let described = Described { name: "cpu0".into(), usable: true, ..Described::default() };
+        let capability = Capability { devices: vec![described], ..Capability::default() };
+        let device = Device::of_this_machine(&capability, &Arc::default()).unwrap().remove(0);
+        assert!(device.reserve(&manifest).is_ok());
+        let model = orion_models::load_at(&manifest, &device.pace, &|_| {}).unwrap();
+        let (told, installed) = std::sync::mpsc::channel();
+        let loaded = Loaded { name: "m".into(), load: 1, model, memory: None };
+        device.executor.install(loaded, Box::new(move |warm| told.send(warm.is_ok()).unwrap()));
+        assert!(installed.recv().unwrap());
+        let refused = device.reserve(&manifest).unwrap_err();
+        assert_eq!(refused.code, Code::ResourceExhausted);
+        assert!(refused.message.ends_with("needs 1 bytes of memory on cpu0, 0 are free"), "{refused}");
     }
 }

@@ -56,9 +56,16 @@ struct Shelf {
     models: HashMap<String, Held>,
     /// By model: jobs that wait for the device or are on it.
     pending: HashMap<String, usize>,
+    /// The memory that the batch may take which runs now: its model is off the shelf.
+    running: u64,
 }
 
 impl Shelf {
+    /// Bytes that a batch of the hungriest model may still take, beside what the one that runs has or will have soon.
+    fn room(&self) -> u64 {
+        self.models.values().map(Held::room).max().unwrap_or(0).saturating_sub(self.running)
+    }
+
     fn begun(&mut self, name: &str) {
         *self.pending.entry(name.to_owned()).or_default() += 1;
     }
@@ -137,6 +144,11 @@ impl Executor {
         if let Err(mpsc::SendError((model, gone))) = self.discards.send((model, gone)) {
             discard(model, gone);
         }
+    }
+
+    /// Bytes that batches may still take beside what is held now.
+    pub(crate) fn room(&self) -> u64 {
+        self.shelf.lock().room()
     }
 
     fn send(&self, job: Job) {
@@ -232,14 +244,21 @@ impl Thread {
         };
         let asked = batch.attempts.iter().filter(|attempt| !cancelled.contains(&attempt.attempt));
         // Off the shelf while it runs: the lock is not held meanwhile, and what is pending cannot be removed.
-        let held = self.shelf.lock().models.remove(&*batch.model);
+        let held = {
+            let mut shelf = self.shelf.lock();
+            let held = shelf.models.remove(&*batch.model);
+            shelf.running = held.as_ref().map_or(0, Held::room);
+            held
+        };
         let (mut answers, peak_bytes) = match held {
             None => (Vec::new().into_iter(), 0),
             Some(mut held) => {
                 let rows = asked.clone().map(rows_of).fold(0, usize::saturating_add);
                 let (answers, peak_bytes) =
                     held.run(rows, asked.map(model_request).collect(), self.pool.as_ref(), &self.moves);
-                self.shelf.lock().models.insert(batch.model.to_string(), held);
+                let mut shelf = self.shelf.lock();
+                shelf.running = 0;
+                shelf.models.insert(batch.model.to_string(), held);
                 (answers.into_iter(), peak_bytes)
             }
         };
@@ -252,6 +271,11 @@ impl Thread {
 }
 
 impl Held {
+    /// Bytes that a batch takes beside what is held between batches.
+    fn room(&self) -> u64 {
+        self.model.known_peak_bytes().unwrap_or(self.meter.room())
+    }
+
     /// One answer a request, and the memory that they took together.
     fn run(
         &mut self,

@@ -75,6 +75,11 @@ impl PeakMeter {
         (done, self.bytes)
     }
 
+    /// What of it the process does not hold between batches.
+    pub(crate) fn room(&self) -> u64 {
+        self.bytes.saturating_sub(self.retained_bytes)
+    }
+
     /// What the largest batches take, as far as they were measured.
     pub(crate) fn bytes(&self) -> u64 {
         self.bytes

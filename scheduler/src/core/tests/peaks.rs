@@ -57,3 +57,20 @@ fn a_session_that_comes_back_does_not_tell_of_its_warm_up_anew() {
     world.tell(0, report);
     assert_eq!(activations(&world), 30);
 }
+
+#[test]
+fn room_for_batches_is_kept_where_other_processes_hold_memory() {
+    let specs = [("a", 20), ("b", 30)].map(|(name, bytes)| model(name, bytes, ModelPolicy::default()));
+    let mut world = World::new(specs.into(), &[]);
+    world.core.unwant(world.now, "b").unwrap();
+    world.add(&[100], 0.0);
+    run(&mut world, 0, 8, 25);
+    let figures =
+        session::DeviceTelemetry { name: "d0".into(), memory_free_bytes: 50, ..session::DeviceTelemetry::default() };
+    let telemetry = session::Telemetry { devices: vec![figures], ..session::Telemetry::default() };
+    world.core.telemetry(world.now, world.nodes[0].session, telemetry);
+    let name = world.specs[1].name.clone();
+    world.core.want(world.now, &name, format!("/{name}"), false);
+    world.collect();
+    assert_eq!(world.held(0, 0), 20, "25 of the 50 that are free are for the batches of the first");
+}
