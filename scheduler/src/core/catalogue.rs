@@ -6,7 +6,7 @@ use orion_net::{Balancer, Strategy};
 use orion_proto::{Code, Error, ModelName, ModelSpec, Result};
 
 use super::{
-    Command, Core, Nanos,
+    Core, Nanos,
     curve::{Curve, Line},
     load_time::LoadTime,
     nanos,
@@ -17,8 +17,6 @@ use super::{
 
 /// Batch sizes of which a model keeps statistics.
 const BATCH_SIZES: usize = 64;
-/// Workers that are asked at once what a model is.
-const ASKED: usize = 3;
 /// Reasons kept of workers that cannot read a model.
 const REASONS: usize = 16;
 /// Objective of a model that has none: so many times what one row takes.
@@ -336,26 +334,6 @@ impl<T, L: Clone> Core<T, L> {
         }
     }
 
-    /// Asks workers what a model is, while that is not known.
-    pub(super) fn ask_about(&mut self, index: usize) {
-        let model = &self.models[index];
-        let (false, true, Some(path)) = (model.spec.is_some(), model.wanted, model.path.clone()) else { return };
-        for worker in 0..self.workers.len() {
-            let model = &self.models[index];
-            if model.asked.len() >= ASKED {
-                return;
-            }
-            let answered = model.unreadable.iter().any(|(at, _)| *at == worker);
-            if answered || model.asked.contains(&worker) || !self.workers[worker].is_connected() {
-                continue;
-            }
-            let Some(link) = self.workers[worker].link.clone() else { continue };
-            let (order, name) = (self.number(), self.models[index].name.clone());
-            self.models[index].asked.push(worker);
-            self.commands.push(Command::Inspect { link, name, path: path.clone(), order });
-        }
-    }
-
     /// A worker says what a model is, or that it cannot read it.
     pub(super) fn inspected(
         &mut self,
@@ -364,8 +342,8 @@ impl<T, L: Clone> Core<T, L> {
         index: usize,
         found: std::result::Result<Arc<ModelSpec>, String>,
     ) {
+        self.unask(index, worker);
         let model = &mut self.models[index];
-        model.asked.retain(|asked| *asked != worker);
         self.changed = true;
         match found {
             Ok(spec) if model.spec.is_none() => {
@@ -381,6 +359,7 @@ impl<T, L: Clone> Core<T, L> {
                 self.ask_about(index);
             }
         }
+        self.ask_more(worker);
         self.settle_wishes(now);
     }
 

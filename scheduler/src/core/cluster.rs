@@ -67,6 +67,8 @@ pub(super) struct Worker<L> {
     pub batches_done: u64,
     pub events: VecDeque<(Nanos, String)>,
     pub peer_address: String,
+    /// What it was asked about models and has not answered.
+    pub questions: usize,
 }
 
 impl<L> Worker<L> {
@@ -173,9 +175,9 @@ impl<T, L: Clone> Core<T, L> {
         worker.state = if worker.drains { WorkerState::Draining } else { WorkerState::Ready };
         self.cluster_changed();
         self.repeat_wishes(index);
+        self.ask_anew(index);
         for model in 0..self.models.len() {
             self.models[model].unreadable.retain(|(at, _)| *at != index);
-            self.models[model].asked.retain(|at| *at != index);
             self.ask_about(model);
         }
         self.settle_wishes(now);
@@ -218,6 +220,7 @@ impl<T, L: Clone> Core<T, L> {
             batches_done: 0,
             events: VecDeque::new(),
             peer_address: String::new(),
+            questions: 0,
         };
         if self.workers.len() < WORKERS {
             self.workers.push(worker);
@@ -330,8 +333,8 @@ impl<T, L: Clone> Core<T, L> {
         for device in std::mem::take(&mut self.workers[index].devices) {
             self.devices.remove(device);
         }
+        self.ask_anew(index);
         for model in &mut self.models {
-            model.asked.retain(|at| *at != index);
             model.failures.retain(|failure| failure.worker != index);
         }
         self.cluster_changed();

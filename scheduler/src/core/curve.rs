@@ -26,6 +26,8 @@ const CREDIBLE: f64 = 4.0;
 const RECALLED: f64 = 3.0;
 /// How much longer a batch of the next length bucket takes, until it was seen.
 pub(super) const NEXT_BUCKET: f64 = 2.0;
+/// A promise of a nanosecond is none.
+const UNKNOWN: f64 = 1.0;
 /// Time without a batch in which half of what is believed beyond the promise is forgotten.
 const HALF_LIFE: Nanos = 10_000_000_000;
 
@@ -107,7 +109,7 @@ impl Curve {
         }
         let mut ratio = 0.0;
         for rows in ANCHORS {
-            let promised = curve.promised.at(rows).max(1.0);
+            let promised = curve.promised.at(rows).max(UNKNOWN);
             curve.sums.add(RECALLED / (promised * promised), rows, learnt.at(rows));
             ratio += learnt.at(rows) / promised / ANCHORS.len() as f64;
         }
@@ -146,7 +148,7 @@ impl Curve {
         }
         self.forget(now);
         let (x, y) = (rows as f64, (seconds * 1e9).max(1.0));
-        let (promised, predicted) = (self.promised.at(x).max(1.0), self.learnt.at(x).max(1.0));
+        let (promised, predicted) = (self.promised.at(x).max(UNKNOWN), self.learnt.at(x).max(UNKNOWN));
         let quantile = &mut self.learnt.inflation;
         *quantile += STEP * if y / predicted > *quantile * (1.0 + 1e-9) { COVERED } else { COVERED - 1.0 };
         *quantile = quantile.clamp(1.0, 4.0);
@@ -165,7 +167,7 @@ impl Curve {
     fn credible(&mut self, promised: f64, predicted: f64, y: f64) -> f64 {
         let before = self.last.replace(y / promised).map_or(predicted, |last| last * promised);
         // Where nothing was promised, the first batch is all that is known.
-        if promised <= 1.0 {
+        if promised <= UNKNOWN {
             return y;
         }
         y.clamp(predicted.min(before) / CREDIBLE, predicted.max(before) * CREDIBLE)
@@ -176,8 +178,8 @@ impl Curve {
         let weight = PROMISE * (1.0 - sums.spread() / TELLING).max(0.0);
         for x in ANCHORS {
             let promised = self.promised.at(x);
-            if promised > 0.0 {
-                sums.add(weight / (promised * promised).max(1.0), x, promised * ratio);
+            if promised > UNKNOWN {
+                sums.add(weight / (promised * promised), x, promised * ratio);
             }
         }
         if let Some((base, per_row)) = sums.solve() {

@@ -24,6 +24,7 @@ mod order;
 mod peak;
 mod placement;
 mod queue;
+mod reading;
 mod replica;
 mod request;
 mod resume;
@@ -207,6 +208,9 @@ pub struct Core<T, L> {
     offered_from: usize,
     wished_from: usize,
     faded_from: usize,
+    /// Models that workers are to be asked about, which have enough to read for now.
+    unasked: BTreeSet<usize>,
+    asked_from: usize,
     scratch: Scratch,
     requests: Slab<Request<T>>,
     request_bytes: usize,
@@ -246,6 +250,8 @@ impl<T, L: Clone> Core<T, L> {
             offered_from: 0,
             wished_from: 0,
             faded_from: 0,
+            unasked: BTreeSet::new(),
+            asked_from: 0,
             scratch: Scratch::default(),
             requests: Slab::new(),
             request_bytes: 0,
@@ -300,6 +306,7 @@ impl<T, L: Clone> Core<T, L> {
         self.hedge_stragglers(now);
         self.answer_orphans(now);
         self.fade_beliefs(now);
+        self.ask_as_time_passes();
         self.settle_wishes(now);
         self.offer_again(now);
     }

@@ -8,6 +8,7 @@ mod fairness;
 mod history;
 mod peaks;
 mod placing;
+mod reading;
 mod recount;
 mod world;
 

@@ -63,6 +63,8 @@ fn a_copy_on_a_drained_node_is_none_of_those_that_are_kept() {
     let specs = vec![model("kept", 60, kept), model("b", 60, ModelPolicy::default())];
     let mut world = World::new(specs, &[&[100], &[100]]);
     let home = (0..2).find(|at| world.nodes[*at].residents.contains_key(&(0, 0))).unwrap();
+    world.ask(1);
+    assert!(world.finish(1 - home, Fate::Ok).is_some());
     world.prompt = false;
     drain(&mut world, home);
     assert!(world.unloaded(1 - home), "the other makes room for it");
