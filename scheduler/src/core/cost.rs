@@ -34,13 +34,15 @@ impl Cost {
 
 impl<T, L: Clone> Core<T, L> {
     /// What is believed of a model on a device that may not hold it: measured there, or scaled by the devices' speeds.
-    pub(super) fn predicted_curve(&self, model: usize, device: usize) -> Curve {
+    /// By length bucket.
+    pub(super) fn predicted_curves(&self, model: usize, device: usize) -> Vec<Curve> {
         let class = self.devices[device].class;
-        let Some(known) = self.models[model].known(class) else { return Curve::default() };
+        let Some(known) = self.models[model].known(class) else { return vec![Curve::default()] };
         if known.class == class {
-            return known.curve;
+            return known.curves().copied().collect();
         }
-        known.curve.scaled(self.slower(known.class, class))
+        let slower = self.slower(known.class, class);
+        known.curves().map(|curve| curve.scaled(slower)).collect()
     }
 
     /// The same, as decisions read it.

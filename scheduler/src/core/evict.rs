@@ -42,12 +42,11 @@ impl<T, L: Clone> Core<T, L> {
     /// Bytes of a model's weights, and of its batches as far as they are known on such a device.
     pub(super) fn needs(&self, index: usize, device: usize) -> (u64, u64) {
         let model = &self.models[index];
-        let peak = model.known(self.devices[device].class).map_or(0, |known| known.peak);
-        (model.spec.as_ref().map_or(0, |spec| spec.memory_bytes), peak)
+        (model.spec.as_ref().map_or(0, |spec| spec.memory_bytes), self.known_peak(index, device).bytes)
     }
 
     fn peak_of(&self, replicas: &[usize]) -> u64 {
-        replicas.iter().map(|id| self.replicas[*id].peak).max().unwrap_or(0)
+        replicas.iter().map(|id| self.replicas[*id].peak.bytes).max().unwrap_or(0)
     }
 
     /// Whether a copy of a model fits on a device as it is.
@@ -68,9 +67,10 @@ impl<T, L: Clone> Core<T, L> {
 
     /// Whether its owner wants it to stay.
     fn is_kept(&self, id: usize) -> bool {
-        let model = &self.models[self.replicas[id].model];
-        model.spec.as_ref().is_some_and(|spec| {
-            spec.policy.pin || spec.inline || model.replicas.len() <= spec.policy.min_replicas as usize
+        let index = self.replicas[id].model;
+        self.models[index].spec.as_ref().is_some_and(|spec| {
+            let least = spec.policy.min_replicas as usize;
+            spec.policy.pin || spec.inline || (least > 0 && self.staying(index) <= least)
         })
     }
 

@@ -16,14 +16,19 @@ mod dispatch;
 mod drain;
 mod evict;
 mod explain;
+mod fade;
 mod failed_load;
 mod filter;
+mod fit;
 mod ledger;
+mod load_time;
 mod memory;
 mod order;
+mod peak;
 mod placement;
 mod queue;
 mod readiness;
+mod reading;
 mod replica;
 mod request;
 mod resume;
@@ -213,6 +218,10 @@ pub struct Core<T, L> {
     cursor: usize,
     offered_from: usize,
     wished_from: usize,
+    faded_from: usize,
+    /// Models that workers are to be asked about, which have enough to read for now.
+    unasked: BTreeSet<usize>,
+    asked_from: usize,
     scratch: Scratch,
     requests: Slab<Request<T>>,
     request_bytes: usize,
@@ -254,6 +263,9 @@ impl<T, L: Clone> Core<T, L> {
             cursor: 0,
             offered_from: 0,
             wished_from: 0,
+            faded_from: 0,
+            unasked: BTreeSet::new(),
+            asked_from: 0,
             scratch: Scratch::default(),
             requests: Slab::new(),
             request_bytes: 0,
@@ -307,6 +319,8 @@ impl<T, L: Clone> Core<T, L> {
         self.free_stuck_loads(now);
         self.hedge_stragglers(now);
         self.answer_orphans(now);
+        self.fade_beliefs(now);
+        self.ask_as_time_passes();
         self.settle_wishes(now);
         self.offer_again(now);
     }

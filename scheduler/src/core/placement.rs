@@ -278,8 +278,8 @@ impl<T, L: Clone> Core<T, L> {
             return true;
         }
         let least = (spec.policy.min_replicas as usize).max(usize::from(model.demanded));
-        while self.models[index].replicas.len() < least.max(1) {
-            let must = self.models[index].replicas.len() < least;
+        while self.staying(index) < least.max(1) {
+            let must = self.staying(index) < least;
             // A copy engine is for what waits before it is for what nobody asked for.
             if !must && !self.homeless.is_empty() {
                 return false;
@@ -324,8 +324,13 @@ impl<T, L: Clone> Core<T, L> {
         !model.queue.is_empty() && (model.queue.len() > QUEUED || !model.replicas.iter().any(|id| self.stays(*id)))
     }
 
+    /// Copies of a model that are not on a worker which is being emptied.
+    pub(super) fn staying(&self, index: usize) -> usize {
+        self.models[index].replicas.iter().filter(|id| self.stays(**id)).count()
+    }
+
     /// Whether a replica's worker is not being emptied.
-    fn stays(&self, id: usize) -> bool {
+    pub(super) fn stays(&self, id: usize) -> bool {
         let worker = &self.workers[self.devices[self.replicas[id].device].worker];
         worker.state != super::WorkerState::Draining && worker.cordon != super::Cordon::Draining
     }

@@ -27,7 +27,7 @@ fn a_queue_takes_as_long_as_on_the_devices_that_hold_the_model() {
     let mut world = World::new(limited(&["m"], 1_000), &[&[100]]);
     // A kind of device that was known before those that hold it, and is slow.
     let index = world.core.index("m").unwrap();
-    let slow = Known { class: usize::MAX, curve: curve(4_000.0, 1_000.0), load: 0, peak: 0 };
+    let slow = Known { class: usize::MAX, curve: curve(4_000.0, 1_000.0), ..world.core.models[index].known[0].clone() };
     world.core.models[index].known.insert(0, slow);
     (0..81).for_each(|_| {
         world.ask(0);
@@ -46,7 +46,7 @@ fn unequal_holders_drain_a_queue_together() {
     let index = world.core.index("m").unwrap();
     for (at, per_row) in [10.0, 90.0].into_iter().enumerate() {
         let id = world.core.models[index].replicas[at];
-        world.core.replicas[id].set_curve(curve(0.0, per_row));
+        world.core.replicas[id].curves = vec![curve(0.0, per_row)];
     }
     // 101 wait while one runs on each.
     (0..103).for_each(|_| {
