@@ -194,7 +194,7 @@ fn a_batch_is_no_larger_than_its_bytes_can_be_carried_in_time() {
     for (per_byte, rows) in [(0, 8), (100_000, 5)] {
         let mut world = far_away(per_byte);
         world.ask(0);
-        let deadline = Some(180 * MS);
+        let deadline = Some(100 * MS);
         (0..8).for_each(|_| {
             world.submit(Ask { deadline, ..Ask::of(0) }).unwrap();
         });
