@@ -28,6 +28,8 @@ type SchedulerCommand = Command<Ticket, Link>;
 
 /// How often leases and orphans are looked at.
 const TICK: Duration = Duration::from_millis(25);
+/// Curves that are taken from the core at once: its lock is held for microseconds.
+const CURVES_AT_ONCE: usize = 32;
 /// How often what batches have taught is written down.
 const SAVED_EVERY: Duration = Duration::from_secs(30);
 
@@ -96,9 +98,14 @@ impl Scheduler {
 
     /// Writes what batches have taught to its file.
     pub(crate) fn save_curves(&self) {
-        if let Some(file) = &self.curves {
-            let curves = self.core().curves();
-            file.lock().write(curves);
+        let Some(file) = &self.curves else { return };
+        let mut file = file.lock();
+        loop {
+            let taught = self.core().take_taught(CURVES_AT_ONCE);
+            if taught.is_empty() {
+                return file.write();
+            }
+            file.keep(taught);
         }
     }
 

@@ -23,7 +23,7 @@ use kept::{Held, Kept, on_pool};
 
 use crate::{
     outcome::{self, Done, Outcome, model_request, rows_of},
-    peak::PeakMeter,
+    peak::{Moves, PeakMeter},
     sequences::Sequences,
     simulate::Reservation,
     worker::Worker,
@@ -61,9 +61,16 @@ struct Shelf {
     models: HashMap<String, Held>,
     /// By model: jobs that wait for the device or are on it.
     pending: HashMap<String, usize>,
+    /// The memory that the batch may take which runs now: its model is off the shelf.
+    running: u64,
 }
 
 impl Shelf {
+    /// Bytes that a batch of the hungriest model may still take, beside what the one that runs has or will have soon.
+    fn room(&self) -> u64 {
+        self.models.values().map(Held::room).max().unwrap_or(0).saturating_sub(self.running)
+    }
+
     fn begun(&mut self, name: &str) {
         *self.pending.entry(name.to_owned()).or_default() += 1;
     }
@@ -93,19 +100,32 @@ pub(crate) struct Executor {
 
 impl Executor {
     /// Starts the thread, and a pool of `cores` threads for its kernels; none where nothing is computed.
-    pub(crate) fn start(device: Arc<str>, cores: usize, busy: Arc<AtomicUsize>) -> Result<Self> {
+    /// `moves`: what comes to this process's memory and leaves it beside the batches.
+    pub(crate) fn start(device: Arc<str>, cores: usize, busy: Arc<AtomicUsize>, moves: Arc<Moves>) -> Result<Self> {
         let (jobs, queue) = mpsc::channel();
         let no_thread = |error: &dyn std::fmt::Display| {
             Error::new(Code::Internal, format!("cannot start the executor of {device}: {error}"))
         };
         let thread = std::thread::Builder::new().name(format!("orion-{device}"));
         let shelf: Arc<Mutex<Shelf>> = Arc::default();
-        let mut state =
-            Thread { device: device.clone(), cores, pool: None, shelf: shelf.clone(), generating: Vec::new() };
+        let mut state = Thread {
+            device: device.clone(),
+            cores,
+            pool: None,
+            shelf: shelf.clone(),
+            generating: Vec::new(),
+            moves: moves.clone(),
+        };
         thread.spawn(move || state.work(&queue, &busy)).map_err(|error| no_thread(&error))?;
         let (discards, discarded) = mpsc::channel::<(Option<Held>, Gone)>();
         let thread = std::thread::Builder::new().name(format!("orion-{device}-unload"));
-        let empty = move || discarded.into_iter().for_each(|(model, gone)| discard(model, gone));
+        let empty = move || {
+            for (model, gone) in discarded {
+                let moving = moves.begin();
+                discard(model, || drop(moving));
+                gone();
+            }
+        };
         thread.spawn(empty).map_err(|error| no_thread(&error))?;
         Ok(Self { device, jobs, discards, shelf })
     }
@@ -137,6 +157,11 @@ impl Executor {
         }
     }
 
+    /// Bytes that batches may still take beside what is held now.
+    pub(crate) fn room(&self) -> u64 {
+        self.shelf.lock().room()
+    }
+
     fn send(&self, job: Job) {
         let Err(mpsc::SendError(job)) = self.jobs.send(job) else { return };
         tracing::error!(device = &*self.device, "executor_ended");
@@ -157,6 +182,7 @@ struct Thread {
     shelf: Arc<Mutex<Shelf>>,
     /// Generators that have sequences under way, and removals that wait for their end.
     generating: Vec<Generating>,
+    moves: Arc<Moves>,
 }
 
 struct Generating {
@@ -164,7 +190,7 @@ struct Generating {
     removals: Vec<(u64, Gone)>,
 }
 
-fn discard(model: Option<Held>, gone: Gone) {
+fn discard(model: Option<Held>, gone: impl FnOnce()) {
     // A model whose drop panics must not take the device with it.
     let _ = catch_unwind(AssertUnwindSafe(|| drop(model)));
     gone();
@@ -287,7 +313,7 @@ impl Thread {
             let threads = threads.thread_name(move |index| format!("orion-{device}-{index}"));
             self.pool = threads.build().inspect_err(|error| tracing::error!(%error, "no_compute_threads")).ok();
         }
-        let measured = held.warm_up(self.pool.as_ref());
+        let measured = held.warm_up(self.pool.as_ref(), &self.moves);
         if measured.is_ok() {
             self.shelf.lock().models.insert(name, held);
         }
@@ -302,14 +328,21 @@ impl Thread {
         let asked = batch.attempts.iter().zip(&marks).zip(&wanted).filter(|(_, wanted)| **wanted);
         let asked = asked.map(|((attempt, given_up), _)| (attempt, given_up));
         // Off the shelf while it runs: the lock is not held meanwhile, and what is pending cannot be removed.
-        let held = self.shelf.lock().models.remove(&*batch.model);
+        let held = {
+            let mut shelf = self.shelf.lock();
+            let held = shelf.models.remove(&*batch.model);
+            shelf.running = held.as_ref().map_or(0, Held::room);
+            held
+        };
         let (mut answers, peak_bytes) = match held {
             None => (Vec::new().into_iter(), 0),
             Some(mut held) => {
                 let rows = asked.clone().map(|(attempt, _)| rows_of(attempt)).fold(0, usize::saturating_add);
                 let requests = asked.map(|(attempt, given_up)| model_request(attempt, given_up.clone())).collect();
-                let (answers, peak_bytes) = held.run(rows, requests, self.pool.as_ref());
-                self.shelf.lock().models.insert(batch.model.to_string(), held);
+                let (answers, peak_bytes) = held.run(rows, requests, self.pool.as_ref(), &self.moves);
+                let mut shelf = self.shelf.lock();
+                shelf.running = 0;
+                shelf.models.insert(batch.model.to_string(), held);
                 (answers.into_iter(), peak_bytes)
             }
         };

@@ -163,7 +163,9 @@ impl Residency {
         let progress = |share: f32| {
             self.update(worker, place, load, ModelReport { progress: share, ..loading.clone() });
         };
+        let moving = device.moves.begin();
         let model = orion_models::load_at(&manifest, &device.pace, &progress)?;
+        drop(moving);
         let load_seconds = started.elapsed().as_secs_f64();
         let ready = move |device: &Device, warm: WarmedUp| ModelReport {
             progress: 1.0,

@@ -69,6 +69,8 @@ pub(super) struct Worker<L> {
     pub holding: Vec<u64>,
     pub events: VecDeque<(Nanos, String)>,
     pub peer_address: String,
+    /// What it was asked about models and has not answered.
+    pub questions: usize,
 }
 
 impl<L> Worker<L> {
@@ -179,9 +181,9 @@ impl<T, L: Clone> Core<T, L> {
         self.cluster_changed();
         self.repeat_wishes(index);
         self.call_off_unknown(index);
+        self.ask_anew(index);
         for model in 0..self.models.len() {
             self.models[model].unreadable.retain(|(at, _)| *at != index);
-            self.models[model].asked.retain(|at| *at != index);
             self.ask_about(model);
         }
         self.settle_wishes(now);
@@ -228,6 +230,7 @@ impl<T, L: Clone> Core<T, L> {
             holding: Vec::new(),
             events: VecDeque::new(),
             peer_address: String::new(),
+            questions: 0,
         };
         if self.workers.len() < WORKERS {
             self.workers.push(worker);
@@ -341,8 +344,8 @@ impl<T, L: Clone> Core<T, L> {
             let gone = self.devices.remove(device);
             self.models.iter_mut().filter_map(|model| model.balancer.as_mut()).for_each(|b| b.forget(gone.hash));
         }
+        self.ask_anew(index);
         for model in &mut self.models {
-            model.asked.retain(|at| *at != index);
             model.failures.retain(|failure| failure.worker != index);
         }
         self.cluster_changed();

@@ -7,7 +7,7 @@ use std::{
 
 use orion_proto::session;
 
-use super::{Core, Nanos, ledger::Ledger};
+use super::{Core, Nanos, ageing::Turn, ledger::Ledger};
 
 /// A device as placement and dispatch see it.
 #[derive(Debug)]
@@ -32,6 +32,8 @@ pub(super) struct Device {
     pub queued: Nanos,
     /// Time that requests past their objective may claim before others; below 0 they have had more.
     pub overdue_credit: i64,
+    /// The model that has been brought from it.
+    pub turn: Option<Turn>,
     /// The same for the same device of the same worker, whatever the session: balancers remember it.
     pub hash: u64,
 }
@@ -69,6 +71,7 @@ impl Device {
             ledger: Ledger::new(info.memory_total_bytes, info.memory_free_bytes),
             queued: 0,
             overdue_credit: 0,
+            turn: None,
             hash,
             info,
         }

@@ -157,7 +157,7 @@ impl<T, L: Clone> Core<T, L> {
         if self.workers[worker].link.is_none() || self.models[model].spec.is_none() {
             return false;
         }
-        let overdue = matches!(pick.source, Source::Lane { .. }) && pick.score == f64::MAX;
+        let on_credit = pick.on_credit;
         let (taken, bucket) = self.take(pick);
         if taken.is_empty() {
             return false;
@@ -166,7 +166,7 @@ impl<T, L: Clone> Core<T, L> {
         let keys: Vec<RequestKey> = taken.iter().map(|waiting| waiting.key).collect();
         let service = self.replicas[pick.replica].line(bucket).predict(taken.iter().map(|w| w.rows).sum());
         self.charge_tenants(&keys, service);
-        self.count_overdue(device, service, overdue);
+        self.count_overdue(device, service, on_credit);
         self.send_batch(now, pick.replica, keys, bucket, false)
     }
 

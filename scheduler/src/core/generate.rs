@@ -132,10 +132,13 @@ impl<T, L: Clone> Core<T, L> {
 
     /// Whether any device of the cluster could ever go on with a generation.
     pub(super) fn can_go_on(&self, key: RequestKey) -> bool {
-        self.devices.iter().any(|(id, device)| {
-            let gone = matches!(self.workers[device.worker].state, super::WorkerState::Dead | super::WorkerState::Left);
-            !gone && self.goes_on_with(key, id)
-        })
+        let sent = self.request(key).and_then(|request| request.generated.as_ref()).map_or(0, Generated::sent);
+        sent == 0
+            || self.devices.iter().any(|(id, device)| {
+                let gone =
+                    matches!(self.workers[device.worker].state, super::WorkerState::Dead | super::WorkerState::Left);
+                !gone && self.goes_on_with(key, id)
+            })
     }
 
     /// A worker's generators took steps. What belongs to no attempt that is under way is dropped.

@@ -4,6 +4,8 @@
 //! may push [`Command`]s, which the shell carries out after it has let go of the lock.
 
 mod admission;
+mod ageing;
+mod candidates;
 mod catalogue;
 mod cluster;
 mod cordon;
@@ -11,16 +13,23 @@ mod cost;
 mod curve;
 mod device;
 mod dispatch;
+mod drain;
 mod evict;
 mod explain;
+mod fade;
 mod failed_load;
 mod filter;
+mod fit;
 mod generate;
 mod ledger;
+mod load_time;
 mod memory;
 mod order;
+mod peak;
 mod placement;
 mod queue;
+mod readiness;
+mod reading;
 mod replica;
 mod request;
 mod resume;
@@ -203,6 +212,10 @@ pub struct Core<T, L> {
     homeless: BTreeSet<(u64, usize)>,
     /// Models whose holders drain their queues too late, by the same.
     wanting: BTreeSet<(u64, usize)>,
+    /// Models that wait and have no copy, by the time from which on one of their requests is past its objective.
+    claims: BTreeSet<(Nanos, usize)>,
+    /// Whether any model's balancer binds requests on arrival.
+    binds: bool,
     /// Devices whose copy engine is busy.
     copying: usize,
     /// Models of which a copy is wanted whatever the load.
@@ -214,6 +227,10 @@ pub struct Core<T, L> {
     cursor: usize,
     offered_from: usize,
     wished_from: usize,
+    faded_from: usize,
+    /// Models that workers are to be asked about, which have enough to read for now.
+    unasked: BTreeSet<usize>,
+    asked_from: usize,
     scratch: Scratch,
     requests: Slab<Request<T>>,
     request_bytes: usize,
@@ -245,6 +262,8 @@ impl<T, L: Clone> Core<T, L> {
             queued_work: 0,
             homeless: BTreeSet::new(),
             wanting: BTreeSet::new(),
+            claims: BTreeSet::new(),
+            binds: false,
             copying: 0,
             unplaced: BTreeSet::new(),
             suitable: Vec::new(),
@@ -253,6 +272,9 @@ impl<T, L: Clone> Core<T, L> {
             cursor: 0,
             offered_from: 0,
             wished_from: 0,
+            faded_from: 0,
+            unasked: BTreeSet::new(),
+            asked_from: 0,
             scratch: Scratch::default(),
             requests: Slab::new(),
             request_bytes: 0,
@@ -306,6 +328,8 @@ impl<T, L: Clone> Core<T, L> {
         self.free_stuck_loads(now);
         self.hedge_stragglers(now);
         self.answer_orphans(now);
+        self.fade_beliefs(now);
+        self.ask_as_time_passes();
         self.settle_wishes(now);
         self.offer_again(now);
     }

@@ -6,7 +6,8 @@ use orion_net::Endpoint;
 use orion_proto::{Code, Datatype, Error, InferRequest, ModelSpec, Result};
 
 use super::{
-    Command, Core, ModelState, Nanos,
+    Command, Core, Nanos,
+    cost::SAMPLE,
     explain::Placed,
     generate::{Generated, Listener},
     nanos,
@@ -17,6 +18,8 @@ use super::{
 /// Bytes of one row up to which requests are in the first length bucket; each next bucket is four times as long.
 const FIRST_BUCKET: usize = 128;
 const BUCKETS: u8 = 4;
+/// Requests of a lane that are looked at for those that cannot be met any more, or as many as a batch may hold.
+const FIRST: usize = 64;
 
 /// A request in the core; stays unique when its place is used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,7 +83,7 @@ impl<T> Request<T> {
 
     pub(super) fn waiting(&self, key: RequestKey) -> Waiting {
         let window = self.due.saturating_sub(self.arrived);
-        Waiting { due: self.due, window, hard: self.deadline.is_some(), rows: self.rows, key }
+        Waiting { due: self.due, window, hard: self.deadline.is_some(), rows: self.rows, bytes: self.bytes, key }
     }
 }
 
@@ -121,16 +124,16 @@ impl<T, L: Clone> Core<T, L> {
     /// DEADLINE_EXCEEDED when its deadline cannot be met.
     pub fn submit(&mut self, now: Nanos, admitted: Admitted, ticket: T) -> Result<RequestKey> {
         let index = self.index(admitted.spec.name.as_str())?;
-        self.admit(now, index, &admitted)?;
-        let serial = self.number();
-        let objective = self.models[index].objective();
-        let due = admitted.deadline.unwrap_or(now.saturating_add(objective));
         let parameters = &admitted.request.parameters;
         let lane = LaneKey {
             bucket: bucket(&admitted.spec, admitted.rows, admitted.bytes),
             priority: parameters.priority as u8,
             tenant: self.tenants.number(parameters.tenant.as_ref()),
         };
+        self.admit(now, index, &admitted, lane)?;
+        let serial = self.number();
+        let objective = self.objective(index);
+        let due = admitted.deadline.unwrap_or(now.saturating_add(objective));
         let bytes = admitted.bytes;
         let place = self.requests.insert(Request {
             serial,
@@ -287,40 +290,46 @@ impl<T, L: Clone> Core<T, L> {
         }
     }
 
-    /// Answers requests at the heads of a replica's queues that cannot be met any more, wherever they ran.
+    /// Answers requests among the first of a replica's queues that cannot be met any more, wherever they ran.
     pub(super) fn shed(&mut self, now: Nanos, id: usize) {
         let index = self.replicas[id].model;
         let mut late = Vec::new();
+        let first = self.models[index].max_rows().max(FIRST);
         let queues = [Some(&self.models[index].queue), self.replicas[id].bound.as_deref()];
-        for lane in queues.into_iter().flatten().flat_map(|queue| queue.lanes()) {
-            for waiting in lane.waiting.iter().take_while(|waiting| waiting.hard) {
-                let soonest = self.soonest(now, index, lane.key.bucket, waiting.rows);
-                if soonest <= waiting.due {
+        let lanes = queues.into_iter().flatten().flat_map(|queue| queue.lanes());
+        for lane in lanes.filter(|lane| lane.hard > 0) {
+            for waiting in lane.waiting.iter().take(first).filter(|waiting| waiting.hard) {
+                let least = self.least_time(id, lane.key.bucket, waiting);
+                if now.saturating_add(least) <= waiting.due {
                     break;
                 }
-                late.push(waiting.key);
+                late.push((waiting.key, least, waiting.window));
             }
         }
-        for key in late {
+        for (key, least, window) in late {
             self.leave_queue(key);
-            let text = "the deadline cannot be met any more, other work took the devices";
-            let error = Error::new(Code::ResourceExhausted, text).retry_after(self.drain_after(now, index));
+            let error = if least > window {
+                let (least, window) = (least as f64 / 1e9, window as f64 / 1e9);
+                let text =
+                    format!("the deadline was {window:.3} s after the arrival, an idle device takes {least:.3} s");
+                Error::new(Code::DeadlineExceeded, text)
+            } else {
+                let text = "the deadline cannot be met any more, other work took the devices";
+                Error::new(Code::ResourceExhausted, text).retry_after(self.drain_after(now, index))
+            };
             self.fail(now, key, error);
         }
     }
 
-    /// When a request that waits at the head could be answered if the fastest holder took it at once.
-    fn soonest(&self, now: Nanos, index: usize, bucket: u8, rows: usize) -> Nanos {
-        const SAMPLE: usize = 16;
-        let done = |id: &usize| {
+    /// The time within which a request that waits could be answered if this replica or the fastest other took it at once.
+    fn least_time(&self, id: usize, bucket: u8, waiting: &Waiting) -> Nanos {
+        let time = |id: &usize| {
             let replica = &self.replicas[*id];
-            let lead = self.workers[self.devices[replica.device].worker].lead;
-            let line = replica.line(bucket);
-            now.saturating_add(lead).saturating_add((line.predict(rows) as f64 * line.inflation) as Nanos)
+            let (there, back) = (self.carriage(replica.device, waiting.bytes), self.lead(replica.device));
+            there.saturating_add(replica.least_line(bucket).predict(waiting.rows)).saturating_add(back)
         };
-        let holders =
-            self.models[index].replicas.iter().filter(|id| self.replicas[**id].state != ModelState::Unloading);
-        holders.take(SAMPLE).map(done).min().unwrap_or(now)
+        let holders = self.models[self.replicas[id].model].replicas.iter().take(SAMPLE);
+        holders.map(time).min().unwrap_or(Nanos::MAX).min(time(&id))
     }
 
     pub(super) fn request(&self, key: RequestKey) -> Option<&Request<T>> {

@@ -128,21 +128,15 @@ impl<T, L: Clone> Core<T, L> {
                 // Rows that were cancelled before it began took no time.
                 let rows = usize::try_from(result.rows).ok().filter(|rows| (1..=running.rows).contains(rows));
                 replica.fitted(now, rows.unwrap_or(running.rows));
-                replica.observe(running.bucket, rows.unwrap_or(running.rows), result.service_seconds);
+                replica.observe(now, running.bucket, rows.unwrap_or(running.rows), result.service_seconds);
                 let class = self.devices[running.device].class;
-                if running.bucket == 0 {
-                    let curve = replica.curve();
-                    self.models[running.model].learn(class, curve, None);
+                if self.models[running.model].learn(class, replica.curves()) {
+                    self.remembered.taught(running.model, class);
                 }
             }
         }
-        let replica = &mut self.replicas[running.replica];
-        if result.peak_bytes > replica.peak {
-            replica.peak = result.peak_bytes;
-            let class = self.devices[running.device].class;
-            self.models[running.model].learn_peak(class, result.peak_bytes);
-            self.reserve_activations(running.device);
-        }
+        let rows = usize::try_from(result.rows).map_or(running.rows, |rows| rows.min(running.rows));
+        self.learn_peak(running.replica, rows, result.peak_bytes);
     }
 
     /// A batch ended, with an answer of its device or without.

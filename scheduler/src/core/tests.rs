@@ -1,11 +1,19 @@
 //! The core's promises, one by one; `history` has them over random histories.
 
+mod ageing;
+mod belief;
 mod binding;
+mod deadlines;
+mod draining;
 mod failure;
 mod fairness;
 mod faults;
 mod history;
+mod limits;
+mod mixed;
+mod peaks;
 mod placing;
+mod reading;
 mod recount;
 mod world;
 

@@ -11,7 +11,7 @@ use orion_proto::{InferAnswer, Result};
 use super::WarmedUp;
 use crate::{
     outcome::{batch_failed, judged},
-    peak::PeakMeter,
+    peak::{Moves, PeakMeter},
     sequences::Sequences,
     simulate::Reservation,
     warm_up,
@@ -30,6 +30,14 @@ pub(super) enum Kept {
 }
 
 impl Held {
+    /// Bytes that a batch takes beside what is held between batches.
+    pub(super) fn room(&self) -> u64 {
+        match &self.kept {
+            Kept::Model(model, meter) => model.known_peak_bytes().unwrap_or(meter.room()),
+            Kept::Generator(_) => 0,
+        }
+    }
+
     /// Whether it needs the device's threads.
     pub(super) fn computes(&self) -> bool {
         match &self.kept {
@@ -44,6 +52,7 @@ impl Held {
         rows: usize,
         requests: Vec<ModelRequest>,
         pool: Option<&rayon::ThreadPool>,
+        moves: &Moves,
     ) -> (Vec<Result<InferAnswer>>, u64) {
         let count = requests.len();
         let Kept::Model(model, meter) = &mut self.kept else { return (vec![Err(batch_failed()); count], 0) };
@@ -51,13 +60,13 @@ impl Held {
         let work = || guarded(pool, || model.run(requests));
         let (answers, peak_bytes) = match known {
             Some(bytes) => (work(), bytes),
-            None => meter.measure(rows, work),
+            None => meter.measure(moves, rows, work),
         };
         (answers.map_or_else(|error| vec![Err(error); count], |answers| judged(answers, count)), peak_bytes)
     }
 
     /// Runs typical batches and draws the line through what they took.
-    pub(super) fn warm_up(&mut self, pool: Option<&rayon::ThreadPool>) -> Result<WarmedUp> {
+    pub(super) fn warm_up(&mut self, pool: Option<&rayon::ThreadPool>, moves: &Moves) -> Result<WarmedUp> {
         let (most_rows, known) = match &mut self.kept {
             Kept::Generator(sequences) => {
                 let curve = guarded(pool, || warm_up::generation(sequences.generator()))??;
@@ -68,16 +77,15 @@ impl Held {
         if let Some(known) = known {
             return Ok(known);
         }
-        let mut peak_bytes = 0;
         let curve = warm_up::curve(most_rows, |rows| {
             let Kept::Model(model, _) = &self.kept else { return Err(batch_failed()) };
             let sample = vec![model.sample(rows)];
             let started = Instant::now();
-            let (answers, bytes) = self.run(rows, sample, pool);
+            let (answers, _) = self.run(rows, sample, pool, moves);
             let taken: Duration = started.elapsed();
-            peak_bytes = peak_bytes.max(bytes);
             answers.into_iter().collect::<Result<Vec<_>>>().map(|_| taken)
         })?;
+        let peak_bytes = if let Kept::Model(_, meter) = &self.kept { meter.bytes() } else { 0 };
         Ok(WarmedUp { curve, peak_bytes })
     }
 }

@@ -93,6 +93,12 @@ pub(super) struct World {
     pub(super) loads: u64,
     pub(super) ran: Vec<(usize, usize, Vec<u64>)>,
     pub(super) commands: usize,
+    /// Bytes of a request's row.
+    pub(super) row_bytes: usize,
+    /// What batches take beside the weights, as workers tell it.
+    pub(super) peak_bytes: u64,
+    /// What loads take, as workers tell it.
+    pub(super) load_seconds: f64,
     links: u64,
     /// Who could have run a request instead, before the input.
     holders: Vec<Vec<(usize, usize)>>,
@@ -112,6 +118,9 @@ impl World {
             loads: 0,
             ran: Vec::new(),
             commands: 0,
+            row_bytes: 8,
+            peak_bytes: 0,
+            load_seconds: 0.1,
             links: 0,
             holders: Vec::new(),
         };
@@ -237,7 +246,7 @@ impl World {
             spec: Some((*self.specs[model]).clone()),
             curve: self.curves[model],
             order,
-            load_seconds: 0.1,
+            load_seconds: self.load_seconds,
             peak_bytes: 0,
         }
     }
@@ -277,7 +286,7 @@ impl World {
             spec,
             request: Arc::new(request),
             rows: ask.rows,
-            bytes: ask.rows * 8,
+            bytes: ask.rows * self.row_bytes,
             deadline,
             listener: None,
         };
@@ -351,7 +360,7 @@ impl World {
             service_seconds: curve.seconds(rows),
             rows: rows as u64,
             waited_seconds: 0.0,
-            peak_bytes: 0,
+            peak_bytes: self.peak_bytes,
             results,
         };
         self.core.result(self.now, self.nodes[at].session, result);
