@@ -329,6 +329,9 @@ impl World {
         let fate = if fate == Fate::Poison && poisoned { Fate::All(Code::Internal) } else { fate };
         let place = (at, self.nodes[at].life, device_number(&batch.device));
         let several = batch.attempts.len() > 1;
+        // What was taken away from a worker is dropped, whatever becomes of it there.
+        let wanted = self.core.batches.get(&batch.batch).map_or(&[][..], |running| &running.attempts);
+        let wanted: Vec<u64> = wanted.iter().map(|(attempt, _)| *attempt).collect();
         let results = batch.attempts.iter().enumerate().map(|(index, attempt)| {
             let sent = self.sent.get_mut(&ticket(attempt)).unwrap();
             let code = match fate {
@@ -337,6 +340,7 @@ impl World {
                 Fate::All(code) => Some(code),
             };
             match code {
+                _ if !wanted.contains(&attempt.attempt) => {}
                 Some(Code::Unavailable) => sent.failed_on.push(place),
                 Some(Code::ResourceExhausted) if !several => sent.failed_on.push(place),
                 Some(Code::Internal | Code::ResourceExhausted) if several => sent.runs -= 1,
