@@ -72,27 +72,29 @@ impl<T, L: Clone> Core<T, L> {
     pub(super) fn cost(&self, now: Nanos, model: usize, device: usize, rows: usize, bytes: usize) -> Cost {
         let holder = self.models[model].replicas.iter().map(|id| &self.replicas[*id]).find(|r| r.device == device);
         let line = holder.map_or_else(|| self.predicted_line(model, device), |replica| replica.line(0));
-        self.cost_of(now, model, device, holder, line.predict(rows), bytes)
-    }
-
-    /// The same for a device whose replica of the model, and the time that a batch takes there, are known.
-    fn cost_of(
-        &self,
-        now: Nanos,
-        model: usize,
-        device: usize,
-        holder: Option<&Replica>,
-        service: Nanos,
-        bytes: usize,
-    ) -> Cost {
-        let at = &self.devices[device];
-        let worker = &self.workers[at.worker];
         let load = match holder {
-            Some(replica) if replica.serves() => 0,
-            Some(replica) => self.load_time(model, device).saturating_sub(now.saturating_sub(replica.started)),
+            Some(replica) => self.load_left(now, replica),
             None => self.load_time(model, device),
         };
-        Cost { work: at.remaining(now), load, carriage: self.carriage(device, bytes), service, answer: worker.lead }
+        self.cost_on(now, device, load, line.predict(rows), bytes)
+    }
+
+    /// What is left of a replica's load.
+    fn load_left(&self, now: Nanos, replica: &Replica) -> Nanos {
+        match replica.serves() {
+            true => 0,
+            false => {
+                let whole = self.load_time(replica.model, replica.device);
+                whole.saturating_sub(now.saturating_sub(replica.started))
+            }
+        }
+    }
+
+    /// The same where the time of the load and that of the batch are known.
+    fn cost_on(&self, now: Nanos, device: usize, load: Nanos, service: Nanos, bytes: usize) -> Cost {
+        let at = &self.devices[device];
+        let answer = self.workers[at.worker].lead;
+        Cost { work: at.remaining(now), load, carriage: self.carriage(device, bytes), service, answer }
     }
 
     /// Until so many bytes given to a device now are there.
@@ -113,7 +115,7 @@ impl<T, L: Clone> Core<T, L> {
             let replica = &self.replicas[*id];
             let ready = self.workers[self.devices[replica.device].worker].state == WorkerState::Ready;
             let service = replica.least_line(bucket).predict(rows);
-            ready.then(|| self.cost_of(now, model, replica.device, Some(replica), service, bytes))
+            ready.then(|| self.cost_on(now, replica.device, self.load_left(now, replica), service, bytes))
         };
         let held = self.models[model].replicas.iter().take(SAMPLE).filter_map(of_replica).min_by_key(Cost::total);
         held.or_else(|| {
