@@ -149,7 +149,7 @@ mod tests {
         fs::write(&path, old).unwrap();
         let mut file = CurveFile::new(path.clone());
         let exact = Remembered { inflation: 1.0, ..curve("a", 0) };
-        assert_eq!(file.read(), [exact.clone()], "a file of an earlier version");
+        assert_eq!(file.read(), std::slice::from_ref(&exact), "a file of an earlier version");
         file.keep(vec![curve("b", 0)]);
         file.write();
         assert_eq!(read_again(&path), [exact, curve("b", 0)]);
