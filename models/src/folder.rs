@@ -2,17 +2,18 @@
 
 use std::path::{Path, PathBuf};
 
-use orion_proto::{Code, Error, ModelName, ModelSpec, Result};
+use orion_proto::{Code, Error, ModelName, ModelPolicy, ModelSpec, Result};
 use serde::Deserialize;
 
 use crate::{
-    Family, Manifest, embedding,
-    orion_toml::{Kind, OrionToml},
+    Family, Manifest, embedding, generation,
+    orion_toml::{Generation, Kind, OrionToml},
     simulated, unreadable, unservable,
 };
 
-const SERVED: &str = "served today are sentence-embedding folders (config.json of model_type \"bert\", tokenizer.json, \
-                      *.safetensors) and folders whose orion.toml says kind = \"simulated\"";
+const SERVED: &str = "served today are .gguf files, folders of a hub (config.json of model_type \"bert\", \"llama\", \
+                      \"mistral\", \"qwen2\" or \"qwen3\", tokenizer.json, *.safetensors) and folders whose orion.toml \
+                      says kind = \"simulated\"";
 
 /// Says what a model's path holds, from its configuration and headers alone; every length is checked against its file.
 ///
@@ -29,7 +30,11 @@ fn inspect_path(name: &ModelName, path: &Path) -> Result<Manifest> {
         _ => unreadable(path, &error),
     })?;
     if !found.is_dir() {
-        return Err(not_a_folder(path));
+        if !is_gguf(path) {
+            return Err(not_a_folder(path));
+        }
+        let source = generation::Source::inspect_gguf(path, &Generation::default())?;
+        return Ok(generator(name, "1".into(), source, path, ModelPolicy::default()));
     }
     let settings = OrionToml::read(path)?.unwrap_or_default();
     let max_rows = settings.batching.max_rows;
@@ -48,7 +53,15 @@ fn inspect_path(name: &ModelName, path: &Path) -> Result<Manifest> {
     }
     let (folder, version) = newest_version(path)?;
     if settings.kind != Some(Kind::SentenceEmbedding) {
+        if let Some(gguf) = only_gguf(&folder)? {
+            let source = generation::Source::inspect_gguf(&gguf, &settings.generation)?;
+            return Ok(generator(name, version, source, path, policy));
+        }
         let model_type = model_type(&folder)?;
+        if generation::ARCHITECTURES.contains(&model_type.as_str()) {
+            let source = generation::Source::inspect_folder(&folder, &settings.generation)?;
+            return Ok(generator(name, version, source, path, policy));
+        }
         if model_type != "bert" {
             return Err(unservable(format!("config.json's model_type '{model_type}' is not served yet; {SERVED}")));
         }
@@ -61,6 +74,43 @@ fn inspect_path(name: &ModelName, path: &Path) -> Result<Manifest> {
         path: path.into(),
         family: Family::Embedding(source),
     })
+}
+
+fn generator(
+    name: &ModelName,
+    version: String,
+    source: generation::Source,
+    path: &Path,
+    policy: ModelPolicy,
+) -> Manifest {
+    Manifest {
+        spec: ModelSpec { policy, ..source.spec(name, version) },
+        flops_per_row: source.flops(),
+        weight_bytes: source.weight_bytes,
+        path: path.into(),
+        family: Family::Generation(Box::new(source)),
+    }
+}
+
+fn is_gguf(path: &Path) -> bool {
+    path.extension().is_some_and(|suffix| suffix.eq_ignore_ascii_case("gguf"))
+}
+
+/// The GGUF file of a folder that holds no other model.
+fn only_gguf(folder: &Path) -> Result<Option<PathBuf>> {
+    if folder.join("config.json").exists() {
+        return Ok(None);
+    }
+    let mut files = entries(folder)?.into_iter().map(|name| folder.join(name)).filter(|path| is_gguf(path));
+    let Some(first) = files.next() else { return Ok(None) };
+    match files.count() {
+        0 => Ok(Some(first)),
+        more => Err(unservable(format!(
+            "folder {} holds {} .gguf files, it must hold one: give the path of the file itself",
+            folder.display(),
+            more + 1
+        ))),
+    }
 }
 
 /// The folder that holds the files, and its version: of Triton's `<model>/<version>/` the newest.
@@ -109,7 +159,7 @@ fn model_type(folder: &Path) -> Result<String> {
 fn unknown_folder(folder: &Path) -> Result<Error> {
     let names = entries(folder)?;
     let single = |suffix| names.iter().find(|name| name.ends_with(suffix));
-    Ok(match single(".gguf").or_else(|| single(".onnx")) {
+    Ok(match single(".onnx") {
         Some(file) => not_a_folder(&folder.join(file)),
         None if names.is_empty() => unservable(format!("folder {} is empty; {SERVED}", folder.display())),
         None => {
@@ -123,7 +173,7 @@ fn unknown_folder(folder: &Path) -> Result<Error> {
 fn not_a_folder(file: &Path) -> Error {
     let format = file.extension().map(|suffix| suffix.to_string_lossy().to_lowercase());
     unservable(match format.as_deref() {
-        Some(format @ ("gguf" | "onnx")) => {
+        Some(format @ "onnx") => {
             format!("{} is a .{format} file, a format that is not served yet; {SERVED}", file.display())
         }
         _ => format!("{} is a file, the path must be its folder; {SERVED}", file.display()),
@@ -172,14 +222,18 @@ mod tests {
         let missing = refusal(&root.path().join("nowhere"));
         assert!(missing.code == Code::NotFound && missing.message.contains("nowhere"), "{missing}");
         let gguf = folder("llama.gguf", "GGUF");
+        let two = folder("a.gguf", "GGUF");
+        fs::write(two.join("b.GGUF"), "").unwrap();
         for (path, words) in [
-            (gguf.join("llama.gguf"), ["llama.gguf is a .gguf file", "not served yet"]),
-            (gguf, ["llama.gguf is a .gguf file", "not served yet"]),
+            (gguf.join("llama.gguf"), ["llama.gguf is not a whole GGUF file", "the version takes 4 bytes"]),
+            (gguf, ["llama.gguf is not a whole GGUF file", "the version takes 4 bytes"]),
+            (two, ["holds 2 .gguf files", "must hold one"]),
             (folder("a.ONNX", "").join("a.ONNX"), ["a.ONNX is a .onnx file", "not served yet"]),
             (folder("a.txt", "").join("a.txt"), ["is a file", "its folder"]),
             (folder("weights.bin", ""), ["it holds: weights.bin", "kind = \"simulated\""]),
-            (folder("config.json", r#"{"model_type": "llama"}"#), ["'llama'", "sentence-embedding"]),
-            (folder("config.json", "{}"), ["no model_type", "sentence-embedding"]),
+            (folder("config.json", r#"{"model_type": "t5"}"#), ["'t5'", "\"bert\", \"llama\""]),
+            (folder("config.json", r#"{"model_type": "llama"}"#), ["no tokenizer.json", ""]),
+            (folder("config.json", "{}"), ["no model_type", "\"bert\", \"llama\""]),
             (folder("config.json", "nonsense"), ["config.json cannot be read", ""]),
             (folder("config.json", r#"{"model_type": "bert"}"#), ["config.json", "missing field `hidden_size`"]),
             (folder("config.json", tiny_bert::CONFIG), ["no tokenizer.json", ""]),

@@ -28,13 +28,13 @@ fn fetched(name: &str) -> Option<Box<dyn Model>> {
     }
     let manifest = inspect(&ModelName::new(name).unwrap(), &path).unwrap();
     assert_eq!(manifest.spec.outputs[0].shape, [-1, 384]);
-    Some(load(&manifest, &|_| {}).unwrap())
+    Some(load(&manifest, &|_| {}).unwrap().model().unwrap())
 }
 
 fn request(texts: &[String], truncate: bool) -> ModelRequest {
     let data = Payload::from(encode_bytes_elements(texts));
     let tensor = Tensor::new("text", Datatype::Bytes, vec![texts.len() as i64], data).unwrap();
-    ModelRequest { inputs: vec![tensor], truncate }
+    ModelRequest { inputs: vec![tensor], truncate, ..ModelRequest::default() }
 }
 
 fn rows(answer: &InferAnswer) -> Vec<Vec<f32>> {

@@ -10,7 +10,7 @@ use std::{
 use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::{
-    Datatype, Error, Payload, Result, Tensor,
+    Datatype, Delta, Error, Generation, Payload, Result, Tensor,
     datatype::shortened,
     encode_bytes_elements,
     inference::{
@@ -32,7 +32,7 @@ pub enum Priority {
     Low,
 }
 
-/// The parameters of a request that Orion knows. Others, such as `sequence_id`, are accepted and not used.
+/// The parameters of a request.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Parameters {
     /// How urgent it is.
@@ -47,6 +47,8 @@ pub struct Parameters {
     pub routing_key: Option<u64>,
     /// Whether it may run twice. One that may not is not tried again after its execution began.
     pub idempotent: bool,
+    /// Parameters that only some models know.
+    pub others: Vec<(String, InferParameter)>,
 }
 
 impl Default for Parameters {
@@ -58,6 +60,7 @@ impl Default for Parameters {
             tenant: None,
             routing_key: None,
             idempotent: true,
+            others: Vec::new(),
         }
     }
 }
@@ -77,6 +80,8 @@ pub struct InferRequest {
     pub outputs: Vec<String>,
     /// Known parameters.
     pub parameters: Parameters,
+    /// Of a generator, instead of tensors: what to generate.
+    pub generation: Option<Generation>,
 }
 
 /// What a model answered to one request.
@@ -86,6 +91,8 @@ pub struct InferAnswer {
     pub outputs: Vec<Tensor>,
     /// Tokens that the model read, where it counts them.
     pub usage_tokens: u64,
+    /// Of a generation, instead of tensors: its last step.
+    pub delta: Option<Delta>,
 }
 
 impl Priority {
@@ -111,7 +118,7 @@ impl Priority {
 }
 
 impl Parameters {
-    /// Reads one parameter; a name that is not known is left alone.
+    /// Reads one parameter; one that is not known is kept for the model.
     ///
     /// # Errors
     /// INVALID_ARGUMENT naming the parameter whose value is of the wrong type or out of range.
@@ -125,7 +132,7 @@ impl Parameters {
             "truncate" => self.truncate = boolean(name, value)?,
             "idempotent" => self.idempotent = boolean(name, value)?,
             "routing_key" => self.routing_key = Some(routing_key(&text(name, value)?)),
-            _ => {}
+            _ => self.others.push((name.to_owned(), value.clone())),
         }
         Ok(())
     }
@@ -192,6 +199,7 @@ impl TryFrom<ModelInferRequest> for InferRequest {
             id: wire.id,
             inputs,
             parameters,
+            generation: None,
         })
     }
 }

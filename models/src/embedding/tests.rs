@@ -12,7 +12,7 @@ fn folder(orion_toml: &str) -> tempfile::TempDir {
 }
 
 fn model(folder: &Path) -> Box<dyn Model> {
-    load(&inspect(&ModelName::new("tiny").unwrap(), folder).unwrap(), &|_| {}).unwrap()
+    load(&inspect(&ModelName::new("tiny").unwrap(), folder).unwrap(), &|_| {}).unwrap().model().unwrap()
 }
 
 fn request<E: AsRef<[u8]>>(texts: &[E], truncate: bool) -> ModelRequest {
@@ -20,6 +20,7 @@ fn request<E: AsRef<[u8]>>(texts: &[E], truncate: bool) -> ModelRequest {
     ModelRequest {
         inputs: vec![Tensor::new("text", Datatype::Bytes, vec![texts.len() as i64], data).unwrap()],
         truncate,
+        ..ModelRequest::default()
     }
 }
 

@@ -82,7 +82,7 @@ fn devices(core: &TestCore) {
         let here = || device.residents.iter().map(|id| &core.replicas[*id]);
         let weights: u64 = here().filter(|replica| replica.sent).map(|replica| replica.bytes).sum();
         assert_eq!(device.ledger.weights(), weights, "weights on {}", device.name);
-        let peak = here().map(|replica| replica.peak).max().unwrap_or(0);
+        let peak = here().map(|replica| replica.peak.bytes).max().unwrap_or(0);
         assert_eq!(device.ledger.activations(), peak, "room for batches on {}", device.name);
         assert!(device.ledger.capacity() == 0 || weights <= device.ledger.capacity());
         let queued: Nanos =
@@ -90,8 +90,8 @@ fn devices(core: &TestCore) {
         assert_eq!(device.queued, queued, "work that waits for {}", device.name);
         assert!(device.loading.is_none_or(|id| core.replicas[id].state == ModelState::Loading));
         let batches = core.batches.iter().filter(|(_, running)| running.device == id);
-        let (inline, others): (Vec<_>, Vec<_>) = batches.partition(|(_, running)| running.inline);
-        assert_eq!(device.inline_batches, inline.len());
+        let (inline, others): (Vec<_>, Vec<_>) = batches.partition(|(_, running)| running.beside);
+        assert_eq!(device.beside, inline.len());
         assert_eq!(device.batches, others.iter().map(|(number, _)| **number).collect::<Vec<_>>());
         let shortest = others.iter().map(|(_, running)| running.predicted.max(1)).min().unwrap_or(1);
         let ahead = core.workers[device.worker].lead.div_ceil(shortest).min(64) as usize;

@@ -99,6 +99,12 @@ pub(super) struct World {
     pub(super) prompt: bool,
     pub(super) loads: u64,
     pub(super) ran: Vec<(usize, usize, Vec<u64>)>,
+    /// Bytes of a request's row.
+    pub(super) row_bytes: usize,
+    /// What batches take beside the weights, as workers tell it.
+    pub(super) peak_bytes: u64,
+    /// What loads take, as workers tell it.
+    pub(super) load_seconds: f64,
     /// Every command, in order.
     pub(super) told: Vec<Told>,
     links: u64,
@@ -120,6 +126,9 @@ impl World {
             prompt: true,
             loads: 0,
             ran: Vec::new(),
+            row_bytes: 8,
+            peak_bytes: 0,
+            load_seconds: 0.1,
             told: Vec::new(),
             links: 0,
             holders: Vec::new(),
@@ -154,7 +163,7 @@ impl World {
         at
     }
 
-    fn hello(&self, at: usize) -> session::Hello {
+    pub(super) fn hello(&self, at: usize) -> session::Hello {
         let node = &self.nodes[at];
         let device = |(device, total): (usize, &u64)| session::Device {
             name: format!("d{device}"),
@@ -240,7 +249,7 @@ impl World {
             spec: Some((*self.specs[model]).clone()),
             curve: self.curves[model],
             order,
-            load_seconds: 0.1,
+            load_seconds: self.load_seconds,
             peak_bytes: if state == ModelState::Ready { self.warm_up_peak(at, model, device) } else { 0 },
         }
     }
@@ -276,7 +285,14 @@ impl World {
         let idempotent = parameters.idempotent;
         let request = InferRequest { id: ticket.to_string(), parameters, ..InferRequest::default() };
         let spec = self.specs[ask.model].clone();
-        let admitted = Admitted { spec, request: Arc::new(request), rows: ask.rows, bytes: ask.rows * 8, deadline };
+        let admitted = Admitted {
+            spec,
+            request: Arc::new(request),
+            rows: ask.rows,
+            bytes: ask.rows * self.row_bytes,
+            deadline,
+            listener: None,
+        };
         // It may run before the call is over.
         self.sent.insert(ticket, Sent { rows: ask.rows, idempotent, deadline, ..Sent::default() });
         match self.core.submit(self.now, admitted, ticket) {
@@ -323,6 +339,9 @@ impl World {
         let fate = self.in_memory(at, &batch, fate);
         let place = (at, self.nodes[at].life, device_number(&batch.device));
         let several = batch.attempts.len() > 1;
+        // What was taken away from a worker is dropped, whatever becomes of it there.
+        let wanted = self.core.batches.get(&batch.batch).map_or(&[][..], |running| &running.attempts);
+        let wanted: Vec<u64> = wanted.iter().map(|(attempt, _)| *attempt).collect();
         let results = batch.attempts.iter().enumerate().map(|(index, attempt)| {
             let sent = self.sent.get_mut(&ticket(attempt)).unwrap();
             let code = match fate {
@@ -331,6 +350,7 @@ impl World {
                 Fate::All(code) => Some(code),
             };
             match code {
+                _ if !wanted.contains(&attempt.attempt) => {}
                 Some(Code::Unavailable) => sent.failed_on.push(place),
                 Some(Code::ResourceExhausted) if !several => sent.failed_on.push(place),
                 Some(Code::Internal | Code::ResourceExhausted) if several => sent.runs -= 1,
@@ -348,47 +368,12 @@ impl World {
             service_seconds: curve.seconds(rows),
             rows: rows as u64,
             waited_seconds: WAITED,
-            peak_bytes: if matches!(fate, Fate::All(_)) { 0 } else { self.peaks[model] * rows as u64 },
+            peak_bytes: self.batch_peak(model, rows, fate),
             results,
         };
         self.core.result(self.now, self.nodes[at].session, result);
         self.collect();
         tickets
-    }
-
-    /// A worker answers its oldest load that is under way.
-    pub(super) fn loaded(&mut self, at: usize, ok: bool) -> bool {
-        let under_way = self.nodes[at].residents.iter().filter(|(_, resident)| resident.state == ModelState::Loading);
-        let Some((&(model, device), resident)) = under_way.min_by_key(|(_, resident)| resident.order) else {
-            return false;
-        };
-        let order = resident.order;
-        if ok {
-            self.nodes[at].residents.get_mut(&(model, device)).unwrap().state = ModelState::Ready;
-        } else {
-            self.nodes[at].residents.remove(&(model, device));
-        }
-        let report = self.report(at, model, device, if ok { ModelState::Ready } else { ModelState::Failed }, order);
-        self.tell(at, report);
-        true
-    }
-
-    /// A worker has given back the memory of its oldest unload that is under way.
-    pub(super) fn unloaded(&mut self, at: usize) -> bool {
-        let leaving = self.nodes[at].residents.iter().filter(|(_, resident)| resident.state == ModelState::Unloading);
-        let Some((&(model, device), resident)) = leaving.min_by_key(|(_, resident)| resident.order) else {
-            return false;
-        };
-        let order = resident.order;
-        self.nodes[at].residents.remove(&(model, device));
-        let report = self.report(at, model, device, ModelState::Unloaded, order);
-        self.tell(at, report);
-        true
-    }
-
-    /// All loads and unloads that are under way are answered.
-    pub(super) fn settle_loads(&mut self) {
-        while (0..self.nodes.len()).any(|at| self.unloaded(at) || self.loaded(at, true)) {}
     }
 
     pub(super) fn outcome(&self, ticket: u64) -> Option<std::result::Result<(), Code>> {
