@@ -10,6 +10,7 @@ use std::{
 
 use orion_proto::{Code, Error, InferAnswer, ModelSpec, Result, ServiceCurve, Tensor};
 
+pub mod checkpoint;
 mod embedding;
 mod file;
 mod folder;

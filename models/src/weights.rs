@@ -1,14 +1,17 @@
 //! What a safetensors file says it holds, believed only where the file is long enough for it.
 
-use std::{fs::File, io::Read, path::Path};
+use std::{collections::HashMap, path::Path};
 
 use orion_proto::{Error, Result};
-use safetensors::{Dtype, tensor::Metadata};
+use safetensors::{
+    Dtype,
+    tensor::{Metadata, TensorInfo},
+};
 
-use crate::{unreadable, unservable};
+use crate::{checkpoint::MappedFile, unservable};
 
 /// The format's own limit on its header.
-const MAX_HEADER_BYTES: u64 = 100_000_000;
+pub(crate) const MAX_HEADER_BYTES: u64 = 100_000_000;
 
 /// The header of one safetensors file.
 #[derive(Clone, Debug)]
@@ -16,35 +19,41 @@ pub(crate) struct Weights {
     tensors: Metadata,
     /// Bytes of the file.
     pub(crate) bytes: u64,
+    /// Where the first tensor begins.
+    pub(crate) data_start: usize,
 }
 
 impl Weights {
     /// Reads the header alone, and checks every length in it against the file's.
     pub(crate) fn read(path: &Path) -> Result<Self> {
+        Self::parse(path, MappedFile::open(path)?.bytes())
+    }
+
+    /// The same of a file that is mapped; `path` names it in errors.
+    pub(crate) fn parse(path: &Path, file: &[u8]) -> Result<Self> {
         let refused =
             |reason: String| unservable(format!("{} is not a whole safetensors file: {reason}", path.display()));
-        let io = |error: std::io::Error| unreadable(path, &error);
-        crate::file::check_regular(path)?;
-        let mut file = File::open(path).map_err(io)?;
-        let bytes = file.metadata().map_err(io)?.len();
-        let mut length = [0; 8];
-        if bytes < 8 {
+        let bytes = file.len() as u64;
+        let Some((length, rest)) = file.split_first_chunk() else {
             return Err(refused(format!("it has {bytes} bytes, the header's length alone takes 8")));
-        }
-        file.read_exact(&mut length).map_err(io)?;
-        let length = u64::from_le_bytes(length);
-        if length > (bytes - 8).min(MAX_HEADER_BYTES) {
-            return Err(refused(format!("its header declares {length} bytes, {} follow", bytes - 8)));
-        }
-        let mut header = vec![0; usize::try_from(length).map_err(|e| refused(e.to_string()))?];
-        file.read_exact(&mut header).map_err(io)?;
-        let tensors: Metadata = serde_json::from_slice(&header)
+        };
+        let length = u64::from_le_bytes(*length);
+        let header = usize::try_from(length).ok().filter(|_| length <= MAX_HEADER_BYTES).and_then(|n| rest.get(..n));
+        let Some(header) = header else {
+            return Err(refused(format!("its header declares {length} bytes, {} follow", rest.len())));
+        };
+        let tensors: Metadata = serde_json::from_slice(header)
             .map_err(|error| refused(format!("its header cannot be read: {}", error.to_string().to_lowercase())))?;
-        let (declared, left) = (tensors.data_len() as u64, bytes - 8 - length);
+        let (declared, left) = (tensors.data_len(), rest.len() - header.len());
         if declared != left {
             return Err(refused(format!("its tensors take {declared} bytes, {left} follow the header")));
         }
-        Ok(Self { tensors, bytes })
+        Ok(Self { tensors, bytes, data_start: 8 + header.len() })
+    }
+
+    /// Every tensor; offsets count from `data_start`.
+    pub(crate) fn tensors(&self) -> HashMap<String, &TensorInfo> {
+        self.tensors.tensors()
     }
 
     /// Whether a tensor of that name is there.

@@ -1,0 +1,174 @@
+//! A model's weights, whichever and how many files they are in.
+
+use std::{
+    collections::BTreeMap,
+    ops::Range,
+    path::{Path, PathBuf},
+};
+
+use candle_core::{DType, Device, Shape, Tensor};
+use candle_nn::{Init, VarBuilder, var_builder::SimpleBackend};
+use orion_proto::Result;
+
+use super::{Element, mapped::MappedFile, shards::Shards};
+use crate::{unservable, weights::Weights};
+
+/// The safetensors of a model's folder, memory-mapped, every length checked against its file.
+#[derive(Debug)]
+pub struct Checkpoint {
+    folder: PathBuf,
+    files: Vec<MappedFile>,
+    tensors: BTreeMap<String, TensorEntry>,
+}
+
+/// Where a tensor is, and what it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TensorEntry {
+    /// What its elements are on disk.
+    pub element: Element,
+    /// Its sizes, outermost first; row-major.
+    pub shape: Vec<usize>,
+    file: usize,
+    range: Range<usize>,
+}
+
+impl Checkpoint {
+    /// Opens `model.safetensors`, else the shards that `model.safetensors.index.json` names, else every `*.safetensors`.
+    /// Reads headers only.
+    ///
+    /// # Errors
+    /// FAILED_PRECONDITION naming the file or the tensor that is not what it should be.
+    pub fn open(folder: &Path) -> Result<Self> {
+        let shards = Shards::find(folder)?;
+        let mut checkpoint = Self { folder: folder.into(), files: Vec::new(), tensors: BTreeMap::new() };
+        for (file, path) in shards.files.iter().enumerate() {
+            let map = MappedFile::open(path)?;
+            let wanted = |name: &str| shards.index.as_ref().is_none_or(|index| index.get(name) == Some(&file));
+            for (name, entry) in entries(path, file, map.bytes())? {
+                if wanted(&name) && checkpoint.tensors.insert(name.clone(), entry).is_some() {
+                    return Err(checkpoint.refused(&format!("tensor '{name}' is in more than one file")));
+                }
+            }
+            checkpoint.files.push(map);
+        }
+        for (name, &file) in shards.index.iter().flatten() {
+            if !checkpoint.tensors.contains_key(name) {
+                let file = shards.files[file].display();
+                return Err(checkpoint.refused(&format!("tensor '{name}' is not in {file}, where the index has it")));
+            }
+        }
+        Ok(checkpoint)
+    }
+
+    /// Every tensor, by name.
+    pub fn tensors(&self) -> impl Iterator<Item = (&str, &TensorEntry)> {
+        self.tensors.iter().map(|(name, entry)| (name.as_str(), entry))
+    }
+
+    /// A tensor's type and shape.
+    pub fn get(&self, name: &str) -> Option<&TensorEntry> {
+        self.tensors.get(name)
+    }
+
+    /// The same, where it has this shape and holds floats.
+    ///
+    /// # Errors
+    /// FAILED_PRECONDITION naming the tensor and what it is instead.
+    pub fn expect(&self, name: &str, shape: &[usize]) -> Result<&TensorEntry> {
+        let entry = self.get(name).ok_or_else(|| self.refused(&format!("tensor '{name}' is missing")))?;
+        if entry.shape != shape {
+            let found = &entry.shape;
+            return Err(self.refused(&format!("tensor '{name}' has shape {found:?}, it must be {shape:?}")));
+        }
+        if !entry.element.is_float() {
+            let element = entry.element;
+            return Err(self.refused(&format!("tensor '{name}' is {element}, it must be F32, F16, BF16 or F64")));
+        }
+        Ok(entry)
+    }
+
+    /// A tensor's bytes as they are in the file: little-endian, row-major, at any address.
+    pub fn bytes(&self, entry: &TensorEntry) -> &[u8] {
+        self.files.get(entry.file).and_then(|file| file.bytes().get(entry.range.clone())).unwrap_or_default()
+    }
+
+    /// A tensor's floats.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::expect`].
+    pub fn floats(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
+        let entry = self.expect(name, shape)?;
+        let mut floats = Vec::with_capacity(entry.range.len() / entry.element.size());
+        entry.element.extend_f32(self.bytes(entry), &mut floats);
+        Ok(floats)
+    }
+
+    /// A tensor of floats on a device.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::expect`], or what the device says.
+    pub fn tensor(&self, name: &str, shape: &[usize], dtype: DType, device: &Device) -> Result<Tensor> {
+        let entry = self.expect(name, shape)?;
+        self.to_candle(entry, dtype, device).map_err(|error| self.refused(&format!("tensor '{name}': {error}")))
+    }
+
+    /// Bytes of its files: what loading reads.
+    pub fn file_bytes(&self) -> u64 {
+        self.files.iter().map(|file| file.bytes().len() as u64).sum()
+    }
+
+    /// The elements of all tensors of floats.
+    pub fn parameters(&self) -> u64 {
+        let floats = self.tensors.values().filter(|entry| entry.element.is_float());
+        floats.map(|entry| (entry.range.len() / entry.element.size()) as u64).sum()
+    }
+
+    /// As candle's layers take it.
+    pub fn into_vars(self, dtype: DType, device: &Device) -> VarBuilder<'static> {
+        VarBuilder::from_backend(Box::new(self), dtype, device.clone())
+    }
+
+    fn to_candle(&self, entry: &TensorEntry, dtype: DType, device: &Device) -> candle_core::Result<Tensor> {
+        let Some(stored) = entry.element.candle() else {
+            return Err(candle_core::Error::Msg(format!("{} has no counterpart in candle", entry.element)));
+        };
+        Tensor::from_raw_buffer(self.bytes(entry), stored, &entry.shape, device)?.to_dtype(dtype)
+    }
+
+    fn refused(&self, reason: &str) -> orion_proto::Error {
+        unservable(format!("{}: {reason}", self.folder.display()))
+    }
+}
+
+/// The tensors of one file.
+fn entries(path: &Path, file: usize, bytes: &[u8]) -> Result<Vec<(String, TensorEntry)>> {
+    let weights = Weights::parse(path, bytes)?;
+    let entry = |(name, info): (String, &safetensors::tensor::TensorInfo)| {
+        let Some(element) = Element::from_safetensors(info.dtype) else {
+            let reason = format!("{}: tensor '{name}' is {}, which is not served yet", path.display(), info.dtype);
+            return Err(unservable(reason));
+        };
+        let (start, end) = info.data_offsets;
+        // Within the file: the header says how much follows it, and that was found to be there.
+        let range = weights.data_start + start..weights.data_start + end;
+        Ok((name, TensorEntry { element, shape: info.shape.clone(), file, range }))
+    };
+    weights.tensors().into_iter().map(entry).collect()
+}
+
+impl SimpleBackend for Checkpoint {
+    fn get(&self, shape: Shape, name: &str, _: Init, dtype: DType, device: &Device) -> candle_core::Result<Tensor> {
+        self.tensor(name, shape.dims(), dtype, device).map_err(|error| candle_core::Error::Msg(error.message))
+    }
+
+    fn get_unchecked(&self, name: &str, dtype: DType, device: &Device) -> candle_core::Result<Tensor> {
+        let Some(entry) = Checkpoint::get(self, name) else {
+            return Err(candle_core::Error::CannotFindTensor { path: name.to_owned() });
+        };
+        self.to_candle(entry, dtype, device)
+    }
+
+    fn contains_tensor(&self, name: &str) -> bool {
+        self.tensors.contains_key(name)
+    }
+}
