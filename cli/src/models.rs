@@ -1,4 +1,4 @@
-//! `orion models`: what is served, and loading and unloading it.
+//! `orion models`: what is served, loading and unloading it, and converting files of weights.
 
 use std::{io::Write, time::Duration};
 
@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use crate::{
     Failure,
     client::{Client, ServerArguments, block_on},
+    convert::{self, ConvertArguments},
     progress,
     table::{Format, facts, figure, state, table, write, write_json, write_table},
     units::bytes,
@@ -21,7 +22,7 @@ use crate::{
 
 const POLL: Duration = Duration::from_millis(200);
 
-/// List models, show, load or unload one
+/// List models, show, load, unload or convert one
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
@@ -55,9 +56,13 @@ enum ModelsCommand {
         /// The model's name
         name: String,
     },
+    Convert(ConvertArguments),
 }
 
 pub(crate) fn run(arguments: &ModelsArguments, out: &mut dyn Write) -> Result<(), Failure> {
+    if let Some(ModelsCommand::Convert(conversion)) = &arguments.command {
+        return convert::run(conversion, arguments.server.output, out);
+    }
     block_on(async {
         let mut client = arguments.server.connect().await?;
         let format = arguments.server.output;

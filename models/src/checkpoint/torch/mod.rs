@@ -1,0 +1,68 @@
+//! PyTorch's files: the zip archives of today, and the row of pickles from before version 1.6.
+
+mod archive;
+mod legacy;
+mod pickle;
+mod state_dict;
+#[cfg(test)]
+mod tests;
+mod zip;
+
+use std::{collections::HashMap, ops::Range};
+
+use orion_proto::{Error, Result};
+
+pub(super) use archive::{MAGIC as ARCHIVE_MAGIC, read as read_archive};
+pub(super) use legacy::{MAGIC as LEGACY_MAGIC, read as read_legacy};
+
+use super::{
+    source::Tensors,
+    view::{Axis, Storage, View},
+};
+use pickle::{Pickle, StorageName, TensorPlace};
+
+/// A file whose tensors share storages may become so many times as large.
+const MOST_GROWTH: usize = 16;
+
+/// The tensors of a pickle; `find` says where in the file a storage is.
+fn collect<'p>(
+    pickle: &'p Pickle<'p>,
+    key: Option<&str>,
+    file_bytes: usize,
+    find: impl Fn(&StorageName<'p>) -> Result<Range<usize>>,
+) -> Result<Tensors> {
+    let chosen = state_dict::choose(pickle, key)?;
+    let mut found: HashMap<&str, Range<usize>> = HashMap::new();
+    let mut views = Vec::with_capacity(chosen.tensors.len());
+    let mut total = 0usize;
+    for (name, place) in chosen.tensors {
+        let StorageName { key, .. } = place.storage;
+        let bytes = match found.get(key) {
+            Some(bytes) => bytes.clone(),
+            None => find(&place.storage)?,
+        };
+        found.insert(key, bytes.clone());
+        let view = view(place, bytes).map_err(|error| Error::invalid(format!("tensor '{name}': {error}")))?;
+        total = total.saturating_add(view.count().saturating_mul(view.element.size()));
+        views.push((name, view));
+    }
+    if total > file_bytes.saturating_mul(MOST_GROWTH) {
+        return Err(Error::invalid(format!(
+            "its tensors take {total} bytes, more than {MOST_GROWTH} times the file's {file_bytes}"
+        )));
+    }
+    Ok(Tensors { views, key: chosen.key, left_out: chosen.left_out })
+}
+
+/// A tensor in the bytes of its storage.
+fn view(place: &TensorPlace<'_>, bytes: Range<usize>) -> Result<View> {
+    let StorageName { key, element, count } = place.storage;
+    let declared = count.checked_mul(element.size()).filter(|&declared| declared <= bytes.len());
+    let Some(declared) = declared else {
+        let held = bytes.len();
+        return Err(Error::invalid(format!("storage '{key}' has {held} bytes for {count} elements of {element}")));
+    };
+    let storage = Storage { element, bytes: bytes.start..bytes.start + declared };
+    let axes = place.shape.iter().zip(&place.strides).map(|(&size, &stride)| Axis { size, stride });
+    View::new(&storage, place.offset, &place.shape, axes.collect())
+}
