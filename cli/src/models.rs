@@ -60,29 +60,28 @@ enum ModelsCommand {
 }
 
 pub(crate) fn run(arguments: &ModelsArguments, out: &mut dyn Write) -> Result<(), Failure> {
-    if let Some(ModelsCommand::Convert(conversion)) = &arguments.command {
-        return convert::run(conversion, arguments.server.output, out);
-    }
-    block_on(async {
-        let mut client = arguments.server.connect().await?;
-        let format = arguments.server.output;
-        match &arguments.command {
-            None => list(&mut client, format, out).await,
-            Some(ModelsCommand::Show { name }) => show(&mut client, name, format, out).await,
-            Some(ModelsCommand::Load { name }) => {
-                load(&client, name).await?;
-                show_change(&mut client, name, "loaded", format, out).await
-            }
-            Some(ModelsCommand::Unload { name }) => {
-                let spinner = progress::spinner(format!("unloading {name}"));
-                let request = RepositoryModelUnloadRequest { model_name: name.clone(), ..Default::default() };
-                let done = client.inference.repository_model_unload(request).await;
-                spinner.finish_and_clear();
-                done?;
-                show_change(&mut client, name, "unloaded", format, out).await
-            }
+    let (server, format) = (&arguments.server, arguments.server.output);
+    match &arguments.command {
+        Some(ModelsCommand::Convert(conversion)) => convert::run(conversion, format, out),
+        None => block_on(async { list(&mut server.connect().await?, format, out).await }),
+        Some(ModelsCommand::Show { name }) => {
+            block_on(async { show(&mut server.connect().await?, name, format, out).await })
         }
-    })
+        Some(ModelsCommand::Load { name }) => block_on(async {
+            let mut client = server.connect().await?;
+            load(&client, name).await?;
+            show_change(&mut client, name, "loaded", format, out).await
+        }),
+        Some(ModelsCommand::Unload { name }) => block_on(async {
+            let mut client = server.connect().await?;
+            let spinner = progress::spinner(format!("unloading {name}"));
+            let request = RepositoryModelUnloadRequest { model_name: name.clone(), ..Default::default() };
+            let done = client.inference.repository_model_unload(request).await;
+            spinner.finish_and_clear();
+            done?;
+            show_change(&mut client, name, "unloaded", format, out).await
+        }),
+    }
 }
 
 async fn models(client: &mut Client) -> Result<Vec<Model>, Failure> {

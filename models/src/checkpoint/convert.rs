@@ -94,7 +94,7 @@ pub fn convert(conversion: &Conversion, progress: &dyn Fn(f32)) -> Result<Conver
 fn config(conversion: &Conversion, llama: Option<Header>) -> Result<Option<Vec<u8>>> {
     match (&conversion.config, llama) {
         (Some(path), _) => object(path).map(Some),
-        (None, Some(header)) => pretty(&header.config()).map(Some),
+        (None, Some(header)) => pretty(header.config()).map(Some),
         (None, None) => Ok(None),
     }
 }
@@ -111,7 +111,7 @@ fn tokenizer(conversion: &Conversion, llama: Option<Header>) -> Result<Option<Ve
         .ok_or_else(|| refused(Error::invalid("it is not a tokenizer.json, and the weights are not llama2.c's")))?;
     let json =
         Vocabulary::read(&text, header.vocabulary).and_then(|vocabulary| vocabulary.to_json()).map_err(refused)?;
-    pretty(&json).map(Some)
+    pretty(json).map(Some)
 }
 
 /// A file that must hold a JSON object, as it is.
@@ -126,8 +126,10 @@ fn object(path: &Path) -> Result<Vec<u8>> {
     }
 }
 
-fn pretty(json: &serde_json::Value) -> Result<Vec<u8>> {
-    let mut text = serde_json::to_vec_pretty(json).map_err(|error| Error::new(Code::Internal, error.to_string()))?;
+/// The same bytes whatever order the library keeps its objects in.
+fn pretty(mut json: serde_json::Value) -> Result<Vec<u8>> {
+    json.sort_all_objects();
+    let mut text = serde_json::to_vec_pretty(&json).map_err(|error| Error::new(Code::Internal, error.to_string()))?;
     text.push(b'\n');
     Ok(text)
 }

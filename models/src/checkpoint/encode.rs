@@ -13,7 +13,7 @@ pub(super) fn encode(bytes: &[u8], from: Element, to: Element, out: &mut Vec<u8>
         out.extend_from_slice(bytes);
         return Ok(());
     }
-    // Through f64, which holds each exactly: nothing is rounded twice.
+    // Through f64, which holds each exactly.
     let mut each = |value: f64| narrow(value, to, out);
     match from {
         Element::F64 => bytes.as_chunks().0.iter().try_for_each(|&b| each(f64::from_le_bytes(b))),
@@ -24,20 +24,22 @@ pub(super) fn encode(bytes: &[u8], from: Element, to: Element, out: &mut Vec<u8>
 }
 
 fn narrow(value: f64, to: Element, out: &mut Vec<u8>) -> Result<()> {
+    // Halves are made of f32, as PyTorch makes them.
+    let single = value as f32;
     let finite = match to {
         Element::F16 => {
-            let half = half::f16::from_f64(value);
+            let half = half::f16::from_f32(single);
             out.extend_from_slice(&half.to_le_bytes());
             half.is_finite()
         }
         Element::Bf16 => {
-            let half = half::bf16::from_f64(value);
+            let half = half::bf16::from_f32(single);
             out.extend_from_slice(&half.to_le_bytes());
             half.is_finite()
         }
         Element::F32 => {
-            out.extend_from_slice(&(value as f32).to_le_bytes());
-            (value as f32).is_finite()
+            out.extend_from_slice(&single.to_le_bytes());
+            single.is_finite()
         }
         _ => {
             out.extend_from_slice(&value.to_le_bytes());
@@ -55,15 +57,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn floats_are_rounded_once_and_what_has_no_room_is_refused() {
-        // Halfway between two halves but for its last bits: through f32 it would be rounded down.
-        let tricky = 1.0 + f64::powi(2.0, -11) + f64::powi(2.0, -40);
+    fn floats_are_rounded_and_what_has_no_room_is_refused() {
         let encoded = |value: f64, to| {
             let mut out = Vec::new();
             encode(&value.to_le_bytes(), Element::F64, to, &mut out).map(|()| out)
         };
-        let above = half::f16::from_bits(half::f16::ONE.to_bits() + 1);
-        assert_eq!(encoded(tricky, Element::F16), Ok(above.to_le_bytes().to_vec()));
+        // Halfway to the next half: to the even one.
+        let tie = 1.0 + f64::powi(2.0, -11);
+        assert_eq!(encoded(tie, Element::F16), Ok(half::f16::ONE.to_le_bytes().to_vec()));
         assert_eq!(encoded(0.5, Element::F32), Ok(0.5f32.to_le_bytes().to_vec()));
         assert!(encoded(f64::NAN, Element::F16).is_ok() && encoded(f64::INFINITY, Element::Bf16).is_ok());
         for (value, to) in [(65520.0, Element::F16), (3.4e38, Element::Bf16), (1e39, Element::F32)] {

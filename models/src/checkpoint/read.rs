@@ -172,3 +172,79 @@ impl SimpleBackend for Checkpoint {
         self.tensors.contains_key(name)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    /// A file of one F32 tensor `[2]` and one F16 tensor `[3]`, both named so.
+    fn file(first: &str, second: &str) -> Vec<u8> {
+        let header = format!(
+            r#"{{"{first}":{{"dtype":"F32","shape":[2],"data_offsets":[0,8]}},"{second}":{{"dtype":"F16","shape":[3],"data_offsets":[8,14]}}}}"#
+        );
+        let floats = [1.5f32, -2.0].map(f32::to_le_bytes).concat();
+        let halves = [0.5, 1.0, 2.0].map(|half| half::f16::from_f32(half).to_le_bytes()).concat();
+        [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &floats, &halves].concat()
+    }
+
+    fn folder(files: &[(&str, Vec<u8>)]) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        files.iter().for_each(|(name, bytes)| fs::write(folder.path().join(name), bytes).unwrap());
+        folder
+    }
+
+    #[test]
+    fn floats_of_every_shard_are_read_by_name_and_shape() {
+        let index = br#"{"metadata": {"total_size": 28}, "weight_map": {"a": "1.safetensors", "b": "1.safetensors", "d": "2.safetensors"}}"#;
+        let shards = [("1.safetensors", file("a", "b")), ("2.safetensors", file("c", "d"))];
+        let indexed = folder(&[&shards[..], &[("model.safetensors.index.json", index.to_vec())]].concat());
+        let checkpoint = Checkpoint::open(indexed.path()).unwrap();
+        assert_eq!(checkpoint.tensors().map(|tensor| tensor.0).collect::<Vec<_>>(), ["a", "b", "d"]);
+        assert_eq!(checkpoint.floats("a", &[2]), Ok(vec![1.5, -2.0]));
+        assert_eq!(checkpoint.floats("d", &[3]), Ok(vec![0.5, 1.0, 2.0]));
+        assert_eq!(checkpoint.bytes(checkpoint.get("a").unwrap()), [1.5f32, -2.0].map(f32::to_le_bytes).concat());
+        let tensor = checkpoint.tensor("b", &[3], DType::F32, &Device::Cpu).unwrap();
+        assert_eq!(tensor.to_vec1::<f32>().unwrap(), [0.5, 1.0, 2.0]);
+        assert_eq!((checkpoint.parameters(), checkpoint.file_bytes()), (8, 2 * file("a", "b").len() as u64));
+        for (name, shape, words) in
+            [("x", vec![2], "'x' is missing"), ("a", vec![1, 2], "shape [2], it must be [1, 2]")]
+        {
+            assert!(checkpoint.expect(name, &shape).is_err_and(|error| error.message.contains(words)));
+        }
+        // Without an index every file is read, and with one whole file only that.
+        let loose = folder(&shards);
+        assert_eq!(Checkpoint::open(loose.path()).unwrap().tensors().count(), 4);
+        fs::write(loose.path().join("model.safetensors"), file("e", "f")).unwrap();
+        let vars = Checkpoint::open(loose.path()).unwrap().into_vars(DType::F16, &Device::Cpu);
+        assert_eq!(vars.get(3, "f").unwrap().to_vec1::<half::f16>().unwrap()[2], half::f16::from_f32(2.0));
+        assert!(!vars.contains_tensor("a") && vars.get(2, "f").is_err());
+    }
+
+    #[test]
+    fn folders_that_are_not_whole_are_named() {
+        let shard = ("1.safetensors", file("a", "b"));
+        let index = |map: &str| ("model.safetensors.index.json", format!(r#"{{"weight_map": {map}}}"#).into_bytes());
+        let complex = r#"{"a":{"dtype":"C64","shape":[1],"data_offsets":[0,8]}}"#;
+        let complex = [&(complex.len() as u64).to_le_bytes()[..], complex.as_bytes(), &[0; 8]].concat();
+        for (files, words) in [
+            (vec![], "no *.safetensors"),
+            (vec![shard.clone(), ("2.safetensors", file("c", "b"))], "'b' is in more than one file"),
+            (vec![shard.clone(), index(r#"{"a": "1.safetensors", "z": "1.safetensors"}"#)], "'z' is not in"),
+            (
+                vec![shard.clone(), index(r#"{"a": "../1.safetensors"}"#)],
+                "'../1.safetensors', which is not in its folder",
+            ),
+            (vec![shard.clone(), index(r#"{"a": ".."}"#)], "'..', which is not in its folder"),
+            (vec![shard.clone(), index("{}")], "names no file"),
+            (vec![shard.clone(), index(r#"{"a": "3.safetensors"}"#)], "3.safetensors"),
+            (vec![shard, index("[")], "cannot be read"),
+            (vec![("1.safetensors", complex)], "tensor 'a' is C64"),
+            (vec![("1.safetensors", vec![1, 2, 3])], "1.safetensors is not a whole safetensors file"),
+        ] {
+            let error = Checkpoint::open(folder(&files).path()).unwrap_err();
+            assert!(error.message.contains(words), "{words}: {error}");
+        }
+    }
+}

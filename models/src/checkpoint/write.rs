@@ -83,6 +83,10 @@ impl<'s> Planned<'s> {
 /// The header with its length before it, padded so that the tensors begin at a multiple of eight bytes.
 fn header(planned: &[Planned<'_>]) -> Result<Vec<u8>> {
     let refused = |reason: String| Error::invalid(format!("its tensors cannot be safetensors: {reason}"));
+    // The name under which the header tells of itself.
+    if planned.iter().any(|tensor| tensor.name == "__metadata__") {
+        return Err(refused("one is named '__metadata__'".into()));
+    }
     let mut end = 0usize;
     let infos = planned.iter().map(|tensor| {
         let start = end;

@@ -3,6 +3,8 @@
 //! They become the tensors that Hugging Face's Llama has. llama2.c rotates neighbouring rows of a query's or key's head,
 //! Hugging Face the rows of its two halves, so these rows are taken in another order.
 
+#[cfg(test)]
+mod tests;
 mod tokenizer;
 
 use orion_proto::{Error, Result};

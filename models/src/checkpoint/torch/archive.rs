@@ -31,11 +31,8 @@ pub(in crate::checkpoint) fn read(file: &[u8], key: Option<&str>) -> Result<Tens
     collect(&pickle, key, file.len(), |storage| place(&format!("data/{}", storage.key)))
 }
 
-/// An entry whose checksum fits.
+/// An entry's bytes.
 fn whole(file: &[u8], entries: &HashMap<&str, Entry>, name: &str) -> Result<Range<usize>> {
     let entry = entries.get(name).ok_or_else(|| Error::invalid(format!("entry '{name}' is missing")))?;
-    if crc32fast::hash(&file[entry.bytes.clone()]) != entry.crc {
-        return Err(Error::invalid(format!("entry '{name}' is damaged, its checksum is wrong")));
-    }
-    Ok(entry.bytes.clone())
+    entry.whole(file).map_err(|error| Error::invalid(format!("entry '{name}' {error}")))
 }

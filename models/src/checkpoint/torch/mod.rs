@@ -34,22 +34,25 @@ fn collect<'p>(
     let chosen = state_dict::choose(pickle, key)?;
     let mut found: HashMap<&str, Range<usize>> = HashMap::new();
     let mut views = Vec::with_capacity(chosen.tensors.len());
-    let mut total = 0usize;
+    let (mut stored, mut total) = (0usize, 0usize);
     for (name, place) in chosen.tensors {
-        let StorageName { key, .. } = place.storage;
+        let refused = |error: Error| Error::invalid(format!("tensor '{name}': {error}"));
+        let key = place.storage.key;
         let bytes = match found.get(key) {
             Some(bytes) => bytes.clone(),
-            None => find(&place.storage)?,
+            None => find(&place.storage).map_err(refused)?,
         };
-        found.insert(key, bytes.clone());
-        let view = view(place, bytes).map_err(|error| Error::invalid(format!("tensor '{name}': {error}")))?;
+        if found.insert(key, bytes.clone()).is_none() {
+            stored = stored.saturating_add(bytes.len());
+        }
+        let view = view(place, bytes).map_err(refused)?;
         total = total.saturating_add(view.count().saturating_mul(view.element.size()));
+        if stored > file_bytes || total > file_bytes.saturating_mul(MOST_GROWTH) {
+            return Err(refused(Error::invalid(format!(
+                "up to it there are {total} bytes of tensors in {stored} of storages, in a file of {file_bytes}"
+            ))));
+        }
         views.push((name, view));
-    }
-    if total > file_bytes.saturating_mul(MOST_GROWTH) {
-        return Err(Error::invalid(format!(
-            "its tensors take {total} bytes, more than {MOST_GROWTH} times the file's {file_bytes}"
-        )));
     }
     Ok(Tensors { views, key: chosen.key, left_out: chosen.left_out })
 }

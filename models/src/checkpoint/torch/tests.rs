@@ -270,21 +270,34 @@ fn names_that_many_paths_share_do_not_grow_without_end() {
 }
 
 #[test]
+fn tensors_that_share_a_storage_cannot_grow_without_end() {
+    let mut root = pickled().raw(b"}(");
+    for n in 0..1000 {
+        root = root.int(n).tensor("FloatStorage", "0", 1 << 16, 0, &[1 << 16], &[1]);
+    }
+    let file = archive(&root.raw(b"u").stop(), &[("0", vec![0; 4 << 16])]);
+    let error = read_archive(&file, None).err().unwrap();
+    assert!(error.message.contains("bytes of tensors in 262144 of storages"), "{error}");
+}
+
+#[test]
 fn damaged_archives_are_named() {
     let pickle = weights().stop();
     let whole = archive(&pickle, &storages());
     let with = |find: &[u8], replace: &[u8]| {
-        let at = whole.windows(find.len()).position(|window| window == find).unwrap();
+        let at = whole.windows(find.len()).rposition(|window| window == find).unwrap();
         [&whole[..at], replace, &whole[at + find.len()..]].concat()
     };
     for (file, words) in [
         (whole[..whole.len() - 40].to_vec(), "cut off"),
         (with(&1f32.to_le_bytes(), &2f32.to_le_bytes()), "'archive/data/0' is damaged"),
-        (with(b"archive/data.pkl", b"archive/data.pkx"), "entry 'archive/data.pkl'"),
+        (with(b"archive/data.pkl", b"archive/data.pkx"), "without data.pkl"),
         (zipped(&[("a/b", b"c")]), "without data.pkl"),
         (zipped(&[("a/data.pkl", &pickle), ("a/byteorder", b"big")]), "not little-endian"),
         (zipped(&[("a/data.pkl", &pickle)]), "entry 'a/data/0' is missing"),
         (zipped(&[("a", b""), ("a", b"")]), "there twice"),
+        (with(b"PK\x01\x02\0\0\0\0\0\x08\0\0", b"PK\x01\x02\0\0\0\0\0\x08\x08\0"), "is compressed (method 8)"),
+        (with(b"PK\x01\x02\0\0\0\0\0\x08", b"PK\x01\x02\0\0\0\0\x01\x08"), "is encrypted"),
     ] {
         let error = read_archive(&file, None).err().unwrap();
         assert!(error.message.contains(words), "{words}: {error}");

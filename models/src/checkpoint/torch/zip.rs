@@ -22,11 +22,30 @@ const STORED: u16 = 0;
 /// The extra field that holds numbers beyond four bytes.
 const ZIP64: u16 = 1;
 
-/// An entry's bytes in the archive, and the checksum that they must have.
+/// An entry of the archive.
 #[derive(Clone, Debug)]
 pub(super) struct Entry {
-    pub(super) bytes: Range<usize>,
-    pub(super) crc: u32,
+    /// What is stored of it.
+    bytes: Range<usize>,
+    method: u16,
+    crc: u32,
+}
+
+impl Entry {
+    /// Its bytes, where they are stored as they are and their checksum fits.
+    ///
+    /// # Errors
+    /// INVALID_ARGUMENT saying which it is; the caller names the entry.
+    pub(super) fn whole(&self, file: &[u8]) -> Result<Range<usize>> {
+        if self.method != STORED {
+            let method = self.method;
+            return Err(Error::invalid(format!("is compressed (method {method}), PyTorch stores entries as they are")));
+        }
+        if crc32fast::hash(file.get(self.bytes.clone()).unwrap_or_default()) != self.crc {
+            return Err(Error::invalid("is damaged, its checksum is wrong"));
+        }
+        Ok(self.bytes.clone())
+    }
 }
 
 /// Every entry, by name.
@@ -99,8 +118,8 @@ fn central(file: &[u8], at: usize) -> Result<(&str, Entry, usize)> {
     if bytes(file, at)? != CENTRAL {
         return Err(broken(format!("there is no directory record at {at}")));
     }
-    let lengths = [28, 30, 32].map(|field| u16_at(file, at + field).map(usize::from));
-    let [name, extra, comment] = [lengths[0].clone()?, lengths[1].clone()?, lengths[2].clone()?];
+    let length = |field| u16_at(file, at + field).map(usize::from);
+    let (name, extra, comment) = (length(28)?, length(30)?, length(32)?);
     let extra_at = at + CENTRAL_BYTES + name;
     let name = file.get(at + CENTRAL_BYTES..extra_at).and_then(|name| std::str::from_utf8(name).ok());
     let name = name.ok_or_else(|| broken(format!("the name at {} is not UTF-8", at + CENTRAL_BYTES)))?;
@@ -108,20 +127,17 @@ fn central(file: &[u8], at: usize) -> Result<(&str, Entry, usize)> {
     if u16_at(file, at + 8)? & ENCRYPTED != 0 {
         return Err(refused("is encrypted".into()));
     }
-    let method = u16_at(file, at + 10)?;
-    if method != STORED {
-        return Err(refused(format!("is compressed (method {method}), PyTorch stores its entries as they are")));
-    }
     let extra_end = extra_at + extra;
     let mut wide = Wide::find(file, extra_at, extra_end)?;
     let length = wide.or_narrow(u32_at(file, at + 24)?)?;
     let packed = wide.or_narrow(u32_at(file, at + 20)?)?;
     let local = wide.or_narrow(u32_at(file, at + 42)?)?;
-    if packed != length {
+    let method = u16_at(file, at + 10)?;
+    if packed != length && method == STORED {
         return Err(refused(format!("declares {length} bytes and stores {packed}")));
     }
-    let bytes = stored(file, place(file, local)?, length).map_err(|error| refused(format!("is wrong: {error}")))?;
-    Ok((name, Entry { bytes, crc: u32_at(file, at + 16)? }, extra_end + comment))
+    let bytes = stored(file, place(file, local)?, packed).map_err(|error| refused(format!("is wrong: {error}")))?;
+    Ok((name, Entry { bytes, method, crc: u32_at(file, at + 16)? }, extra_end + comment))
 }
 
 /// The bytes after the local record at `at`.

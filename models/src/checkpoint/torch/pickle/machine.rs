@@ -57,7 +57,7 @@ impl<'p> Pickle<'p> {
 /// # Errors
 /// INVALID_ARGUMENT saying what is wrong with it; the caller names the file.
 pub(in crate::checkpoint::torch) fn unpickle(bytes: &[u8]) -> Result<Pickle<'_>> {
-    let mut machine = Machine { cursor: Cursor::new(bytes), ..Machine::empty() };
+    let mut machine = Machine::new(bytes);
     for _ in 0..MOST_STEPS {
         if let Some(root) = machine.step()? {
             return Ok(Pickle { root, length: machine.cursor.at(), nodes: machine.nodes });
@@ -75,20 +75,20 @@ pub(super) fn broken(reason: impl std::fmt::Display) -> Error {
 }
 
 pub(super) struct Machine<'p> {
-    cursor: Cursor<'p>,
-    stack: Vec<Value<'p>>,
+    pub(super) cursor: Cursor<'p>,
+    pub(super) stack: Vec<Value<'p>>,
     /// Where on the stack each mark stands.
-    marks: Vec<usize>,
-    memo: HashMap<u32, Value<'p>>,
+    pub(super) marks: Vec<usize>,
+    pub(super) memo: HashMap<u32, Value<'p>>,
     /// Values that were copied, beside one a step.
     copied: usize,
     pub(super) nodes: Nodes<'p>,
 }
 
 impl<'p> Machine<'p> {
-    fn empty() -> Self {
+    fn new(bytes: &'p [u8]) -> Self {
         Self {
-            cursor: Cursor::new(&[]),
+            cursor: Cursor::new(bytes),
             stack: Vec::new(),
             marks: Vec::new(),
             memo: HashMap::new(),
@@ -97,137 +97,7 @@ impl<'p> Machine<'p> {
         }
     }
 
-    /// One opcode; the root at the last.
-    fn step(&mut self) -> Result<Option<Value<'p>>> {
-        let at = self.cursor.at();
-        let value = match self.cursor.byte()? {
-            b'.' => return self.pop().map(Some),
-            b'N' => Value::None,
-            0x88 => Value::Bool(true),
-            0x89 => Value::Bool(false),
-            b'J' => Value::Int(i64::from(i32::from_le_bytes(self.cursor.array()?))),
-            b'K' => Value::Int(i64::from(self.cursor.byte()?)),
-            b'M' => Value::Int(i64::from(self.cursor.u16()?)),
-            0x8a => {
-                let length = usize::from(self.cursor.byte()?);
-                Value::Int(self.cursor.long(length)?)
-            }
-            code @ (b'X' | 0x8c | 0x8d | b'U' | b'T') => {
-                let length = self.length(code)?;
-                Value::Text(self.cursor.text(length)?)
-            }
-            code @ (b'G' | b'B' | b'C' | 0x8e) => {
-                let length = self.length(code)?;
-                self.cursor.take(length)?;
-                Value::Opaque
-            }
-            b'}' => self.new_dict(Vec::new()),
-            b']' => Value::List(self.new_sequence(Vec::new())),
-            b')' => Value::Tuple(self.new_sequence(Vec::new())),
-            code @ 0x85..=0x87 => self.tuple(usize::from(code) - 0x84)?,
-            b't' => {
-                let items = self.pop_to_mark()?;
-                Value::Tuple(self.new_sequence(items))
-            }
-            b'h' => {
-                let index = u32::from(self.cursor.byte()?);
-                self.recall(index)?
-            }
-            b'j' => {
-                let index = self.cursor.u32()?;
-                self.recall(index)?
-            }
-            b'c' => {
-                let module = self.cursor.line()?;
-                Value::Global(Global::find(module, self.cursor.line()?)?)
-            }
-            0x93 => self.stack_global()?,
-            b'Q' => {
-                let id = self.pop()?;
-                self.storage(id)?
-            }
-            b'R' => {
-                let arguments = self.pop()?;
-                let called = self.pop()?;
-                self.call(called, arguments)?
-            }
-            code => return self.change(code, at).map(|()| None),
-        };
-        self.stack.push(value);
-        Ok(None)
-    }
-
-    /// An opcode that pushes nothing.
-    fn change(&mut self, code: u8, at: usize) -> Result<()> {
-        match code {
-            0x80 => match self.cursor.byte()? {
-                0..=5 => {}
-                protocol => return Err(broken(format!("protocol {protocol} is unknown, it must be 2 to 5"))),
-            },
-            0x95 => {
-                self.cursor.length()?;
-            }
-            b'(' => self.marks.push(self.stack.len()),
-            b'0' => {
-                self.pop()?;
-            }
-            b'1' => {
-                self.pop_to_mark()?;
-            }
-            b'q' => {
-                let index = u32::from(self.cursor.byte()?);
-                self.remember(index)?;
-            }
-            b'r' => {
-                let index = self.cursor.u32()?;
-                self.remember(index)?;
-            }
-            0x94 => self.remember(self.memo.len() as u32)?,
-            b'a' => {
-                let item = self.pop()?;
-                self.append(vec![item])?;
-            }
-            b'e' => {
-                let items = self.pop_to_mark()?;
-                self.append(items)?;
-            }
-            b's' => {
-                let (value, key) = (self.pop()?, self.pop()?);
-                self.set_items(&[key, value])?;
-            }
-            b'u' => {
-                let items = self.pop_to_mark()?;
-                self.set_items(&items)?;
-            }
-            b'b' => {
-                // A state dict's attributes (`_metadata`): nothing in them is needed.
-                self.pop()?;
-                match self.top()? {
-                    Value::Dict(_) => {}
-                    other => {
-                        return Err(broken(format!(
-                            "it sets attributes of {}, only a dict may have them",
-                            other.kind()
-                        )));
-                    }
-                }
-            }
-            code => return Err(broken(format!("opcode {code:#04x} at byte {at} is not one that a checkpoint needs"))),
-        }
-        Ok(())
-    }
-
-    /// The length that stands after an opcode.
-    fn length(&mut self, code: u8) -> Result<usize> {
-        match code {
-            b'G' => Ok(8),
-            0x8c | b'U' | b'C' => self.cursor.byte().map(usize::from),
-            0x8d | 0x8e => self.cursor.length(),
-            _ => self.cursor.u32().map(|length| length as usize),
-        }
-    }
-
-    fn top(&self) -> Result<Value<'p>> {
+    pub(super) fn top(&self) -> Result<Value<'p>> {
         // What lies below the mark belongs to whoever set it.
         let floor = self.marks.last().copied().unwrap_or(0);
         self.stack
@@ -237,24 +107,24 @@ impl<'p> Machine<'p> {
             .ok_or_else(|| broken("it takes a value that is not there"))
     }
 
-    fn pop(&mut self) -> Result<Value<'p>> {
+    pub(super) fn pop(&mut self) -> Result<Value<'p>> {
         let value = self.top()?;
         self.stack.pop();
         Ok(value)
     }
 
-    fn pop_to_mark(&mut self) -> Result<Vec<Value<'p>>> {
+    pub(super) fn pop_to_mark(&mut self) -> Result<Vec<Value<'p>>> {
         let mark = self.marks.pop().ok_or_else(|| broken("it goes back to a mark that is not there"))?;
         Ok(self.stack.split_off(mark.min(self.stack.len())))
     }
 
-    fn remember(&mut self, index: u32) -> Result<()> {
+    pub(super) fn remember(&mut self, index: u32) -> Result<()> {
         let value = self.top()?;
         self.memo.insert(index, value);
         Ok(())
     }
 
-    fn recall(&self, index: u32) -> Result<Value<'p>> {
+    pub(super) fn recall(&self, index: u32) -> Result<Value<'p>> {
         self.memo.get(&index).copied().ok_or_else(|| broken(format!("it recalls value {index}, which it never kept")))
     }
 
@@ -273,7 +143,7 @@ impl<'p> Machine<'p> {
         self.copied = self.copied.saturating_add(values);
     }
 
-    fn tuple(&mut self, length: usize) -> Result<Value<'p>> {
+    pub(super) fn tuple(&mut self, length: usize) -> Result<Value<'p>> {
         let mut items = vec![Value::None; length];
         for item in items.iter_mut().rev() {
             *item = self.pop()?;
@@ -281,7 +151,7 @@ impl<'p> Machine<'p> {
         Ok(Value::Tuple(self.new_sequence(items)))
     }
 
-    fn stack_global(&mut self) -> Result<Value<'p>> {
+    pub(super) fn stack_global(&mut self) -> Result<Value<'p>> {
         let (name, module) = (self.pop()?, self.pop()?);
         match (module, name) {
             (Value::Text(module), Value::Text(name)) => Ok(Value::Global(Global::find(module, name)?)),
@@ -289,7 +159,7 @@ impl<'p> Machine<'p> {
         }
     }
 
-    fn append(&mut self, mut items: Vec<Value<'p>>) -> Result<()> {
+    pub(super) fn append(&mut self, mut items: Vec<Value<'p>>) -> Result<()> {
         match self.top()? {
             Value::List(at) => {
                 if let Some(list) = self.nodes.sequences.get_mut(at) {
@@ -301,7 +171,7 @@ impl<'p> Machine<'p> {
         }
     }
 
-    fn set_items(&mut self, items: &[Value<'p>]) -> Result<()> {
+    pub(super) fn set_items(&mut self, items: &[Value<'p>]) -> Result<()> {
         let (pairs, rest) = items.as_chunks::<2>();
         match self.top()? {
             Value::Dict(at) if rest.is_empty() => {

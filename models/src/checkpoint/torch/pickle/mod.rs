@@ -7,6 +7,7 @@
 mod cursor;
 mod global;
 mod machine;
+mod opcode;
 mod rebuild;
 mod value;
 
