@@ -164,7 +164,7 @@ MODELS = {
         ])],
         config={
             "model_type": "crnn-ocr",
-            "alphabet": "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ.- ",
+            "characters": "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ.- ",
             "blank": 0,
             "image_height": 32,
             "image_width": 128,
