@@ -10,6 +10,7 @@ use std::{
 
 use orion_proto::{Code, Delta, Error, Generation, InferAnswer, ModelSpec, Priority, Result, ServiceCurve, Tensor};
 
+pub mod checkpoint;
 mod embedding;
 mod file;
 mod folder;
@@ -25,7 +26,6 @@ mod simulated;
 mod tiny_bert;
 #[doc(hidden)]
 pub mod tiny_llama;
-mod weights;
 
 pub use folder::inspect;
 pub use given_up::GivenUp;
