@@ -76,7 +76,13 @@ impl<T, L: Clone> Core<T, L> {
 
     /// Whether a copy of a model fits on a device once all is gone that may be evicted.
     pub(super) fn has_room(&self, index: usize, device: usize) -> bool {
-        let (bytes, peak) = self.needs(index, device);
+        self.needs(index, device).0 <= self.most_room(index, device)
+    }
+
+    /// Bytes that a model's weights could have on a device, beside what its batches take, once all is gone that may be
+    /// evicted.
+    pub(super) fn most_room(&self, index: usize, device: usize) -> u64 {
+        let peak = self.needs(index, device).1;
         let at = &self.devices[device];
         let (mut freed, mut kept) = (0u64, 0u64);
         for id in &at.residents {
@@ -87,7 +93,7 @@ impl<T, L: Clone> Core<T, L> {
                 false => kept = kept.max(replica.peak.bytes),
             }
         }
-        bytes <= at.ledger.free_after(freed, kept.max(peak))
+        at.ledger.free_after(freed, kept.max(peak))
     }
 
     /// Requests that its loss would cost, for a byte.

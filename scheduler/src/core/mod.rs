@@ -33,6 +33,7 @@ mod readiness;
 mod reading;
 mod replica;
 mod request;
+mod rescue;
 mod resume;
 mod retry;
 mod settle;

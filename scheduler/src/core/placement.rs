@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{Core, Nanos, filter, work::COPY_TIME};
 
 /// Share of the last request's slack within which a queue must drain, or else a copy may help.
-const SAFE: f64 = 0.5;
+pub(super) const SAFE: f64 = 0.5;
 /// Share of the other work of a device that is taken to go before a model's.
 const AHEAD: f64 = 0.5;
 /// A replica pays only on a device whose predicted work is under this share of its holders'.
@@ -39,7 +39,7 @@ pub(super) enum Concern {
 
 /// Whether a copy may push others out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Room {
+pub(super) enum Room {
     Free,
     Evict,
 }
@@ -139,8 +139,9 @@ impl<T, L: Clone> Core<T, L> {
         let left = queue.last_due().unwrap_or(head.due).saturating_sub(now);
         // One that has hours must not stand for all: the queue is drained as its head expects it, or its model's owner.
         let left = left.min(head.window.max(self.objective(index)));
-        // Past its objective a request is still wanted: such a queue is drained in their window.
-        if head.hard { left } else { left.max(head.window) }
+        // Past its objective a request is still wanted: such a queue is drained in their window, and before others are
+        // refused for it.
+        if head.hard { left } else { left.max(head.window).min(self.max_queue(index)) }
     }
 
     /// When a model's holders are predicted to have drained its queue, nanoseconds from now. `known`: a device for which
@@ -162,17 +163,23 @@ impl<T, L: Clone> Core<T, L> {
         sum / model.replicas.len().clamp(1, HOLDERS) as f64
     }
 
+    /// Whether a model may have one more copy.
+    pub(super) fn may_copy(&self, index: usize) -> bool {
+        let model = &self.models[index];
+        let copied = model.spec.as_ref().is_some_and(|spec| !spec.inline) && model.wanted;
+        let full = model.max_replicas().is_some_and(|most| self.staying(index) >= most);
+        copied && !full && model.replicas.len() < self.devices.len()
+    }
+
     /// How much a copy would help, if at all.
     pub(super) fn need(&self, now: Nanos, index: usize) -> Option<f64> {
         let model = &self.models[index];
-        let spec = model.spec.as_ref().filter(|spec| !spec.inline)?;
-        let stay = || model.replicas.iter().filter(|id| self.stays(**id));
-        let full = spec.policy.max_replicas.is_some_and(|most| stay().count() >= most as usize);
-        if !model.wanted || full || model.replicas.len() >= self.devices.len() {
+        let spec = model.spec.as_ref()?;
+        if !self.may_copy(index) {
             return None;
         }
         let head = model.queue.head()?;
-        let miss = if stay().next().is_none() { 1.0 } else { model.want };
+        let miss = if model.replicas.iter().any(|id| self.stays(*id)) { model.want } else { 1.0 };
         if miss <= 0.0 {
             return None;
         }
@@ -216,7 +223,7 @@ impl<T, L: Clone> Core<T, L> {
     }
 
     /// The device with a free copy engine that would answer first with a new copy.
-    fn target(&mut self, now: Nanos, index: usize, room: Room, full: &mut Vec<Full>) -> Option<usize> {
+    pub(super) fn target(&mut self, now: Nanos, index: usize, room: Room, full: &mut Vec<Full>) -> Option<usize> {
         let suitable = self.suitable(index);
         let bytes = self.models[index].spec.as_ref()?.memory_bytes;
         let from = if suitable.len() > TARGETS { self.turn(suitable.len()) } else { 0 };
@@ -376,7 +383,8 @@ impl<T, L: Clone> Core<T, L> {
     /// A model may get another copy when it has none, or more waits than a batch would take along.
     pub(super) fn may_need_copy(&self, index: usize) -> bool {
         let model = &self.models[index];
-        !model.queue.is_empty() && (model.queue.len() > QUEUED || !model.replicas.iter().any(|id| self.stays(*id)))
+        let much = model.queue.len() > QUEUED || model.work as f64 > SAFE * self.max_queue(index) as f64;
+        !model.queue.is_empty() && (much || !model.replicas.iter().any(|id| self.stays(*id)))
     }
 
     /// Copies of a model that are not on a worker which is being emptied.

@@ -112,12 +112,6 @@ impl Replica {
         &self.curves
     }
 
-    /// Predicted time of what a balancer has bound to it and does not run yet.
-    pub(super) fn bound_work(&self) -> Nanos {
-        let rows = self.bound.as_ref().map_or(0, |queue| queue.rows());
-        if rows == 0 { 0 } else { self.line(0).predict(rows) }
-    }
-
     /// Whether it runs batches as far as it is concerned.
     pub(super) fn serves(&self) -> bool {
         self.state == ModelState::Ready
