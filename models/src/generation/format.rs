@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use llguidance::{
-    Matcher, ParserFactory,
+    JsonCompileOptions, Matcher, ParserFactory,
     api::TopLevelGrammar,
     earley::SlicedBiasComputer,
     toktrie::{ApproximateTokEnv, InferenceCapabilities, SimpleVob, TokEnv, TokRxInfo, TokTrie},
@@ -17,6 +17,8 @@ use super::text::Vocabulary;
 
 /// Bytes of a schema.
 const MOST_SCHEMA_BYTES: usize = 256 << 10;
+/// States of a grammar's lexer, of 1 to 2 KiB each.
+const MOST_LEXER_STATES: usize = 50_000;
 /// Tells a token that is no text.
 const NO_TEXT: &[u8] = &[TokTrie::SPECIAL_TOKEN_MARKER, b'x'];
 /// What stands for the end where a model has no end token.
@@ -44,7 +46,8 @@ impl Grammars {
         let mut factory = ParserFactory::new(&tokens, InferenceCapabilities::default(), &slices)
             .map_err(|error| Error::new(Code::Internal, format!("the vocabulary takes no grammar: {error}")))?;
         factory.quiet();
-        factory.limits_mut().verbose_errors = false;
+        let limits = factory.limits_mut();
+        (limits.verbose_errors, limits.max_lexer_states) = (false, MOST_LEXER_STATES);
         Ok(Self(factory))
     }
 
@@ -53,11 +56,12 @@ impl Grammars {
     /// # Errors
     /// INVALID_ARGUMENT naming what of a schema is not served.
     pub(crate) fn constraint(&self, format: &Format) -> Result<Option<Constraint>> {
-        let schema = match format {
+        let mut schema = match format {
             Format::Text => return Ok(None),
             Format::JsonObject => json!({"type": "object"}),
             Format::JsonSchema(schema) => read(schema)?,
         };
+        spacing().apply_to(&mut schema);
         let refused = |error: &dyn std::fmt::Display| {
             let text = error.to_string().replace('\n', " ");
             Error::invalid(format!("the JSON schema cannot be served: {text}"))
@@ -78,7 +82,21 @@ fn read(schema: &str) -> Result<Value> {
         let text = format!("the JSON schema has {bytes} bytes, it must have at most {MOST_SCHEMA_BYTES}");
         return Err(Error::invalid(text));
     }
-    serde_json::from_str(schema).map_err(|error| Error::invalid(format!("the JSON schema is no JSON: {error}")))
+    match serde_json::from_str(schema) {
+        Ok(schema @ Value::Object(_)) => Ok(schema),
+        Ok(_) => Err(Error::invalid("the JSON schema must be a JSON object")),
+        Err(error) => Err(Error::invalid(format!("the JSON schema is no JSON: {error}"))),
+    }
+}
+
+/// One space after commas and colons, or none: a small model that may write as many as it likes never ends.
+fn spacing() -> JsonCompileOptions {
+    JsonCompileOptions {
+        item_separator: ", ?".into(),
+        key_separator: ": ?".into(),
+        whitespace_flexible: false,
+        ..JsonCompileOptions::default()
+    }
 }
 
 /// What an answer must be, from what it is so far.

@@ -8,6 +8,7 @@ use proptest::prelude::*;
 use super::{generator::LanguageModel, schedule::Schedule};
 use crate::{Generator, GeneratorLoad, inspect, tiny_llama};
 
+mod allocation;
 mod gguf_model;
 mod reference;
 
@@ -289,6 +290,7 @@ fn what_can_never_run_is_refused_with_its_figures() {
         ("{\"type\": 3}", "cannot be served"),
         ("{\"type\": \"object\", \"unevaluatedItems\": 1}", "unevaluatedItems"),
         ("{", "is no JSON"),
+        ("true", "must be a JSON object"),
     ] {
         let format = Generation { format: Format::JsonSchema(schema.into()), ..drawn(1, 2, 3) };
         let error = model.add(1, Priority::Normal, &format).unwrap_err();

@@ -2,12 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-use orion_proto::{Generation, ModelName, Priority, Prompt};
+use orion_proto::{Code, Generation, ModelName, Priority, Prompt};
 use proptest::prelude::*;
 use safetensors::SafeTensors;
 use serde_json::Value;
 
-use super::{alone, model};
+use super::{allocation, alone, model};
 use crate::{
     Generator,
     gguf::{Encoding, writer::Writer},
@@ -88,6 +88,14 @@ fn whole() -> Vec<u8> {
     writer.bytes()
 }
 
+/// Bytes of its tensors, without what lies between them.
+fn weight_bytes() -> usize {
+    let folder = tempfile::tempdir().unwrap();
+    tiny_llama::write(folder.path()).unwrap();
+    let bytes = std::fs::read(folder.path().join("model.safetensors")).unwrap();
+    SafeTensors::deserialize(&bytes).unwrap().iter().map(|(_, view)| view.data().len()).sum()
+}
+
 fn written(folder: &Path, bytes: &[u8]) -> PathBuf {
     let path = folder.join("tiny.gguf");
     std::fs::write(&path, bytes).unwrap();
@@ -151,27 +159,66 @@ fn what_a_file_lacks_is_named() {
     }
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
-    #[test]
-    fn a_hostile_file_never_panics(
-        flips in prop::collection::vec((0usize..14_000, any::<u8>()), 1..6),
-        cut in 0usize..40,
-    ) {
-        let mut bytes = whole();
-        for (at, value) in flips {
-            bytes[at] = value;
+/// What is done to a file.
+#[derive(Clone, Debug)]
+enum Harm {
+    /// Other bytes at these places, as shares of the file.
+    Bytes(Vec<(f64, u8)>),
+    /// A count, length or offset that is far too great, anywhere in the header.
+    Count(f64, u64),
+    /// The end is missing.
+    Cut(f64),
+}
+
+impl Harm {
+    fn apply(&self, bytes: &mut Vec<u8>, header: usize) {
+        let at = |share: f64, length: usize| (share * length as f64) as usize;
+        match self {
+            Self::Bytes(changes) => changes.iter().for_each(|(share, value)| bytes[at(*share, header)] = *value),
+            Self::Count(share, count) => {
+                let start = at(*share, header - 8);
+                bytes[start..start + 8].copy_from_slice(&count.to_le_bytes());
+            }
+            Self::Cut(share) => bytes.truncate(at(*share, bytes.len())),
         }
-        // Most files are whole.
-        bytes.truncate(if cut == 0 { bytes.len() / 2 } else { bytes.len() });
+    }
+}
+
+fn harm() -> impl Strategy<Value = Harm> {
+    let count = prop_oneof![Just(u64::MAX), Just(1 << 63), (20u32..62).prop_map(|bits| 1 << bits), 0u64..100_000];
+    prop_oneof![
+        4 => prop::collection::vec((0.0..1.0, any::<u8>()), 1..6).prop_map(Harm::Bytes),
+        4 => (0.0..1.0, count).prop_map(|(share, count)| Harm::Count(share, count)),
+        1 => (0.0..1.0).prop_map(Harm::Cut),
+    ]
+}
+
+/// No test's model takes so much in one piece, nor must what a file of some hundred KiB says of itself.
+const MOST_BYTES: usize = 64 << 20;
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 128, ..ProptestConfig::default() })]
+    #[test]
+    fn a_hostile_file_is_refused_in_a_line_or_runs(harm in harm()) {
+        let mut bytes = whole();
+        let header = bytes.len() - weight_bytes();
+        harm.apply(&mut bytes, header);
         let folder = tempfile::tempdir().unwrap();
         written(folder.path(), &bytes);
         std::fs::write(folder.path().join("orion.toml"), "[generation]\ncache_tokens = 512").unwrap();
-        if let Ok(mut model) = loaded(folder.path()) {
-            let generation = Generation { max_tokens: Some(3), ..Generation::new(Prompt::Text("the é".into())) };
-            if model.add(1, Priority::Normal, &generation).is_ok() {
-                (0..4).for_each(|_| drop(model.step()));
+        match loaded(folder.path()) {
+            Err(error) => {
+                let text = &error.message;
+                prop_assert!(error.code == Code::InvalidArgument || error.code == Code::FailedPrecondition, "{}", error);
+                prop_assert!(text.contains("tiny.gguf") && !text.contains('\n') && text.len() < 1024, "{}", text);
+            }
+            Ok(mut model) => {
+                let generation = Generation { max_tokens: Some(3), ..Generation::new(Prompt::Text("the é".into())) };
+                if model.add(1, Priority::Normal, &generation).is_ok() {
+                    (0..4).for_each(|_| drop(model.step()));
+                }
             }
         }
+        prop_assert!(allocation::greatest() < MOST_BYTES, "{} bytes in one piece", allocation::greatest());
     }
 }
