@@ -1,7 +1,7 @@
 //! Models on candle: loading, encoders, batching of tensors.
 //!
 //! [`inspect`] says what a folder holds from its headers alone, [`load`] brings it into memory, [`Model::run`] computes a
-//! batch. Nothing here starts a thread: kernels use the rayon pool that the caller has installed.
+//! batch. Nothing here keeps a thread: kernels use the rayon pool that the caller has installed.
 
 use std::{
     path::{Path, PathBuf},
