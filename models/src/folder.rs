@@ -6,13 +6,15 @@ use orion_proto::{Code, Error, ModelName, ModelSpec, Result};
 use serde::Deserialize;
 
 use crate::{
-    Family, Manifest, embedding,
+    Family, Manifest, embedding, magika, onnx,
     orion_toml::{Kind, OrionToml},
-    simulated, unreadable, unservable,
+    silero_vad, simulated, unreadable, unservable,
 };
 
 const SERVED: &str = "served today are sentence-embedding folders (config.json of model_type \"bert\", tokenizer.json, \
-                      *.safetensors) and folders whose orion.toml says kind = \"simulated\"";
+                      *.safetensors), .onnx files and folders with one, Magika (config.min.json, model.onnx), Silero VAD \
+                      (config.json of model_type \"silero-vad\", model.safetensors), and folders whose orion.toml says \
+                      kind = \"simulated\"";
 
 /// Says what a model's path holds, from its configuration and headers alone; every length is checked against its file.
 ///
@@ -29,7 +31,10 @@ fn inspect_path(name: &ModelName, path: &Path) -> Result<Manifest> {
         _ => unreadable(path, &error),
     })?;
     if !found.is_dir() {
-        return Err(not_a_folder(path));
+        return match has_suffix(path, "onnx") {
+            true => onnx_manifest(name, path, path, "1".into(), &OrionToml::default()),
+            false => Err(not_a_folder(path)),
+        };
     }
     let settings = OrionToml::read(path)?.unwrap_or_default();
     let max_rows = settings.batching.max_rows;
@@ -47,11 +52,30 @@ fn inspect_path(name: &ModelName, path: &Path) -> Result<Manifest> {
         });
     }
     let (folder, version) = newest_version(path)?;
-    if settings.kind != Some(Kind::SentenceEmbedding) {
-        let model_type = model_type(&folder)?;
-        if model_type != "bert" {
-            return Err(unservable(format!("config.json's model_type '{model_type}' is not served yet; {SERVED}")));
+    let kind = settings.kind.map_or_else(|| recognised(&folder), Ok)?;
+    match kind {
+        Kind::Onnx => return onnx_manifest(name, path, &onnx_file(&folder)?, version, &settings),
+        Kind::Magika => {
+            let source = magika::Source::inspect(&folder, settings.precision.unwrap_or_default(), max_rows)?;
+            return Ok(Manifest {
+                spec: ModelSpec { policy, ..source.spec(name, version, max_rows) },
+                flops_per_row: source.graph.flops,
+                weight_bytes: source.graph.weight_bytes,
+                path: path.into(),
+                family: Family::Magika(source),
+            });
         }
+        Kind::SileroVad => {
+            let source = silero_vad::Source::inspect(&folder, settings.precision.unwrap_or_default())?;
+            return Ok(Manifest {
+                spec: ModelSpec { policy, ..source.spec(name, version, max_rows) },
+                flops_per_row: source.flops(),
+                weight_bytes: source.weight_bytes,
+                path: path.into(),
+                family: Family::SileroVad(source),
+            });
+        }
+        Kind::SentenceEmbedding | Kind::Simulated => {}
     }
     let source = embedding::Source::inspect(&folder, settings.precision.unwrap_or_default())?;
     Ok(Manifest {
@@ -63,10 +87,55 @@ fn inspect_path(name: &ModelName, path: &Path) -> Result<Manifest> {
     })
 }
 
+/// What a folder without `kind` in its orion.toml holds.
+fn recognised(folder: &Path) -> Result<Kind> {
+    if !folder.join("config.json").exists() && !files_ending(folder, ".onnx")?.is_empty() {
+        return Ok(if magika::is_in(folder) { Kind::Magika } else { Kind::Onnx });
+    }
+    match model_type(folder)?.as_str() {
+        "bert" => Ok(Kind::SentenceEmbedding),
+        "silero-vad" => Ok(Kind::SileroVad),
+        model_type => {
+            Err(unservable(format!("config.json's model_type '{model_type}' is not served yet; {SERVED}")))
+        }
+    }
+}
+
+fn onnx_manifest(name: &ModelName, path: &Path, file: &Path, version: String, settings: &OrionToml) -> Result<Manifest> {
+    let max_rows = settings.batching.max_rows;
+    let source = onnx::Source::inspect(file, settings.precision.unwrap_or_default(), max_rows)?;
+    Ok(Manifest {
+        spec: ModelSpec { policy: settings.policy()?, ..source.spec(name, version, max_rows) },
+        flops_per_row: source.flops,
+        weight_bytes: source.weight_bytes,
+        path: path.into(),
+        family: Family::Onnx(source),
+    })
+}
+
+/// The graph of a folder: `model.onnx`, or the only file of its format.
+fn onnx_file(folder: &Path) -> Result<PathBuf> {
+    let whole = folder.join("model.onnx");
+    match files_ending(folder, ".onnx")?.as_slice() {
+        _ if whole.is_file() => Ok(whole),
+        [file] => Ok(file.clone()),
+        [] => Err(unservable(format!("folder {} has no *.onnx", folder.display()))),
+        files => Err(unservable(format!(
+            "folder {} has {} *.onnx, it must have one, or one named model.onnx",
+            folder.display(),
+            files.len()
+        ))),
+    }
+}
+
+fn has_suffix(path: &Path, suffix: &str) -> bool {
+    path.extension().is_some_and(|found| found.eq_ignore_ascii_case(suffix))
+}
+
 /// The folder that holds the files, and its version: of Triton's `<model>/<version>/` the newest.
 fn newest_version(path: &Path) -> Result<(PathBuf, String)> {
     let number = |name: &String| name.parse::<u64>().ok().filter(|n| *n > 0 && n.to_string() == *name);
-    let has_files = path.join("config.json").exists();
+    let has_files = path.join("config.json").exists() || !files_ending(path, ".onnx")?.is_empty();
     let newest = entries(path)?.into_iter().filter(|name| path.join(name).is_dir()).filter_map(|n| number(&n)).max();
     Ok(match newest {
         Some(version) if !has_files => (path.join(version.to_string()), version.to_string()),
@@ -109,7 +178,7 @@ fn model_type(folder: &Path) -> Result<String> {
 fn unknown_folder(folder: &Path) -> Result<Error> {
     let names = entries(folder)?;
     let single = |suffix| names.iter().find(|name| name.ends_with(suffix));
-    Ok(match single(".gguf").or_else(|| single(".onnx")) {
+    Ok(match single(".gguf") {
         Some(file) => not_a_folder(&folder.join(file)),
         None if names.is_empty() => unservable(format!("folder {} is empty; {SERVED}", folder.display())),
         None => {
@@ -123,7 +192,7 @@ fn unknown_folder(folder: &Path) -> Result<Error> {
 fn not_a_folder(file: &Path) -> Error {
     let format = file.extension().map(|suffix| suffix.to_string_lossy().to_lowercase());
     unservable(match format.as_deref() {
-        Some(format @ ("gguf" | "onnx")) => {
+        Some(format @ "gguf") => {
             format!("{} is a .{format} file, a format that is not served yet; {SERVED}", file.display())
         }
         _ => format!("{} is a file, the path must be its folder; {SERVED}", file.display()),
@@ -175,7 +244,8 @@ mod tests {
         for (path, words) in [
             (gguf.join("llama.gguf"), ["llama.gguf is a .gguf file", "not served yet"]),
             (gguf, ["llama.gguf is a .gguf file", "not served yet"]),
-            (folder("a.ONNX", "").join("a.ONNX"), ["a.ONNX is a .onnx file", "not served yet"]),
+            (folder("a.ONNX", "").join("a.ONNX"), ["a.ONNX: it holds no graph", ""]),
+            (folder("a.onnx", "nonsense"), ["a.onnx is not a whole ONNX file", ""]),
             (folder("a.txt", "").join("a.txt"), ["is a file", "its folder"]),
             (folder("weights.bin", ""), ["it holds: weights.bin", "kind = \"simulated\""]),
             (folder("config.json", r#"{"model_type": "llama"}"#), ["'llama'", "sentence-embedding"]),
@@ -198,6 +268,9 @@ mod tests {
                 words.iter().all(|word| error.message.contains(word)) && error.message.starts_with("model 'm': ");
             assert!(found && error.code == Code::FailedPrecondition, "{error}");
         }
+        let two = folder("a.onnx", "");
+        fs::write(two.join("b.onnx"), "").unwrap();
+        assert!(refusal(&two).message.contains("has 2 *.onnx, it must have one"));
         let mistaken = refusal(&folder("orion.toml", "kind = \"simulated\"\nspeed = 1"));
         assert!(mistaken.code == Code::InvalidArgument && mistaken.message.contains("speed"), "{mistaken}");
     }

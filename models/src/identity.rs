@@ -47,7 +47,7 @@ mod tests {
 
     fn request(name: &str, datatype: Datatype) -> ModelRequest {
         let tensor = Tensor::new(name, datatype, vec![2, 2], Payload::from(vec![7; 16])).unwrap();
-        ModelRequest { inputs: vec![tensor], truncate: false }
+        ModelRequest { inputs: vec![tensor], ..ModelRequest::default() }
     }
 
     #[test]

@@ -8,14 +8,17 @@ use std::{
     sync::Arc,
 };
 
-use orion_proto::{Code, Error, InferAnswer, ModelSpec, Result, ServiceCurve, Tensor};
+use orion_proto::{Code, Error, InferAnswer, ModelSpec, Result, Sequence, ServiceCurve, Tensor};
 
 mod embedding;
 mod file;
 mod folder;
 mod identity;
+mod magika;
+mod onnx;
 mod orion_toml;
 mod pace;
+mod silero_vad;
 mod simulated;
 #[cfg(test)]
 mod tiny_bert;
@@ -33,6 +36,8 @@ pub struct ModelRequest {
     pub inputs: Vec<Tensor>,
     /// Whether text beyond the model's limit is cut instead of refused.
     pub truncate: bool,
+    /// Its place in a sequence, for models that keep a state between requests.
+    pub sequence: Option<Sequence>,
 }
 
 /// A model in memory.
@@ -74,6 +79,9 @@ pub struct Manifest {
 #[derive(Clone, Debug)]
 enum Family {
     Embedding(embedding::Source),
+    Magika(magika::Source),
+    Onnx(onnx::Source),
+    SileroVad(silero_vad::Source),
     Simulated(orion_toml::Simulated),
 }
 
@@ -111,6 +119,9 @@ pub fn load_at(manifest: &Manifest, pace: &Arc<Pace>, progress: &dyn Fn(f32)) ->
     let spec = manifest.spec.clone();
     Ok(match &manifest.family {
         Family::Embedding(source) => Box::new(embedding::Embedder::load(spec, source, progress)?),
+        Family::Magika(source) => Box::new(magika::Magika::load(spec, source, progress)?),
+        Family::Onnx(source) => Box::new(onnx::OnnxModel::load(spec, source, progress)?),
+        Family::SileroVad(source) => Box::new(silero_vad::SileroVad::load(spec, source, progress)?),
         Family::Simulated(latency) => {
             Box::new(simulated::SimulatedModel::load(spec, latency.clone(), pace.clone(), progress))
         }

@@ -138,7 +138,7 @@ impl Model for SimulatedModel {
     fn sample(&self, rows: usize) -> ModelRequest {
         let data = Payload::from(vec![0; rows * 4]);
         let tensor = Tensor { name: "INPUT0".into(), datatype: Datatype::Fp32, shape: vec![rows as i64, 1], data };
-        ModelRequest { inputs: vec![tensor], truncate: false }
+        ModelRequest { inputs: vec![tensor], ..ModelRequest::default() }
     }
 }
 

@@ -34,7 +34,7 @@ fn fetched(name: &str) -> Option<Box<dyn Model>> {
 fn request(texts: &[String], truncate: bool) -> ModelRequest {
     let data = Payload::from(encode_bytes_elements(texts));
     let tensor = Tensor::new("text", Datatype::Bytes, vec![texts.len() as i64], data).unwrap();
-    ModelRequest { inputs: vec![tensor], truncate }
+    ModelRequest { inputs: vec![tensor], truncate, ..ModelRequest::default() }
 }
 
 fn rows(answer: &InferAnswer) -> Vec<Vec<f32>> {

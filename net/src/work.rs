@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use orion_proto::{Code, Datatype, Error, InferAnswer, InferRequest, Parameters, Payload, Result, Tensor, session};
+use orion_proto::{Code, Datatype, Error, InferAnswer, InferRequest, Parameters, Payload, Result, Sequence, Tensor, session};
 use prost::Message;
 
 use crate::Transfer;
@@ -82,10 +82,16 @@ fn head(tensor: &Tensor) -> session::TensorHead {
 
 /// A batch as a transfer's header and payload; the tensors' bytes are shared, not copied.
 pub fn encode_batch(batch: &Batch) -> (Bytes, Vec<Payload>) {
-    let attempts = batch.attempts.iter().map(|attempt| session::Attempt {
-        attempt: attempt.attempt,
-        inputs: attempt.request.inputs.iter().map(head).collect(),
-        truncate: attempt.request.parameters.truncate,
+    let attempts = batch.attempts.iter().map(|attempt| {
+        let Parameters { truncate, sequence, .. } = attempt.request.parameters;
+        session::Attempt {
+            attempt: attempt.attempt,
+            inputs: attempt.request.inputs.iter().map(head).collect(),
+            truncate,
+            sequence: sequence.map(|sequence| sequence.key),
+            sequence_start: sequence.is_some_and(|sequence| sequence.start),
+            sequence_end: sequence.is_some_and(|sequence| sequence.end),
+        }
     });
     let wire = session::Batch {
         batch: batch.batch,
@@ -160,7 +166,9 @@ pub fn decode_batch(transfer: Transfer) -> Result<Batch> {
     let model = wire.model;
     let attempts = wire.attempts.into_iter().map(|attempt| {
         let inputs = attempt.inputs.into_iter().map(|head| tensor(head, &mut payload)).collect::<Result<_>>()?;
-        let parameters = Parameters { truncate: attempt.truncate, ..Default::default() };
+        let (start, end) = (attempt.sequence_start, attempt.sequence_end);
+        let sequence = attempt.sequence.map(|key| Sequence { key, start, end });
+        let parameters = Parameters { truncate: attempt.truncate, sequence, ..Default::default() };
         let request = Arc::new(InferRequest { inputs, parameters, ..Default::default() });
         Ok(Attempt { attempt: attempt.attempt, request })
     });
@@ -222,12 +230,15 @@ mod tests {
     #[test]
     fn batches_and_results_round_trip() {
         let request = |n| Arc::new(InferRequest { inputs: vec![fp32("a", n), fp32("b", 2)], ..Default::default() });
-        let attempts = vec![Attempt { attempt: 1, request: request(3) }, Attempt { attempt: 2, request: request(0) }];
+        let sequence = Some(Sequence { key: 8, start: false, end: true });
+        let parameters = Parameters { sequence, truncate: true, ..Default::default() };
+        let in_sequence = Arc::new(InferRequest { parameters, ..(*request(0)).clone() });
+        let attempts = vec![Attempt { attempt: 1, request: request(3) }, Attempt { attempt: 2, request: in_sequence }];
         let batch = Batch { batch: 9, epoch: 4, model: "m".into(), device: "cpu0".into(), attempts };
         let back = decode_batch(transfer(encode_batch(&batch))).unwrap();
         assert_eq!((back.batch, back.epoch, &*back.model, &*back.device), (9, 4, "m", "cpu0"));
         for (sent, got) in batch.attempts.iter().zip(&back.attempts) {
-            assert_eq!((sent.attempt, &sent.request.inputs), (got.attempt, &got.request.inputs));
+            assert_eq!((sent.attempt, &sent.request), (got.attempt, &got.request));
         }
         let answer = InferAnswer { outputs: vec![fp32("y", 5)], usage_tokens: 11 };
         let failure = Error::new(Code::ResourceExhausted, "full");
@@ -252,7 +263,7 @@ mod tests {
     fn sizes_beyond_the_payload_are_refused() {
         let tensor =
             session::TensorHead { name: "x".into(), datatype: "FP32".into(), byte_size: u64::MAX, shape: vec![] };
-        let attempt = session::Attempt { attempt: 1, inputs: vec![tensor], truncate: false };
+        let attempt = session::Attempt { attempt: 1, inputs: vec![tensor], ..Default::default() };
         let wire = session::Batch { attempts: vec![attempt], ..Default::default() };
         let transfer = Transfer { header: wire.encode_to_vec().into(), payload: Payload::default() };
         assert!(decode_batch(transfer).is_err_and(|e| e.message.contains("'x'")));

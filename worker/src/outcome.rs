@@ -2,7 +2,7 @@
 
 use orion_models::ModelRequest;
 use orion_net::{Attempt, AttemptResult, Batch, BatchResult};
-use orion_proto::{Code, Error, InferAnswer, Result};
+use orion_proto::{Code, Error, InferAnswer, Parameters, Result};
 
 /// What is said of an attempt that nobody waits for any more.
 pub(crate) const CANCELLED: &str = "the client went away";
@@ -101,7 +101,8 @@ pub(crate) fn judged(answers: Vec<Result<InferAnswer>>, requests: usize) -> Vec<
 
 pub(crate) fn model_request(attempt: &Attempt) -> ModelRequest {
     let request = &attempt.request;
-    ModelRequest { inputs: request.inputs.clone(), truncate: request.parameters.truncate }
+    let Parameters { truncate, sequence, .. } = request.parameters;
+    ModelRequest { inputs: request.inputs.clone(), truncate, sequence }
 }
 
 pub(crate) fn rows_of(attempt: &Attempt) -> usize {

@@ -125,7 +125,7 @@ impl Model for Embedder {
         let sentence = "a ".repeat(TYPICAL_TOKENS - 2);
         let data = Payload::from(encode_bytes_elements(&vec![sentence; rows]));
         let text = Tensor { name: "text".into(), datatype: Datatype::Bytes, shape: vec![rows as i64], data };
-        ModelRequest { inputs: vec![text], truncate: true }
+        ModelRequest { inputs: vec![text], truncate: true, ..ModelRequest::default() }
     }
 }
 

@@ -20,6 +20,7 @@ fn request<E: AsRef<[u8]>>(texts: &[E], truncate: bool) -> ModelRequest {
     ModelRequest {
         inputs: vec![Tensor::new("text", Datatype::Bytes, vec![texts.len() as i64], data).unwrap()],
         truncate,
+        ..ModelRequest::default()
     }
 }
 
