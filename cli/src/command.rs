@@ -4,7 +4,7 @@ use std::io::Write;
 
 use clap::{Parser, Subcommand};
 
-use crate::{Failure, bench, completion, doctor, explain, infer, models, nodes, serve, status};
+use crate::{Failure, bench, completion, doctor, explain, generate, infer, models, nodes, serve, status};
 
 /// Runs models on the machines you have
 #[derive(Parser)]
@@ -29,6 +29,8 @@ pub(crate) enum Command {
     Scheduler(serve::SchedulerArguments),
     Worker(serve::WorkerArguments),
     Infer(infer::InferArguments),
+    Generate(generate::GenerateArguments),
+    Chat(generate::ChatArguments),
     Models(models::ModelsArguments),
     Nodes(nodes::NodesArguments),
     Status(status::StatusArguments),
@@ -46,6 +48,8 @@ impl Command {
             Self::Scheduler(arguments) => serve::run_scheduler(&arguments, out),
             Self::Worker(arguments) => serve::run_worker(&arguments, out),
             Self::Infer(arguments) => infer::run(&arguments, out),
+            Self::Generate(arguments) => generate::run(&arguments, out),
+            Self::Chat(arguments) => generate::run_chat(&arguments, out),
             Self::Models(arguments) => models::run(&arguments, out),
             Self::Nodes(arguments) => nodes::run(&arguments, out),
             Self::Status(arguments) => status::run(&arguments, out),

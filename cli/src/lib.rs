@@ -12,6 +12,7 @@ mod data_folder;
 mod doctor;
 mod explain;
 mod failure;
+mod generate;
 mod infer;
 mod models;
 mod nodes;

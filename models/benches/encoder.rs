@@ -11,7 +11,7 @@ use orion_proto::{ModelName, Payload, Tensor, encode_bytes_elements};
 fn fetched() -> orion_proto::Result<Box<dyn Model>> {
     let default = concat!(env!("CARGO_MANIFEST_DIR"), "/../models-data").into();
     let path = PathBuf::from(std::env::var("ORION_MODELS").unwrap_or(default)).join("minilm");
-    load(&inspect(&ModelName::new("minilm")?, &path)?, &|_| {})
+    load(&inspect(&ModelName::new("minilm")?, &path)?, &|_| {})?.model()
 }
 
 /// A request of so many rows of so many tokens: words of one token each, between the two special ones.

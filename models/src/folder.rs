@@ -2,19 +2,19 @@
 
 use std::path::{Path, PathBuf};
 
-use orion_proto::{Code, Error, ModelName, ModelSpec, Result};
+use orion_proto::{Code, Error, ModelName, ModelPolicy, ModelSpec, Result};
 use serde::Deserialize;
 
 use crate::{
-    Family, Manifest, embedding, magika, onnx,
-    orion_toml::{Kind, OrionToml},
+    Family, Manifest, embedding, generation, magika, onnx,
+    orion_toml::{Generation, Kind, OrionToml},
     silero_vad, simulated, unreadable, unservable,
 };
 
-const SERVED: &str = "served today are sentence-embedding folders (config.json of model_type \"bert\", tokenizer.json, \
-                      *.safetensors), .onnx files and folders with one, Magika (config.min.json, model.onnx), Silero VAD \
-                      (config.json of model_type \"silero-vad\", model.safetensors), and folders whose orion.toml says \
-                      kind = \"simulated\"";
+const SERVED: &str = "served today are .gguf and .onnx files, folders of a hub (config.json of model_type \"bert\", \
+                      \"llama\", \"mistral\", \"qwen2\" or \"qwen3\", tokenizer.json, *.safetensors), Magika \
+                      (config.min.json, model.onnx), Silero VAD (config.json of model_type \"silero-vad\", \
+                      model.safetensors) and folders whose orion.toml says kind = \"simulated\"";
 
 /// Says what a model's path holds, from its configuration and headers alone; every length is checked against its file.
 ///
@@ -31,10 +31,14 @@ fn inspect_path(name: &ModelName, path: &Path) -> Result<Manifest> {
         _ => unreadable(path, &error),
     })?;
     if !found.is_dir() {
-        return match has_suffix(path, "onnx") {
-            true => onnx_manifest(name, path, path, "1".into(), &OrionToml::default()),
-            false => Err(not_a_folder(path)),
-        };
+        if is_onnx(path) {
+            return onnx_manifest(name, path, path, "1".into(), &OrionToml::default());
+        }
+        if !is_gguf(path) {
+            return Err(not_a_folder(path));
+        }
+        let source = generation::Source::inspect_gguf(path, &Generation::default())?;
+        return Ok(generator(name, "1".into(), source, path, ModelPolicy::default()));
     }
     let settings = OrionToml::read(path)?.unwrap_or_default();
     let max_rows = settings.batching.max_rows;
@@ -52,10 +56,9 @@ fn inspect_path(name: &ModelName, path: &Path) -> Result<Manifest> {
         });
     }
     let (folder, version) = newest_version(path)?;
-    let kind = settings.kind.map_or_else(|| recognised(&folder), Ok)?;
-    match kind {
-        Kind::Onnx => return onnx_manifest(name, path, &onnx_file(&folder)?, version, &settings),
-        Kind::Magika => {
+    match settings.kind.map_or_else(|| recognised(&folder), |kind| Ok(Some(kind)))? {
+        Some(Kind::Onnx) => return onnx_manifest(name, path, &onnx_file(&folder)?, version, &settings),
+        Some(Kind::Magika) => {
             let source = magika::Source::inspect(&folder, settings.precision.unwrap_or_default(), max_rows)?;
             return Ok(Manifest {
                 spec: ModelSpec { policy, ..source.spec(name, version, max_rows) },
@@ -65,7 +68,7 @@ fn inspect_path(name: &ModelName, path: &Path) -> Result<Manifest> {
                 family: Family::Magika(source),
             });
         }
-        Kind::SileroVad => {
+        Some(Kind::SileroVad) => {
             let source = silero_vad::Source::inspect(&folder, settings.precision.unwrap_or_default())?;
             return Ok(Manifest {
                 spec: ModelSpec { policy, ..source.spec(name, version, max_rows) },
@@ -75,7 +78,21 @@ fn inspect_path(name: &ModelName, path: &Path) -> Result<Manifest> {
                 family: Family::SileroVad(source),
             });
         }
-        Kind::SentenceEmbedding | Kind::Simulated => {}
+        Some(Kind::SentenceEmbedding | Kind::Simulated) | None => {}
+    }
+    if settings.kind != Some(Kind::SentenceEmbedding) {
+        if let Some(gguf) = only_gguf(&folder)? {
+            let source = generation::Source::inspect_gguf(&gguf, &settings.generation)?;
+            return Ok(generator(name, version, source, path, policy));
+        }
+        let model_type = model_type(&folder)?;
+        if generation::ARCHITECTURES.contains(&model_type.as_str()) {
+            let source = generation::Source::inspect_folder(&folder, &settings.generation)?;
+            return Ok(generator(name, version, source, path, policy));
+        }
+        if model_type != "bert" {
+            return Err(unservable(format!("config.json's model_type '{model_type}' is not served yet; {SERVED}")));
+        }
     }
     let source = embedding::Source::inspect(&folder, settings.precision.unwrap_or_default())?;
     Ok(Manifest {
@@ -87,18 +104,31 @@ fn inspect_path(name: &ModelName, path: &Path) -> Result<Manifest> {
     })
 }
 
-/// What a folder without `kind` in its orion.toml holds.
-fn recognised(folder: &Path) -> Result<Kind> {
-    if !folder.join("config.json").exists() && !files_ending(folder, ".onnx")?.is_empty() {
-        return Ok(if magika::is_in(folder) { Kind::Magika } else { Kind::Onnx });
+fn generator(
+    name: &ModelName,
+    version: String,
+    source: generation::Source,
+    path: &Path,
+    policy: ModelPolicy,
+) -> Manifest {
+    Manifest {
+        spec: ModelSpec { policy, ..source.spec(name, version) },
+        flops_per_row: source.flops(),
+        weight_bytes: source.weight_bytes,
+        path: path.into(),
+        family: Family::Generation(Box::new(source)),
     }
-    match model_type(folder)?.as_str() {
-        "bert" => Ok(Kind::SentenceEmbedding),
-        "silero-vad" => Ok(Kind::SileroVad),
-        model_type => {
-            Err(unservable(format!("config.json's model_type '{model_type}' is not served yet; {SERVED}")))
-        }
-    }
+}
+
+/// What a folder without `kind` in its orion.toml holds, where its files' names or its model_type tell.
+fn recognised(folder: &Path) -> Result<Option<Kind>> {
+    let (configured, graphs) = (folder.join("config.json").exists(), files_ending(folder, ".onnx")?);
+    Ok(match (configured, graphs.is_empty()) {
+        (false, false) if magika::is_in(folder) => Some(Kind::Magika),
+        (false, false) => Some(Kind::Onnx),
+        (true, _) if model_type(folder)? == "silero-vad" => Some(Kind::SileroVad),
+        _ => None,
+    })
 }
 
 fn onnx_manifest(name: &ModelName, path: &Path, file: &Path, version: String, settings: &OrionToml) -> Result<Manifest> {
@@ -128,8 +158,29 @@ fn onnx_file(folder: &Path) -> Result<PathBuf> {
     }
 }
 
-fn has_suffix(path: &Path, suffix: &str) -> bool {
-    path.extension().is_some_and(|found| found.eq_ignore_ascii_case(suffix))
+fn is_gguf(path: &Path) -> bool {
+    path.extension().is_some_and(|suffix| suffix.eq_ignore_ascii_case("gguf"))
+}
+
+fn is_onnx(path: &Path) -> bool {
+    path.extension().is_some_and(|suffix| suffix.eq_ignore_ascii_case("onnx"))
+}
+
+/// The GGUF file of a folder that holds no other model.
+fn only_gguf(folder: &Path) -> Result<Option<PathBuf>> {
+    if folder.join("config.json").exists() {
+        return Ok(None);
+    }
+    let mut files = entries(folder)?.into_iter().map(|name| folder.join(name)).filter(|path| is_gguf(path));
+    let Some(first) = files.next() else { return Ok(None) };
+    match files.count() {
+        0 => Ok(Some(first)),
+        more => Err(unservable(format!(
+            "folder {} holds {} .gguf files, it must hold one: give the path of the file itself",
+            folder.display(),
+            more + 1
+        ))),
+    }
 }
 
 /// The folder that holds the files, and its version: of Triton's `<model>/<version>/` the newest.
@@ -177,11 +228,9 @@ fn model_type(folder: &Path) -> Result<String> {
 
 fn unknown_folder(folder: &Path) -> Result<Error> {
     let names = entries(folder)?;
-    let single = |suffix| names.iter().find(|name| name.ends_with(suffix));
-    Ok(match single(".gguf") {
-        Some(file) => not_a_folder(&folder.join(file)),
-        None if names.is_empty() => unservable(format!("folder {} is empty; {SERVED}", folder.display())),
-        None => {
+    Ok(match names.is_empty() {
+        true => unservable(format!("folder {} is empty; {SERVED}", folder.display())),
+        false => {
             let more = if names.len() > 8 { ", …" } else { "" };
             let listed = names.iter().take(8).map(String::as_str).collect::<Vec<_>>().join(", ");
             unservable(format!("folder {} has no config.json, it holds: {listed}{more}; {SERVED}", folder.display()))
@@ -190,13 +239,7 @@ fn unknown_folder(folder: &Path) -> Result<Error> {
 }
 
 fn not_a_folder(file: &Path) -> Error {
-    let format = file.extension().map(|suffix| suffix.to_string_lossy().to_lowercase());
-    unservable(match format.as_deref() {
-        Some(format @ "gguf") => {
-            format!("{} is a .{format} file, a format that is not served yet; {SERVED}", file.display())
-        }
-        _ => format!("{} is a file, the path must be its folder; {SERVED}", file.display()),
-    })
+    unservable(format!("{} is a file, the path must be its folder; {SERVED}", file.display()))
 }
 
 #[cfg(test)]
@@ -241,15 +284,19 @@ mod tests {
         let missing = refusal(&root.path().join("nowhere"));
         assert!(missing.code == Code::NotFound && missing.message.contains("nowhere"), "{missing}");
         let gguf = folder("llama.gguf", "GGUF");
+        let two = folder("a.gguf", "GGUF");
+        fs::write(two.join("b.GGUF"), "").unwrap();
         for (path, words) in [
-            (gguf.join("llama.gguf"), ["llama.gguf is a .gguf file", "not served yet"]),
-            (gguf, ["llama.gguf is a .gguf file", "not served yet"]),
+            (gguf.join("llama.gguf"), ["llama.gguf is not a whole GGUF file", "the version takes 4 bytes"]),
+            (gguf, ["llama.gguf is not a whole GGUF file", "the version takes 4 bytes"]),
+            (two, ["holds 2 .gguf files", "must hold one"]),
             (folder("a.ONNX", "").join("a.ONNX"), ["a.ONNX: it holds no graph", ""]),
             (folder("a.onnx", "nonsense"), ["a.onnx is not a whole ONNX file", ""]),
             (folder("a.txt", "").join("a.txt"), ["is a file", "its folder"]),
             (folder("weights.bin", ""), ["it holds: weights.bin", "kind = \"simulated\""]),
-            (folder("config.json", r#"{"model_type": "llama"}"#), ["'llama'", "sentence-embedding"]),
-            (folder("config.json", "{}"), ["no model_type", "sentence-embedding"]),
+            (folder("config.json", r#"{"model_type": "t5"}"#), ["'t5'", "\"bert\", \"llama\""]),
+            (folder("config.json", r#"{"model_type": "llama"}"#), ["no tokenizer.json", ""]),
+            (folder("config.json", "{}"), ["no model_type", "\"bert\", \"llama\""]),
             (folder("config.json", "nonsense"), ["config.json cannot be read", ""]),
             (folder("config.json", r#"{"model_type": "bert"}"#), ["config.json", "missing field `hidden_size`"]),
             (folder("config.json", tiny_bert::CONFIG), ["no tokenizer.json", ""]),

@@ -21,6 +21,7 @@ pub fn identity_spec() -> ModelSpec {
         memory_bytes: 0,
         inline: true,
         policy: ModelPolicy::default(),
+        generator: None,
     }
 }
 
@@ -37,7 +38,7 @@ pub(crate) fn echo(mut inputs: Vec<Tensor>, spec: impl FnOnce() -> ModelSpec) ->
     }
     inputs.truncate(1);
     inputs.iter_mut().for_each(|tensor| tensor.name.replace_range(.., "OUTPUT0"));
-    Ok(InferAnswer { outputs: inputs, usage_tokens: 0 })
+    Ok(InferAnswer { outputs: inputs, ..InferAnswer::default() })
 }
 
 #[cfg(test)]

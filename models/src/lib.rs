@@ -8,13 +8,19 @@ use std::{
     sync::Arc,
 };
 
-use orion_proto::{Code, Error, InferAnswer, ModelSpec, Result, Sequence, ServiceCurve, Tensor};
+use orion_proto::{
+    Code, Delta, Error, Generation, InferAnswer, ModelSpec, Priority, Result, Sequence, ServiceCurve, Tensor,
+};
 
 mod embedding;
 mod file;
 mod folder;
+mod generation;
+mod gguf;
+mod given_up;
 mod identity;
 mod magika;
+mod mapped;
 mod onnx;
 mod orion_toml;
 mod pace;
@@ -22,9 +28,12 @@ mod silero_vad;
 mod simulated;
 #[cfg(test)]
 mod tiny_bert;
+#[doc(hidden)]
+pub mod tiny_llama;
 mod weights;
 
 pub use folder::inspect;
+pub use given_up::GivenUp;
 pub use identity::{IDENTITY, identity_spec, run_identity};
 pub use orion_toml::Precision;
 pub use pace::{Episode, Pace};
@@ -38,6 +47,8 @@ pub struct ModelRequest {
     pub truncate: bool,
     /// Its place in a sequence, for models that keep a state between requests.
     pub sequence: Option<Sequence>,
+    /// Set while it runs if nobody waits for it any more: it need not be computed to its end.
+    pub given_up: GivenUp,
 }
 
 /// A model in memory.
@@ -45,7 +56,8 @@ pub trait Model: Send {
     /// What it takes and gives.
     fn spec(&self) -> &ModelSpec;
 
-    /// Computes every request's rows together; one result a request, in order. A bad request fails alone.
+    /// Computes every request's rows together; one result a request, in order. A bad request fails alone, and one that is
+    /// given up meanwhile may end with [`GivenUp::error`] at the next step.
     fn run(&mut self, batch: Vec<ModelRequest>) -> Vec<Result<InferAnswer>>;
 
     /// The seconds that it takes, where they are known without running it.
@@ -60,6 +72,76 @@ pub trait Model: Send {
 
     /// A typical request of so many rows, for warm-up.
     fn sample(&self, rows: usize) -> ModelRequest;
+}
+
+/// A generator in memory: its sequences share each step.
+pub trait Generator: Send {
+    /// What it takes and gives; `generator` is set.
+    fn spec(&self) -> &ModelSpec;
+
+    /// Takes a generation in, which begins when there is room for it. `sequence` is unique among those that have not ended.
+    ///
+    /// # Errors
+    /// INVALID_ARGUMENT naming what it can never run: a prompt longer than its context, an unknown token, a template that
+    /// refuses the conversation.
+    fn add(&mut self, sequence: u64, priority: Priority, generation: &Generation) -> Result<()>;
+
+    /// Gives a sequence up, and its room.
+    fn cancel(&mut self, sequence: u64);
+
+    /// Computes one step: of each sequence that has news, what they are. A sequence has ended with its finish or error.
+    fn step(&mut self) -> Vec<(u64, Result<Delta>)>;
+
+    /// How it is filled.
+    fn load(&self) -> GeneratorLoad;
+
+    /// A typical generation with a prompt of so many tokens, for warm-up.
+    fn sample(&self, prompt_tokens: usize, max_tokens: usize) -> Generation;
+}
+
+/// How a generator is filled.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct GeneratorLoad {
+    /// Sequences that have begun.
+    pub running: usize,
+    /// Sequences that wait for room.
+    pub waiting: usize,
+    /// Tokens whose keys and values are held, for running sequences.
+    pub held_tokens: u64,
+    /// Tokens whose keys and values are kept for prompts that begin alike.
+    pub kept_tokens: u64,
+}
+
+/// A model in memory, whichever way it runs.
+pub enum Loaded {
+    /// Answers batches.
+    Model(Box<dyn Model>),
+    /// Generates.
+    Generator(Box<dyn Generator>),
+}
+
+impl Loaded {
+    /// The model that answers batches.
+    ///
+    /// # Errors
+    /// INTERNAL for one that generates.
+    pub fn model(self) -> Result<Box<dyn Model>> {
+        match self {
+            Self::Model(model) => Ok(model),
+            Self::Generator(_) => Err(Error::new(Code::Internal, "the model generates, it answers no batches")),
+        }
+    }
+
+    /// The model that generates.
+    ///
+    /// # Errors
+    /// INTERNAL for one that answers batches.
+    pub fn generator(self) -> Result<Box<dyn Generator>> {
+        match self {
+            Self::Generator(generator) => Ok(generator),
+            Self::Model(_) => Err(Error::new(Code::Internal, "the model answers batches, it does not generate")),
+        }
+    }
 }
 
 /// What can be said of a model before it is loaded.
@@ -79,6 +161,7 @@ pub struct Manifest {
 #[derive(Clone, Debug)]
 enum Family {
     Embedding(embedding::Source),
+    Generation(Box<generation::Source>),
     Magika(magika::Source),
     Onnx(onnx::Source),
     SileroVad(silero_vad::Source),
@@ -107,7 +190,7 @@ impl Manifest {
 ///
 /// # Errors
 /// FAILED_PRECONDITION naming the file that cannot be read or does not fit the manifest.
-pub fn load(manifest: &Manifest, progress: &dyn Fn(f32)) -> Result<Box<dyn Model>> {
+pub fn load(manifest: &Manifest, progress: &dyn Fn(f32)) -> Result<Loaded> {
     load_at(manifest, &Arc::default(), progress)
 }
 
@@ -115,15 +198,16 @@ pub fn load(manifest: &Manifest, progress: &dyn Fn(f32)) -> Result<Box<dyn Model
 ///
 /// # Errors
 /// As [`load`].
-pub fn load_at(manifest: &Manifest, pace: &Arc<Pace>, progress: &dyn Fn(f32)) -> Result<Box<dyn Model>> {
+pub fn load_at(manifest: &Manifest, pace: &Arc<Pace>, progress: &dyn Fn(f32)) -> Result<Loaded> {
     let spec = manifest.spec.clone();
     Ok(match &manifest.family {
-        Family::Embedding(source) => Box::new(embedding::Embedder::load(spec, source, progress)?),
-        Family::Magika(source) => Box::new(magika::Magika::load(spec, source, progress)?),
-        Family::Onnx(source) => Box::new(onnx::OnnxModel::load(spec, source, progress)?),
-        Family::SileroVad(source) => Box::new(silero_vad::SileroVad::load(spec, source, progress)?),
+        Family::Embedding(source) => Loaded::Model(Box::new(embedding::Embedder::load(spec, source, progress)?)),
+        Family::Generation(source) => Loaded::Generator(Box::new(source.load(spec, progress)?)),
+        Family::Magika(source) => Loaded::Model(Box::new(magika::Magika::load(spec, source, progress)?)),
+        Family::Onnx(source) => Loaded::Model(Box::new(onnx::OnnxModel::load(spec, source, progress)?)),
+        Family::SileroVad(source) => Loaded::Model(Box::new(silero_vad::SileroVad::load(spec, source, progress)?)),
         Family::Simulated(latency) => {
-            Box::new(simulated::SimulatedModel::load(spec, latency.clone(), pace.clone(), progress))
+            Loaded::Model(Box::new(simulated::SimulatedModel::load(spec, latency.clone(), pace.clone(), progress)))
         }
     })
 }

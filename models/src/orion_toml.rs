@@ -5,8 +5,10 @@ use std::path::Path;
 use orion_proto::{Error, ModelPolicy, Result};
 use serde::Deserialize;
 
+mod generation;
 mod policy;
 
+pub(crate) use generation::Generation;
 use policy::Placement;
 
 /// The file's name.
@@ -60,6 +62,8 @@ pub(crate) struct OrionToml {
     placement: Placement,
     #[serde(default)]
     pub(crate) batching: Batching,
+    #[serde(default)]
+    pub(crate) generation: Generation,
     pub(crate) simulated: Option<Simulated>,
 }
 
@@ -138,6 +142,7 @@ impl OrionToml {
         if simulated && self.precision.is_some() {
             return Err(Error::invalid("precision has no meaning for kind \"simulated\", leave it out"));
         }
+        self.generation.check()?;
         self.policy()?;
         match &self.simulated {
             Some(_) if !simulated => Err(Error::invalid("[simulated] needs kind = \"simulated\"")),

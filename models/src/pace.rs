@@ -4,6 +4,8 @@ use std::time::{Duration, Instant};
 
 /// What sleeping may take beyond what it was asked for; the rest is waited out on the processor.
 const SPIN: Duration = Duration::from_micros(60);
+/// How soon work that nobody waits for is given up.
+const STEP: Duration = Duration::from_millis(20);
 
 /// A time during which a device is slower.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -59,11 +61,18 @@ impl Pace {
         at + left
     }
 
-    /// Waits out work of so many seconds at the model's own figures that began at `started`.
-    pub(crate) fn spend(&self, started: Instant, seconds: f64) {
+    /// Waits out work of so many seconds at the model's own figures that began at `started`, or until it is given up.
+    pub(crate) fn spend(&self, started: Instant, seconds: f64, given_up: impl Fn() -> bool) {
         let start = started.saturating_duration_since(self.start).as_secs_f64();
         let takes = Duration::try_from_secs_f64(self.end(start, seconds) - start).unwrap_or(Duration::MAX);
-        sleep_until(started, takes);
+        let mut step = STEP;
+        while step < takes && !given_up() {
+            sleep_until(started, step);
+            step += STEP;
+        }
+        if !given_up() {
+            sleep_until(started, takes);
+        }
     }
 
     /// Seconds that bringing a model of so many bytes here takes; `alone` is what the model itself says.

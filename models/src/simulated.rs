@@ -9,7 +9,7 @@ use orion_proto::{
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
 use crate::{
-    Model, ModelRequest,
+    GivenUp, Model, ModelRequest,
     identity::echo,
     orion_toml::Simulated,
     pace::{Pace, sleep_until},
@@ -40,6 +40,7 @@ pub(crate) fn spec(
         memory_bytes: latency.memory_bytes,
         inline: false,
         policy,
+        generator: None,
     }
 }
 
@@ -113,7 +114,8 @@ impl Model for SimulatedModel {
         if self.latency.poison.is_some_and(poisoned) {
             panic!("a batch holds the poison of model '{}'", self.spec.name);
         }
-        let answers: Vec<Result<InferAnswer>> =
+        let marks: Vec<GivenUp> = batch.iter().map(|request| request.given_up.clone()).collect();
+        let mut answers: Vec<Result<InferAnswer>> =
             batch.into_iter().map(|request| echo(request.inputs, || self.spec.clone())).collect();
         let rows = answers.iter().flatten().flat_map(|answer| answer.outputs.first()).map(Tensor::rows).sum();
         if rows == 0 {
@@ -123,7 +125,11 @@ impl Model for SimulatedModel {
             return answers.iter().map(|_| Err(fault.clone())).collect();
         }
         let seconds = self.seconds(rows);
-        self.pace.spend(started, seconds);
+        let given_up = || marks.iter().all(GivenUp::is_set);
+        self.pace.spend(started, seconds, given_up);
+        if given_up() {
+            answers.iter_mut().for_each(|answer| *answer = Err(GivenUp::error()));
+        }
         answers
     }
 

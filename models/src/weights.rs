@@ -52,6 +52,14 @@ impl Weights {
         self.tensors.info(name).is_some()
     }
 
+    /// A tensor's type and shape, and where in the file it lies.
+    pub(crate) fn tensor(&self, name: &str) -> Option<(Dtype, &[usize], std::ops::Range<usize>)> {
+        let info = self.tensors.info(name)?;
+        let start = usize::try_from(self.bytes).ok()?.checked_sub(self.tensors.data_len())?;
+        let (from, to) = info.data_offsets;
+        Some((info.dtype, &info.shape, start.checked_add(from)?..start.checked_add(to)?))
+    }
+
     /// Checks a tensor's presence, shape and type; its count of elements.
     pub(crate) fn expect(&self, name: &str, shape: &[usize]) -> Result<u64> {
         let Some(info) = self.tensors.info(name) else {

@@ -42,7 +42,7 @@ fn folder() -> Option<PathBuf> {
 }
 
 fn loaded(path: PathBuf) -> Box<dyn Model> {
-    load(&inspect(&ModelName::new("m").unwrap(), &path).unwrap(), &|_| {}).unwrap()
+    load(&inspect(&ModelName::new("m").unwrap(), &path).unwrap(), &|_| {}).unwrap().model().unwrap()
 }
 
 fn request<E: AsRef<[u8]>>(contents: &[E]) -> ModelRequest {

@@ -28,7 +28,7 @@ fn fetched(name: &str) -> Option<Box<dyn Model>> {
     }
     let manifest = inspect(&ModelName::new(name).unwrap(), &path).unwrap();
     assert_eq!(manifest.spec.outputs[0].shape, [-1, 384]);
-    Some(load(&manifest, &|_| {}).unwrap())
+    Some(load(&manifest, &|_| {}).unwrap().model().unwrap())
 }
 
 fn request(texts: &[String], truncate: bool) -> ModelRequest {

@@ -43,7 +43,7 @@ fn fetched() -> Option<Box<dyn Model>> {
     }
     let manifest = inspect(&ModelName::new("silero-vad").unwrap(), &path).unwrap();
     assert_eq!(manifest.spec.family, "silero-vad");
-    Some(load(&manifest, &|_| {}).unwrap())
+    Some(load(&manifest, &|_| {}).unwrap().model().unwrap())
 }
 
 fn request(samples: &[f32], sequence: Option<Sequence>) -> ModelRequest {

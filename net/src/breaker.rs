@@ -112,6 +112,13 @@ impl Breaker {
         }
     }
 
+    /// A request ended without saying anything of the replica. If it was the probe, the next request is.
+    pub fn probe_lost(&mut self) {
+        if matches!(self.phase, Phase::ProbeSince(_)) {
+            self.phase = Phase::OpenUntil(0);
+        }
+    }
+
     fn note(&mut self, failed: bool) {
         self.outcomes = (self.outcomes << 1 | u32::from(failed)) & RECENT_MASK;
         self.seen = (self.seen + 1).min(RECENT as u8);
@@ -223,5 +230,23 @@ mod tests {
         };
         assert_eq!(reopens(3), reopens(3));
         assert_ne!(reopens(3), reopens(4));
+    }
+
+    #[test]
+    fn a_probe_that_says_nothing_lets_the_next_request_be_the_probe() {
+        let mut breaker = Breaker::new(1).opening_after(1);
+        breaker.failure(0);
+        breaker.probe_lost();
+        assert_eq!(breaker.state(1), BreakerState::Open, "nothing was probed");
+        let later = 2 * SECOND;
+        breaker.probe_started(later);
+        assert!(!breaker.allows(later + 1));
+        breaker.probe_lost();
+        assert!(breaker.allows(later + 1));
+        breaker.probe_started(later + 2);
+        breaker.success(later + 3);
+        assert_eq!(breaker.state(later + 3), BreakerState::Closed);
+        breaker.probe_lost();
+        assert_eq!(breaker.state(later + 4), BreakerState::Closed);
     }
 }

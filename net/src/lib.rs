@@ -27,8 +27,8 @@ pub use link::{SchedulerLink, WorkerLink};
 pub use outbox::Outbox;
 pub use retry_budget::RetryBudget;
 pub use work::{
-    Attempt, AttemptResult, Batch, BatchResult, FromWorker, decode_batch, decode_from_worker, encode_batch,
-    encode_probe, encode_result,
+    Attempt, AttemptDelta, AttemptResult, Batch, BatchResult, FromWorker, decode_batch, decode_from_worker,
+    encode_batch, encode_deltas, encode_probe, encode_result,
 };
 
 /// Bytes that one frame may take, encoded.

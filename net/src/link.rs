@@ -2,7 +2,7 @@
 
 use orion_proto::session::{to_scheduler, to_worker};
 
-use crate::{Batch, BatchResult};
+use crate::{AttemptDelta, Batch, BatchResult};
 
 /// How a scheduler reaches one worker.
 pub trait WorkerLink: Send + Sync {
@@ -18,6 +18,8 @@ pub trait WorkerLink: Send + Sync {
 pub trait SchedulerLink: Send + Sync {
     /// Delivers a batch's result.
     fn result(&self, result: BatchResult);
+    /// Delivers steps of generations, in their order, before their results. `epoch` is that of their batches.
+    fn deltas(&self, epoch: u64, deltas: Vec<AttemptDelta>);
     /// Sends a control message.
     fn control(&self, message: to_scheduler::Message);
 }

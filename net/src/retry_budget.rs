@@ -37,6 +37,14 @@ impl Default for RetryBudget {
 }
 
 impl RetryBudget {
+    /// For finding out which request of a failed batch is to blame: as many as the first attempts, and 10 a second. It
+    /// is apart from the retries, so that bad requests cannot use those up.
+    pub fn for_blame() -> Self {
+        Self::over(1.0, 10.0, 10_000_000_000)
+    }
+}
+
+impl RetryBudget {
     /// Allows retries of `share` of the first attempts (0.2: one to five), plus `reserve_per_second`, over a window of
     /// `ttl`.
     ///
@@ -70,16 +78,22 @@ impl RetryBudget {
 
     /// Whether a request may be tried again now; if so, the retry is counted.
     pub fn withdraw(&mut self, now: u64) -> bool {
+        self.withdraw_all(now, 1)
+    }
+
+    /// Whether so many requests may be tried again now, all of them or none.
+    pub fn withdraw_all(&mut self, now: u64, requests: usize) -> bool {
+        let wanted = u32::try_from(requests).unwrap_or(u32::MAX);
         self.bucket(now);
         let oldest = ((self.newest + 1) % KEPT as u64) as usize;
         let retries: u64 = self.buckets.iter().map(|bucket| u64::from(bucket.retries)).sum();
         let attempts: u64 = self.buckets.iter().map(|bucket| u64::from(bucket.attempts)).sum();
         // The oldest bucket may lie outside the window in part: its retries count, its attempts do not.
         let attempts = attempts - u64::from(self.buckets[oldest].attempts);
-        let allowed = (retries + 1) as f64 <= self.share * attempts as f64 + self.reserve;
+        let allowed = (retries + u64::from(wanted)) as f64 <= self.share * attempts as f64 + self.reserve;
         if allowed {
             let bucket = self.bucket(now);
-            bucket.retries = bucket.retries.saturating_add(1);
+            bucket.retries = bucket.retries.saturating_add(wanted);
         }
         allowed
     }

@@ -3,7 +3,10 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use orion_proto::{Code, Datatype, Error, InferAnswer, InferRequest, Parameters, Payload, Result, Sequence, Tensor, session};
+use orion_proto::{
+    Code, Datatype, Delta, Error, Generation, InferAnswer, InferRequest, Parameters, Payload, Result, Sequence, Tensor,
+    session,
+};
 use prost::Message;
 
 use crate::Transfer;
@@ -62,6 +65,17 @@ pub struct AttemptResult {
     pub not_started: bool,
 }
 
+/// What a step added to an attempt that generates.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AttemptDelta {
+    /// The attempt's batch.
+    pub batch: u64,
+    /// The attempt.
+    pub attempt: u64,
+    /// What is new.
+    pub delta: Delta,
+}
+
 /// What a worker sends on data.
 #[derive(Clone, Debug, PartialEq)]
 pub enum FromWorker {
@@ -69,6 +83,8 @@ pub enum FromWorker {
     Result(BatchResult),
     /// A measurement of the bandwidth, with its number.
     Probe(u64),
+    /// A step of the worker's generators, with the epoch in which their batches were given out.
+    Deltas(u64, Vec<AttemptDelta>),
 }
 
 fn head(tensor: &Tensor) -> session::TensorHead {
@@ -88,6 +104,7 @@ pub fn encode_batch(batch: &Batch) -> (Bytes, Vec<Payload>) {
             attempt: attempt.attempt,
             inputs: attempt.request.inputs.iter().map(head).collect(),
             truncate,
+            generation: attempt.request.generation.as_ref().map(Into::into),
             sequence: sequence.map(|sequence| sequence.key),
             sequence_start: sequence.is_some_and(|sequence| sequence.start),
             sequence_end: sequence.is_some_and(|sequence| sequence.end),
@@ -111,8 +128,8 @@ pub fn encode_result(result: BatchResult) -> (Bytes, Vec<Payload>) {
         Ok(answer) => {
             let outputs = answer.outputs.iter().map(head).collect();
             payload.extend(answer.outputs.into_iter().map(|tensor| tensor.data));
-            let usage_tokens = answer.usage_tokens;
-            session::AttemptResult { attempt: done.attempt, outputs, usage_tokens, ..Default::default() }
+            let (usage_tokens, delta) = (answer.usage_tokens, answer.delta.map(Into::into));
+            session::AttemptResult { attempt: done.attempt, outputs, usage_tokens, delta, ..Default::default() }
         }
         Err(error) => session::AttemptResult {
             attempt: done.attempt,
@@ -133,6 +150,23 @@ pub fn encode_result(result: BatchResult) -> (Bytes, Vec<Payload>) {
     };
     let data = session::WorkerData { data: Some(session::worker_data::Data::Result(wire)) };
     (data.encode_to_vec().into(), payload)
+}
+
+/// A step of generators as a transfer's header.
+pub fn encode_deltas(epoch: u64, deltas: Vec<AttemptDelta>) -> Bytes {
+    let wire =
+        |d: AttemptDelta| session::AttemptDelta { batch: d.batch, attempt: d.attempt, delta: Some(d.delta.into()) };
+    let deltas = session::Deltas { epoch, deltas: deltas.into_iter().map(wire).collect() };
+    session::WorkerData { data: Some(session::worker_data::Data::Deltas(deltas)) }.encode_to_vec().into()
+}
+
+fn deltas(wire: session::Deltas) -> FromWorker {
+    let delta = |d: session::AttemptDelta| AttemptDelta {
+        batch: d.batch,
+        attempt: d.attempt,
+        delta: d.delta.map(Into::into).unwrap_or_default(),
+    };
+    FromWorker::Deltas(wire.epoch, wire.deltas.into_iter().map(delta).collect())
 }
 
 /// A bandwidth probe as a transfer's header.
@@ -169,7 +203,8 @@ pub fn decode_batch(transfer: Transfer) -> Result<Batch> {
         let (start, end) = (attempt.sequence_start, attempt.sequence_end);
         let sequence = attempt.sequence.map(|key| Sequence { key, start, end });
         let parameters = Parameters { truncate: attempt.truncate, sequence, ..Default::default() };
-        let request = Arc::new(InferRequest { inputs, parameters, ..Default::default() });
+        let generation = attempt.generation.map(Generation::try_from).transpose()?;
+        let request = Arc::new(InferRequest { inputs, parameters, generation, ..Default::default() });
         Ok(Attempt { attempt: attempt.attempt, request })
     });
     Ok(Batch {
@@ -191,12 +226,13 @@ pub fn decode_from_worker(transfer: Transfer) -> Result<FromWorker> {
     let wire = match wire.data {
         Some(session::worker_data::Data::Result(wire)) => wire,
         Some(session::worker_data::Data::Probe(ping)) => return Ok(FromWorker::Probe(ping.sequence)),
-        None => return Err(Error::invalid("a transfer is neither a result nor a probe")),
+        Some(session::worker_data::Data::Deltas(wire)) => return Ok(deltas(wire)),
+        None => return Err(Error::invalid("a transfer is neither a result, a probe nor a step")),
     };
     let results = wire.results.into_iter().map(|done| {
         let outcome = if done.error_code.is_empty() {
             let outputs = done.outputs.into_iter().map(|head| tensor(head, &mut payload)).collect::<Result<_>>()?;
-            Ok(InferAnswer { outputs, usage_tokens: done.usage_tokens })
+            Ok(InferAnswer { outputs, usage_tokens: done.usage_tokens, delta: done.delta.map(Into::into) })
         } else {
             Err(Error::new(Code::from_name(&done.error_code), done.error_message))
         };
@@ -240,7 +276,8 @@ mod tests {
         for (sent, got) in batch.attempts.iter().zip(&back.attempts) {
             assert_eq!((sent.attempt, &sent.request), (got.attempt, &got.request));
         }
-        let answer = InferAnswer { outputs: vec![fp32("y", 5)], usage_tokens: 11 };
+        let delta = Delta { text: "é".into(), tokens: vec![3], ..Delta::default() };
+        let answer = InferAnswer { outputs: vec![fp32("y", 5)], usage_tokens: 11, delta: Some(delta) };
         let failure = Error::new(Code::ResourceExhausted, "full");
         let results = [Ok(answer), Err(failure)].into_iter().enumerate();
         let results = results

@@ -10,7 +10,7 @@ use std::{
 use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::{
-    Datatype, Error, Payload, Result, Tensor,
+    Datatype, Delta, Error, Generation, Payload, Result, Tensor,
     datatype::shortened,
     encode_bytes_elements,
     inference::{
@@ -44,7 +44,7 @@ pub struct Sequence {
     pub end: bool,
 }
 
-/// The parameters of a request that Orion knows. Others are accepted and not used.
+/// The parameters of a request.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Parameters {
     /// How urgent it is.
@@ -61,6 +61,8 @@ pub struct Parameters {
     pub idempotent: bool,
     /// Its place in a sequence.
     pub sequence: Option<Sequence>,
+    /// Parameters that only some models know.
+    pub others: Vec<(String, InferParameter)>,
 }
 
 impl Default for Parameters {
@@ -73,6 +75,7 @@ impl Default for Parameters {
             routing_key: None,
             idempotent: true,
             sequence: None,
+            others: Vec::new(),
         }
     }
 }
@@ -92,6 +95,8 @@ pub struct InferRequest {
     pub outputs: Vec<String>,
     /// Known parameters.
     pub parameters: Parameters,
+    /// Of a generator, instead of tensors: what to generate.
+    pub generation: Option<Generation>,
 }
 
 /// What a model answered to one request.
@@ -101,6 +106,8 @@ pub struct InferAnswer {
     pub outputs: Vec<Tensor>,
     /// Tokens that the model read, where it counts them.
     pub usage_tokens: u64,
+    /// Of a generation, instead of tensors: its last step.
+    pub delta: Option<Delta>,
 }
 
 impl Priority {
@@ -126,7 +133,7 @@ impl Priority {
 }
 
 impl Parameters {
-    /// Reads one parameter; a name that is not known is left alone.
+    /// Reads one parameter; one that is not known is kept for the model.
     ///
     /// # Errors
     /// INVALID_ARGUMENT naming the parameter whose value is of the wrong type or out of range.
@@ -146,9 +153,15 @@ impl Parameters {
                     self.sequence().key = key;
                 }
             }
-            "sequence_start" if boolean(name, value)? => self.sequence().start = true,
-            "sequence_end" if boolean(name, value)? => self.sequence().end = true,
-            _ => {}
+            "sequence_start" | "sequence_end" => {
+                // A flag that is not set says nothing.
+                if boolean(name, value)? {
+                    let sequence = self.sequence();
+                    let flag = if name == "sequence_start" { &mut sequence.start } else { &mut sequence.end };
+                    *flag = true;
+                }
+            }
+            _ => self.others.push((name.to_owned(), value.clone())),
         }
         Ok(())
     }
@@ -231,6 +244,7 @@ impl TryFrom<ModelInferRequest> for InferRequest {
             id: wire.id,
             inputs,
             parameters,
+            generation: None,
         })
     }
 }

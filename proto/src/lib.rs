@@ -7,6 +7,7 @@ pub mod answer;
 mod bytes_tensor;
 mod datatype;
 mod error;
+mod generation;
 mod infer;
 mod name;
 mod payload;
@@ -17,11 +18,12 @@ mod tensor;
 pub use bytes_tensor::{bytes_elements, encode_bytes_elements};
 pub use datatype::Datatype;
 pub use error::{Code, Error, Result};
+pub use generation::{Delta, FinishReason, Format, Generation, MOST_ALTERNATIVES, Prompt, Sampling, TokenProbability};
 pub use infer::{InferAnswer, InferRequest, Parameters, Priority, Sequence, routing_key};
 pub use name::{ModelName, valid_name};
 pub use payload::Payload;
 pub use policy::{ModelPolicy, Requirements, compute_capability};
-pub use spec::{ModelSpec, ServiceCurve, TensorSpec};
+pub use spec::{GeneratorSpec, ModelSpec, ServiceCurve, TensorSpec};
 pub use tensor::{Tensor, element_count};
 
 /// Generated from `wire/inference.proto` and `wire/model_config.proto`.

@@ -42,6 +42,21 @@ pub struct ModelSpec {
     pub inline: bool,
     /// How its owner wants it placed and ordered.
     pub policy: ModelPolicy,
+    /// What it holds at once, if it generates.
+    pub generator: Option<GeneratorSpec>,
+}
+
+/// What a generator holds at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GeneratorSpec {
+    /// Tokens that a prompt and its answer may have together.
+    pub context_tokens: u32,
+    /// Generations that run in one step.
+    pub max_sequences: u32,
+    /// Tokens whose keys and values fit its cache, over all generations.
+    pub cache_tokens: u64,
+    /// Whether it has a chat template.
+    pub chat: bool,
 }
 
 /// Seconds that a batch of `n` rows takes: `base + per_row · n`.
@@ -224,6 +239,7 @@ impl TryFrom<session::ModelSpec> for ModelSpec {
             memory_bytes: wire.memory_bytes,
             inline: wire.inline,
             policy: wire.policy.unwrap_or_default().try_into()?,
+            generator: wire.generator.map(GeneratorSpec::from),
         })
     }
 }
@@ -240,6 +256,29 @@ impl From<&ModelSpec> for session::ModelSpec {
             memory_bytes: spec.memory_bytes,
             inline: spec.inline,
             policy: Some((&spec.policy).into()),
+            generator: spec.generator.map(Into::into),
+        }
+    }
+}
+
+impl From<session::GeneratorSpec> for GeneratorSpec {
+    fn from(wire: session::GeneratorSpec) -> Self {
+        Self {
+            context_tokens: wire.context_tokens,
+            max_sequences: wire.max_sequences.max(1),
+            cache_tokens: wire.cache_tokens,
+            chat: wire.chat,
+        }
+    }
+}
+
+impl From<GeneratorSpec> for session::GeneratorSpec {
+    fn from(spec: GeneratorSpec) -> Self {
+        Self {
+            context_tokens: spec.context_tokens,
+            max_sequences: spec.max_sequences,
+            cache_tokens: spec.cache_tokens,
+            chat: spec.chat,
         }
     }
 }
@@ -279,6 +318,7 @@ mod tests {
             memory_bytes: 0,
             inline: false,
             policy: ModelPolicy::default(),
+            generator: None,
         };
         let inputs = [fp32("a", &[3, 2]), fp32("b", &[2, 5])];
         assert!(!spec.has_rows());

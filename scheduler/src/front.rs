@@ -1,5 +1,8 @@
 //! The one door through which every API shell reaches the scheduler. Shells parse and render; they decide nothing.
 
+mod generating;
+mod generation_tensors;
+
 use std::sync::Arc;
 
 use orion_proto::{Code, Error, InferAnswer, InferRequest, ModelName, ModelSpec, Result, cluster, inference};
@@ -9,6 +12,8 @@ use crate::{
     core::{Admitted, Cordon, ModelState, ModelView, RequestKey, Statistics, Totals},
     scheduler::Scheduler,
 };
+
+pub use generating::Generating;
 
 /// A handle on the scheduler, cheap to clone.
 #[derive(Clone)]
@@ -46,6 +51,9 @@ impl Front {
     pub async fn infer(&self, request: InferRequest) -> Result<Answered> {
         let scheduler = &*self.0;
         let spec = scheduler.core().spec(&request.model, &request.version)?;
+        if spec.generator.is_some() {
+            return self.generate_whole(request).await;
+        }
         let rows = spec.check_inputs(&request.inputs)?;
         spec.check_outputs(&request.outputs)?;
         let wanted = request.outputs.clone();
@@ -54,7 +62,8 @@ impl Front {
         let (ticket, mut answer) = oneshot::channel();
         let key = scheduler.with_core(|core, now| {
             let deadline = timeout.map(|t| now.saturating_add(u64::try_from(t.as_nanos()).unwrap_or(u64::MAX)));
-            core.submit(now, Admitted { spec, request: Arc::new(request), rows, bytes, deadline }, ticket)
+            let request = Arc::new(request);
+            core.submit(now, Admitted { spec, request, rows, bytes, deadline, listener: None }, ticket)
         })?;
         // An inline model has answered by now: no waiting, no guard.
         let outcome = match answer.try_recv() {

@@ -28,6 +28,8 @@ type SchedulerCommand = Command<Ticket, Link>;
 
 /// How often leases and orphans are looked at.
 const TICK: Duration = Duration::from_millis(25);
+/// Curves that are taken from the core at once: its lock is held for microseconds.
+const CURVES_AT_ONCE: usize = 32;
 /// How often what batches have taught is written down.
 const SAVED_EVERY: Duration = Duration::from_secs(30);
 
@@ -96,9 +98,14 @@ impl Scheduler {
 
     /// Writes what batches have taught to its file.
     pub(crate) fn save_curves(&self) {
-        if let Some(file) = &self.curves {
-            let curves = self.core().curves();
-            file.lock().write(curves);
+        let Some(file) = &self.curves else { return };
+        let mut file = file.lock();
+        loop {
+            let taught = self.core().take_taught(CURVES_AT_ONCE);
+            if taught.is_empty() {
+                return file.write();
+            }
+            file.keep(taught);
         }
     }
 
@@ -196,6 +203,7 @@ fn carry_out_one(command: SchedulerCommand) {
             // The client may have gone: then nobody wants the answer.
             let _ = ticket.send(outcome.map(|answer| Answered { spec, answer }));
         }
+        Command::Tell { listener, delta } => listener.tell(delta),
         Command::Inspect { link, name, path, order } => {
             link.control(to_worker::Message::Inspect(session::InspectModel { name: name.to_string(), path, order }));
         }
@@ -208,8 +216,8 @@ fn carry_out_one(command: SchedulerCommand) {
             link.control(to_worker::Message::Unload(session::UnloadModel { name, order, device }));
         }
         Command::Close { link, reason } => link.close(reason),
-        Command::Cancel { link, batch, attempt } => {
-            link.control(to_worker::Message::Cancel(session::CancelBatch { batch, attempts: vec![attempt] }));
+        Command::Cancel { link, batch, attempts } => {
+            link.control(to_worker::Message::Cancel(session::CancelBatch { batch, attempts }));
         }
         Command::Drained { link } => link.control(to_worker::Message::Drain(session::Drain {})),
     }

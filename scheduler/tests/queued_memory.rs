@@ -55,6 +55,7 @@ fn spec() -> ModelSpec {
         memory_bytes: 1,
         inline: false,
         policy: ModelPolicy { max_queue: std::time::Duration::from_secs(86_400), ..ModelPolicy::default() },
+        generator: None,
     }
 }
 
@@ -106,8 +107,14 @@ fn a_request_that_waits_takes_at_most_two_kibibytes_beside_its_tensors() {
     let mut core = core();
     let spec = Arc::new(spec());
     let mut submit = |number: usize| {
-        let admitted =
-            Admitted { spec: spec.clone(), request: Arc::new(request(number)), rows: 1, bytes: TENSOR, deadline: None };
+        let admitted = Admitted {
+            spec: spec.clone(),
+            request: Arc::new(request(number)),
+            rows: 1,
+            bytes: TENSOR,
+            deadline: None,
+            listener: None,
+        };
         core.submit(1, admitted, number as u64).unwrap();
     };
     submit(0);

@@ -148,12 +148,11 @@ def test_compressed_bodies_are_refused(server):
     client.close()
 
 
-def test_shared_memory_and_generate_are_not_served(triton):
+def test_shared_memory_is_not_served(triton):
     with triton.refuses("UNIMPLEMENTED"):
         triton.client.get_system_shared_memory_status()
     with triton.refuses("UNIMPLEMENTED"):
         triton.client.register_system_shared_memory("region", "/region", 64)
-    assert triton.server.get("/v2/models/minilm/generate", method="POST", body="{}")[0] == 501
 
 
 def test_messages_over_the_limit(server):

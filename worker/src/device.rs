@@ -15,6 +15,7 @@ use crate::{
     executor::Executor,
     inventory::Memory,
     lane::Lane,
+    peak::Moves,
     simulate::{Ledger, Reservation, Simulation},
 };
 
@@ -25,6 +26,8 @@ pub(crate) struct Device {
     /// Where its loads are done, one at a time. Real devices of a worker share one: two loads that see the same free
     /// memory would together take more than there is.
     pub(crate) loads: Lane,
+    /// Models that come to this process's memory or leave it.
+    pub(crate) moves: Arc<Moves>,
     /// The speed that simulated models follow.
     pub(crate) pace: Arc<Pace>,
     /// Its memory, if it is emulated.
@@ -35,12 +38,13 @@ impl Device {
     /// The devices of this machine that this build can run models on.
     pub(crate) fn of_this_machine(capability: &Capability, busy: &Arc<AtomicUsize>) -> Result<Vec<Self>> {
         let cores = capability.logical_cores.max(1) as usize;
-        let loads = Lane::start("orion-load")?;
+        let (loads, moves) = (Lane::start("orion-load")?, Arc::<Moves>::default());
         let usable = capability.devices.iter().filter(|device| device.usable);
         let start = |device: &orion_proto::session::Device| {
             let name: Arc<str> = Arc::from(device.name.as_str());
-            let executor = Executor::start(name.clone(), cores, busy.clone())?;
-            Ok(Self { name, executor, loads: loads.clone(), pace: Arc::default(), ledger: None })
+            let executor = Executor::start(name.clone(), cores, busy.clone(), moves.clone())?;
+            let (loads, moves) = (loads.clone(), moves.clone());
+            Ok(Self { name, executor, loads, moves, pace: Arc::default(), ledger: None })
         };
         usable.map(start).collect()
     }
@@ -49,8 +53,10 @@ impl Device {
     pub(crate) fn emulated(simulation: &Simulation, busy: &Arc<AtomicUsize>) -> Result<Vec<Self>> {
         let start = |device: &crate::simulate::SimulatedDevice| {
             let name: Arc<str> = Arc::from(device.name.as_str());
+            let moves = Arc::<Moves>::default();
             Ok(Self {
-                executor: Executor::start(name.clone(), 1, busy.clone())?,
+                executor: Executor::start(name.clone(), 1, busy.clone(), moves.clone())?,
+                moves,
                 loads: Lane::start(&format!("orion-copy-{name}"))?,
                 name,
                 pace: Arc::new(device.pace.clone()),
@@ -86,7 +92,8 @@ impl Device {
         let (name, needed) = (&manifest.spec.name, manifest.spec.memory_bytes);
         let reserved = match &self.ledger {
             Some(ledger) => ledger.reserve(needed).map(Some),
-            None => match Memory::read().free_bytes {
+            // What batches take is held only while they run.
+            None => match Memory::read().free_bytes.saturating_sub(self.executor.room()) {
                 free if needed > free => Err(free),
                 _ => Ok(None),
             },
@@ -122,5 +129,33 @@ fn seed(manifest: &Manifest, measured: &Measurement) -> Timing {
             per_row_seconds: per(manifest.flops_per_row, measured.f32_flops),
         },
         load_seconds: per(weights, measured.disk_read_bytes_per_second),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use orion_proto::session::Device as Described;
+
+    use super::*;
+    use crate::executor::Loaded;
+
+    #[test]
+    fn room_is_kept_for_the_batches_of_what_is_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let text = "kind = \"simulated\"\n[simulated]\nmemory_bytes = 1\npeak_bytes = 1152921504606846976";
+        std::fs::write(folder.path().join("orion.toml"), text).unwrap();
+        let manifest = inspect("m", &folder.path().display().to_string()).unwrap();
+        let described = Described { name: "cpu0".into(), usable: true, ..Described::default() };
+        let capability = Capability { devices: vec![described], ..Capability::default() };
+        let device = Device::of_this_machine(&capability, &Arc::default()).unwrap().remove(0);
+        assert!(device.reserve(&manifest).is_ok());
+        let model = orion_models::load_at(&manifest, &device.pace, &|_| {}).unwrap();
+        let (told, installed) = std::sync::mpsc::channel();
+        let loaded = Loaded { name: "m".into(), load: 1, model, memory: None };
+        device.executor.install(loaded, Box::new(move |warm| told.send(warm.is_ok()).unwrap()));
+        assert!(installed.recv().unwrap());
+        let refused = device.reserve(&manifest).unwrap_err();
+        assert_eq!(refused.code, Code::ResourceExhausted);
+        assert!(refused.message.ends_with("needs 1 bytes of memory on cpu0, 0 are free"), "{refused}");
     }
 }

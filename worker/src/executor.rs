@@ -1,5 +1,7 @@
 //! One OS thread per device. Models live on it; kernels use a pool of its own, sized by the cores that it owns.
 
+mod kept;
+
 use std::{
     collections::HashMap,
     panic::{AssertUnwindSafe, catch_unwind},
@@ -8,19 +10,22 @@ use std::{
         atomic::{AtomicUsize, Ordering},
         mpsc,
     },
-    time::{Duration, Instant},
+    time::Instant,
 };
 
-use orion_models::{Model, ModelRequest};
+use orion_models::Loaded as InMemory;
 use orion_net::Batch;
-use orion_proto::{Code, Error, InferAnswer, Result, ServiceCurve};
+use orion_proto::{Code, Error, Result, ServiceCurve};
 use parking_lot::Mutex;
 
+pub(crate) use kept::known_figures;
+use kept::{Held, Kept, on_pool};
+
 use crate::{
-    outcome::{self, Done, Outcome, batch_failed, judged, model_request, rows_of},
-    peak::PeakMeter,
+    outcome::{self, Done, Outcome, model_request, rows_of},
+    peak::{Moves, PeakMeter},
+    sequences::Sequences,
     simulate::Reservation,
-    warm_up,
     worker::Worker,
 };
 
@@ -36,7 +41,7 @@ pub(crate) struct Loaded {
     pub(crate) name: String,
     /// This worker's number of the load.
     pub(crate) load: u64,
-    pub(crate) model: Box<dyn Model>,
+    pub(crate) model: InMemory,
     /// What it holds of an emulated device's memory; given back when the model is dropped.
     pub(crate) memory: Option<Reservation>,
 }
@@ -56,9 +61,16 @@ struct Shelf {
     models: HashMap<String, Held>,
     /// By model: jobs that wait for the device or are on it.
     pending: HashMap<String, usize>,
+    /// The memory that the batch may take which runs now: its model is off the shelf.
+    running: u64,
 }
 
 impl Shelf {
+    /// Bytes that a batch of the hungriest model may still take, beside what the one that runs has or will have soon.
+    fn room(&self) -> u64 {
+        self.models.values().map(Held::room).max().unwrap_or(0).saturating_sub(self.running)
+    }
+
     fn begun(&mut self, name: &str) {
         *self.pending.entry(name.to_owned()).or_default() += 1;
     }
@@ -88,18 +100,32 @@ pub(crate) struct Executor {
 
 impl Executor {
     /// Starts the thread, and a pool of `cores` threads for its kernels; none where nothing is computed.
-    pub(crate) fn start(device: Arc<str>, cores: usize, busy: Arc<AtomicUsize>) -> Result<Self> {
+    /// `moves`: what comes to this process's memory and leaves it beside the batches.
+    pub(crate) fn start(device: Arc<str>, cores: usize, busy: Arc<AtomicUsize>, moves: Arc<Moves>) -> Result<Self> {
         let (jobs, queue) = mpsc::channel();
         let no_thread = |error: &dyn std::fmt::Display| {
             Error::new(Code::Internal, format!("cannot start the executor of {device}: {error}"))
         };
         let thread = std::thread::Builder::new().name(format!("orion-{device}"));
         let shelf: Arc<Mutex<Shelf>> = Arc::default();
-        let mut state = Thread { device: device.clone(), cores, pool: None, shelf: shelf.clone() };
+        let mut state = Thread {
+            device: device.clone(),
+            cores,
+            pool: None,
+            shelf: shelf.clone(),
+            generating: Vec::new(),
+            moves: moves.clone(),
+        };
         thread.spawn(move || state.work(&queue, &busy)).map_err(|error| no_thread(&error))?;
         let (discards, discarded) = mpsc::channel::<(Option<Held>, Gone)>();
         let thread = std::thread::Builder::new().name(format!("orion-{device}-unload"));
-        let empty = move || discarded.into_iter().for_each(|(model, gone)| discard(model, gone));
+        let empty = move || {
+            for (model, gone) in discarded {
+                let moving = moves.begin();
+                discard(model, || drop(moving));
+                gone();
+            }
+        };
         thread.spawn(empty).map_err(|error| no_thread(&error))?;
         Ok(Self { device, jobs, discards, shelf })
     }
@@ -131,6 +157,11 @@ impl Executor {
         }
     }
 
+    /// Bytes that batches may still take beside what is held now.
+    pub(crate) fn room(&self) -> u64 {
+        self.shelf.lock().room()
+    }
+
     fn send(&self, job: Job) {
         let Err(mpsc::SendError(job)) = self.jobs.send(job) else { return };
         tracing::error!(device = &*self.device, "executor_ended");
@@ -143,23 +174,23 @@ impl Executor {
     }
 }
 
-struct Held {
-    load: u64,
-    model: Box<dyn Model>,
-    meter: PeakMeter,
-    /// After the model: its memory is free when it is gone.
-    _memory: Option<Reservation>,
-}
-
 struct Thread {
     device: Arc<str>,
     cores: usize,
     /// Made with the first model that computes: a worker without one needs no pool.
     pool: Option<rayon::ThreadPool>,
     shelf: Arc<Mutex<Shelf>>,
+    /// Generators that have sequences under way, and removals that wait for their end.
+    generating: Vec<Generating>,
+    moves: Arc<Moves>,
 }
 
-fn discard(model: Option<Held>, gone: Gone) {
+struct Generating {
+    name: String,
+    removals: Vec<(u64, Gone)>,
+}
+
+fn discard(model: Option<Held>, gone: impl FnOnce()) {
     // A model whose drop panics must not take the device with it.
     let _ = catch_unwind(AssertUnwindSafe(|| drop(model)));
     gone();
@@ -167,12 +198,28 @@ fn discard(model: Option<Held>, gone: Gone) {
 
 impl Thread {
     fn work(&mut self, queue: &mpsc::Receiver<Job>, busy: &AtomicUsize) {
-        while let Ok(job) = queue.recv() {
+        loop {
+            // Generations that begin share the very next step; of batches and loads, one goes between two steps.
+            let job = match self.generating.is_empty() {
+                true => queue.recv().ok(),
+                false => match queue.try_recv() {
+                    Ok(job) => Some(job),
+                    Err(mpsc::TryRecvError::Empty) => {
+                        self.step(busy);
+                        continue;
+                    }
+                    Err(mpsc::TryRecvError::Disconnected) => None,
+                },
+            };
+            let Some(job) = job else { return };
             busy.fetch_add(1, Ordering::Relaxed);
             match job {
-                Job::Remove(name, load, gone) => {
-                    let model = self.shelf.lock().take(&name, load);
-                    discard(model, gone);
+                Job::Remove(name, load, gone) => self.remove(name, load, gone),
+                Job::Run(worker, batch, arrived) if self.generates(&batch.model) => {
+                    // Busy until it ends.
+                    if self.begin(&worker, batch, arrived) {
+                        continue;
+                    }
                 }
                 Job::Run(worker, batch, arrived) => {
                     let result = self.run(&worker, &batch, arrived).map(|done| done.result(&batch));
@@ -180,6 +227,7 @@ impl Thread {
                     // Counted before the result is out: whoever has the answer finds the device idle.
                     busy.fetch_sub(1, Ordering::Relaxed);
                     result.into_iter().for_each(|result| worker.deliver(result));
+                    self.step(busy);
                     continue;
                 }
                 Job::Install(loaded, told) => {
@@ -193,16 +241,79 @@ impl Thread {
         }
     }
 
+    fn generates(&self, name: &str) -> bool {
+        self.shelf.lock().models.get(name).is_some_and(|held| matches!(held.kept, Kept::Generator(_)))
+    }
+
+    /// Has a generator take a generation in. Says whether it began.
+    fn begin(&mut self, worker: &Arc<Worker>, batch: Batch, arrived: Instant) -> bool {
+        let name = batch.model.to_string();
+        let mut shelf = self.shelf.lock();
+        let held = shelf.models.remove(&name);
+        drop(shelf);
+        let Some(mut held) = held else { return false };
+        let began = match &mut held.kept {
+            Kept::Generator(sequences) => on_pool(self.pool.as_ref(), || sequences.add(worker, batch, arrived)),
+            Kept::Model(..) => false,
+        };
+        let mut shelf = self.shelf.lock();
+        shelf.models.insert(name.clone(), held);
+        if !began {
+            shelf.ended(&name);
+        } else if self.generating.iter().all(|other| other.name != name) {
+            self.generating.push(Generating { name, removals: Vec::new() });
+        }
+        began
+    }
+
+    /// Each generator that has sequences takes a step.
+    fn step(&mut self, busy: &AtomicUsize) {
+        for mut generating in std::mem::take(&mut self.generating) {
+            let held = self.shelf.lock().models.remove(&generating.name);
+            let Some(mut held) = held else { continue };
+            let (mut ended, mut idle) = (0, true);
+            if let Kept::Generator(sequences) = &mut held.kept {
+                ended = on_pool(self.pool.as_ref(), || sequences.step());
+                idle = sequences.are_idle();
+            }
+            let mut shelf = self.shelf.lock();
+            shelf.models.insert(generating.name.clone(), held);
+            (0..ended).for_each(|_| shelf.ended(&generating.name));
+            drop(shelf);
+            busy.fetch_sub(ended, Ordering::Relaxed);
+            if !idle {
+                self.generating.push(generating);
+                continue;
+            }
+            for (load, gone) in generating.removals.drain(..) {
+                self.remove(generating.name.clone(), load, gone);
+            }
+        }
+    }
+
+    /// Drops the model of this load once its batches have ended.
+    fn remove(&mut self, name: String, load: u64, gone: Gone) {
+        if let Some(generating) = self.generating.iter_mut().find(|generating| generating.name == name) {
+            return generating.removals.push((load, gone));
+        }
+        let model = self.shelf.lock().take(&name, load);
+        discard(model, gone);
+    }
+
     fn install(&mut self, loaded: Loaded) -> Result<WarmedUp> {
         let Loaded { name, load, model, memory } = loaded;
-        let mut held = Held { load, model, meter: PeakMeter::default(), _memory: memory };
-        if self.pool.is_none() && held.model.known_curve().is_none() {
+        let kept = match model {
+            InMemory::Model(model) => Kept::Model(model, PeakMeter::default()),
+            InMemory::Generator(generator) => Kept::Generator(Sequences::new(generator)),
+        };
+        let mut held = Held { load, kept, _memory: memory };
+        if self.pool.is_none() && held.computes() {
             let device = self.device.clone();
             let threads = rayon::ThreadPoolBuilder::new().num_threads(self.cores);
             let threads = threads.thread_name(move |index| format!("orion-{device}-{index}"));
             self.pool = threads.build().inspect_err(|error| tracing::error!(%error, "no_compute_threads")).ok();
         }
-        let measured = held.warm_up(self.pool.as_ref());
+        let measured = held.warm_up(self.pool.as_ref(), &self.moves);
         if measured.is_ok() {
             self.shelf.lock().models.insert(name, held);
         }
@@ -211,77 +322,45 @@ impl Thread {
 
     /// None if the batch was answered meanwhile, because nobody waits for it any more.
     fn run(&mut self, worker: &Worker, batch: &Batch, arrived: Instant) -> Option<Done> {
-        let cancelled = worker.begin(batch.batch)?;
+        let marks = worker.begin(batch.batch)?;
         let started = Instant::now();
-        let outcome = |attempt: u64, ran: Option<Result<InferAnswer>>| match ran {
-            _ if cancelled.contains(&attempt) => Outcome::cancelled(),
-            Some(outcome) => Outcome::Ran(outcome),
-            None => Outcome::NotStarted(Error::new(
-                Code::Unavailable,
-                format!("model '{}' is not loaded on {} of this worker", batch.model, self.device),
-            )),
-        };
-        let asked = batch.attempts.iter().filter(|attempt| !cancelled.contains(&attempt.attempt));
+        let wanted: Vec<bool> = marks.iter().map(|given_up| !given_up.is_set()).collect();
+        let asked = batch.attempts.iter().zip(&marks).zip(&wanted).filter(|(_, wanted)| **wanted);
+        let asked = asked.map(|((attempt, given_up), _)| (attempt, given_up));
         // Off the shelf while it runs: the lock is not held meanwhile, and what is pending cannot be removed.
-        let held = self.shelf.lock().models.remove(&*batch.model);
+        let held = {
+            let mut shelf = self.shelf.lock();
+            let held = shelf.models.remove(&*batch.model);
+            shelf.running = held.as_ref().map_or(0, Held::room);
+            held
+        };
         let (mut answers, peak_bytes) = match held {
             None => (Vec::new().into_iter(), 0),
             Some(mut held) => {
-                let rows = asked.clone().map(rows_of).fold(0, usize::saturating_add);
-                let (answers, peak_bytes) = held.run(rows, asked.map(model_request).collect(), self.pool.as_ref());
-                self.shelf.lock().models.insert(batch.model.to_string(), held);
+                let rows = asked.clone().map(|(attempt, _)| rows_of(attempt)).fold(0, usize::saturating_add);
+                let requests = asked.map(|(attempt, given_up)| model_request(attempt, given_up.clone())).collect();
+                let (answers, peak_bytes) = held.run(rows, requests, self.pool.as_ref(), &self.moves);
+                let mut shelf = self.shelf.lock();
+                shelf.running = 0;
+                shelf.models.insert(batch.model.to_string(), held);
                 (answers.into_iter(), peak_bytes)
             }
         };
-        let mut next = |attempt: u64| if cancelled.contains(&attempt) { None } else { answers.next() };
-        let outcomes = batch.attempts.iter().map(|a| outcome(a.attempt, next(a.attempt))).collect();
+        let outcome = |wanted: &bool| match wanted {
+            false => Outcome::cancelled(),
+            true => match answers.next() {
+                // Given up while it ran: its rows were not computed to their end.
+                Some(Err(error)) if error.code == Code::Cancelled => Outcome::cancelled(),
+                Some(outcome) => Outcome::Ran(outcome),
+                None => Outcome::NotStarted(Error::new(
+                    Code::Unavailable,
+                    format!("model '{}' is not loaded on {} of this worker", batch.model, self.device),
+                )),
+            },
+        };
+        let outcomes = wanted.iter().map(outcome).collect();
         let service_seconds = started.elapsed().as_secs_f64();
         let waited_seconds = started.saturating_duration_since(arrived).as_secs_f64();
         Some(Done { outcomes, service_seconds, waited_seconds, peak_bytes })
     }
-}
-
-impl Held {
-    /// One answer a request, and the memory that they took together.
-    fn run(
-        &mut self,
-        rows: usize,
-        requests: Vec<ModelRequest>,
-        pool: Option<&rayon::ThreadPool>,
-    ) -> (Vec<Result<InferAnswer>>, u64) {
-        let (count, model) = (requests.len(), &mut *self.model);
-        let known = model.known_peak_bytes();
-        let work = || guarded(pool, || model.run(requests));
-        let (answers, peak_bytes) = match known {
-            Some(bytes) => (work(), bytes),
-            None => self.meter.measure(rows, work),
-        };
-        (answers.map_or_else(|error| vec![Err(error); count], |answers| judged(answers, count)), peak_bytes)
-    }
-
-    /// Runs typical batches and draws the line through what they took.
-    fn warm_up(&mut self, pool: Option<&rayon::ThreadPool>) -> Result<WarmedUp> {
-        if let Some(curve) = self.model.known_curve() {
-            return Ok(WarmedUp { curve, peak_bytes: self.model.known_peak_bytes().unwrap_or(0) });
-        }
-        let mut peak_bytes = 0;
-        let curve = warm_up::curve(self.model.spec().max_batch_rows, |rows| {
-            let sample = vec![self.model.sample(rows)];
-            let started = Instant::now();
-            let (answers, bytes) = self.run(rows, sample, pool);
-            let taken: Duration = started.elapsed();
-            peak_bytes = peak_bytes.max(bytes);
-            answers.into_iter().collect::<Result<Vec<_>>>().map(|_| taken)
-        })?;
-        Ok(WarmedUp { curve, peak_bytes })
-    }
-}
-
-fn guarded<R: Send>(pool: Option<&rayon::ThreadPool>, work: impl FnOnce() -> R + Send) -> Result<R> {
-    let work = || match pool {
-        Some(pool) => pool.install(work),
-        None => work(),
-    };
-    // A model that panics fails its batch, not its worker.
-    catch_unwind(AssertUnwindSafe(work)).map_err(|_| batch_failed())
 }

@@ -13,6 +13,7 @@ pub mod measure;
 mod outcome;
 mod peak;
 mod residency;
+mod sequences;
 pub mod session;
 mod simulate;
 mod warm_up;

@@ -1,11 +1,8 @@
 //! What became of a batch, as it is told to the scheduler.
 
-use orion_models::ModelRequest;
+use orion_models::{GivenUp, ModelRequest};
 use orion_net::{Attempt, AttemptResult, Batch, BatchResult};
 use orion_proto::{Code, Error, InferAnswer, Parameters, Result};
-
-/// What is said of an attempt that nobody waits for any more.
-pub(crate) const CANCELLED: &str = "the client went away";
 
 /// What became of one attempt.
 pub(crate) enum Outcome {
@@ -26,7 +23,7 @@ pub(crate) struct Done {
 impl Outcome {
     /// Nobody waits for it any more.
     pub(crate) fn cancelled() -> Self {
-        Self::NotStarted(Error::new(Code::Cancelled, CANCELLED))
+        Self::NotStarted(GivenUp::error())
     }
 }
 
@@ -99,10 +96,10 @@ pub(crate) fn judged(answers: Vec<Result<InferAnswer>>, requests: usize) -> Vec<
     vec![Err(batch_failed()); requests]
 }
 
-pub(crate) fn model_request(attempt: &Attempt) -> ModelRequest {
+pub(crate) fn model_request(attempt: &Attempt, given_up: GivenUp) -> ModelRequest {
     let request = &attempt.request;
     let Parameters { truncate, sequence, .. } = request.parameters;
-    ModelRequest { inputs: request.inputs.clone(), truncate, sequence }
+    ModelRequest { inputs: request.inputs.clone(), truncate, sequence, given_up }
 }
 
 pub(crate) fn rows_of(attempt: &Attempt) -> usize {

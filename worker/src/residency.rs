@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Instant};
 
-use orion_models::Timing;
+use orion_models::{Loaded as InMemory, Timing};
 use orion_net::Batch;
 use orion_proto::{
     Code, Error, ModelSpec, Result, ServiceCurve,
@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 
 use crate::{
     device::{Device, inspect},
-    executor::{Loaded, WarmedUp},
+    executor::{Loaded, WarmedUp, known_figures},
     lane::Lane,
     outcome,
     worker::Worker,
@@ -163,7 +163,9 @@ impl Residency {
         let progress = |share: f32| {
             self.update(worker, place, load, ModelReport { progress: share, ..loading.clone() });
         };
+        let moving = device.moves.begin();
         let model = orion_models::load_at(&manifest, &device.pace, &progress)?;
+        drop(moving);
         let load_seconds = started.elapsed().as_secs_f64();
         let ready = move |device: &Device, warm: WarmedUp| ModelReport {
             progress: 1.0,
@@ -174,8 +176,10 @@ impl Residency {
                 Timing { curve: warm.curve, load_seconds },
             )
         };
-        let known = model.known_curve();
-        let known = known.map(|curve| WarmedUp { curve, peak_bytes: model.known_peak_bytes().unwrap_or(0) });
+        let known = match &model {
+            InMemory::Model(model) => known_figures(&**model),
+            InMemory::Generator(_) => None,
+        };
         let loaded = Loaded { name: place.model.clone(), load, model, memory };
         let Some(warm) = known else {
             let (owner, place) = (worker.clone(), place.clone());

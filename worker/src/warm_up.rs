@@ -1,8 +1,9 @@
 //! Warm-up: which batches are run, and the curve through what they took.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use orion_proto::{Result, ServiceCurve};
+use orion_models::Generator;
+use orion_proto::{Priority, Result, ServiceCurve};
 
 /// Rows that are run whatever it takes, besides one row.
 const MANY: usize = 8;
@@ -39,6 +40,40 @@ pub(crate) fn curve(most_rows: usize, mut run: impl FnMut(usize) -> Result<Durat
         points.push((rows, fastest.as_secs_f64()));
     }
     Ok(fit(&points))
+}
+
+/// Tokens of a typical prompt, and of a typical answer.
+const PROMPT: usize = 32;
+const ANSWER: usize = 64;
+/// Tokens of the answer that are generated to know what one takes.
+const TRIED: usize = 8;
+const STEPS: usize = 10_000;
+
+/// Runs a short generation; the seconds that a typical one takes, as those of one row.
+///
+/// # Errors
+/// That of the generation.
+pub(crate) fn generation(generator: &mut dyn Generator) -> Result<ServiceCurve> {
+    let sample = generator.sample(PROMPT, TRIED);
+    let mut fastest = f64::MAX;
+    for _ in 0..TIMES {
+        generator.add(0, Priority::default(), &sample)?;
+        let (started, mut first) = (Instant::now(), None);
+        // More steps than any short generation takes: one that never ends must not hold the device.
+        'steps: for _ in 0..STEPS {
+            for (_, delta) in generator.step() {
+                let delta = delta?;
+                first = first.or_else(|| (!delta.tokens.is_empty()).then(|| started.elapsed().as_secs_f64()));
+                if delta.finish.is_some() {
+                    break 'steps;
+                }
+            }
+        }
+        let (prefill, whole) = (first.unwrap_or_default(), started.elapsed().as_secs_f64());
+        let token = (whole - prefill) / (TRIED - 1) as f64;
+        fastest = fastest.min(prefill + token * (ANSWER - 1) as f64);
+    }
+    Ok(ServiceCurve { base_seconds: fastest, per_row_seconds: 0.0 })
 }
 
 /// One row, eight, then the other powers of two and the largest, each at most `most_rows`.

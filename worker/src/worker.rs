@@ -11,7 +11,8 @@ use std::{
     time::Instant,
 };
 
-use orion_net::{Batch, BatchResult, SchedulerLink, WorkerLink};
+use orion_models::GivenUp;
+use orion_net::{AttemptDelta, Batch, BatchResult, SchedulerLink, WorkerLink};
 use orion_proto::{
     PROTOCOL_MAJOR, PROTOCOL_MINOR, Result,
     session::{Capability, Hello, Measurement, Telemetry, to_scheduler, to_worker},
@@ -195,8 +196,17 @@ impl Worker {
         }
     }
 
-    /// A batch's device has it: its attempts that are not to be run. None if it was answered already.
-    pub(crate) fn begin(&self, batch: u64) -> Option<Vec<u64>> {
+    /// Generations took a step.
+    pub(crate) fn deliver_step(&self, epoch: u64, deltas: Vec<AttemptDelta>) {
+        let told = self.held.lock().step(epoch, deltas);
+        // Not under the lock: in one process the scheduler may answer with a call back.
+        if let Some((link, deltas)) = told {
+            link.deltas(epoch, deltas);
+        }
+    }
+
+    /// A batch's device has it: the marks of its attempts, in order. None if it was answered already.
+    pub(crate) fn begin(&self, batch: u64) -> Option<Vec<GivenUp>> {
         self.held.lock().begin(batch)
     }
 
@@ -208,7 +218,7 @@ impl Worker {
     /// Runs a batch of an inline model where it arrived.
     fn run_inline(&self, batch: &Batch) {
         let started = Instant::now();
-        let requests = batch.attempts.iter().map(model_request).collect();
+        let requests = batch.attempts.iter().map(|attempt| model_request(attempt, GivenUp::default())).collect();
         let answers = catch_unwind(AssertUnwindSafe(|| orion_models::run_identity(requests)));
         let answers = answers.unwrap_or_else(|_| batch.attempts.iter().map(|_| Err(batch_failed())).collect());
         let outcomes = answers.into_iter().map(Outcome::Ran).collect();

@@ -195,6 +195,7 @@ fn any_order_of_wishes_leaves_exact_books() {
     while results < 600 || newest.iter().any(|(place, order)| ended.get(place).is_none_or(|(_, of)| of != order)) {
         match bench.next() {
             Said::Result(_) => results += 1,
+            Said::Deltas(deltas) => panic!("{deltas:?} of no generator"),
             // A load may be through before the unload that came before it.
             Said::Model(report, _) if report.state() != State::Loading => {
                 let (state, order) = (report.state(), report.order);

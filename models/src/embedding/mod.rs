@@ -23,7 +23,7 @@ pub(crate) use source::Source;
 use tensor_encoder::TensorEncoder;
 use text::TextReader;
 
-use crate::{Model, ModelRequest, Precision};
+use crate::{GivenUp, Model, ModelRequest, Precision};
 
 /// The family's name.
 const FAMILY: &str = "sentence-embedding";
@@ -57,8 +57,8 @@ impl Embedder {
         Ok(Self { spec, text, encoder, hidden: source.config.hidden_size })
     }
 
-    /// One embedding a row.
-    fn encode(&self, rows: &[&[u32]]) -> Result<Vec<Vec<f32>>> {
+    /// One embedding a row; none of rows that are given up before their bucket is computed.
+    fn encode(&self, rows: &[&[u32]], given_up: &[&GivenUp]) -> Result<Vec<Vec<f32>>> {
         let lengths: Vec<usize> = rows.iter().map(|ids| ids.len()).collect();
         let (threads, pads) = match &self.encoder {
             Encoder::Cpu(_) => (rayon::current_num_threads(), false),
@@ -66,6 +66,9 @@ impl Embedder {
         };
         let buckets = buckets(&lengths, self.spec.max_batch_rows, threads, pads);
         let encode = |bucket: &Vec<usize>| {
+            if bucket.iter().all(|&row| given_up[row].is_set()) {
+                return Ok(Vec::new());
+            }
             let ids: Vec<&[u32]> = bucket.iter().map(|&row| rows[row]).collect();
             match &self.encoder {
                 Encoder::Cpu(encoder) => Ok(encoder.encode(&ids)),
@@ -92,7 +95,7 @@ impl Embedder {
         let shape = vec![embeddings.len() as i64, self.hidden as i64];
         let data = Payload::from(data.freeze());
         let output = Tensor { name: "embedding".into(), datatype: Datatype::Fp32, shape, data };
-        InferAnswer { outputs: vec![output], usage_tokens }
+        InferAnswer { outputs: vec![output], usage_tokens, ..InferAnswer::default() }
     }
 }
 
@@ -108,13 +111,20 @@ impl Model for Embedder {
         };
         let tokens: Vec<Result<Vec<Vec<u32>>>> = batch.par_iter().map(read).collect();
         let rows: Vec<&[u32]> = tokens.iter().flatten().flatten().map(Vec::as_slice).collect();
-        let computed = self.encode(&rows);
+        let mut given_up: Vec<&GivenUp> = Vec::with_capacity(rows.len());
+        for (tokens, request) in tokens.iter().zip(&batch) {
+            given_up.extend(tokens.iter().flatten().map(|_| &request.given_up));
+        }
+        let computed = self.encode(&rows, &given_up);
         let mut at = 0;
         let answer = |request: &Result<Vec<Vec<u32>>>| {
             let request = request.as_ref().map_err(Error::clone)?;
             let embeddings = computed.as_ref().map_err(Error::clone)?;
             let from = at;
             at += request.len();
+            if embeddings[from..at].iter().any(Vec::is_empty) {
+                return Err(GivenUp::error());
+            }
             Ok(self.answer(&embeddings[from..at], request.iter().map(|ids| ids.len() as u64).sum()))
         };
         tokens.iter().map(answer).collect()

@@ -64,6 +64,7 @@ impl Source {
             memory_bytes: self.memory_bytes(max_batch_rows),
             inline: false,
             policy: ModelPolicy::default(),
+            generator: None,
         }
     }
 

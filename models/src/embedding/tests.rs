@@ -12,7 +12,7 @@ fn folder(orion_toml: &str) -> tempfile::TempDir {
 }
 
 fn model(folder: &Path) -> Box<dyn Model> {
-    load(&inspect(&ModelName::new("tiny").unwrap(), folder).unwrap(), &|_| {}).unwrap()
+    load(&inspect(&ModelName::new("tiny").unwrap(), folder).unwrap(), &|_| {}).unwrap().model().unwrap()
 }
 
 fn request<E: AsRef<[u8]>>(texts: &[E], truncate: bool) -> ModelRequest {

@@ -137,7 +137,7 @@ fn answer(verdicts: &[(String, f32)]) -> InferAnswer {
     let scores: Vec<u8> = verdicts.iter().flat_map(|(_, score)| score.to_le_bytes()).collect();
     let tensor = |name: &str, datatype, data| Tensor { name: name.into(), datatype, shape: vec![rows], data };
     let label = tensor("label", Datatype::Bytes, Payload::from(encode_bytes_elements(&labels)));
-    InferAnswer { outputs: vec![label, tensor("score", Datatype::Fp32, Payload::from(scores))], usage_tokens: 0 }
+    InferAnswer { outputs: vec![label, tensor("score", Datatype::Fp32, Payload::from(scores))], ..InferAnswer::default() }
 }
 
 impl Model for Magika {

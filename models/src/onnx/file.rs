@@ -1,14 +1,13 @@
 //! An ONNX file, memory-mapped and decoded. Its weights stay where they are: decoding takes slices of the mapping.
 
-use std::{fs::File, path::Path};
+use std::path::Path;
 
 use bytes::Bytes;
-use memmap2::Mmap;
 use orion_proto::{Error, Result};
 use prost::Message;
 
 use super::{decoded_bytes::decoded_bytes, schema::ModelProto};
-use crate::{file::check_regular, unreadable, unservable};
+use crate::{file::check_regular, mapped::MappedFile, unservable};
 
 /// Memory that decoding may take for each byte of the file, beside what any file may take.
 const DECODED_PER_BYTE: u64 = 32;
@@ -49,11 +48,9 @@ impl OnnxFile {
 
 /// The bytes of a regular file, memory-mapped.
 pub(super) fn map(path: &Path) -> Result<Bytes> {
+    // An empty file cannot be mapped.
     if check_regular(path)? == 0 {
         return Ok(Bytes::new());
     }
-    let file = File::open(path).map_err(|error| unreadable(path, &error))?;
-    // SAFETY: the mapping is only read; a file that is cut meanwhile ends the process, as for every mapped file.
-    let mapping = unsafe { Mmap::map(&file) }.map_err(|error| unreadable(path, &error))?;
-    Ok(Bytes::from_owner(mapping))
+    Ok(Bytes::from_owner(MappedFile::open(path)?))
 }

@@ -154,7 +154,7 @@ impl OnnxModel {
             Ok(Tensor { name: border.name.clone(), datatype: border.element.datatype(), shape, data })
         };
         let outputs = outputs.iter().zip(&self.source.outputs).map(output).collect::<Result<_>>()?;
-        Ok(InferAnswer { outputs, usage_tokens: 0 })
+        Ok(InferAnswer { outputs, ..InferAnswer::default() })
     }
 
     /// What no rows give: outputs of no rows.
@@ -165,7 +165,7 @@ impl OnnxModel {
             let data = Payload::default();
             Tensor { name: border.name.clone(), datatype: border.element.datatype(), shape, data }
         };
-        InferAnswer { outputs: self.source.outputs.iter().map(output).collect(), usage_tokens: 0 }
+        InferAnswer { outputs: self.source.outputs.iter().map(output).collect(), ..InferAnswer::default() }
     }
 
     /// Requests that agree in shape; if they fail together, each alone.

@@ -135,6 +135,7 @@ impl Source {
             memory_bytes: self.memory_bytes,
             inline: false,
             policy: ModelPolicy::default(),
+            generator: None,
         }
     }
 }

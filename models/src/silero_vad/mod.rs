@@ -121,7 +121,7 @@ fn answer(speech: &[f32]) -> InferAnswer {
     let data = Payload::from(speech.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>());
     let shape = vec![speech.len() as i64];
     let output = Tensor { name: "speech".into(), datatype: Datatype::Fp32, shape, data };
-    InferAnswer { outputs: vec![output], usage_tokens: 0 }
+    InferAnswer { outputs: vec![output], ..InferAnswer::default() }
 }
 
 impl Model for SileroVad {

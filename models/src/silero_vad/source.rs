@@ -86,6 +86,7 @@ impl Source {
             memory_bytes: self.parameters.saturating_mul(size).saturating_add(working),
             inline: false,
             policy: ModelPolicy::default(),
+            generator: None,
         }
     }
 }

@@ -59,6 +59,10 @@ impl Balancer for PowerOfTwo {
         self.penalties.settle(now, id, ok);
     }
 
+    fn failed(&mut self, now: u64, id: u64) {
+        self.penalties.settle(now, id, false);
+    }
+
     fn forget(&mut self, id: u64) {
         self.penalties.forget(id);
     }

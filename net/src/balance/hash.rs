@@ -8,7 +8,7 @@ use super::{
 use crate::mix::mix;
 
 /// The replica of the highest random weight for the key (Thaler and Ravishankar, "Using name-based mappings to increase
-/// hit rates", 1998), passing over those with more than ceil(1.25 · (total + 1) / n) outstanding requests (Mirrokni,
+/// hit rates", 1998), passing over those that have ceil(1.25 · (total + 1) / n) outstanding requests already (Mirrokni,
 /// Thorup and Zadimoghaddam, "Consistent hashing with bounded loads", 2018).
 ///
 /// A replica that goes away moves its own keys only. The hash is fixed, so that keys keep their replicas, and what is
@@ -30,7 +30,7 @@ impl Balancer for ConsistentHash {
         let load = |endpoint: &Endpoint| least::load(endpoint, self.penalties.nanos(now, endpoint.id));
         let bound = bound(endpoints);
         let home = key.and_then(|key| {
-            let open = endpoints.iter().enumerate().filter(|(_, endpoint)| load(endpoint) <= bound);
+            let open = endpoints.iter().enumerate().filter(|(_, endpoint)| load(endpoint) < bound);
             open.max_by_key(|(_, endpoint)| (mix(key ^ mix(endpoint.id)), endpoint.id)).map(|(place, _)| place)
         });
         // All may be above the bound if those below it have penalties.
@@ -41,12 +41,16 @@ impl Balancer for ConsistentHash {
         self.penalties.settle(now, id, ok);
     }
 
+    fn failed(&mut self, now: u64, id: u64) {
+        self.penalties.settle(now, id, false);
+    }
+
     fn forget(&mut self, id: u64) {
         self.penalties.forget(id);
     }
 }
 
-/// The most outstanding requests with which an endpoint is still taken: ceil(5 (total + 1) / 4n).
+/// The most outstanding requests that an endpoint may have with the new one: ceil(5 (total + 1) / 4n).
 fn bound(endpoints: &[Endpoint]) -> u64 {
     let total: u64 = endpoints.iter().map(|endpoint| u64::from(endpoint.outstanding)).sum();
     (5 * (total + 1)).div_ceil(4 * endpoints.len().max(1) as u64)
@@ -88,8 +92,9 @@ mod tests {
             for key in keys {
                 let bound = bound(&all);
                 let picked = pick(&all, key);
-                prop_assert!(u64::from(picked.outstanding) <= bound, "{} above {}", picked.outstanding, bound);
                 all[picked.id as usize].outstanding += 1;
+                let with_it = u64::from(picked.outstanding) + 1;
+                prop_assert!(with_it <= bound, "{with_it} above {bound}");
             }
         }
     }
@@ -108,9 +113,9 @@ mod tests {
     fn a_full_or_failing_home_is_passed_over_and_no_key_means_the_least_loaded() {
         let mut all = [1, 2, 3].map(|id| endpoint(id, 0));
         let home = pick(&all, 42).id as usize - 1;
-        all[home].outstanding = 2; // the bound is ceil(5 * 3 / 12) = 2
+        all[home].outstanding = 0; // the bound is ceil(5 * 1 / 12) = 1
         assert_eq!(pick(&all, 42).id as usize - 1, home);
-        all[home].outstanding = 3; // ceil(5 * 4 / 12) = 2
+        all[home].outstanding = 1; // ceil(5 * 2 / 12) = 1
         assert_ne!(pick(&all, 42).id as usize - 1, home);
         let mut balancer = ConsistentHash::new(PenaltyPolicy::default());
         assert!((0..9).all(|_| balancer.pick(0, &all, None) != Some(home)));

@@ -36,6 +36,10 @@ impl Balancer for PredictedCompletion {
         self.penalties.settle(now, id, ok);
     }
 
+    fn failed(&mut self, now: u64, id: u64) {
+        self.penalties.settle(now, id, false);
+    }
+
     fn forget(&mut self, id: u64) {
         self.penalties.forget(id);
     }
@@ -61,6 +65,10 @@ impl Balancer for LeastConnections {
 
     fn finished(&mut self, now: u64, id: u64, _latency: u64, ok: bool) {
         self.penalties.settle(now, id, ok);
+    }
+
+    fn failed(&mut self, now: u64, id: u64) {
+        self.penalties.settle(now, id, false);
     }
 
     fn forget(&mut self, id: u64) {

@@ -42,6 +42,9 @@ pub trait Balancer: Send + Debug {
     /// A request to `id` ended, `latency` nanoseconds after it was sent; `ok` is false if the replica failed it.
     fn finished(&mut self, _now: u64, _id: u64, _latency: u64, _ok: bool) {}
 
+    /// A request that `id` had answered as the request's own failure ran elsewhere: `id` had failed it.
+    fn failed(&mut self, _now: u64, _id: u64) {}
+
     /// `id` is gone for good: its memory is freed.
     fn forget(&mut self, _id: u64) {}
 }

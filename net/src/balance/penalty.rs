@@ -51,6 +51,9 @@ impl Penalty {
 
     /// Nanoseconds to add to the replica's predicted ones.
     pub fn nanos(&self, now: u64, policy: &PenaltyPolicy) -> u64 {
+        if self.nanos == 0 {
+            return 0;
+        }
         let age = now.saturating_sub(self.at) as f64 / policy.decay.max(1) as f64;
         (self.nanos as f64 * (-age).exp()) as u64
     }

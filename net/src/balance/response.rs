@@ -82,6 +82,10 @@ impl Balancer for ResponseTime {
         self.seen.entry(id).or_default().answered(now, latency, ok);
     }
 
+    fn failed(&mut self, now: u64, id: u64) {
+        self.penalties.settle(now, id, false);
+    }
+
     fn forget(&mut self, id: u64) {
         self.penalties.forget(id);
         self.seen.remove(&id);

@@ -4,17 +4,14 @@ use std::time::Duration;
 
 use orion_proto::{Code, Error, Result};
 
-use super::{Admitted, Core, ModelState, Nanos, cost::Cost, nanos};
-
-/// Shortest and longest time after which a refused client is told to come again.
-const RETRY_AFTER: (f64, f64) = (0.001, 60.0);
+use super::{Admitted, Core, ModelState, Nanos, cost::Cost, drain::retry_after, nanos, queue::LaneKey};
 
 fn seconds(nanos: Nanos) -> f64 {
     nanos as f64 / 1e9
 }
 
 impl<T, L: Clone> Core<T, L> {
-    pub(super) fn admit(&mut self, now: Nanos, index: usize, admitted: &Admitted) -> Result<()> {
+    pub(super) fn admit(&mut self, now: Nanos, index: usize, admitted: &Admitted, lane: LaneKey) -> Result<()> {
         if self.draining {
             let error = Error::new(Code::Unavailable, "the server is draining, send to another or try again");
             return Err(error.retry_after(Duration::from_secs(1)));
@@ -36,17 +33,20 @@ impl<T, L: Clone> Core<T, L> {
             return Ok(());
         }
         match admitted.deadline {
-            Some(deadline) => self.admit_until(now, index, admitted, deadline),
-            None => self.admit_in_time(now, index),
+            // How long a generation takes is its own affair: it has begun to answer long before.
+            _ if self.models[index].is_generator() => self.admit_in_time(now, index, lane),
+            Some(deadline) => self.admit_until(now, index, admitted, lane.bucket, deadline),
+            None => self.admit_in_time(now, index, lane),
         }
     }
 
     /// A request whose deadline cannot be met is refused: for the deadline's sake when no device could meet it, for the
     /// work's when one could if it were idle. Whether what waits before it leaves it time is not decided here: it may be
     /// worth more than that when a device is free (refusing by the own queue costs 0.4% of the answers at load 1.3).
-    fn admit_until(&self, now: Nanos, index: usize, admitted: &Admitted, deadline: Nanos) -> Result<()> {
+    fn admit_until(&self, now: Nanos, index: usize, admitted: &Admitted, bucket: u8, deadline: Nanos) -> Result<()> {
         let left = deadline.saturating_sub(now);
-        let Some(least) = self.least_cost(now, index, admitted.rows, admitted.bytes) else { return Ok(()) };
+        let least = self.least_cost(now, index, bucket, admitted.rows, admitted.bytes);
+        let Some(least) = least else { return Ok(()) };
         if least.total() <= left {
             return Ok(());
         }
@@ -60,38 +60,17 @@ impl<T, L: Clone> Core<T, L> {
         Err(Error::new(Code::DeadlineExceeded, text))
     }
 
-    /// A request without a deadline is refused when its model's queue would take longer than its owner allows.
-    fn admit_in_time(&self, now: Nanos, index: usize) -> Result<()> {
+    /// A request without a deadline is refused when what goes before it would take longer than its model's owner allows.
+    fn admit_in_time(&self, now: Nanos, index: usize, lane: LaneKey) -> Result<()> {
         let most = self.models[index].spec.as_ref().map_or(Nanos::MAX, |spec| nanos(spec.policy.max_queue));
-        let drain = self.queue_time(now, index);
-        if drain <= most {
-            return Ok(());
-        }
+        let Err(waits) = self.waits_within(now, index, lane, most) else { return Ok(()) };
         let text = format!(
-            "what waits for model '{}' takes {:.1} s, at most {:.1} s may (max_queue_s)",
+            "what goes before a request to model '{}' takes {:.1} s, at most {:.1} s may (max_queue_s)",
             self.models[index].name,
-            seconds(drain),
+            seconds(waits),
             seconds(most)
         );
-        Err(Error::new(Code::ResourceExhausted, text).retry_after(self.drain_after(now, index)))
-    }
-
-    /// Predicted time in which what waits for a model is done, what a balancer has bound to its replicas included.
-    pub(super) fn queue_time(&self, now: Nanos, index: usize) -> Nanos {
-        let model = &self.models[index];
-        let holders = model.replicas.len().max(1) as Nanos;
-        let replicas = || model.replicas.iter().take(64).map(|id| &self.replicas[*id]);
-        let start = replicas().map(|replica| self.devices[replica.device].remaining(now)).min().unwrap_or(0);
-        let bound = |replica: &super::replica::Replica| {
-            let rows = replica.bound.as_ref().map_or(0, |queue| queue.rows());
-            if rows == 0 { 0 } else { replica.line(0).predict(rows) }
-        };
-        let bound = if model.balancer.is_some() { replicas().map(bound).sum() } else { 0 };
-        start.saturating_add(model.work.saturating_add(bound) / holders)
-    }
-
-    pub(super) fn drain_after(&self, now: Nanos, index: usize) -> Duration {
-        Duration::from_secs_f64(seconds(self.queue_time(now, index)).clamp(RETRY_AFTER.0, RETRY_AFTER.1))
+        Err(Error::new(Code::ResourceExhausted, text).retry_after(retry_after(waits)))
     }
 
     /// Why a model cannot answer, for a client.

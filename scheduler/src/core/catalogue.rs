@@ -6,17 +6,17 @@ use orion_net::{Balancer, Strategy};
 use orion_proto::{Code, Error, ModelName, ModelSpec, Result};
 
 use super::{
-    Command, Core, Nanos,
-    curve::{Curve, Line},
+    Core, Nanos,
+    curve::{Curve, LONGEST},
+    load_time::LoadTime,
     nanos,
+    peak::Peak,
     queue::Queue,
     work::Rank,
 };
 
 /// Batch sizes of which a model keeps statistics.
 const BATCH_SIZES: usize = 64;
-/// Workers that are asked at once what a model is.
-const ASKED: usize = 3;
 /// Reasons kept of workers that cannot read a model.
 const REASONS: usize = 16;
 /// Objective of a model that has none: so many times what one row takes.
@@ -102,10 +102,30 @@ impl Statistics {
 #[derive(Clone, Debug)]
 pub(super) struct Known {
     pub class: usize,
+    /// Of the first length bucket.
     pub curve: Curve,
+    /// Of the others, as far as they were seen.
+    pub longer: Vec<Curve>,
+    /// Whether batches have taught what is not written down yet.
+    pub unsaved: bool,
+    /// Predicted time of a load, as decisions read it.
     pub load: Nanos,
-    /// Largest growth of memory that a batch has shown.
-    pub peak: u64,
+    pub load_time: LoadTime,
+    pub peak: Peak,
+}
+
+impl Known {
+    /// By length bucket.
+    pub(super) fn curves(&self) -> impl Iterator<Item = &Curve> {
+        std::iter::once(&self.curve).chain(&self.longer)
+    }
+
+    /// Time passes without a batch or a load.
+    pub(super) fn fade(&mut self, now: Nanos) {
+        self.curve.fade(now);
+        self.longer.iter_mut().for_each(|curve| curve.fade(now));
+        self.load = self.load_time.predict(now);
+    }
 }
 
 /// A model by its served name.
@@ -133,6 +153,8 @@ pub(super) struct Model {
     pub share: Nanos,
     /// Its place among the models that a copy would help.
     pub rank: Option<Rank>,
+    /// From when on it is past its objective, while it waits and has no copy.
+    pub claim: Option<Nanos>,
     /// Share of its queue that its holders drain too late.
     pub want: f64,
     /// Arrivals a nanosecond, as of `rated`.
@@ -173,6 +195,7 @@ impl Model {
             work: 0,
             share: 0,
             rank: None,
+            claim: None,
             want: 0.0,
             rate: 0.0,
             rated: 0,
@@ -188,36 +211,36 @@ impl Model {
         self.known.iter().find(|known| known.class == class).or(self.known.first())
     }
 
-    /// What is believed of one row on any device.
-    pub(super) fn line(&self) -> Line {
-        self.known.first().map_or_else(Line::default, |known| known.curve.line())
+    /// A model was read, or loaded, on a device of this class for the first time. `load`: what a load is expected to take.
+    pub(super) fn meet(&mut self, class: usize, load: Nanos) {
+        let load_time = LoadTime::new(load);
+        let (curve, longer) = (Curve::default(), Vec::new());
+        self.known.push(Known { class, curve, longer, unsaved: false, load, load_time, peak: Peak::default() });
     }
 
-    pub(super) fn learn(&mut self, class: usize, curve: Curve, load: Option<Nanos>) {
-        match self.known.iter_mut().find(|known| known.class == class) {
-            Some(known) => {
-                known.curve = curve;
-                known.load = load.unwrap_or(known.load);
-            }
-            None => {
-                self.known.push(Known { class, curve, load: load.unwrap_or(0), peak: 0 });
-            }
+    /// Curves by length bucket, of devices of this class.
+    pub(super) fn believe(&mut self, class: usize, curves: &[Curve]) {
+        let known = self.known.iter_mut().find(|known| known.class == class);
+        if let (Some(known), Some((first, longer))) = (known, curves.split_first()) {
+            known.curve = *first;
+            known.longer.clear();
+            known.longer.extend_from_slice(longer);
         }
     }
 
-    /// A batch on a device of this class took so much memory beside the weights.
-    pub(super) fn learn_peak(&mut self, class: usize, bytes: u64) {
+    /// The same, taught by a batch. Says whether there was nothing to be written down before.
+    pub(super) fn learn(&mut self, class: usize, curves: &[Curve]) -> bool {
+        self.believe(class, curves);
+        let known = self.known.iter_mut().find(|known| known.class == class);
+        known.is_some_and(|known| !std::mem::replace(&mut known.unsaved, true))
+    }
+
+    /// A load on a device of this class took so long.
+    pub(super) fn learn_load(&mut self, now: Nanos, class: usize, took: Nanos) {
         if let Some(known) = self.known.iter_mut().find(|known| known.class == class) {
-            known.peak = known.peak.max(bytes);
+            known.load_time.observe(now, took);
+            known.load = took;
         }
-    }
-
-    /// The objective of requests without a deadline.
-    pub(super) fn objective(&self) -> Nanos {
-        let Line { base, per_row, .. } = self.line();
-        let derived = ((base + per_row) * OBJECTIVE_ROWS) as Nanos;
-        let stated = self.spec.as_ref().and_then(|spec| spec.policy.slo);
-        stated.map_or(derived.max(nanos(OBJECTIVE)), nanos)
     }
 
     /// Replicas that its owner allows.
@@ -240,12 +263,25 @@ impl Model {
         self.rate * (-(now.saturating_sub(self.rated) as f64) / RATE).exp()
     }
 
+    pub(super) fn is_generator(&self) -> bool {
+        self.spec.as_ref().is_some_and(|spec| spec.generator.is_some())
+    }
+
     pub(super) fn is_inline(&self) -> bool {
         self.spec.as_ref().is_some_and(|spec| spec.inline)
     }
 }
 
 impl<T, L: Clone> Core<T, L> {
+    /// The objective of requests without a deadline: stated, or so many times what one row takes where it is fastest.
+    pub(super) fn objective(&self, index: usize) -> Nanos {
+        if let Some(stated) = self.models[index].spec.as_ref().and_then(|spec| spec.policy.slo) {
+            return nanos(stated);
+        }
+        let row = self.least_row_time(index, 1);
+        ((row * OBJECTIVE_ROWS).min(LONGEST) as Nanos).max(nanos(OBJECTIVE))
+    }
+
     pub(super) fn know(&mut self, name: &Arc<str>) -> usize {
         if let Some(&index) = self.model_names.get(name) {
             return index;
@@ -301,26 +337,6 @@ impl<T, L: Clone> Core<T, L> {
         }
     }
 
-    /// Asks workers what a model is, while that is not known.
-    pub(super) fn ask_about(&mut self, index: usize) {
-        let model = &self.models[index];
-        let (false, true, Some(path)) = (model.spec.is_some(), model.wanted, model.path.clone()) else { return };
-        for worker in 0..self.workers.len() {
-            let model = &self.models[index];
-            if model.asked.len() >= ASKED {
-                return;
-            }
-            let answered = model.unreadable.iter().any(|(at, _)| *at == worker);
-            if answered || model.asked.contains(&worker) || !self.workers[worker].is_connected() {
-                continue;
-            }
-            let Some(link) = self.workers[worker].link.clone() else { continue };
-            let (order, name) = (self.number(), self.models[index].name.clone());
-            self.models[index].asked.push(worker);
-            self.commands.push(Command::Inspect { link, name, path: path.clone(), order });
-        }
-    }
-
     /// A worker says what a model is, or that it cannot read it.
     pub(super) fn inspected(
         &mut self,
@@ -329,8 +345,8 @@ impl<T, L: Clone> Core<T, L> {
         index: usize,
         found: std::result::Result<Arc<ModelSpec>, String>,
     ) {
+        self.unask(index, worker);
         let model = &mut self.models[index];
-        model.asked.retain(|asked| *asked != worker);
         self.changed = true;
         match found {
             Ok(spec) if model.spec.is_none() => {
@@ -346,6 +362,7 @@ impl<T, L: Clone> Core<T, L> {
                 self.ask_about(index);
             }
         }
+        self.ask_more(worker);
         self.settle_wishes(now);
     }
 
@@ -353,7 +370,10 @@ impl<T, L: Clone> Core<T, L> {
         // A strategy's name was checked when the report came in.
         let strategy = spec.policy.balancer.parse::<Strategy>().unwrap_or_default();
         let seed = self.epoch ^ index as u64;
-        self.models[index].balancer = (strategy != Strategy::default()).then(|| strategy.balancer(seed));
+        // A generation begins where that is predicted to be soonest, whatever is asked for: its prompt may be kept there.
+        let binds = strategy != Strategy::default() && spec.generator.is_none();
+        self.models[index].balancer = binds.then(|| strategy.balancer(seed));
+        self.binds |= self.models[index].balancer.is_some();
         self.models[index].spec = Some(spec);
     }
 

@@ -65,8 +65,12 @@ pub(super) struct Worker<L> {
     pub telemetry: session::Telemetry,
     pub measurement: Option<session::Measurement>,
     pub batches_done: u64,
+    /// Batches that it said it holds when it joined, until it takes work.
+    pub holding: Vec<u64>,
     pub events: VecDeque<(Nanos, String)>,
     pub peer_address: String,
+    /// What it was asked about models and has not answered.
+    pub questions: usize,
 }
 
 impl<L> Worker<L> {
@@ -163,6 +167,9 @@ impl<T, L: Clone> Core<T, L> {
         if resumed {
             self.retry_what_never_arrived(now, index, &hello.holding);
         }
+        let holding = &mut self.workers[index].holding;
+        *holding = hello.holding;
+        holding.sort_unstable();
         Ok(Joined { session, resumed })
     }
 
@@ -173,9 +180,10 @@ impl<T, L: Clone> Core<T, L> {
         worker.state = if worker.drains { WorkerState::Draining } else { WorkerState::Ready };
         self.cluster_changed();
         self.repeat_wishes(index);
+        self.call_off_unknown(index);
+        self.ask_anew(index);
         for model in 0..self.models.len() {
             self.models[model].unreadable.retain(|(at, _)| *at != index);
-            self.models[model].asked.retain(|at| *at != index);
             self.ask_about(model);
         }
         self.settle_wishes(now);
@@ -190,8 +198,11 @@ impl<T, L: Clone> Core<T, L> {
             self.place(now, Concern::Device(device));
         }
         for model in 0..self.models.len() {
-            if self.models[model].is_inline() && !self.models[model].queue.is_empty() {
-                self.run_inline(now, model);
+            match &self.models[model] {
+                known if known.queue.is_empty() => {}
+                known if known.is_inline() => self.run_inline(now, model),
+                known if known.is_generator() => self.run_generator(now, model),
+                _ => {}
             }
         }
     }
@@ -216,8 +227,10 @@ impl<T, L: Clone> Core<T, L> {
             telemetry: session::Telemetry::default(),
             measurement: None,
             batches_done: 0,
+            holding: Vec::new(),
             events: VecDeque::new(),
             peer_address: String::new(),
+            questions: 0,
         };
         if self.workers.len() < WORKERS {
             self.workers.push(worker);
@@ -328,10 +341,11 @@ impl<T, L: Clone> Core<T, L> {
         }
         self.retry_all(now, index);
         for device in std::mem::take(&mut self.workers[index].devices) {
-            self.devices.remove(device);
+            let gone = self.devices.remove(device);
+            self.models.iter_mut().filter_map(|model| model.balancer.as_mut()).for_each(|b| b.forget(gone.hash));
         }
+        self.ask_anew(index);
         for model in &mut self.models {
-            model.asked.retain(|at| *at != index);
             model.failures.retain(|failure| failure.worker != index);
         }
         self.cluster_changed();

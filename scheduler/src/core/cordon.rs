@@ -44,7 +44,7 @@ impl<T, L: Clone> Core<T, L> {
         }
         self.cluster_changed();
         match cordon {
-            Cordon::No => self.serve_all(now, index),
+            Cordon::No => self.readmit(now, index),
             Cordon::Cordoned => {}
             Cordon::Draining => self.move_elsewhere(now, index),
         }
@@ -66,14 +66,38 @@ impl<T, L: Clone> Core<T, L> {
         self.workers[index].devices.iter().all(|device| self.devices[*device].is_idle())
     }
 
-    /// What only this worker holds is loaded on another, if one can hold it; what is bound to it goes elsewhere.
+    /// A worker takes part again.
+    fn readmit(&mut self, now: Nanos, index: usize) {
+        for (model, id) in self.held_by(index) {
+            self.models[model].demanded &= !self.replicas[id].serves();
+        }
+        self.serve_all(now, index);
+    }
+
+    /// What only this worker holds is loaded on others, one after the other, as far as they can hold it; what is bound to
+    /// it goes elsewhere.
     pub(super) fn move_elsewhere(&mut self, now: Nanos, index: usize) {
-        for device in self.workers[index].devices.clone() {
-            for id in self.devices[device].residents.clone() {
-                self.rebind(now, id);
-                let model = self.replicas[id].model;
-                self.copy_elsewhere(now, model, device);
+        let models = self.held_by(index);
+        for &(model, id) in &models {
+            self.rebind(now, id);
+            if self.models[model].wanted && !self.models[model].built_in {
+                // Once, it may push out others: were it for good, two such models would do so in turn.
+                self.models[model].demanded |= self.staying(model) == 0;
+                self.unplaced.insert(model);
             }
         }
+        // First those that somebody waits for.
+        for &(model, _) in &models {
+            if !self.models[model].queue.is_empty() {
+                self.start_waiting(now, model);
+            }
+        }
+        self.settle_wishes(now);
+    }
+
+    /// Models on a worker's devices, with their replicas there.
+    fn held_by(&self, index: usize) -> Vec<(usize, usize)> {
+        let residents = self.workers[index].devices.iter().flat_map(|device| &self.devices[*device].residents);
+        residents.map(|id| (self.replicas[*id].model, *id)).collect()
     }
 }

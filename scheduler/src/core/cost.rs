@@ -4,7 +4,11 @@ use super::{
     Core, Nanos, WorkerState,
     catalogue::Known,
     curve::{Curve, Line},
+    replica::Replica,
 };
+
+/// Replicas that are looked at: among so many, one is about as good as the best.
+pub(super) const SAMPLE: usize = 64;
 
 /// `max(work left there, loading the model, carrying the request) + service + carrying the answer`, nanoseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -30,13 +34,15 @@ impl Cost {
 
 impl<T, L: Clone> Core<T, L> {
     /// What is believed of a model on a device that may not hold it: measured there, or scaled by the devices' speeds.
-    pub(super) fn predicted_curve(&self, model: usize, device: usize) -> Curve {
+    /// By length bucket.
+    pub(super) fn predicted_curves(&self, model: usize, device: usize) -> Vec<Curve> {
         let class = self.devices[device].class;
-        let Some(known) = self.models[model].known(class) else { return Curve::default() };
+        let Some(known) = self.models[model].known(class) else { return vec![Curve::default()] };
         if known.class == class {
-            return known.curve;
+            return known.curves().copied().collect();
         }
-        known.curve.scaled(self.slower(known.class, class))
+        let slower = self.slower(known.class, class);
+        known.curves().map(|curve| curve.scaled(slower)).collect()
     }
 
     /// The same, as decisions read it.
@@ -64,34 +70,52 @@ impl<T, L: Clone> Core<T, L> {
 
     /// Predicted time of a request of `rows` rows and `bytes` bytes, if it were given to this device now.
     pub(super) fn cost(&self, now: Nanos, model: usize, device: usize, rows: usize, bytes: usize) -> Cost {
-        let at = &self.devices[device];
-        let worker = &self.workers[at.worker];
-        let rate = worker.measurement.map_or(0.0, |figures| figures.scheduler_bytes_per_second);
-        let carried = if rate > 0.0 { (bytes as f64 / rate * 1e9) as Nanos } else { 0 };
         let holder = self.models[model].replicas.iter().map(|id| &self.replicas[*id]).find(|r| r.device == device);
+        let line = holder.map_or_else(|| self.predicted_line(model, device), |replica| replica.line(0));
         let load = match holder {
-            Some(replica) if replica.serves() => 0,
-            Some(replica) => self.load_time(model, device).saturating_sub(now.saturating_sub(replica.started)),
+            Some(replica) => self.load_left(now, replica),
             None => self.load_time(model, device),
         };
-        let line = holder.map_or_else(|| self.predicted_line(model, device), |replica| replica.line(0));
-        Cost {
-            work: at.remaining(now),
-            load,
-            carriage: worker.lead.saturating_add(carried),
-            service: line.predict(rows),
-            answer: worker.lead,
+        self.cost_on(now, device, load, line.predict(rows), bytes)
+    }
+
+    /// What is left of a replica's load.
+    fn load_left(&self, now: Nanos, replica: &Replica) -> Nanos {
+        match replica.serves() {
+            true => 0,
+            false => {
+                let whole = self.load_time(replica.model, replica.device);
+                whole.saturating_sub(now.saturating_sub(replica.started))
+            }
         }
     }
 
+    /// The same where the time of the load and that of the batch are known.
+    fn cost_on(&self, now: Nanos, device: usize, load: Nanos, service: Nanos, bytes: usize) -> Cost {
+        let at = &self.devices[device];
+        let answer = self.workers[at.worker].lead;
+        Cost { work: at.remaining(now), load, carriage: self.carriage(device, bytes), service, answer }
+    }
+
+    /// Until so many bytes given to a device now are there.
+    pub(super) fn carriage(&self, device: usize, bytes: usize) -> Nanos {
+        self.lead(device).saturating_add((self.time_per_byte(device) * bytes as f64) as Nanos)
+    }
+
+    /// What a byte takes on the way to a device, nanoseconds; 0 where that was not measured.
+    pub(super) fn time_per_byte(&self, device: usize) -> f64 {
+        let measurement = self.workers[self.devices[device].worker].measurement;
+        let rate = measurement.map_or(0.0, |figures| figures.scheduler_bytes_per_second);
+        if rate > 0.0 { 1e9 / rate } else { 0.0 }
+    }
+
     /// The least that a request could cost anywhere: what admission holds against its deadline.
-    pub(super) fn least_cost(&self, now: Nanos, model: usize, rows: usize, bytes: usize) -> Option<Cost> {
-        /// Replicas that are looked at: among so many, one is about as good as the best.
-        const SAMPLE: usize = 64;
+    pub(super) fn least_cost(&self, now: Nanos, model: usize, bucket: u8, rows: usize, bytes: usize) -> Option<Cost> {
         let of_replica = |id: &usize| {
-            let device = self.replicas[*id].device;
-            let ready = self.workers[self.devices[device].worker].state == WorkerState::Ready;
-            ready.then(|| self.cost(now, model, device, rows, bytes))
+            let replica = &self.replicas[*id];
+            let ready = self.workers[self.devices[replica.device].worker].state == WorkerState::Ready;
+            let service = replica.least_line(bucket).predict(rows);
+            ready.then(|| self.cost_on(now, replica.device, self.load_left(now, replica), service, bytes))
         };
         let held = self.models[model].replicas.iter().take(SAMPLE).filter_map(of_replica).min_by_key(Cost::total);
         held.or_else(|| {

@@ -7,7 +7,7 @@ use std::{
 
 use orion_proto::session;
 
-use super::{Core, Nanos, ledger::Ledger};
+use super::{Core, Nanos, ageing::Turn, ledger::Ledger};
 
 /// A device as placement and dispatch see it.
 #[derive(Debug)]
@@ -21,8 +21,8 @@ pub(super) struct Device {
     /// When what it was given will be done, as predicted.
     pub booked_until: Nanos,
     pub batches: Vec<u64>,
-    /// Batches of inline models: they run beside the device, not on it.
-    pub inline_batches: usize,
+    /// Batches of inline models and of generators: they run beside the device's batches.
+    pub beside: usize,
     /// Replicas that hold or await its memory.
     pub residents: Vec<usize>,
     /// The replica that its copy engine is busy with, or waits to be.
@@ -32,6 +32,8 @@ pub(super) struct Device {
     pub queued: Nanos,
     /// Time that requests past their objective may claim before others; below 0 they have had more.
     pub overdue_credit: i64,
+    /// The model that has been brought from it.
+    pub turn: Option<Turn>,
     /// The same for the same device of the same worker, whatever the session: balancers remember it.
     pub hash: u64,
 }
@@ -63,12 +65,13 @@ impl Device {
             class,
             booked_until: 0,
             batches: Vec::new(),
-            inline_batches: 0,
+            beside: 0,
             residents: Vec::new(),
             loading: None,
             ledger: Ledger::new(info.memory_total_bytes, info.memory_free_bytes),
             queued: 0,
             overdue_credit: 0,
+            turn: None,
             hash,
             info,
         }
@@ -88,7 +91,7 @@ impl Device {
     }
 
     pub(super) fn is_idle(&self) -> bool {
-        self.batches.is_empty() && self.inline_batches == 0
+        self.batches.is_empty() && self.beside == 0
     }
 }
 

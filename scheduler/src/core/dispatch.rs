@@ -31,7 +31,8 @@ pub(super) struct Running {
     /// When it is predicted to be done.
     pub expected: Nanos,
     pub predicted: Nanos,
-    pub inline: bool,
+    /// It runs beside the device, which takes other batches meanwhile.
+    pub beside: bool,
     /// A second run of a batch that straggles, or such a batch itself.
     pub hedged: bool,
     /// Bytes of its requests that were given up.
@@ -60,7 +61,7 @@ impl<T, L: Clone> Core<T, L> {
             let replica = &self.replicas[*id];
             if self.can_run(now, *id) && self.takes_work(now, replica.device) {
                 let done = self.available(now, replica.device).saturating_add(replica.line(0).predict(1));
-                takers.push((done, replica.device));
+                takers.push((done.saturating_add(replica.penalty(now)), replica.device));
             }
         }
         takers.sort_unstable();
@@ -156,7 +157,7 @@ impl<T, L: Clone> Core<T, L> {
         if self.workers[worker].link.is_none() || self.models[model].spec.is_none() {
             return false;
         }
-        let overdue = matches!(pick.source, Source::Lane { .. }) && pick.score == f64::MAX;
+        let on_credit = pick.on_credit;
         let (taken, bucket) = self.take(pick);
         if taken.is_empty() {
             return false;
@@ -165,12 +166,12 @@ impl<T, L: Clone> Core<T, L> {
         let keys: Vec<RequestKey> = taken.iter().map(|waiting| waiting.key).collect();
         let service = self.replicas[pick.replica].line(bucket).predict(taken.iter().map(|w| w.rows).sum());
         self.charge_tenants(&keys, service);
-        self.count_overdue(device, service, overdue);
+        self.count_overdue(device, service, on_credit);
         self.send_batch(now, pick.replica, keys, bucket, false)
     }
 
     /// Tenants pay for their requests by rows.
-    fn charge_tenants(&mut self, keys: &[RequestKey], service: Nanos) {
+    pub(super) fn charge_tenants(&mut self, keys: &[RequestKey], service: Nanos) {
         let rows: usize = keys.iter().filter_map(|key| self.request(*key)).map(|request| request.rows).sum();
         for key in keys {
             let Some(request) = self.requests.get(key.place) else { continue };
@@ -204,14 +205,17 @@ impl<T, L: Clone> Core<T, L> {
             rows = rows.saturating_add(request.rows);
             bytes = bytes.saturating_add(request.bytes);
             request.start(now, number, attempt);
-            attempts.push(Attempt { attempt, request: request.request.clone() });
+            let run = request.generated.as_ref().map(|generated| generated.resumed(&request.request));
+            attempts.push(Attempt { attempt, request: run.unwrap_or_else(|| request.request.clone()) });
             running.push((attempt, key));
         }
         let predicted = self.replicas[id].line(bucket).predict(rows);
+        // What runs beside the device is not booked.
+        let beside = spec.inline || spec.generator.is_some();
         if !spec.inline {
             self.trace_dispatch(now, id, &running, rows, bytes);
         }
-        let expected = self.book(now, device, number, predicted, spec.inline);
+        let expected = self.book(now, device, number, predicted, beside);
         self.replicas[id].running += 1;
         self.replicas[id].ran = true;
         self.replicas[id].breaker.probe_started(now);
@@ -233,7 +237,7 @@ impl<T, L: Clone> Core<T, L> {
             given: now,
             expected,
             predicted,
-            inline: spec.inline,
+            beside,
             hedged,
             abandoned_bytes: 0,
         };
@@ -246,11 +250,11 @@ impl<T, L: Clone> Core<T, L> {
         true
     }
 
-    fn book(&mut self, now: Nanos, device: usize, number: u64, predicted: Nanos, inline: bool) -> Nanos {
+    fn book(&mut self, now: Nanos, device: usize, number: u64, predicted: Nanos, beside: bool) -> Nanos {
         let start = self.available(now, device);
         let at = &mut self.devices[device];
-        if inline {
-            at.inline_batches += 1;
+        if beside {
+            at.beside += 1;
             return now;
         }
         at.batches.push(number);
@@ -264,9 +268,9 @@ impl<T, L: Clone> Core<T, L> {
             let takes = |id: &&usize| {
                 let replica = &self.replicas[**id];
                 let device = &self.devices[replica.device];
-                replica.serves() && device.inline_batches < INLINE_BATCHES && self.takes_part(replica.device)
+                self.can_run(now, **id) && device.beside < INLINE_BATCHES && self.takes_part(replica.device)
             };
-            let busy = |id: &&usize| self.devices[self.replicas[**id].device].inline_batches;
+            let busy = |id: &&usize| self.devices[self.replicas[**id].device].beside;
             let model = &self.models[index];
             let takers = || model.replicas.iter().filter(takes);
             let group = model.queue.groups.iter().enumerate().find_map(|(at, group)| {
@@ -296,10 +300,12 @@ impl<T, L: Clone> Core<T, L> {
         self.request_bytes -= running.abandoned_bytes;
         if let Some(replica) = self.replicas.get_mut(running.replica).filter(|r| r.device == running.device) {
             replica.running = replica.running.saturating_sub(1);
+            // It moves again, or nobody will tell any more whether it does.
+            replica.stalled = false;
         }
         let Some(device) = self.devices.get_mut(running.device) else { return Some(running) };
-        if running.inline {
-            device.inline_batches = device.inline_batches.saturating_sub(1);
+        if running.beside {
+            device.beside = device.beside.saturating_sub(1);
             return Some(running);
         }
         device.batches.retain(|batch| *batch != number);

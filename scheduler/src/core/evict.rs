@@ -9,12 +9,21 @@ const COPY: f64 = 0.8;
 
 impl<T, L: Clone> Core<T, L> {
     /// The replicas to unload so that a copy of a model fits; none if that cannot be.
-    pub(super) fn victims(&mut self, now: Nanos, index: usize, device: usize) -> Option<Vec<usize>> {
+    pub(super) fn victims(&self, now: Nanos, index: usize, device: usize) -> Option<Vec<usize>> {
+        self.cheapest(now, index, device, |id| self.replicas[id].running == 0)
+    }
+
+    /// The same if none of them ran anything.
+    pub(super) fn victims_once_idle(&self, now: Nanos, index: usize, device: usize) -> Option<Vec<usize>> {
+        self.cheapest(now, index, device, |_| true)
+    }
+
+    fn cheapest(&self, now: Nanos, index: usize, device: usize, may: impl Fn(usize) -> bool) -> Option<Vec<usize>> {
         let (bytes, peak) = self.needs(index, device);
         let at = &self.devices[device];
         let mut left: Vec<usize> = at.residents.clone();
-        let mut order: Vec<(f64, usize)> =
-            at.residents.iter().filter(|id| self.is_evictable(**id)).map(|id| (self.worth(now, *id), *id)).collect();
+        let evictable = at.residents.iter().filter(|id| may(**id) && self.is_evictable(**id));
+        let mut order: Vec<(f64, usize)> = evictable.map(|id| (self.worth(now, *id), *id)).collect();
         order.sort_unstable_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
         let leaving = |id: &usize| self.replicas[*id].state == ModelState::Unloading;
         let mut freed: u64 = left.iter().filter(|id| leaving(id)).map(|id| self.replicas[*id].bytes).sum();
@@ -33,12 +42,11 @@ impl<T, L: Clone> Core<T, L> {
     /// Bytes of a model's weights, and of its batches as far as they are known on such a device.
     pub(super) fn needs(&self, index: usize, device: usize) -> (u64, u64) {
         let model = &self.models[index];
-        let peak = model.known(self.devices[device].class).map_or(0, |known| known.peak);
-        (model.spec.as_ref().map_or(0, |spec| spec.memory_bytes), peak)
+        (model.spec.as_ref().map_or(0, |spec| spec.memory_bytes), self.known_peak(index, device).bytes)
     }
 
     fn peak_of(&self, replicas: &[usize]) -> u64 {
-        replicas.iter().map(|id| self.replicas[*id].peak).max().unwrap_or(0)
+        replicas.iter().map(|id| self.replicas[*id].peak.bytes).max().unwrap_or(0)
     }
 
     /// Whether a copy of a model fits on a device as it is.
@@ -48,19 +56,21 @@ impl<T, L: Clone> Core<T, L> {
         bytes <= ledger.free_after(0, ledger.activations().max(peak))
     }
 
+    /// Whether a replica may leave once it runs nothing.
     fn is_evictable(&self, id: usize) -> bool {
         let replica = &self.replicas[id];
         // One that was brought for requests which still wait stays until it has run: two such models would else push
         // each other out for ever while a third runs.
         let awaited = !replica.ran && !self.models[replica.model].queue.is_empty();
-        replica.state == ModelState::Ready && replica.running == 0 && !awaited && !self.is_kept(id) && replica.bytes > 0
+        replica.state == ModelState::Ready && !awaited && !self.is_kept(id) && replica.bytes > 0
     }
 
     /// Whether its owner wants it to stay.
     fn is_kept(&self, id: usize) -> bool {
-        let model = &self.models[self.replicas[id].model];
-        model.spec.as_ref().is_some_and(|spec| {
-            spec.policy.pin || spec.inline || model.replicas.len() <= spec.policy.min_replicas as usize
+        let index = self.replicas[id].model;
+        self.models[index].spec.as_ref().is_some_and(|spec| {
+            let least = spec.policy.min_replicas as usize;
+            spec.policy.pin || spec.inline || (least > 0 && self.staying(index) <= least)
         })
     }
 

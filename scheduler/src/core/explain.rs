@@ -187,7 +187,7 @@ impl<T, L: Clone> Core<T, L> {
             queued: model.queue.len() as u64,
             queued_work_seconds: seconds(model.work),
             drain_seconds: seconds(self.queue_time(now, index)),
-            objective_seconds: seconds(model.objective()),
+            objective_seconds: seconds(self.objective(index)),
             arrivals_per_second: model.rate_at(now) * 1e9,
             balancer: model.spec.as_ref().map_or_else(String::new, |spec| spec.policy.balancer.clone()),
             places,

@@ -2,7 +2,8 @@
 
 /// A device's memory.
 ///
-/// `free = min(capacity − weights − activations, measured free − loads that the measurement has not seen)`.
+/// `free = min(capacity − weights, measured free − loads that the measurement has not seen) − activations`: what batches
+/// take is measured only while they run.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Ledger {
     /// 0: not known, so not kept.
@@ -34,10 +35,9 @@ impl Ledger {
         if self.capacity == 0 {
             return u64::MAX;
         }
-        let held = self.weights.saturating_sub(evicted).saturating_add(activations);
-        let kept = self.capacity.saturating_sub(held);
+        let kept = self.capacity.saturating_sub(self.weights.saturating_sub(evicted));
         let measured = self.measured.map(|free| free.saturating_sub(self.unseen).saturating_add(evicted));
-        measured.map_or(kept, |measured| kept.min(measured))
+        measured.map_or(kept, |measured| kept.min(measured)).saturating_sub(activations)
     }
 
     /// Whether a model of this size could be held if nothing else was.
@@ -47,6 +47,11 @@ impl Ledger {
 
     pub(super) fn capacity(&self) -> u64 {
         self.capacity
+    }
+
+    /// Bytes that are left beside the weights.
+    pub(super) fn beside_weights(&self) -> u64 {
+        if self.capacity == 0 { u64::MAX } else { self.capacity.saturating_sub(self.weights) }
     }
 
     pub(super) fn weights(&self) -> u64 {
@@ -103,6 +108,8 @@ mod tests {
         assert_eq!((ledger.free(), ledger.free_after(300, 100)), (600, 900));
         ledger.give_back(300);
         assert_eq!(ledger.free(), 900);
+        ledger.measured(350, 0);
+        assert_eq!((ledger.free(), ledger.free_after(0, 400)), (250, 0), "no batch ran when others held 650");
         let mut shared = Ledger::new(1000, 500);
         shared.take(300);
         shared.give_back(300);

@@ -1,16 +1,22 @@
-//! Curves that outlive a restart: what batches have taught is where the next process begins.
+//! Curves that outlive an eviction or a restart: what batches have taught is where the next load begins.
 
 use std::collections::HashMap;
 
 use orion_proto::ServiceCurve;
 use serde::{Deserialize, Serialize};
 
-use super::{Core, curve::Curve, device::DeviceClass};
+use super::{
+    Core, Nanos,
+    curve::{Curve, Line, NEXT_BUCKET},
+    device::DeviceClass,
+};
 
-/// Curves that are kept.
+/// Curves that are believed of an earlier process.
 const CURVES: usize = 65_536;
+/// What was learnt is out of date when it predicts more than so many times what warm-up measures.
+const OUTDATED: f64 = 4.0;
 
-/// A model's curve on devices of one class.
+/// A model's curve for one length bucket on devices of one class.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[allow(missing_docs)] // the names say it
@@ -21,60 +27,132 @@ pub struct Remembered {
     pub fingerprint: String,
     pub device_kind: String,
     pub device_model: String,
+    #[serde(default)]
+    pub bucket: u8,
     pub base_seconds: f64,
     pub per_row_seconds: f64,
+    /// By how much a prediction is stretched where a deadline depends on it.
+    #[serde(default = "exact")]
+    pub inflation: f64,
 }
 
-type Key = (String, String, DeviceClass);
+fn exact() -> f64 {
+    1.0
+}
 
-/// Curves of earlier processes.
+impl Remembered {
+    /// None for figures that cannot be.
+    fn line(&self) -> Option<Line> {
+        let seconds = ServiceCurve { base_seconds: self.base_seconds, per_row_seconds: self.per_row_seconds };
+        let sane = [self.base_seconds, self.per_row_seconds, self.inflation - 1.0];
+        let sane = sane.iter().all(|figure| figure.is_finite() && *figure >= 0.0);
+        sane.then(|| Line { inflation: self.inflation, ..Curve::new(seconds).line() })
+    }
+}
+
+/// What earlier processes have learnt, by length bucket, and what this one has and is not written down.
 #[derive(Debug, Default)]
-pub(super) struct Memory(HashMap<Key, ServiceCurve>);
+pub(super) struct Memory {
+    lines: HashMap<(String, String, DeviceClass), Vec<Line>>,
+    /// Models and classes.
+    taught: Vec<(usize, usize)>,
+}
+
+impl Memory {
+    /// A batch of a model has taught something of devices of a class.
+    pub(super) fn taught(&mut self, model: usize, class: usize) {
+        self.taught.push((model, class));
+    }
+}
+
+/// Curves that batches have taught, of a device whose first bucket's curve is promised to be this.
+fn recalled<'a>(
+    now: Nanos,
+    promised: ServiceCurve,
+    lines: impl IntoIterator<Item = &'a Line>,
+) -> impl Iterator<Item = Curve> {
+    let promises = std::iter::successors(Some(Line::new(promised)), |line| Some(line.stretched(NEXT_BUCKET)));
+    let lines: Vec<Line> = lines.into_iter().copied().collect();
+    promises.zip(lines).map(move |(promised, learnt)| Curve::recalled(now, promised.seconds(), learnt))
+}
 
 impl<T, L: Clone> Core<T, L> {
     /// Believes curves of an earlier process; figures that cannot be are left out.
-    pub fn remember(&mut self, curves: Vec<Remembered>) {
-        let sane = |seconds: f64| seconds.is_finite() && seconds >= 0.0;
+    pub fn remember(&mut self, mut curves: Vec<Remembered>) {
+        curves.sort_by_key(|curve| curve.bucket);
         for curve in curves.into_iter().take(CURVES) {
-            if sane(curve.base_seconds) && sane(curve.per_row_seconds) {
-                let class =
-                    DeviceClass { fingerprint: curve.fingerprint, kind: curve.device_kind, model: curve.device_model };
-                let seconds = ServiceCurve { base_seconds: curve.base_seconds, per_row_seconds: curve.per_row_seconds };
-                self.remembered.0.insert((curve.model, curve.path, class), seconds);
+            let Some(line) = curve.line() else { continue };
+            let class =
+                DeviceClass { fingerprint: curve.fingerprint, kind: curve.device_kind, model: curve.device_model };
+            let lines = self.remembered.lines.entry((curve.model, curve.path, class)).or_default();
+            lines.truncate(curve.bucket as usize);
+            // One beyond a gap would stand for another bucket.
+            if lines.len() == curve.bucket as usize {
+                lines.push(line);
             }
         }
     }
 
-    pub(super) fn remembered(&self, model: usize, class: usize) -> Option<Curve> {
+    fn remembered(&self, model: usize, class: usize) -> Option<&Vec<Line>> {
         let (model, class) = (&self.models[model], &self.classes[class].class);
         let key = (model.name.to_string(), model.path.clone()?, class.clone());
-        self.remembered.0.get(&key).map(|curve| Curve::new(*curve))
+        self.remembered.lines.get(&key).filter(|lines| !lines.is_empty())
     }
 
-    /// The curves to keep: of this process, and of earlier ones for what was not seen in it.
-    pub fn curves(&self) -> Vec<Remembered> {
-        let mut all: HashMap<Key, ServiceCurve> = self.remembered.0.clone();
-        for model in self.models.iter().filter(|model| !model.built_in) {
-            let Some(path) = &model.path else { continue };
-            for known in model.known.iter().filter(|known| known.curve.was_observed()) {
-                let class = self.classes[known.class].class.clone();
-                all.insert((model.name.to_string(), path.clone(), class), known.curve.corrected());
-            }
+    /// The curves of a model that was read, by length bucket: what an earlier process learnt, or else the seed.
+    pub(super) fn seeded(&self, now: Nanos, model: usize, class: usize, seed: ServiceCurve) -> Vec<Curve> {
+        match self.remembered(model, class) {
+            Some(lines) => recalled(now, seed, lines).collect(),
+            None => vec![Curve::new(seed)],
         }
-        let mut curves: Vec<Remembered> = all
-            .into_iter()
-            .take(CURVES)
-            .map(|((model, path, class), curve)| Remembered {
-                model,
-                path,
-                fingerprint: class.fingerprint,
-                device_kind: class.kind,
-                device_model: class.model,
-                base_seconds: curve.base_seconds,
-                per_row_seconds: curve.per_row_seconds,
-            })
-            .collect();
-        curves.sort_by(|a, b| (&a.model, &a.path, &a.fingerprint).cmp(&(&b.model, &b.path, &b.fingerprint)));
-        curves
+    }
+
+    /// The curves of a model that was warmed up just now, by length bucket: what batches taught before, here or in an
+    /// earlier process, unless the device is far faster by now. Where it is slower, batches say so soon.
+    pub(super) fn measured_curves(&self, now: Nanos, model: usize, class: usize, measured: ServiceCurve) -> Vec<Curve> {
+        let promised = Curve::new(measured).line();
+        let taught = |(curve, bucket): (&Curve, i32)| match curve.was_observed() {
+            true => curve.learnt(),
+            false => promised.stretched(NEXT_BUCKET.powi(bucket)),
+        };
+        let known = self.models[model].known.iter().find(|known| known.class == class);
+        let taught: Vec<Line> = match known.filter(|known| known.curves().any(Curve::was_observed)) {
+            Some(known) => known.curves().zip(0..).map(taught).collect(),
+            None => self.remembered(model, class).cloned().unwrap_or_default(),
+        };
+        let told = promised.predict(1) > 0;
+        match taught.first() {
+            Some(first) if !told || !first.exceeds(&promised, OUTDATED) => recalled(now, measured, &taught).collect(),
+            _ => vec![Curve::new(measured)],
+        }
+    }
+
+    /// What batches have taught since this was last asked, so many curves or few more; empty when there is nothing left.
+    pub fn take_taught(&mut self, most: usize) -> Vec<Remembered> {
+        let mut taught = Vec::new();
+        while taught.len() < most
+            && let Some((index, class)) = self.remembered.taught.pop()
+        {
+            let model = &mut self.models[index];
+            let known = model.known.iter_mut().find(|known| known.class == class);
+            let (Some(known), Some(path)) = (known, &model.path) else { continue };
+            known.unsaved = false;
+            let class = &self.classes[class].class;
+            taught.extend(known.curves().zip(0..).map(|(curve, bucket)| {
+                let (line, seconds) = (curve.learnt(), curve.learnt().seconds());
+                Remembered {
+                    model: model.name.to_string(),
+                    path: path.clone(),
+                    fingerprint: class.fingerprint.clone(),
+                    device_kind: class.kind.clone(),
+                    device_model: class.model.clone(),
+                    bucket,
+                    base_seconds: seconds.base_seconds,
+                    per_row_seconds: seconds.per_row_seconds,
+                    inflation: line.inflation,
+                }
+            }));
+        }
+        taught
     }
 }

@@ -4,6 +4,8 @@
 //! may push [`Command`]s, which the shell carries out after it has let go of the lock.
 
 mod admission;
+mod ageing;
+mod candidates;
 mod catalogue;
 mod cluster;
 mod cordon;
@@ -11,15 +13,23 @@ mod cost;
 mod curve;
 mod device;
 mod dispatch;
+mod drain;
 mod evict;
 mod explain;
+mod fade;
 mod failed_load;
 mod filter;
+mod fit;
+mod generate;
 mod ledger;
+mod load_time;
 mod memory;
 mod order;
+mod peak;
 mod placement;
 mod queue;
+mod readiness;
+mod reading;
 mod replica;
 mod request;
 mod resume;
@@ -28,6 +38,7 @@ mod settle;
 mod stalled;
 mod telemetry;
 mod tenants;
+mod trust;
 mod view;
 mod work;
 
@@ -38,12 +49,13 @@ use std::{
 };
 
 use orion_net::{Batch, RetryBudget};
-use orion_proto::{InferAnswer, ModelSpec, Requirements, Result};
+use orion_proto::{Delta, InferAnswer, ModelSpec, Requirements, Result};
 use slab::Slab;
 
 pub use catalogue::{ModelState, Statistics};
 pub use cluster::{IN_PROCESS, Joined, WorkerState};
 pub use cordon::Cordon;
+pub use generate::Listener;
 pub use memory::Remembered;
 pub use replica::Report;
 pub use request::{Admitted, RequestKey};
@@ -99,6 +111,13 @@ pub enum Command<T, L> {
         /// The answer.
         outcome: Result<InferAnswer>,
     },
+    /// Tell the client of a generation what its next step is.
+    Tell {
+        /// Who is told.
+        listener: Arc<dyn Listener>,
+        /// The step.
+        delta: Delta,
+    },
     /// Ask a worker what a model is.
     Inspect {
         /// The worker.
@@ -141,14 +160,14 @@ pub enum Command<T, L> {
         /// Why.
         reason: &'static str,
     },
-    /// Tell a worker that nobody waits for an attempt any more.
+    /// Tell a worker that nobody waits for attempts any more.
     Cancel {
         /// The worker.
         link: L,
         /// The batch.
         batch: u64,
-        /// The attempt.
-        attempt: u64,
+        /// The attempts; empty: all of them.
+        attempts: Vec<u64>,
     },
     /// Tell a draining worker that it has nothing left to do.
     Drained {
@@ -185,12 +204,18 @@ pub struct Core<T, L> {
     replicas: Slab<Replica>,
     tenants: Tenants,
     budget: RetryBudget,
+    /// For halving failed batches, and for trying elsewhere what failed alone.
+    blame_budget: RetryBudget,
     /// Predicted time of everything that waits.
     queued_work: Nanos,
     /// Models that wait and have no copy, by requests for each second of copying.
     homeless: BTreeSet<(u64, usize)>,
     /// Models whose holders drain their queues too late, by the same.
     wanting: BTreeSet<(u64, usize)>,
+    /// Models that wait and have no copy, by the time from which on one of their requests is past its objective.
+    claims: BTreeSet<(Nanos, usize)>,
+    /// Whether any model's balancer binds requests on arrival.
+    binds: bool,
     /// Devices whose copy engine is busy.
     copying: usize,
     /// Models of which a copy is wanted whatever the load.
@@ -202,6 +227,10 @@ pub struct Core<T, L> {
     cursor: usize,
     offered_from: usize,
     wished_from: usize,
+    faded_from: usize,
+    /// Models that workers are to be asked about, which have enough to read for now.
+    unasked: BTreeSet<usize>,
+    asked_from: usize,
     scratch: Scratch,
     requests: Slab<Request<T>>,
     request_bytes: usize,
@@ -229,9 +258,12 @@ impl<T, L: Clone> Core<T, L> {
             replicas: Slab::new(),
             tenants: Tenants::default(),
             budget: RetryBudget::default(),
+            blame_budget: RetryBudget::for_blame(),
             queued_work: 0,
             homeless: BTreeSet::new(),
             wanting: BTreeSet::new(),
+            claims: BTreeSet::new(),
+            binds: false,
             copying: 0,
             unplaced: BTreeSet::new(),
             suitable: Vec::new(),
@@ -240,6 +272,9 @@ impl<T, L: Clone> Core<T, L> {
             cursor: 0,
             offered_from: 0,
             wished_from: 0,
+            faded_from: 0,
+            unasked: BTreeSet::new(),
+            asked_from: 0,
             scratch: Scratch::default(),
             requests: Slab::new(),
             request_bytes: 0,
@@ -293,6 +328,8 @@ impl<T, L: Clone> Core<T, L> {
         self.free_stuck_loads(now);
         self.hedge_stragglers(now);
         self.answer_orphans(now);
+        self.fade_beliefs(now);
+        self.ask_as_time_passes();
         self.settle_wishes(now);
         self.offer_again(now);
     }

@@ -2,12 +2,12 @@
 
 use super::{
     Core, Nanos,
-    curve::Line,
-    queue::{Lane, Queue, Waiting},
+    candidates::{Candidate, Candidates, Way, batch_from, rows_until},
+    queue::{Lane, Queue},
 };
 
 /// Weight of each priority's urgency: realtime, critical, high, normal, low.
-const WEIGHTS: [f64; 5] = [16.0, 8.0, 4.0, 2.0, 1.0];
+pub(super) const WEIGHTS: [f64; 5] = [16.0, 8.0, 4.0, 2.0, 1.0];
 /// τ as a share of the objective, with nothing and with an objective's worth of work waiting for the device: little work
 /// is ordered by deadline, much by requests per second.
 const TAU: (f64, f64) = (0.15, 0.37);
@@ -19,10 +19,8 @@ const GROWTH: f64 = 0.5;
 const COPIES: f64 = 0.3;
 /// Requests of a batch whose urgency is looked at.
 const URGENCIES: usize = 32;
-/// Device time of a hundred that requests past their objective may claim: nothing starves.
-const OVERDUE_SHARE: u64 = 10;
-/// Most of it that is saved up, nanoseconds.
-const MOST_CREDIT: Nanos = 1_000_000_000;
+/// How much less a batch counts whose head is in time only if it takes no longer than predicted.
+const UNSURE: f64 = 0.5;
 /// Batches of a queue that are looked at for one that this device should take.
 const LOOK_AHEAD: usize = 512;
 /// Holders that are looked at for one that would answer sooner.
@@ -48,17 +46,22 @@ pub(super) struct Pick {
     /// Rows that may run together.
     pub rows: usize,
     pub score: f64,
+    /// Whether it is paid from what the device has saved up for what waits too long.
+    pub on_credit: bool,
 }
 
 /// What a device sees when it chooses.
-struct Sight {
-    now: Nanos,
-    device: usize,
-    /// When a batch would start.
-    start: Nanos,
+pub(super) struct Sight {
+    pub now: Nanos,
+    pub device: usize,
+    pub way: Way,
     /// The predicted work that waits for the device, nanoseconds.
     backlog: f64,
     contended: bool,
+    /// Since when a model that is nowhere claims the device.
+    pub claim: Option<Nanos>,
+    /// Replicas that run no further, because their memory is wanted.
+    leaving: Vec<usize>,
 }
 
 /// Another device that holds a model: when a batch that it took next would be done, but for its rows.
@@ -68,32 +71,31 @@ struct Rival {
     base: f64,
 }
 
-/// Largest rows that still meet a deadline on this line, if one row does.
-fn rows_until(line: &Line, start: Nanos, due: Nanos) -> Option<usize> {
-    let room = due.saturating_sub(start) as f64 / line.inflation - line.base;
-    let rows = if line.per_row > 0.0 {
-        room / line.per_row + 1e-9
-    } else if room >= 0.0 {
-        f64::MAX
-    } else {
-        0.0
-    };
-    (rows >= 1.0).then_some(rows as usize)
-}
-
 impl<T, L: Clone> Core<T, L> {
     /// The batch that a device should take now, if any. Requests that cannot be met even alone are answered on the way.
     pub(super) fn choose(&mut self, now: Nanos, device: usize) -> Option<Pick> {
+        self.end_turn(now, device);
+        let claimant = self.claimant(now, device);
+        let leaving = claimant.map_or_else(Vec::new, |(_, index)| self.make_way(now, index, device));
+        let lead = self.lead(device);
+        let way = Way {
+            start: self.available(now, device),
+            arrival: now.saturating_add(lead),
+            per_byte: self.time_per_byte(device),
+            answer: lead,
+        };
         let mut sight = Sight {
             now,
             device,
-            start: self.available(now, device),
+            way,
             backlog: self.devices[device].queued as f64,
             contended: self.tenants.contend(),
+            claim: claimant.map(|(since, _)| since),
+            leaving,
         };
         for at in 0..self.devices[device].residents.len() {
             let replica = self.devices[device].residents[at];
-            if self.can_run(now, replica) {
+            if self.takes_batch(now, replica) {
                 self.shed(now, replica);
             }
         }
@@ -103,19 +105,20 @@ impl<T, L: Clone> Core<T, L> {
         if let Some(pick) = self.overdue(&sight) {
             return Some(pick);
         }
-        let best = self.best(&sight);
-        if best.is_some() || !sight.contended {
-            return best;
+        let mut best = self.best(&sight);
+        if best.is_none() && sight.contended {
+            // Whose turn it is has nothing for this device now: it does not idle for that.
+            sight.contended = false;
+            best = self.best(&sight);
         }
-        // Whose turn it is has nothing for this device now: it does not idle for that.
-        sight.contended = false;
-        self.best(&sight)
+        let turn = self.devices[device].turn;
+        best.map(|pick| Pick { on_credit: turn.is_some_and(|turn| turn.replica == pick.replica), ..pick })
     }
 
     fn best(&self, sight: &Sight) -> Option<Pick> {
         let mut best: Option<Pick> = None;
         for &replica in &self.devices[sight.device].residents {
-            if !self.can_run(sight.now, replica) {
+            if !self.may_take(sight, replica) {
                 continue;
             }
             let bound = self.replicas[replica].bound.as_deref();
@@ -131,21 +134,43 @@ impl<T, L: Clone> Core<T, L> {
         best
     }
 
+    /// Whether a replica's queue is the device's to choose from: a generator's requests begin beside it.
+    fn takes_batch(&self, now: Nanos, replica: usize) -> bool {
+        !self.models[self.replicas[replica].model].is_generator() && self.can_run(now, replica)
+    }
+
     /// Whether a replica is there and its breaker lets a batch through.
-    pub(super) fn can_run(&self, now: Nanos, replica: usize) -> bool {
-        let replica = &self.replicas[replica];
-        replica.serves() && !replica.stalled && replica.breaker.allows(now)
+    pub(super) fn can_run(&self, now: Nanos, id: usize) -> bool {
+        let replica = &self.replicas[id];
+        replica.serves() && !replica.stalled && replica.breaker.allows(now) && !self.is_after_its_turn(now, id)
+    }
+
+    /// Whether a device may choose a batch of a replica.
+    pub(super) fn may_take(&self, sight: &Sight, id: usize) -> bool {
+        self.takes_batch(sight.now, id) && !sight.leaving.contains(&id)
     }
 
     fn best_of(&self, sight: &Sight, id: usize, queue: &Queue, bound: bool) -> Option<Pick> {
         let replica = &self.replicas[id];
         let fits = |group: &&super::queue::Group| self.may_run_on(group, sight.device);
+        let most = replica.most_rows(self.models[replica.model].max_rows());
         if let Some(at) = queue.groups.iter().position(|group| fits(&group)) {
-            let rows: usize = queue.groups[at].waiting.iter().map(|waiting| waiting.rows).sum();
+            let group = &queue.groups[at];
+            let own: usize = group.waiting.iter().map(|waiting| waiting.rows).sum();
+            let head = group.waiting.iter().filter(|waiting| waiting.hard).min_by_key(|waiting| waiting.due);
+            let line = replica.line(group.bucket);
+            let meets = head.map_or(most, |head| rows_until(&line, &sight.way, head).unwrap_or(0).min(most));
+            let rows = if group.alone { own } else { own.max(meets) };
             // It waited once already: nothing goes before it.
-            return Some(Pick { replica: id, bound, source: Source::Group(at), rows, score: f64::MAX });
+            return Some(Pick {
+                replica: id,
+                bound,
+                source: Source::Group(at),
+                rows,
+                score: f64::MAX,
+                on_credit: false,
+            });
         }
-        let most = self.models[replica.model].max_rows().min(replica.rows_limit.unwrap_or(usize::MAX));
         let mut best: Option<Pick> = None;
         for (at, lane) in queue.lanes().iter().enumerate() {
             if lane.waiting.is_empty() {
@@ -159,12 +184,14 @@ impl<T, L: Clone> Core<T, L> {
                 continue;
             };
             let more = queue.bucket_rows(lane.key.bucket) - lane.rows;
-            let mut candidates = Candidates { lane, line, start: sight.start, most, more, next: first, largest: None };
+            let least = replica.least_line(lane.key.bucket);
+            let (next, way) = (first, &sight.way);
+            let mut candidates = Candidates { lane, line, least, way, most, more, next, largest: None, unsure: false };
             while let Some(candidate) = candidates.next() {
                 let score = self.score(sight, id, lane, &candidate);
                 if best.is_none_or(|best| score > best.score) {
                     let source = Source::Lane { lane: at, skip: candidate.skip };
-                    best = Some(Pick { replica: id, bound, source, rows: candidate.rows, score });
+                    best = Some(Pick { replica: id, bound, source, rows: candidate.rows, score, on_credit: false });
                 }
             }
         }
@@ -181,14 +208,16 @@ impl<T, L: Clone> Core<T, L> {
         let tau = window * (TAU.0 + (TAU.1 - TAU.0) * loaded);
         let later = LATER.0 + (LATER.1 - LATER.0) * loaded;
         let service = (line.base + line.per_row * candidate.batch as f64).max(1.0);
-        let slack = (head.due.saturating_sub(sight.start) as f64 - service * line.inflation).max(0.0);
+        let slack =
+            (head.due.saturating_sub(sight.way.start + sight.way.answer) as f64 - service * line.inflation).max(0.0);
         let batch = lane.waiting.iter().skip(candidate.skip).take(candidate.requests.min(URGENCIES));
         let urgent: f64 = batch.map(|waiting| (-later * (waiting.due - head.due) as f64 / tau).exp()).sum();
         let urgent = urgent * candidate.requests as f64 / candidate.requests.clamp(1, URGENCIES) as f64;
         let growth =
             (candidate.room as f64).min(GROWTH * model.rate_at(sight.now) * slack) / candidate.batch.max(1) as f64;
         let copies = (model.replicas.len() as f64).powf(COPIES);
-        WEIGHTS[lane.key.priority as usize] * urgent / service * (-slack / tau).exp() / (1.0 + growth) / copies
+        let sure = if candidate.unsure { UNSURE } else { 1.0 };
+        WEIGHTS[lane.key.priority as usize] * urgent / service * (-slack / tau).exp() * sure / (1.0 + growth) / copies
     }
 
     /// How many requests of a lane devices that are busier would still finish sooner; none if all of them.
@@ -199,7 +228,7 @@ impl<T, L: Clone> Core<T, L> {
             return Some(0);
         }
         let mine = replica.line(lane.key.bucket);
-        let start = (sight.start + self.lead(sight.device)) as f64;
+        let start = (sight.way.start + sight.way.answer + replica.penalty(sight.now)) as f64;
         let rivals = model.replicas.iter().filter(|other| **other != id).take(RIVALS);
         let mut rivals: Vec<Rival> = rivals
             .filter(|other| self.can_run(sight.now, **other) && self.takes_part(self.replicas[**other].device))
@@ -207,7 +236,8 @@ impl<T, L: Clone> Core<T, L> {
                 let (device, line) = (self.replicas[*other].device, self.replicas[*other].line(lane.key.bucket));
                 // What else waits for it may go first.
                 let others = self.devices[device].queued.saturating_sub(model.share);
-                let free = self.available(sight.now, device) + others + self.lead(device);
+                let penalty = self.replicas[*other].penalty(sight.now);
+                let free = self.available(sight.now, device) + others + self.lead(device) + penalty;
                 Rival { free: free as f64 + line.base, per_row: line.per_row, base: line.base }
             })
             .collect();
@@ -235,52 +265,12 @@ impl<T, L: Clone> Core<T, L> {
         None
     }
 
-    /// Requests that have waited for longer than their model's objective claim a tenth of the device's time, the oldest
-    /// first; those with a later deadline too, or it would pass while others are always worth more.
-    fn overdue(&self, sight: &Sight) -> Option<Pick> {
-        let credit = self.devices[sight.device].overdue_credit;
-        if credit <= 0 {
-            return None;
-        }
-        let mut oldest: Option<(Nanos, Pick)> = None;
-        for &id in &self.devices[sight.device].residents {
-            let replica = &self.replicas[id];
-            if !self.can_run(sight.now, id) {
-                continue;
-            }
-            let shared = self.models[replica.model].queue.lanes().iter().enumerate().map(|lane| (false, lane));
-            let bound = replica.bound.as_deref().map_or(&[][..], |queue| queue.lanes());
-            for (bound, (at, lane)) in shared.chain(bound.iter().enumerate().map(|lane| (true, lane))) {
-                let objective = self.models[replica.model].objective();
-                let overdue = |head: &Waiting| head.due.saturating_sub(head.window) + head.window.min(objective);
-                let Some(since) = lane.waiting.front().map(overdue).filter(|at| *at < sight.now) else { continue };
-                let rows = self.models[replica.model].max_rows().min(replica.rows_limit.unwrap_or(usize::MAX));
-                let service = replica.line(lane.key.bucket).predict(lane.rows.min(rows));
-                if service.min(MOST_CREDIT) as i64 <= credit && oldest.as_ref().is_none_or(|(at, _)| since < *at) {
-                    let source = Source::Lane { lane: at, skip: 0 };
-                    oldest = Some((since, Pick { replica: id, bound, source, rows, score: f64::MAX }));
-                }
-            }
-        }
-        oldest.map(|(_, pick)| pick)
-    }
-
-    /// What a device earns for requests past their objective while it serves others, or spends on them.
-    pub(super) fn count_overdue(&mut self, device: usize, service: Nanos, was_overdue: bool) {
-        let credit = &mut self.devices[device].overdue_credit;
-        // A batch that is longer than can be saved up is owed for.
-        *credit = match was_overdue {
-            true => credit.saturating_sub_unsigned(service),
-            false => credit.saturating_add_unsigned(service / OVERDUE_SHARE).min(MOST_CREDIT as i64),
-        };
-    }
-
     /// Where no tenant that waits on this device may be served in this round, the next begins.
     fn grant_rounds(&mut self, now: Nanos, device: usize) {
         for priority in 0..super::tenants::PRIORITIES as u8 {
             let mut present: Vec<u32> = Vec::new();
             for &id in &self.devices[device].residents {
-                if !self.can_run(now, id) {
+                if !self.takes_batch(now, id) {
                     continue;
                 }
                 let replica = &self.replicas[id];
@@ -294,84 +284,4 @@ impl<T, L: Clone> Core<T, L> {
             }
         }
     }
-}
-
-/// A batch that a lane could give.
-#[derive(Clone, Copy, Debug)]
-struct Candidate {
-    skip: usize,
-    /// Rows that may run together.
-    rows: usize,
-    /// Rows that would, what shares the bucket included.
-    batch: usize,
-    /// Requests of the lane among them.
-    requests: usize,
-    /// Rows that it may still grow by.
-    room: usize,
-    line: Line,
-}
-
-/// The batches that a lane could give: the largest that meets its head's deadline, then, where leaving heads makes a
-/// larger batch, each of those. Heads that are left stay in the queue.
-struct Candidates<'a> {
-    lane: &'a Lane,
-    line: Line,
-    start: Nanos,
-    most: usize,
-    /// Rows of other lanes that may fill the batch up.
-    more: usize,
-    next: usize,
-    /// Rows of the largest so far; a request may have none.
-    largest: Option<usize>,
-}
-
-impl Candidates<'_> {
-    fn next(&mut self) -> Option<Candidate> {
-        loop {
-            let skip = self.next;
-            let head = self.lane.waiting.get(skip)?;
-            let left = self.lane.waiting.len() - skip;
-            // Rows are at least requests: a batch cannot grow beyond the most.
-            let largest = self.largest.unwrap_or(0);
-            if (self.largest.is_some() && largest >= self.most)
-                || (largest > 0 && self.lane.rows == self.lane.waiting.len() && left <= largest)
-            {
-                return None;
-            }
-            self.next += 1;
-            let rows = match (rows_until(&self.line, self.start, head.due), head.hard) {
-                (Some(rows), _) => rows.min(self.most),
-                (None, false) => self.most,
-                // Another device may still meet it.
-                (None, true) => continue,
-            };
-            let size = batch_from(self.lane, skip, rows);
-            let batch = if skip == 0 { size.rows.max((size.rows + self.more).min(rows)) } else { size.rows };
-            if self.largest.is_none_or(|largest| batch > largest) {
-                self.largest = Some(batch);
-                let room = self.most.saturating_sub(batch);
-                return Some(Candidate { skip, rows, batch, requests: size.requests, room, line: self.line });
-            }
-        }
-    }
-}
-
-/// A batch's size.
-#[derive(Clone, Copy, Debug, Default)]
-struct Size {
-    requests: usize,
-    rows: usize,
-}
-
-/// The batch that a lane would give from its `skip`th request on.
-fn batch_from(lane: &Lane, skip: usize, rows: usize) -> Size {
-    let mut size = Size::default();
-    for waiting in lane.waiting.iter().skip(skip) {
-        let together = size.rows.saturating_add(waiting.rows);
-        if size.requests > 0 && together > rows {
-            break;
-        }
-        size = Size { requests: size.requests + 1, rows: together };
-    }
-    size
 }

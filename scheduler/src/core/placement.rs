@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Cordon, Core, ModelState, Nanos, filter, work::COPY_TIME};
+use super::{Core, ModelState, Nanos, filter, work::COPY_TIME};
 
 /// Share of the last request's slack within which a queue must drain, or else a copy may help.
 const SAFE: f64 = 0.5;
@@ -105,6 +105,8 @@ impl<T, L: Clone> Core<T, L> {
         let queue = &self.models[index].queue;
         let Some(head) = queue.head() else { return 0 };
         let left = queue.last_due().unwrap_or(head.due).saturating_sub(now);
+        // One that has hours must not stand for all: the queue is drained as its head expects it, or its model's owner.
+        let left = left.min(head.window.max(self.objective(index)));
         // Past its objective a request is still wanted: such a queue is drained in their window.
         if head.hard { left } else { left.max(head.window) }
     }
@@ -129,7 +131,7 @@ impl<T, L: Clone> Core<T, L> {
     }
 
     /// How much a copy would help, if at all.
-    fn need(&self, now: Nanos, index: usize) -> Option<f64> {
+    pub(super) fn need(&self, now: Nanos, index: usize) -> Option<f64> {
         let model = &self.models[index];
         let spec = model.spec.as_ref().filter(|spec| !spec.inline)?;
         let stay = || model.replicas.iter().filter(|id| self.stays(**id));
@@ -144,7 +146,9 @@ impl<T, L: Clone> Core<T, L> {
         }
         let known = model.known.iter().min_by_key(|known| known.load)?;
         let line = known.curve.line();
-        if head.hard && known.load.saturating_add(line.predict(1)) > self.tail(now, index) {
+        let patient = !head.hard || model.queue.has_patient();
+        let last = model.queue.last_due().unwrap_or(head.due).saturating_sub(now);
+        if !patient && known.load.saturating_add(line.predict(1)) > last {
             return None;
         }
         let batch = line.predict(model.queue.rows().min(spec.max_batch_rows));
@@ -206,7 +210,7 @@ impl<T, L: Clone> Core<T, L> {
     }
 
     /// Begins a load: evicts what it must, and sends it when the memory is there.
-    fn start_load(&mut self, now: Nanos, index: usize, device: usize) -> bool {
+    pub(super) fn start_load(&mut self, now: Nanos, index: usize, device: usize) -> bool {
         let Some(victims) = self.victims(now, index, device) else { return false };
         let id = self.add_replica(now, index, device);
         self.set_loading(device, Some(id));
@@ -274,8 +278,8 @@ impl<T, L: Clone> Core<T, L> {
             return true;
         }
         let least = (spec.policy.min_replicas as usize).max(usize::from(model.demanded));
-        while self.models[index].replicas.len() < least.max(1) {
-            let must = self.models[index].replicas.len() < least;
+        while self.staying(index) < least.max(1) {
+            let must = self.staying(index) < least;
             // A copy engine is for what waits before it is for what nobody asked for.
             if !must && !self.homeless.is_empty() {
                 return false;
@@ -299,7 +303,7 @@ impl<T, L: Clone> Core<T, L> {
             || self.is_leaving(index)
     }
 
-    fn is_leaving(&self, index: usize) -> bool {
+    pub(super) fn is_leaving(&self, index: usize) -> bool {
         let here = |id: &usize| self.replicas[*id].model == index && self.replicas[*id].state == ModelState::Unloading;
         self.devices.iter().take(TARGETS).any(|(_, device)| device.residents.iter().any(here))
     }
@@ -308,6 +312,9 @@ impl<T, L: Clone> Core<T, L> {
     pub(super) fn after_load(&mut self, now: Nanos, device: usize, index: usize) {
         if self.models[index].is_inline() {
             return self.run_inline(now, index);
+        }
+        if self.models[index].is_generator() {
+            self.run_generator(now, index);
         }
         self.fill(now, device);
         self.offer(now, index);
@@ -320,75 +327,14 @@ impl<T, L: Clone> Core<T, L> {
         !model.queue.is_empty() && (model.queue.len() > QUEUED || !model.replicas.iter().any(|id| self.stays(*id)))
     }
 
+    /// Copies of a model that are not on a worker which is being emptied.
+    pub(super) fn staying(&self, index: usize) -> usize {
+        self.models[index].replicas.iter().filter(|id| self.stays(**id)).count()
+    }
+
     /// Whether a replica's worker is not being emptied.
-    fn stays(&self, id: usize) -> bool {
+    pub(super) fn stays(&self, id: usize) -> bool {
         let worker = &self.workers[self.devices[self.replicas[id].device].worker];
         worker.state != super::WorkerState::Draining && worker.cordon != super::Cordon::Draining
-    }
-
-    /// Whether a model can answer, now or after a load.
-    pub(super) fn has_hope(&mut self, now: Nanos, index: usize) -> bool {
-        let alive = |id: &usize| {
-            let worker = &self.workers[self.devices[self.replicas[*id].device].worker];
-            use super::WorkerState::{Joining, Ready, Suspect};
-            matches!(worker.state, Ready | Suspect | Joining) && worker.cordon != super::Cordon::Draining
-        };
-        if self.models[index].replicas.iter().any(alive) {
-            return true;
-        }
-        self.loadable(now, index)
-    }
-
-    /// Whether some device could load it now.
-    pub(super) fn loadable(&mut self, now: Nanos, index: usize) -> bool {
-        let suitable = self.suitable(index);
-        let failed = |device: usize| {
-            self.models[index].failures.iter().any(|failure| failure.device == device && failure.retry_at > now)
-        };
-        self.models[index].path.is_some()
-            && suitable.iter().any(|&device| self.has_room(index, device) && !failed(device))
-    }
-
-    /// Why a device takes no new copy of a model, if it does not.
-    pub(super) fn refusal(&self, index: usize, id: usize) -> Option<String> {
-        let (model, device) = (&self.models[index], &self.devices[id]);
-        let spec = model.spec.as_ref()?;
-        if let Err(unfit) = filter::check(spec, &self.workers[device.worker], device) {
-            return Some(unfit.to_string());
-        }
-        if let Some(failure) = model.failures.iter().find(|failure| failure.device == id) {
-            return Some(failure.reason.clone());
-        }
-        (!self.has_room(index, id)).then(|| {
-            let ((weights, peak), free) = (self.needs(index, id), device.ledger.free());
-            let needed = weights.saturating_add(peak);
-            format!("the model needs {needed} bytes, {free} are free and the rest is pinned or kept (min_replicas)")
-        })
-    }
-
-    /// A model's state, as its replicas and the cluster have it.
-    pub(super) fn model_state(&self, index: usize) -> ModelState {
-        let model = &self.models[index];
-        let any = |state| model.replicas.iter().any(|id| self.replicas[*id].state == state);
-        let drains = |device: usize| self.workers[self.devices[device].worker].cordon == Cordon::Draining;
-        let serves = |id: &usize| self.replicas[*id].serves() && !drains(self.replicas[*id].device);
-        if model.replicas.iter().any(serves) {
-            return ModelState::Ready;
-        }
-        if !model.wanted {
-            return ModelState::Unloaded;
-        }
-        let again = || self.unplaced.contains(&index) && self.is_leaving(index);
-        if any(ModelState::Loading) || (model.spec.is_none() && !model.asked.is_empty()) || again() {
-            return ModelState::Loading;
-        }
-        if model.spec.is_none() {
-            return if model.unreadable.is_empty() { ModelState::Unloaded } else { ModelState::Failed };
-        };
-        match self.devices.iter().any(|(id, _)| self.refusal(index, id).is_none()) {
-            true => ModelState::Cold,
-            false if self.workers.iter().any(super::cluster::Worker::is_connected) => ModelState::Failed,
-            false => ModelState::Unloaded,
-        }
     }
 }

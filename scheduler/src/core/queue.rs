@@ -14,12 +14,18 @@ pub(super) struct Waiting {
     /// Whether `due` is a deadline: after it, the answer is worth nothing.
     pub hard: bool,
     pub rows: usize,
+    pub bytes: usize,
     pub key: RequestKey,
 }
 
 impl Waiting {
     fn order(&self) -> (Nanos, u64) {
         (self.due, self.key.serial)
+    }
+
+    /// From when on it has waited for longer than its model's objective, whatever its deadline.
+    pub(super) fn overdue_from(&self, objective: Nanos) -> Nanos {
+        self.due.saturating_sub(self.window).saturating_add(self.window.min(objective))
     }
 }
 
@@ -37,6 +43,8 @@ pub(super) struct LaneKey {
 pub(super) struct Lane {
     pub key: LaneKey,
     pub rows: usize,
+    /// Requests with a deadline.
+    pub hard: usize,
     pub waiting: VecDeque<Waiting>,
 }
 
@@ -85,7 +93,7 @@ impl Queue {
         let at = match self.lanes.binary_search_by_key(&key, |lane| lane.key) {
             Ok(at) => at,
             Err(at) => {
-                self.lanes.insert(at, Lane { key, rows: 0, waiting: VecDeque::new() });
+                self.lanes.insert(at, Lane { key, rows: 0, hard: 0, waiting: VecDeque::new() });
                 at
             }
         };
@@ -99,6 +107,7 @@ impl Queue {
         };
         lane.waiting.insert(place, waiting);
         lane.rows += waiting.rows;
+        lane.hard += usize::from(waiting.hard);
         self.count(1, waiting.rows as isize);
     }
 
@@ -126,6 +135,7 @@ impl Queue {
         let lane = self.lanes.get_mut(lane)?;
         let waiting = lane.waiting.pop_front()?;
         lane.rows -= waiting.rows;
+        lane.hard -= usize::from(waiting.hard);
         self.count(-1, -(waiting.rows as isize));
         Some(waiting)
     }
@@ -137,6 +147,7 @@ impl Queue {
             let place = lane.waiting.binary_search_by_key(&(due, request.serial), Waiting::order);
             if let Some(waiting) = place.ok().and_then(|place| lane.waiting.remove(place)) {
                 lane.rows -= waiting.rows;
+                lane.hard -= usize::from(waiting.hard);
                 self.count(-1, -(waiting.rows as isize));
                 return true;
             }
@@ -170,11 +181,26 @@ impl Queue {
         }
     }
 
+    /// The earliest due of each lane, and what waits in groups.
+    fn heads(&self) -> impl Iterator<Item = &Waiting> {
+        let lanes = self.lanes.iter().filter_map(|lane| lane.waiting.front());
+        lanes.chain(self.groups.iter().flat_map(|group| &group.waiting))
+    }
+
     /// The earliest due of all that waits.
     pub(super) fn head(&self) -> Option<Waiting> {
-        let lanes = self.lanes.iter().filter_map(|lane| lane.waiting.front());
-        let groups = self.groups.iter().flat_map(|group| &group.waiting);
-        lanes.chain(groups).min_by_key(|waiting| waiting.order()).copied()
+        self.heads().min_by_key(|waiting| waiting.order()).copied()
+    }
+
+    /// From when on a head has waited for longer than the objective.
+    pub(super) fn overdue_from(&self, objective: Nanos) -> Option<Nanos> {
+        self.heads().map(|waiting| waiting.overdue_from(objective)).min()
+    }
+
+    /// Whether anything waits that is wanted whenever it comes.
+    pub(super) fn has_patient(&self) -> bool {
+        let soft = |group: &Group| group.waiting.iter().any(|waiting| !waiting.hard);
+        self.lanes.iter().any(|lane| lane.hard < lane.waiting.len()) || self.groups.iter().any(soft)
     }
 
     /// The latest due of all that waits.
@@ -184,9 +210,10 @@ impl Queue {
 
     /// Requests that are due at `limit` or later, or have no deadline.
     pub(super) fn due_from(&self, limit: Nanos) -> usize {
-        let late = |lane: &Lane| lane.waiting.partition_point(|waiting| waiting.due < limit);
-        self.lanes.iter().map(|lane| lane.waiting.len() - late(lane)).sum::<usize>()
-            + self.groups.iter().flat_map(|group| &group.waiting).filter(|waiting| waiting.due >= limit).count()
+        let lost = |lane: &Lane| lane.waiting.partition_point(|waiting| waiting.due < limit).min(lane.hard);
+        let lanes: usize = self.lanes.iter().map(|lane| lane.waiting.len() - lost(lane)).sum();
+        let grouped = self.groups.iter().flat_map(|group| &group.waiting);
+        lanes + grouped.filter(|waiting| !waiting.hard || waiting.due >= limit).count()
     }
 
     /// Rows of one bucket that wait in lanes.

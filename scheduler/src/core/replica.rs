@@ -2,18 +2,16 @@
 
 use std::{sync::Arc, time::Duration};
 
-use orion_net::Breaker;
+use orion_net::{Breaker, Penalty};
 use orion_proto::{ModelSpec, ServiceCurve};
 
 use super::{
     Command, Core, ModelState, Nanos,
-    curve::{Curve, Line},
+    curve::{Curve, Line, NEXT_BUCKET},
     nanos,
+    peak::Peak,
     queue::Queue,
 };
-
-/// How much longer a batch of the next length bucket takes, until it was seen.
-const NEXT_BUCKET: f64 = 2.0;
 
 /// A model on one device.
 #[derive(Debug)]
@@ -23,28 +21,28 @@ pub(super) struct Replica {
     pub state: ModelState,
     pub progress: f32,
     /// By length bucket.
-    curves: Vec<Curve>,
+    pub(super) curves: Vec<Curve>,
     /// The order that put it there or takes it away; a report of another is out of date.
     pub order: u64,
     pub bytes: u64,
     /// Whether its load was sent, so that the device's memory is taken.
     pub sent: bool,
     pub started: Nanos,
-    /// Largest growth of memory that a batch has shown.
-    pub peak: u64,
+    pub peak: Peak,
     /// Batches that run there now.
     pub running: usize,
     /// A batch of it stands still: nothing more is given to it until that ends.
     pub stalled: bool,
     /// Whether it has run a batch since it was loaded.
     pub ran: bool,
-    /// Rows beyond which a batch ran out of memory.
-    pub rows_limit: Option<usize>,
+    /// Rows beyond which a batch ran out of memory, and when that was last so.
+    pub rows_limit: Option<(usize, Nanos)>,
     /// Requests that a balancer bound to it.
     pub bound: Option<Box<Queue>>,
     /// Requests that were bound to it and are not answered.
     pub outstanding: usize,
     pub breaker: Breaker,
+    pub penalty: Penalty,
 }
 
 /// A worker's report of a model on one of its devices.
@@ -82,21 +80,34 @@ impl Replica {
         }
     }
 
+    /// The least that batches of a length bucket may be believed to take, where none was seen those of the longest that
+    /// was. Nothing is refused for the sake of a guess, or of how far off predictions were: it would never be corrected.
+    pub(super) fn least_line(&self, bucket: u8) -> Line {
+        let seen = self.curves.iter().take(bucket as usize + 1).rev().find(|curve| curve.was_observed());
+        Line { inflation: 1.0, ..seen.unwrap_or(&self.curves[0]).line() }
+    }
+
     /// The curve of the first bucket: of the others it is where they start.
     pub(super) fn curve(&self) -> Curve {
         self.curves[0]
     }
 
-    pub(super) fn observe(&mut self, bucket: u8, rows: usize, seconds: f64) {
+    pub(super) fn observe(&mut self, now: Nanos, bucket: u8, rows: usize, seconds: f64) {
         while self.curves.len() <= bucket as usize {
             let next = self.curves[self.curves.len() - 1].scaled(NEXT_BUCKET);
             self.curves.push(next);
         }
-        self.curves[bucket as usize].observe(rows, seconds);
+        self.curves[bucket as usize].observe(now, rows, seconds);
     }
 
-    pub(super) fn set_curve(&mut self, curve: Curve) {
-        self.curves = vec![curve];
+    /// Time passes without a batch.
+    pub(super) fn fade(&mut self, now: Nanos) {
+        self.curves.iter_mut().for_each(|curve| curve.fade(now));
+    }
+
+    /// By length bucket.
+    pub(super) fn curves(&self) -> &[Curve] {
+        &self.curves
     }
 
     /// Whether it runs batches as far as it is concerned.
@@ -109,19 +120,19 @@ impl<T, L: Clone> Core<T, L> {
     /// Puts a replica on a device, whose memory is free or is being freed.
     pub(super) fn add_replica(&mut self, now: Nanos, model: usize, device: usize) -> usize {
         let order = self.number();
-        let known = self.predicted_curve(model, device);
+        let curves = self.predicted_curves(model, device);
         let bytes = self.models[model].spec.as_ref().map_or(0, |spec| spec.memory_bytes);
         let replica = self.replicas.insert(Replica {
             model,
             device,
             state: ModelState::Loading,
             progress: 0.0,
-            curves: vec![known],
+            curves,
             order,
             bytes,
             sent: false,
             started: now,
-            peak: self.needs(model, device).1,
+            peak: self.known_peak(model, device),
             running: 0,
             stalled: false,
             ran: false,
@@ -129,6 +140,7 @@ impl<T, L: Clone> Core<T, L> {
             bound: None,
             outstanding: 0,
             breaker: Breaker::new(order),
+            penalty: Penalty::default(),
         });
         self.unshare(model);
         self.devices[device].residents.push(replica);
@@ -184,6 +196,7 @@ impl<T, L: Clone> Core<T, L> {
         if self.devices[device].loading == Some(id) {
             self.set_loading(device, None);
         }
+        self.forget_turn(device, id);
         self.changed = true;
         let (name, device) = (self.models[model].name.clone(), self.devices[device].name.clone());
         // Without a connection it is told when it is back.
@@ -204,6 +217,7 @@ impl<T, L: Clone> Core<T, L> {
         if self.devices[device].loading == Some(id) {
             self.set_loading(device, None);
         }
+        self.forget_turn(device, id);
         if replica.sent {
             self.devices[device].ledger.give_back(replica.bytes);
         }
@@ -224,12 +238,6 @@ impl<T, L: Clone> Core<T, L> {
                 }
             }
         }
-    }
-
-    /// The device keeps room for the hungriest of its models' batches.
-    pub(super) fn reserve_activations(&mut self, device: usize) {
-        let peak = self.devices[device].residents.iter().map(|id| self.replicas[*id].peak).max();
-        self.devices[device].ledger.set_activations(peak.unwrap_or(0));
     }
 
     /// A worker says what became of a model on one of its devices.
@@ -260,9 +268,9 @@ impl<T, L: Clone> Core<T, L> {
         let class = self.devices[device].class;
         let load = nanos(Duration::try_from_secs_f64(report.load_seconds).unwrap_or_default());
         if self.models[index].known.iter().all(|known| known.class != class) {
-            let remembered = self.remembered(index, class);
-            let curve = remembered.unwrap_or_else(|| Curve::new(report.curve));
-            self.models[index].learn(class, curve, Some(load));
+            let curves = self.seeded(now, index, class, report.curve);
+            self.models[index].meet(class, load);
+            self.models[index].believe(class, &curves);
         }
         match report.spec {
             Some(spec) => self.inspected(now, worker, index, Ok(Arc::new(spec))),
@@ -352,21 +360,27 @@ impl<T, L: Clone> Core<T, L> {
         let class = self.devices[device].class;
         let again = self.replicas[id].serves();
         if !again {
-            let curve = self.remembered(index, class).unwrap_or_else(|| Curve::new(report.curve));
-            self.replicas[id].set_curve(curve);
-            let took = Duration::try_from_secs_f64(report.load_seconds).unwrap_or_default();
-            self.models[index].learn(class, curve, Some(nanos(took)).filter(|took| *took > 0));
+            let curves = self.measured_curves(now, index, class, report.curve);
+            let took = nanos(Duration::try_from_secs_f64(report.load_seconds).unwrap_or_default());
+            let model = &mut self.models[index];
+            if model.known.iter().all(|known| known.class != class) {
+                let promised = model.known.first().map_or(took, |known| known.load_time.promised());
+                model.meet(class, promised);
+            }
+            model.believe(class, &curves);
+            self.replicas[id].curves = curves;
+            if took > 0 {
+                model.learn_load(now, class, took);
+            }
+            self.learn_first_peak(id, report.peak_bytes);
         }
         let replica = &mut self.replicas[id];
         (replica.state, replica.progress) = (ModelState::Ready, 1.0);
-        replica.peak = replica.peak.max(report.peak_bytes);
-        let peak = replica.peak;
-        self.models[index].learn_peak(class, peak);
         if self.devices[device].loading == Some(id) {
             self.set_loading(device, None);
         }
         self.models[index].failures.retain(|failure| failure.device != device);
-        self.models[index].demanded = false;
+        self.models[index].demanded &= !self.stays(id);
         self.reserve_activations(device);
         self.changed = true;
     }

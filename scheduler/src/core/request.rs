@@ -6,8 +6,10 @@ use orion_net::Endpoint;
 use orion_proto::{Code, Datatype, Error, InferRequest, ModelSpec, Result};
 
 use super::{
-    Command, Core, ModelState, Nanos,
+    Command, Core, Nanos,
+    cost::SAMPLE,
     explain::Placed,
+    generate::{Generated, Listener},
     nanos,
     placement::Concern,
     queue::{LaneKey, Waiting},
@@ -16,6 +18,8 @@ use super::{
 /// Bytes of one row up to which requests are in the first length bucket; each next bucket is four times as long.
 const FIRST_BUCKET: usize = 128;
 const BUCKETS: u8 = 4;
+/// Requests of a lane that are looked at for those that cannot be met any more, or as many as a batch may hold.
+const FIRST: usize = 64;
 
 /// A request in the core; stays unique when its place is used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +44,10 @@ pub(super) struct Request<T> {
     pub due: Nanos,
     pub lane: LaneKey,
     pub attempts: u32,
+    /// Attempts that ended by a fault which was not the request's own.
+    pub faults: u32,
+    /// The replica, and its device, on which it failed alone: which of the two is to blame is not known yet.
+    pub blamed: Option<(usize, usize)>,
     /// Devices on which an attempt failed: the next goes elsewhere if there is another.
     pub failed_on: Vec<usize>,
     /// Batch and attempt that run it.
@@ -49,6 +57,8 @@ pub(super) struct Request<T> {
     /// The replica to which a balancer bound it.
     pub bound: Option<usize>,
     pub placed: Placed,
+    /// Of a generation: what its client has got.
+    pub generated: Option<Generated>,
 }
 
 impl<T> Request<T> {
@@ -73,7 +83,7 @@ impl<T> Request<T> {
 
     pub(super) fn waiting(&self, key: RequestKey) -> Waiting {
         let window = self.due.saturating_sub(self.arrived);
-        Waiting { due: self.due, window, hard: self.deadline.is_some(), rows: self.rows, key }
+        Waiting { due: self.due, window, hard: self.deadline.is_some(), rows: self.rows, bytes: self.bytes, key }
     }
 }
 
@@ -90,6 +100,8 @@ pub struct Admitted {
     pub bytes: usize,
     /// When the client stops waiting.
     pub deadline: Option<Nanos>,
+    /// Of a generation: who is told of its steps.
+    pub listener: Option<Arc<dyn Listener>>,
 }
 
 /// The length bucket of a request: only models whose rows differ in length have more than one.
@@ -97,7 +109,7 @@ fn bucket(spec: &ModelSpec, rows: usize, bytes: usize) -> u8 {
     let varies = |tensor: &orion_proto::TensorSpec| {
         tensor.datatype == Datatype::Bytes || tensor.shape.iter().skip(1).any(|dimension| *dimension < 0)
     };
-    if !spec.inputs.iter().any(varies) {
+    if spec.generator.is_some() || !spec.inputs.iter().any(varies) {
         return 0;
     }
     let row = bytes / rows.max(1);
@@ -112,16 +124,16 @@ impl<T, L: Clone> Core<T, L> {
     /// DEADLINE_EXCEEDED when its deadline cannot be met.
     pub fn submit(&mut self, now: Nanos, admitted: Admitted, ticket: T) -> Result<RequestKey> {
         let index = self.index(admitted.spec.name.as_str())?;
-        self.admit(now, index, &admitted)?;
-        let serial = self.number();
-        let objective = self.models[index].objective();
-        let due = admitted.deadline.unwrap_or(now.saturating_add(objective));
         let parameters = &admitted.request.parameters;
         let lane = LaneKey {
             bucket: bucket(&admitted.spec, admitted.rows, admitted.bytes),
             priority: parameters.priority as u8,
             tenant: self.tenants.number(parameters.tenant.as_ref()),
         };
+        self.admit(now, index, &admitted, lane)?;
+        let serial = self.number();
+        let objective = self.objective(index);
+        let due = admitted.deadline.unwrap_or(now.saturating_add(objective));
         let bytes = admitted.bytes;
         let place = self.requests.insert(Request {
             serial,
@@ -137,16 +149,20 @@ impl<T, L: Clone> Core<T, L> {
             due,
             lane,
             attempts: 0,
+            faults: 0,
+            blamed: None,
             failed_on: Vec::new(),
             running: None,
             hedge: None,
             bound: None,
             placed: Placed::default(),
+            generated: admitted.listener.map(Generated::new),
         });
         self.request_bytes += bytes;
         let key = RequestKey { place, serial };
         self.models[index].arrived(now);
         self.budget.deposit(now);
+        self.blame_budget.deposit(now);
         self.enqueue(now, key);
         self.start_waiting(now, index);
         Ok(key)
@@ -157,7 +173,10 @@ impl<T, L: Clone> Core<T, L> {
         if self.models[index].is_inline() {
             return self.run_inline(now, index);
         }
-        self.offer(now, index);
+        match self.models[index].is_generator() {
+            true => self.run_generator(now, index),
+            false => self.offer(now, index),
+        }
         if self.may_need_copy(index) {
             self.place(now, Concern::Model(index));
         }
@@ -242,6 +261,7 @@ impl<T, L: Clone> Core<T, L> {
     fn give_up(&mut self, key: RequestKey) -> Option<Request<T>> {
         self.leave_queue(key);
         let request = self.take_request(key)?;
+        self.absolve_blamed(&request);
         let runs = [request.running, request.hedge];
         for (batch, attempt) in runs.into_iter().flatten() {
             let Some(running) = self.batches.get_mut(&batch) else { continue };
@@ -250,7 +270,7 @@ impl<T, L: Clone> Core<T, L> {
             self.request_bytes += request.bytes;
             let worker = &self.workers[running.worker];
             if let Some(link) = worker.link.clone().filter(|_| worker.is_connected()) {
-                self.commands.push(Command::Cancel { link, batch, attempt });
+                self.commands.push(Command::Cancel { link, batch, attempts: vec![attempt] });
             }
         }
         Some(request)
@@ -270,40 +290,46 @@ impl<T, L: Clone> Core<T, L> {
         }
     }
 
-    /// Answers requests at the heads of a replica's queues that cannot be met any more, wherever they ran.
+    /// Answers requests among the first of a replica's queues that cannot be met any more, wherever they ran.
     pub(super) fn shed(&mut self, now: Nanos, id: usize) {
         let index = self.replicas[id].model;
         let mut late = Vec::new();
+        let first = self.models[index].max_rows().max(FIRST);
         let queues = [Some(&self.models[index].queue), self.replicas[id].bound.as_deref()];
-        for lane in queues.into_iter().flatten().flat_map(|queue| queue.lanes()) {
-            for waiting in lane.waiting.iter().take_while(|waiting| waiting.hard) {
-                let soonest = self.soonest(now, index, lane.key.bucket, waiting.rows);
-                if soonest <= waiting.due {
+        let lanes = queues.into_iter().flatten().flat_map(|queue| queue.lanes());
+        for lane in lanes.filter(|lane| lane.hard > 0) {
+            for waiting in lane.waiting.iter().take(first).filter(|waiting| waiting.hard) {
+                let least = self.least_time(id, lane.key.bucket, waiting);
+                if now.saturating_add(least) <= waiting.due {
                     break;
                 }
-                late.push(waiting.key);
+                late.push((waiting.key, least, waiting.window));
             }
         }
-        for key in late {
+        for (key, least, window) in late {
             self.leave_queue(key);
-            let text = "the deadline cannot be met any more, other work took the devices";
-            let error = Error::new(Code::ResourceExhausted, text).retry_after(self.drain_after(now, index));
+            let error = if least > window {
+                let (least, window) = (least as f64 / 1e9, window as f64 / 1e9);
+                let text =
+                    format!("the deadline was {window:.3} s after the arrival, an idle device takes {least:.3} s");
+                Error::new(Code::DeadlineExceeded, text)
+            } else {
+                let text = "the deadline cannot be met any more, other work took the devices";
+                Error::new(Code::ResourceExhausted, text).retry_after(self.drain_after(now, index))
+            };
             self.fail(now, key, error);
         }
     }
 
-    /// When a request that waits at the head could be answered if the fastest holder took it at once.
-    fn soonest(&self, now: Nanos, index: usize, bucket: u8, rows: usize) -> Nanos {
-        const SAMPLE: usize = 16;
-        let done = |id: &usize| {
+    /// The time within which a request that waits could be answered if this replica or the fastest other took it at once.
+    fn least_time(&self, id: usize, bucket: u8, waiting: &Waiting) -> Nanos {
+        let time = |id: &usize| {
             let replica = &self.replicas[*id];
-            let lead = self.workers[self.devices[replica.device].worker].lead;
-            let line = replica.line(bucket);
-            now.saturating_add(lead).saturating_add((line.predict(rows) as f64 * line.inflation) as Nanos)
+            let (there, back) = (self.carriage(replica.device, waiting.bytes), self.lead(replica.device));
+            there.saturating_add(replica.least_line(bucket).predict(waiting.rows)).saturating_add(back)
         };
-        let holders =
-            self.models[index].replicas.iter().filter(|id| self.replicas[**id].state != ModelState::Unloading);
-        holders.take(SAMPLE).map(done).min().unwrap_or(now)
+        let holders = self.models[self.replicas[id].model].replicas.iter().take(SAMPLE);
+        holders.map(time).min().unwrap_or(Nanos::MAX).min(time(&id))
     }
 
     pub(super) fn request(&self, key: RequestKey) -> Option<&Request<T>> {
@@ -331,7 +357,11 @@ impl<T, L: Clone> Core<T, L> {
         }
     }
 
-    fn refuse(&mut self, now: Nanos, request: Request<T>, error: Error) {
+    fn refuse(&mut self, now: Nanos, request: Request<T>, mut error: Error) {
+        if let Some(sent) = request.generated.as_ref().map(Generated::sent).filter(|sent| *sent > 0) {
+            error.message = format!("{}; {sent} tokens were sent", error.message);
+        }
+        self.absolve_blamed(&request);
         self.totals.failed += 1;
         let statistics = &mut self.models[request.model].statistics;
         statistics.failed += 1;

@@ -3,6 +3,15 @@
 use super::{Command, Core, ModelState};
 
 impl<T, L: Clone> Core<T, L> {
+    /// Batches that a worker holds and nobody waits for any more: they were taken away from it while it was silent.
+    pub(super) fn call_off_unknown(&mut self, worker: usize) {
+        let holding = std::mem::take(&mut self.workers[worker].holding);
+        let Some(link) = self.workers[worker].link.clone() else { return };
+        for batch in holding.into_iter().filter(|batch| !self.batches.contains_key(batch)) {
+            self.commands.push(Command::Cancel { link: link.clone(), batch, attempts: Vec::new() });
+        }
+    }
+
     /// Repeats the loads and unloads that a worker has not answered, under their old orders: it takes each once.
     pub(super) fn repeat_wishes(&mut self, worker: usize) {
         let Some(link) = self.workers[worker].link.clone() else { return };

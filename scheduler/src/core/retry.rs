@@ -2,43 +2,141 @@
 
 use std::time::Duration;
 
-use orion_proto::{Code, Error};
+use orion_proto::{Code, Error, Result};
 
-use super::{Core, Nanos, RequestKey, dispatch::Running, queue::Group};
+use super::{Command, Core, Nanos, RequestKey, dispatch::Running, queue::Group, replica::Replica, request::Request};
 
 /// A batch straggles when it is late by so many times its predicted time.
 const STRAGGLES: f64 = 1.0;
 
 impl<T, L: Clone> Core<T, L> {
-    /// Tries a request again, on another device if there is one; or answers it when nothing allows that.
-    pub(super) fn retry(&mut self, now: Nanos, key: RequestKey, failed_on: usize, error: Error) {
-        let Some(request) = self.request_mut(key) else { return };
-        if !request.failed_on.contains(&failed_on) {
-            request.failed_on.push(failed_on);
+    /// Tries requests of one batch again, on another device if there is one; or answers those that nothing allows that.
+    pub(super) fn retry(&mut self, now: Nanos, failed: Vec<(RequestKey, Error)>, failed_on: usize) {
+        let mut again = Vec::with_capacity(failed.len());
+        for (key, error) in failed {
+            match self.count_retry(now, key, failed_on, error) {
+                Ok(()) => again.push(key),
+                Err(error) => self.fail(now, key, error),
+            }
         }
-        let (index, attempts, deadline) = (request.model, request.attempts, request.deadline);
+        let first = again.first().and_then(|key| self.request(*key));
+        let Some(index) = first.map(|request| request.model) else { return };
+        self.wait_together(now, again);
+        self.copy_elsewhere(now, index, failed_on);
+    }
+
+    /// Counts a fault of a request and a retry; the error with which to answer it if that is not allowed.
+    fn count_retry(&mut self, now: Nanos, key: RequestKey, failed_on: usize, error: Error) -> Result<()> {
+        let Some(request) = self.request(key) else { return Err(error) };
+        let (index, faults, deadline) = (request.model, request.faults.saturating_add(1), request.deadline);
         if !self.models[index].wanted {
-            let error = self.not_ready(index);
-            return self.fail(now, key, error);
+            return Err(self.not_ready(index));
         }
-        if attempts >= self.limits.attempts {
-            let text = format!("{}; {attempts} attempts were made", error.message);
-            return self.fail(now, key, Error::new(error.code, text));
+        if faults >= self.limits.attempts {
+            let text = format!("{}; {faults} attempts were made", error.message);
+            return Err(Error::new(error.code, text));
+        }
+        if !self.can_go_on(key) {
+            let text = format!("{}; no other device of its kind can go on with it", error.message);
+            return Err(Error::new(Code::Unavailable, text));
         }
         if deadline.is_some_and(|deadline| deadline <= now) {
-            return self.fail(
-                now,
-                key,
-                Error::new(Code::DeadlineExceeded, "the request's time ran out while it was tried again"),
-            );
+            let text = "the request's time ran out while it was tried again";
+            return Err(Error::new(Code::DeadlineExceeded, text));
         }
         if !self.budget.withdraw(now) {
             let text = format!("{}; too much fails at present to try again (the retry budget is spent)", error.message);
-            return self.fail(now, key, Error::new(Code::Unavailable, text).retry_after(Duration::from_secs(1)));
+            return Err(Error::new(Code::Unavailable, text).retry_after(Duration::from_secs(1)));
         }
         self.totals.retried += 1;
-        self.wait_again(now, vec![key], false);
-        self.copy_elsewhere(now, index, failed_on);
+        if let Some(request) = self.request_mut(key) {
+            request.faults = faults;
+            if !request.failed_on.contains(&failed_on) {
+                request.failed_on.push(failed_on);
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts requests of one batch in line again, as few groups as may run together.
+    fn wait_together(&mut self, now: Nanos, keys: Vec<RequestKey>) {
+        struct Together {
+            bucket: u8,
+            rows: usize,
+            failed_on: Vec<usize>,
+            keys: Vec<RequestKey>,
+        }
+        let mut groups: Vec<Together> = Vec::new();
+        for key in keys {
+            let Some(request) = self.request(key) else { continue };
+            let (bucket, rows, most) = (request.lane.bucket, request.rows, self.models[request.model].max_rows());
+            let joins = |group: &&mut Together| {
+                let fits = group.rows.saturating_add(rows) <= most;
+                fits && group.bucket == bucket && group.failed_on == request.failed_on
+            };
+            match groups.iter_mut().find(joins) {
+                Some(group) => {
+                    group.rows = group.rows.saturating_add(rows);
+                    group.keys.push(key);
+                }
+                None => groups.push(Together { bucket, rows, failed_on: request.failed_on.clone(), keys: vec![key] }),
+            }
+        }
+        groups.into_iter().for_each(|group| self.wait_again(now, group.keys, false));
+    }
+
+    /// A request failed alone, as if it were to blame: it is tried once on another device, if there is one, to see
+    /// whether it is. Says whether it is tried.
+    pub(super) fn try_elsewhere(&mut self, now: Nanos, key: RequestKey, running: &Running) -> bool {
+        let Some(request) = self.request(key).filter(|request| request.blamed.is_none()) else { return false };
+        let in_time = request.deadline.is_none_or(|deadline| deadline > now);
+        let other = |id: &usize| {
+            let device = self.replicas[*id].device;
+            device != running.device
+                && !request.failed_on.contains(&device)
+                && self.takes_part(device)
+                && self.can_run(now, *id)
+        };
+        let elsewhere = self.models[request.model].replicas.iter().any(other);
+        if !in_time || !elsewhere || !self.models[request.model].wanted || !self.blame_budget.withdraw(now) {
+            return false;
+        }
+        if let Some(request) = self.request_mut(key) {
+            request.blamed = Some((running.replica, running.device));
+            request.failed_on.push(running.device);
+        }
+        self.wait_again(now, vec![key], true);
+        true
+    }
+
+    /// What failed a request that another replica answered is to blame itself.
+    pub(super) fn blame(&mut self, now: Nanos, request: &Request<T>) {
+        let Some((id, device)) = request.blamed else { return };
+        let there = |replica: &&mut Replica| replica.model == request.model && replica.device == device;
+        let Some(replica) = self.replicas.get_mut(id).filter(there) else { return };
+        replica.failed(now);
+        let shut = !replica.breaker.allows(now);
+        if let Some(balancer) = &mut self.models[request.model].balancer {
+            balancer.failed(now, self.devices[device].hash);
+        }
+        if shut {
+            self.rebind(now, id);
+        }
+    }
+
+    /// A request ends without an answer: whether the replica that it failed alone on was to blame will not be known.
+    pub(super) fn absolve_blamed(&mut self, request: &Request<T>) {
+        if let Some((id, device)) = request.blamed {
+            self.absolve(request.model, id, device);
+        }
+    }
+
+    /// A request failed for its own sake, or nobody will know: what failed it alone is as good as before.
+    pub(super) fn absolve(&mut self, model: usize, id: usize, device: usize) {
+        let there = |replica: &&mut Replica| replica.model == model && replica.device == device;
+        if let Some(replica) = self.replicas.get_mut(id).filter(there) {
+            replica.breaker.probe_lost();
+        }
     }
 
     /// Puts requests in line as a group, before all that have not been tried yet.
@@ -70,9 +168,9 @@ impl<T, L: Clone> Core<T, L> {
         }
         self.totals.bisected += 1;
         let rest = keys.split_off(keys.len().div_ceil(2));
-        for half in [keys, rest] {
+        for half in [keys, rest].into_iter().filter(|half| !half.is_empty()) {
             // Where nearly all requests are bad, looking for the bad ones would cost more than the rest is worth.
-            match self.budget.withdraw(now) {
+            match self.blame_budget.withdraw_all(now, half.len()) {
                 true => self.wait_again(now, half, true),
                 false => half.into_iter().for_each(|key| {
                     let text = "its batch failed, and too much fails at present to find out for which request's sake";
@@ -90,8 +188,8 @@ impl<T, L: Clone> Core<T, L> {
                 return true;
             }
             let other = |id: &usize| {
-                let other = self.replicas[*id].device;
-                !request.failed_on.contains(&other) && self.takes_part(other)
+                let (other, stalled) = (self.replicas[*id].device, self.replicas[*id].stalled);
+                !request.failed_on.contains(&other) && self.takes_part(other) && !stalled
             };
             !self.models[request.model].replicas.iter().any(other)
         })
@@ -99,7 +197,7 @@ impl<T, L: Clone> Core<T, L> {
 
     /// A model that only a device held that failed, or is to be emptied, is loaded on another if one can hold it.
     pub(super) fn copy_elsewhere(&mut self, now: Nanos, index: usize, device: usize) {
-        let takes_part = |id: &&usize| self.takes_part(self.replicas[**id].device);
+        let takes_part = |id: &&usize| self.takes_part(self.replicas[**id].device) && !self.replicas[**id].stalled;
         let model = &self.models[index];
         let stay: Vec<usize> = model.replicas.iter().filter(takes_part).map(|id| self.replicas[*id].device).collect();
         let full = model.max_replicas().is_some_and(|most| stay.len() >= most);
@@ -147,35 +245,64 @@ impl<T, L: Clone> Core<T, L> {
         of.map(|(number, _)| *number).collect()
     }
 
-    /// Takes a batch's requests away from its worker. `for_good`: those that must not run twice are answered; otherwise
-    /// they stay.
-    fn take_back(&mut self, now: Nanos, number: u64, device: usize, for_good: bool, why: &str) {
+    /// Takes a batch's requests away from its worker, which is told. `for_good`: those that may not be tried again are
+    /// answered; otherwise they stay, since their worker may come back with them.
+    pub(super) fn take_back(&mut self, now: Nanos, number: u64, device: usize, for_good: bool, why: &str) {
         let Some(running) = self.batches.get_mut(&number) else { return };
-        let attempts = std::mem::take(&mut running.attempts);
-        let requests = &self.requests;
-        let repeats = |key: RequestKey| {
-            let request = requests.get(key.place).filter(|request| request.serial == key.serial);
-            request.is_none_or(|request| request.request.parameters.idempotent)
-        };
-        let (repeated, kept): (Vec<_>, Vec<_>) = attempts.into_iter().partition(|(_, key)| repeats(*key));
-        let stays = !for_good && !kept.is_empty();
-        if stays {
-            running.attempts = kept.clone();
-        } else if let Some(running) = self.release(now, number) {
-            self.tell_balancer(now, &running, false);
-        }
-        for (_, key) in repeated {
-            let Some(request) = self.request_mut(key) else { continue };
-            if request.stop(number) {
-                self.retry(now, key, device, Error::new(Code::Unavailable, why));
+        let (worker, attempts) = (running.worker, std::mem::take(&mut running.attempts));
+        let (mut again, mut kept, mut taken) = (Vec::new(), Vec::new(), Vec::new());
+        for (attempt, key) in attempts {
+            let Some(request) = self.request(key) else { continue };
+            let repeats = request.request.parameters.idempotent;
+            if request.hedge.is_some() {
+                // Its other run goes on.
+                taken.push(attempt);
+                self.stop(key, number);
+                continue;
+            }
+            let lost = Error::new(Code::Unavailable, why);
+            let refusal = if repeats { self.count_retry(now, key, device, lost).err() } else { None };
+            match refusal {
+                None if repeats => {
+                    self.stop(key, number);
+                    taken.push(attempt);
+                    again.push(key);
+                }
+                _ if !for_good => kept.push((attempt, key)),
+                Some(error) => self.fail(now, key, error),
+                None => {
+                    let text =
+                        format!("{why} after the request may have run; it is not idempotent, so it is not tried again");
+                    self.fail(now, key, Error::new(Code::Unavailable, text));
+                }
             }
         }
-        if stays {
-            return;
+        if kept.is_empty() {
+            self.drop_batch(now, number);
+        } else if let Some(running) = self.batches.get_mut(&number) {
+            running.attempts = kept;
         }
-        for (_, key) in kept {
-            let text = format!("{why} after the request may have run; it is not idempotent, so it is not tried again");
-            self.fail(now, key, Error::new(Code::Unavailable, text));
+        if let Some(link) = self.workers[worker].link.clone().filter(|_| !taken.is_empty()) {
+            self.commands.push(Command::Cancel { link, batch: number, attempts: taken });
+        }
+        let first = again.first().and_then(|key| self.request(*key));
+        let Some(index) = first.map(|request| request.model) else { return };
+        self.wait_together(now, again);
+        self.copy_elsewhere(now, index, device);
+    }
+
+    fn stop(&mut self, key: RequestKey, batch: u64) {
+        if let Some(request) = self.request_mut(key) {
+            request.stop(batch);
+        }
+    }
+
+    /// Nobody waits for a batch any more: it is off its device as far as the scheduler knows.
+    fn drop_batch(&mut self, now: Nanos, number: u64) {
+        let Some(running) = self.release(now, number) else { return };
+        self.tell_balancer(now, &running, false);
+        if let Some(replica) = self.replicas.get_mut(running.replica).filter(|r| r.device == running.device) {
+            replica.breaker.probe_lost();
         }
     }
 
@@ -184,7 +311,7 @@ impl<T, L: Clone> Core<T, L> {
         let late = |running: &&Running| {
             let hedges = self.models[running.model].spec.as_ref().is_some_and(|spec| spec.policy.hedge);
             let limit = running.expected as f64 + running.predicted as f64 * STRAGGLES;
-            hedges && !running.hedged && now as f64 > limit
+            hedges && !running.hedged && !running.beside && now as f64 > limit
         };
         let late: Vec<u64> = self.batches.iter().filter(|(_, r)| late(r)).map(|(number, _)| *number).collect();
         for number in late {
@@ -199,7 +326,8 @@ impl<T, L: Clone> Core<T, L> {
         let wins = |id: &&usize| {
             let replica = &self.replicas[**id];
             let idle = self.devices[replica.device].batches.is_empty() && self.takes_part(replica.device);
-            **id != own && replica.serves() && idle && replica.line(bucket).predict(rows) < left
+            let fits = rows <= replica.most_rows(usize::MAX) && self.can_run(now, **id);
+            **id != own && fits && idle && replica.line(bucket).predict(rows) < left
         };
         let fastest = |id: &&usize| self.replicas[**id].line(bucket).predict(rows);
         let Some(id) = self.models[index].replicas.iter().filter(wins).min_by_key(fastest).copied() else { return };
@@ -210,7 +338,7 @@ impl<T, L: Clone> Core<T, L> {
                 .is_some_and(|r| r.request.parameters.idempotent && r.hedge.is_none() && !r.failed_on.contains(&there))
         };
         let keys: Vec<RequestKey> = running.attempts.iter().map(|(_, key)| *key).filter(repeats).collect();
-        if keys.is_empty() || !self.budget.withdraw(now) {
+        if keys.is_empty() || !self.budget.withdraw_all(now, keys.len()) {
             return;
         }
         if let Some(running) = self.batches.get_mut(&number) {

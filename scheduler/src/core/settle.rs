@@ -36,7 +36,7 @@ fn fault(results: &[AttemptResult]) -> Fault {
 
 impl<T, L: Clone> Core<T, L> {
     /// A worker delivers a batch's result. One that was settled otherwise, or is of another epoch, is dropped.
-    pub fn result(&mut self, now: Nanos, session: u64, result: BatchResult) {
+    pub fn result(&mut self, now: Nanos, session: u64, mut result: BatchResult) {
         let from = self.by_session(session);
         let known = self.batches.get(&result.batch).is_some_and(|running| Some(running.worker) == from);
         if !known || result.epoch != self.epoch {
@@ -44,24 +44,63 @@ impl<T, L: Clone> Core<T, L> {
             return;
         }
         let Some(running) = self.release(now, result.batch) else { return };
-        let (worker, device, index) = (running.worker, running.device, running.model);
+        let (worker, device, index, replica) = (running.worker, running.device, running.model, running.replica);
         self.workers[worker].batches_done += 1;
         self.workers[worker].last_frame = now;
-        let fault = fault(&result.results);
+        let told = std::mem::take(&mut result.results);
+        // Of a batch whose requests were all taken back, what it says of itself.
+        let (fault, results) = match running.attempts.is_empty() {
+            true => (fault(&told), self.checked(&running, told)),
+            false => {
+                let results = self.checked(&running, told);
+                (fault(&results), results)
+            }
+        };
+        let failed = fault == Fault::Device || (fault == Fault::Memory && running.rows <= 1);
         self.learn(now, &running, &result, fault);
-        self.tell_balancer(now, &running, fault != Fault::Device);
-        let replica = running.replica;
-        self.settle_batch(now, result.batch, running, result, fault);
-        if fault == Fault::Device && self.replicas.get(replica).is_some_and(|replica| !replica.breaker.allows(now)) {
+        self.tell_balancer(now, &running, !failed);
+        self.settle_batch(now, running, results, &result, fault);
+        if failed && self.replicas.get(replica).is_some_and(|replica| !replica.breaker.allows(now)) {
             self.rebind(now, replica);
         }
         self.let_go_if_drained(worker);
         if self.models[index].is_inline() {
             return self.run_inline(now, index);
         }
+        if self.models[index].is_generator() {
+            self.run_generator(now, index);
+        }
         self.fill(now, device);
         self.offer(now, index);
         self.place(now, Concern::Device(device));
+    }
+
+    /// One outcome for each attempt that is still wanted of a batch, its answer checked against what the model declares.
+    /// Others were taken back or called off: they are counted and dropped.
+    fn checked(&mut self, running: &Running, results: Vec<AttemptResult>) -> Vec<AttemptResult> {
+        let mut results = results.into_iter().peekable();
+        let mut checked = Vec::with_capacity(running.attempts.len());
+        let mut dropped = 0;
+        for &(attempt, key) in &running.attempts {
+            while results.next_if(|done| done.attempt < attempt).is_some() {
+                dropped += 1;
+            }
+            let mut done = results.next_if(|done| done.attempt == attempt).unwrap_or_else(|| {
+                let text = "the worker's result does not hold this attempt";
+                AttemptResult { attempt, outcome: Err(Error::new(Code::Unavailable, text)), not_started: false }
+            });
+            if let (Some(request), Ok(answer)) = (self.request(key), &done.outcome)
+                && let Err(error) = match request.generated.is_some() {
+                    true => self.follows(key, answer.delta.as_ref()),
+                    false => request.spec.check_answer(&answer.outputs, request.rows),
+                }
+            {
+                done.outcome = Err(error);
+            }
+            checked.push(done);
+        }
+        self.totals.results_dropped += dropped + results.count() as u64;
+        checked
     }
 
     /// What a batch took corrects its curve, its memory and the trust in its device.
@@ -71,33 +110,33 @@ impl<T, L: Clone> Core<T, L> {
         let there =
             |replica: &&mut super::replica::Replica| replica.model == running.model && replica.device == running.device;
         let Some(replica) = self.replicas.get_mut(running.replica).filter(there) else { return };
-        replica.stalled = false;
         match fault {
-            Fault::Device => replica.breaker.failure(now),
+            Fault::Device => replica.failed(now),
             Fault::Memory => {
-                let half = (running.rows / 2).max(1);
-                replica.rows_limit = Some(replica.rows_limit.map_or(half, |limit| limit.min(half)));
+                replica.ran_out(now, running.rows);
+                // A large batch that did not fit says nothing of smaller ones; a single row that did not fit does.
+                match running.rows <= 1 {
+                    true => replica.failed(now),
+                    false => replica.breaker.probe_lost(),
+                }
             }
-            Fault::Batch | Fault::Cancelled => {}
+            // Whether a request that failed alone is to blame is seen elsewhere: until then the probe is out.
+            Fault::Batch if running.attempts.len() <= 1 => {}
+            Fault::Batch | Fault::Cancelled => replica.breaker.probe_lost(),
             Fault::None => {
-                replica.breaker.success(now);
+                replica.succeeded(now);
                 // Rows that were cancelled before it began took no time.
                 let rows = usize::try_from(result.rows).ok().filter(|rows| (1..=running.rows).contains(rows));
-                replica.observe(running.bucket, rows.unwrap_or(running.rows), result.service_seconds);
+                replica.fitted(now, rows.unwrap_or(running.rows));
+                replica.observe(now, running.bucket, rows.unwrap_or(running.rows), result.service_seconds);
                 let class = self.devices[running.device].class;
-                if running.bucket == 0 {
-                    let curve = replica.curve();
-                    self.models[running.model].learn(class, curve, None);
+                if self.models[running.model].learn(class, replica.curves()) {
+                    self.remembered.taught(running.model, class);
                 }
             }
         }
-        let replica = &mut self.replicas[running.replica];
-        if result.peak_bytes > replica.peak {
-            replica.peak = result.peak_bytes;
-            let class = self.devices[running.device].class;
-            self.models[running.model].learn_peak(class, result.peak_bytes);
-            self.reserve_activations(running.device);
-        }
+        let rows = usize::try_from(result.rows).map_or(running.rows, |rows| rows.min(running.rows));
+        self.learn_peak(running.replica, rows, result.peak_bytes);
     }
 
     /// A batch ended, with an answer of its device or without.
@@ -108,55 +147,56 @@ impl<T, L: Clone> Core<T, L> {
         }
     }
 
-    fn settle_batch(&mut self, now: Nanos, batch: u64, running: Running, result: BatchResult, fault: Fault) {
-        let service = nanoseconds(result.service_seconds);
-        let waited = nanoseconds(result.waited_seconds);
-        let mut results = result.results.into_iter().peekable();
-        let mut again: Vec<RequestKey> = Vec::new();
+    fn settle_batch(
+        &mut self,
+        now: Nanos,
+        running: Running,
+        results: Vec<AttemptResult>,
+        figures: &BatchResult,
+        fault: Fault,
+    ) {
+        let service = nanoseconds(figures.service_seconds);
+        let waited = nanoseconds(figures.waited_seconds);
         let several = running.attempts.len() > 1;
-        for &(attempt, key) in &running.attempts {
-            let text = "the worker's result does not hold this attempt";
-            let missing =
-                || AttemptResult { attempt, outcome: Err(Error::new(Code::Unavailable, text)), not_started: false };
-            // Those in between were taken back.
-            while results.next_if(|done| done.attempt < attempt).is_some() {}
-            let done = results.next_if(|done| done.attempt == attempt).unwrap_or_else(missing);
+        let (mut halve, mut again): (Vec<RequestKey>, Vec<(RequestKey, Error)>) = Default::default();
+        for (&(_, key), done) in running.attempts.iter().zip(results) {
             // Its client went away, its time ran out, or another run of it answered: that was counted then.
             let Some(request) = self.request_mut(key) else {
                 self.totals.results_dropped += u64::from(running.hedged);
                 continue;
             };
-            if !request.stop(batch) && done.outcome.is_err() {
+            if !request.stop(figures.batch) && done.outcome.is_err() {
                 // Should the other run fail as well, this device is not tried again.
                 if !request.failed_on.contains(&running.device) {
                     request.failed_on.push(running.device);
                 }
                 continue;
             }
-            let outcome = done
-                .outcome
-                .and_then(|answer| request.spec.check_answer(&answer.outputs, request.rows).map(|()| answer));
-            match outcome {
+            let may_repeat = done.not_started || request.request.parameters.idempotent;
+            match done.outcome {
                 Ok(answer) => self.succeed(now, key, answer, service, waited),
+                Err(_) if matches!(fault, Fault::Batch | Fault::Memory) && several && may_repeat => halve.push(key),
+                Err(_) if fault == Fault::Batch && may_repeat && self.try_elsewhere(now, key, &running) => {}
                 Err(error) => {
-                    let may_repeat = done.not_started || request.request.parameters.idempotent;
-                    match fault {
-                        Fault::Batch | Fault::Memory if several && may_repeat => again.push(key),
-                        Fault::Memory | Fault::Device if may_repeat => self.retry(now, key, running.device, error),
-                        _ if error.code == Code::Unavailable && may_repeat => {
-                            self.retry(now, key, running.device, error)
-                        }
-                        _ => self.fail(now, key, error),
+                    if fault == Fault::Batch {
+                        self.absolve(running.model, running.replica, running.device);
+                    }
+                    let devices = matches!(fault, Fault::Memory | Fault::Device) || error.code == Code::Unavailable;
+                    match devices && may_repeat {
+                        true => again.push((key, error)),
+                        false => self.fail(now, key, error),
                     }
                 }
             }
         }
-        self.bisect(now, again);
+        self.retry(now, again, running.device);
+        self.bisect(now, halve);
     }
 
     fn succeed(&mut self, now: Nanos, key: RequestKey, answer: InferAnswer, service: Nanos, waited: Nanos) {
         let Some(mut request) = self.take_request(key) else { return };
         self.call_off(&mut request);
+        self.blame(now, &request);
         self.totals.succeeded += 1;
         let statistics = &mut self.models[request.model].statistics;
         statistics.succeeded += 1;
@@ -178,7 +218,7 @@ impl<T, L: Clone> Core<T, L> {
         for (batch, attempt) in [request.running.take(), request.hedge.take()].into_iter().flatten() {
             let Some(running) = self.batches.get(&batch) else { continue };
             if let Some(link) = self.workers[running.worker].link.clone() {
-                self.commands.push(Command::Cancel { link, batch, attempt });
+                self.commands.push(Command::Cancel { link, batch, attempts: vec![attempt] });
             }
         }
     }

@@ -9,6 +9,8 @@ use super::{Core, ModelState, Nanos, RequestKey, dispatch::Running, nanos};
 /// A batch stands still when it takes so many times what was predicted, and at least this long.
 const STILL_FACTOR: Nanos = 20;
 const STILL: Duration = Duration::from_secs(10);
+/// A generation stands still when no step of it has come for so long.
+const MUTE: Duration = Duration::from_secs(60);
 /// The same for a load.
 const STUCK_FACTOR: Nanos = 10;
 const STUCK: Duration = Duration::from_secs(300);
@@ -33,8 +35,13 @@ impl<T, L: Clone> Core<T, L> {
     /// Batches that stand still are tried elsewhere; the device stays booked until it answers or is lost.
     pub(super) fn free_stalled(&mut self, now: Nanos) {
         let still = |running: &&Running| {
-            let limit = running.predicted.saturating_mul(STILL_FACTOR).max(nanos(STILL));
-            !running.inline && !running.attempts.is_empty() && now.saturating_sub(running.given) > limit
+            let limit = match self.models[running.model].is_generator() {
+                true => nanos(MUTE),
+                false => running.predicted.saturating_mul(STILL_FACTOR).max(nanos(STILL)),
+            };
+            !self.models[running.model].is_inline()
+                && !running.attempts.is_empty()
+                && now.saturating_sub(running.given) > limit
         };
         let late: Vec<u64> = self.batches.iter().filter(|(_, r)| still(r)).map(|(number, _)| *number).collect();
         for number in late {
@@ -52,22 +59,23 @@ impl<T, L: Clone> Core<T, L> {
             }
             let running = self.batches.get_mut(&number).map(|running| std::mem::take(&mut running.attempts));
             if let Some(replica) = self.replicas.get_mut(id) {
-                replica.breaker.failure(now);
+                replica.failed(now);
                 replica.stalled = true;
                 self.rebind(now, id);
             }
-            let mut kept = Vec::new();
+            let (mut kept, mut again) = (Vec::new(), Vec::new());
             for (attempt, key) in running.unwrap_or_default() {
                 let Some(request) = self.request_mut(key) else { continue };
                 if !request.request.parameters.idempotent {
                     kept.push((attempt, key));
                 } else if request.stop(number) {
-                    self.retry(now, key, device, Error::new(Code::Unavailable, "the device stands still"));
+                    again.push((key, Error::new(Code::Unavailable, "the device stands still")));
                 }
             }
             if let Some(running) = self.batches.get_mut(&number) {
                 running.attempts = kept;
             }
+            self.retry(now, again, device);
         }
     }
 }

@@ -1,10 +1,19 @@
 //! The core's promises, one by one; `history` has them over random histories.
 
+mod ageing;
+mod belief;
 mod binding;
+mod deadlines;
+mod draining;
 mod failure;
 mod fairness;
+mod faults;
 mod history;
+mod limits;
+mod mixed;
+mod peaks;
 mod placing;
+mod reading;
 mod recount;
 mod world;
 
@@ -37,6 +46,7 @@ fn spec() -> ModelSpec {
         memory_bytes: 1,
         inline: false,
         policy: orion_proto::ModelPolicy { min_replicas: 3, ..Default::default() },
+        generator: None,
     }
 }
 
@@ -104,7 +114,11 @@ fn core_with(workers: &[&str]) -> (TestCore, Vec<u64>) {
 
 fn submit(core: &mut TestCore, now: Nanos, ticket: u64) -> Result<RequestKey> {
     let request = Arc::new(InferRequest::default());
-    core.submit(now, Admitted { spec: Arc::new(spec()), request, rows: 1, bytes: 8, deadline: None }, ticket)
+    core.submit(
+        now,
+        Admitted { spec: Arc::new(spec()), request, rows: 1, bytes: 8, deadline: None, listener: None },
+        ticket,
+    )
 }
 
 fn runs(commands: Vec<Command<u64, u64>>) -> Vec<(u64, Batch)> {
@@ -296,6 +310,7 @@ fn requests_whose_time_runs_short_in_the_queue_are_answered_so() {
         rows: 1,
         bytes: 0,
         deadline: Some(nanos(Duration::from_millis(1))),
+        listener: None,
     };
     // It would be refused at the door: a worker that became slow after it was let in is what is left.
     let key = core.submit(0, Admitted { deadline: Some(9 * MS), ..admitted }, 2).unwrap();

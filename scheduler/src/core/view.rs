@@ -110,7 +110,7 @@ impl<T, L: Clone> Core<T, L> {
             telemetry: Some(worker.telemetry.clone()),
             measurement: worker.measurement,
             models: self.node_models(worker),
-            batches_running: devices().map(|d| (d.batches.len() + d.inline_batches) as u64).sum(),
+            batches_running: devices().map(|d| (d.batches.len() + d.beside) as u64).sum(),
             batches_done: worker.batches_done,
             events: worker
                 .events

@@ -1,9 +1,6 @@
 //! Predicted work that waits: by model, by device, in all. Kept with every change, so that no decision has to add it up.
 
-use super::{
-    Core, Nanos,
-    curve::{LONGEST, Line},
-};
+use super::{Core, Nanos, curve::LONGEST};
 
 /// Holders among which a model's waiting work is divided. Of more, each has next to nothing.
 const HOLDERS: usize = 16;
@@ -24,14 +21,37 @@ impl<T, L: Clone> Core<T, L> {
     /// A model's queue has changed.
     pub(super) fn requeued(&mut self, index: usize) {
         self.unshare(index);
+        let rows = self.models[index].queue.rows();
+        let work = (self.row_time(index, rows) * rows as f64).min(LONGEST) as Nanos;
         let model = &mut self.models[index];
-        let Line { base, per_row, .. } = model.line();
-        let (rows, most) = (model.queue.rows(), model.max_rows());
-        let batch = rows.min(most).max(1) as f64;
-        let work = ((base + per_row * batch) / batch * rows as f64).min(LONGEST) as Nanos;
         self.queued_work = self.queued_work - model.work + work;
         model.work = work;
         self.share_work(index);
+    }
+
+    /// What each of so many rows of a model takes on its holders, nanoseconds: each does as many as it is fast.
+    fn row_time(&self, index: usize, rows: usize) -> f64 {
+        let least = self.least_row_time(index, rows);
+        let mut rates = (0.0, 0.0);
+        for time in self.row_times(index, rows) {
+            rates = (rates.0 + 1.0, rates.1 + least / time);
+        }
+        // Alike, or of no time at all, they are as the fastest.
+        if rates.1 > 0.0 { least * (rates.0 / rates.1) } else { least }
+    }
+
+    /// The same on the fastest holder, or where there is none on the fastest kind of device that is known.
+    pub(super) fn least_row_time(&self, index: usize, rows: usize) -> f64 {
+        let model = &self.models[index];
+        let held = self.row_times(index, rows).min_by(f64::total_cmp);
+        let known = || model.known.iter().map(|known| known.curve.line().row_time(rows, model.max_rows()));
+        held.or_else(|| known().min_by(f64::total_cmp)).unwrap_or(0.0)
+    }
+
+    fn row_times(&self, index: usize, rows: usize) -> impl Iterator<Item = f64> {
+        let model = &self.models[index];
+        let holders = model.replicas.iter().take(HOLDERS);
+        holders.map(move |id| self.replicas[*id].line(0).row_time(rows, model.max_rows()))
     }
 
     /// Takes a model's waiting work off its holders, before they change.
@@ -75,6 +95,9 @@ impl<T, L: Clone> Core<T, L> {
             Some(Rank::Wanting(density)) => self.wanting.remove(&(density, index)),
             None => false,
         };
+        if let Some(since) = self.models[index].claim.take() {
+            self.claims.remove(&(since, index));
+        }
     }
 
     /// A model's place among those that a copy would help: by requests for each second of copying.
@@ -91,6 +114,9 @@ impl<T, L: Clone> Core<T, L> {
             let density = density(1.0);
             model.rank = Some(Rank::Homeless(density));
             self.homeless.insert((density, index));
+            let claim = self.models[index].queue.overdue_from(self.objective(index));
+            self.models[index].claim = claim;
+            self.claims.extend(claim.map(|since| (since, index)));
         } else if model.want > 0.0 {
             let density = density(model.want);
             model.rank = Some(Rank::Wanting(density));

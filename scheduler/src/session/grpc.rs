@@ -3,7 +3,7 @@
 use std::{collections::HashMap, sync::Arc, time::Duration, time::Instant};
 
 use futures::{Stream, StreamExt, stream::BoxStream};
-use orion_net::{BatchResult, FrameStream, FromWorker, KeepAlive, LEASE, WorkerLink, decode_from_worker, receive};
+use orion_net::{FrameStream, FromWorker, KeepAlive, LEASE, WorkerLink, decode_from_worker, receive};
 use orion_proto::session::{
     Frame, Pong, ToScheduler, ToWorker, Welcome, session_server::Session as SessionRpc, to_scheduler, to_worker,
 };
@@ -128,16 +128,16 @@ impl SessionRpc for SessionService {
 async fn take_data<E: std::fmt::Display>(open: Open, frames: impl Stream<Item = Result<Frame, E>> + Unpin) {
     let ended = receive(frames, &open.link.outbox, RESULT_BYTES, |transfers| {
         open.keepalive.lock().frame(Instant::now());
-        let mut results: Vec<BatchResult> = Vec::with_capacity(transfers.len());
+        let mut told: Vec<FromWorker> = Vec::with_capacity(transfers.len());
         for transfer in transfers.drain(..) {
             match decode_from_worker(transfer) {
-                Ok(FromWorker::Result(result)) => results.push(result),
                 Ok(FromWorker::Probe(sequence)) => open.link.control(to_worker::Message::Probed(Pong { sequence })),
+                Ok(other) => told.push(other),
                 Err(error) => return Err(error.message),
             }
         }
-        if !results.is_empty() {
-            open.session.results(results);
+        if !told.is_empty() {
+            open.session.take(told);
         }
         Ok(())
     });

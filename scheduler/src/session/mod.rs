@@ -6,7 +6,7 @@ mod remote;
 
 use std::sync::Arc;
 
-use orion_net::{BatchResult, KEEPALIVE, LEASE, SchedulerLink, Strategy};
+use orion_net::{AttemptDelta, BatchResult, FromWorker, KEEPALIVE, LEASE, SchedulerLink, Strategy};
 use orion_proto::{
     Code, Error, ModelSpec, PROTOCOL_MAJOR, PROTOCOL_MINOR, Result,
     session::{Hello, ModelReport, Welcome, model_report, to_scheduler, to_worker},
@@ -73,6 +73,10 @@ impl SchedulerLink for Session {
         self.scheduler.with_core(|core, now| core.result(now, self.number, result));
     }
 
+    fn deltas(&self, epoch: u64, deltas: Vec<AttemptDelta>) {
+        self.scheduler.with_core(|core, now| core.deltas(now, self.number, epoch, deltas));
+    }
+
     fn control(&self, message: to_scheduler::Message) {
         use to_scheduler::Message;
         match message {
@@ -105,11 +109,15 @@ impl Session {
         self.number
     }
 
-    /// Results that came in one frame: one input to the core.
-    pub(crate) fn results(&self, results: Vec<BatchResult>) {
+    /// Results and steps that came in one frame, in their order: one lock for all.
+    pub(crate) fn take(&self, told: Vec<FromWorker>) {
         self.scheduler.with_core(|core, now| {
-            for result in results {
-                core.result(now, self.number, result);
+            for told in told {
+                match told {
+                    FromWorker::Result(result) => core.result(now, self.number, result),
+                    FromWorker::Deltas(epoch, deltas) => core.deltas(now, self.number, epoch, deltas),
+                    FromWorker::Probe(_) => {}
+                }
             }
         });
     }

@@ -42,6 +42,11 @@ impl WorkerLink for RemoteWorker {
             tracing::error!(bytes = message.encoded_len(), limit = CONTROL_BYTES, "control_message_too_long");
             return;
         }
+        // Of advice that is not taken, more would keep orders out.
+        let advice = matches!(message.message, Some(to_worker::Message::Cancel(_)));
+        if advice && self.mailbox.capacity() <= self.mailbox.max_capacity() / 2 {
+            return;
+        }
         if self.mailbox.try_send(message).is_err() {
             self.close("it takes no control messages");
         }
@@ -56,5 +61,27 @@ impl WorkerLink for RemoteWorker {
             }
             first
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use orion_proto::session::{CancelBatch, Ping};
+
+    use super::*;
+
+    #[test]
+    fn cancels_that_nobody_takes_leave_room_for_orders() {
+        let (mailbox, mut messages) = mpsc::channel(8);
+        let link = RemoteWorker::new(mailbox);
+        let cancel = |batch: u64| to_worker::Message::Cancel(CancelBatch { batch, attempts: vec![1] });
+        (0..100).for_each(|batch| link.control(cancel(batch)));
+        (0..4).for_each(|sequence| link.control(to_worker::Message::Ping(Ping { sequence })));
+        assert!(link.closed.borrow().is_none(), "{:?}", link.closed.borrow());
+        let got: Vec<_> = std::iter::from_fn(|| messages.try_recv().ok()).filter_map(|got| got.message).collect();
+        assert_eq!(got.iter().filter(|got| matches!(got, to_worker::Message::Cancel(_))).count(), 4);
+        assert_eq!(got.iter().filter(|got| matches!(got, to_worker::Message::Ping(_))).count(), 4);
+        (0..9).for_each(|sequence| link.control(to_worker::Message::Ping(Ping { sequence })));
+        assert!(link.closed.borrow().is_some(), "it takes no orders");
     }
 }

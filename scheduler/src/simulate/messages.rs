@@ -28,6 +28,7 @@ pub(super) fn digest<T: Hash, L: Hash>(before: u64, command: &Command<T, L>) -> 
         Command::Inspect { link, order, .. } => (link, order).hash(&mut hasher),
         Command::Cancel { link, batch, .. } => (link, batch).hash(&mut hasher),
         Command::Close { link, .. } | Command::Drained { link } => link.hash(&mut hasher),
+        Command::Tell { delta, .. } => delta.tokens.hash(&mut hasher),
     }
     hasher.finish()
 }
@@ -61,6 +62,7 @@ pub(super) fn spec(index: usize, model: &WorldModel) -> Result<ModelSpec> {
         memory_bytes: model.bytes,
         inline: false,
         policy: ModelPolicy { slo: Some(model.slo), min_replicas: model.min_replicas, ..ModelPolicy::default() },
+        generator: None,
     })
 }
 

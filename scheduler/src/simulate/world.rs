@@ -236,6 +236,7 @@ impl<'a> World<'a> {
             rows,
             bytes: rows * 4,
             deadline,
+            listener: None,
         };
         let now = self.now;
         let submitted = self.timed(|core| core.submit(now, admitted, ticket));
@@ -347,7 +348,7 @@ impl<'a> World<'a> {
                     self.at(self.now, Event::Unloaded { worker: link, model, device, order, life: self.lives[link] });
                 }
                 Command::Close { link, .. } => self.closed[link] = true,
-                Command::Cancel { .. } | Command::Drained { .. } => {}
+                Command::Cancel { .. } | Command::Drained { .. } | Command::Tell { .. } => {}
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use orion_net::{BatchResult, CONTROL_BYTES, Outbox, SchedulerLink, encode_result};
+use orion_net::{AttemptDelta, BatchResult, CONTROL_BYTES, Outbox, SchedulerLink, encode_deltas, encode_result};
 use orion_proto::session::{ToScheduler, model_report::State, to_scheduler};
 use parking_lot::Mutex;
 use prost::Message;
@@ -21,6 +21,14 @@ impl SchedulerLink for RemoteScheduler {
     fn result(&self, result: BatchResult) {
         let (header, payload) = encode_result(result);
         self.outbox.lock().push(header, payload);
+    }
+
+    fn deltas(&self, epoch: u64, deltas: Vec<AttemptDelta>) {
+        let mut outbox = self.outbox.lock();
+        // Transfers that fit a frame's piece keep their order: the step of many sequences goes as several.
+        for delta in deltas {
+            outbox.push(encode_deltas(epoch, vec![delta]), []);
+        }
     }
 
     fn control(&self, message: to_scheduler::Message) {

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use orion_net::{Attempt, Batch, BatchResult, SchedulerLink, WorkerLink};
+use orion_net::{Attempt, AttemptDelta, Batch, BatchResult, SchedulerLink, WorkerLink};
 use orion_proto::{
     Code, Datatype, InferRequest, Payload, Tensor, encode_bytes_elements,
     session::{InspectModel, LoadModel, ModelReport, UnloadModel, model_report::State, to_scheduler, to_worker},
@@ -21,6 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub(crate) enum Said {
     Model(Box<ModelReport>, u64),
     Result(BatchResult),
+    Deltas(Vec<AttemptDelta>),
 }
 
 struct Ear(mpsc::Sender<Said>, std::sync::Weak<Worker>);
@@ -29,6 +30,10 @@ impl SchedulerLink for Ear {
     fn result(&self, result: BatchResult) {
         // The test may have ended.
         let _ = self.0.send(Said::Result(result));
+    }
+
+    fn deltas(&self, _: u64, deltas: Vec<AttemptDelta>) {
+        let _ = self.0.send(Said::Deltas(deltas));
     }
 
     fn control(&self, message: to_scheduler::Message) {
@@ -132,14 +137,14 @@ impl Bench {
     pub(crate) fn report(&self) -> ModelReport {
         match self.next() {
             Said::Model(report, _) => *report,
-            Said::Result(result) => panic!("{result:?} came in place of a report"),
+            other => panic!("{other:?} came in place of a report"),
         }
     }
 
     pub(crate) fn result(&self) -> BatchResult {
         match self.next() {
             Said::Result(result) => result,
-            Said::Model(report, _) => panic!("{report:?} came in place of a result"),
+            other => panic!("{other:?} came in place of a result"),
         }
     }
 

@@ -6,13 +6,13 @@ use super::{
     super::source::{Rows, Source},
     *,
 };
-use crate::{Model, ModelRequest, inspect, load};
+use crate::{Loaded, Model, ModelRequest, inspect, load};
 
 /// A served graph in a folder of its own.
 fn served(graph: GraphProto) -> (tempfile::TempDir, Result<Box<dyn Model>, orion_proto::Error>) {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("model.onnx"), model(graph)).unwrap();
-    let loaded = inspect(&ModelName::new("m").unwrap(), folder.path()).and_then(|manifest| load(&manifest, &|_| {}));
+    let loaded = inspect(&ModelName::new("m").unwrap(), folder.path()).and_then(|manifest| load(&manifest, &|_| {})).and_then(Loaded::model);
     (folder, loaded)
 }
 
@@ -181,7 +181,7 @@ fn half_precision_computes_in_it_and_answers_in_the_declared_type() {
     for precision in ["f16", "bf16"] {
         std::fs::write(folder.path().join("orion.toml"), format!("precision = \"{precision}\"")).unwrap();
         let manifest = inspect(&ModelName::new("m").unwrap(), folder.path()).unwrap();
-        let mut loaded = load(&manifest, &|_| {}).unwrap();
+        let mut loaded = load(&manifest, &|_| {}).unwrap().model().unwrap();
         let answer = loaded.run(vec![picked(&[1.0001, 2.0], &[0])]).remove(0).unwrap();
         assert_eq!((answer.outputs[0].datatype, values(&answer.outputs[0])), (Datatype::Fp32, vec![11.0]));
     }

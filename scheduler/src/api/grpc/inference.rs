@@ -2,7 +2,10 @@
 
 use std::time::Instant;
 
-use futures::{StreamExt, stream::BoxStream};
+use futures::{
+    Stream, StreamExt,
+    stream::{self, BoxStream},
+};
 use orion_proto::{
     Code, Error, InferRequest, Tensor,
     answer::ModelInferResponse,
@@ -45,6 +48,30 @@ impl InferenceService {
         terms.apply(&mut request, arrived);
         let id = request.id.clone();
         Ok(response(terms.in_time(front.infer(request)).await?, id))
+    }
+}
+
+impl InferenceService {
+    /// The steps of a generation; the last one says that it is.
+    fn answers(
+        front: &Front,
+        wire: ModelInferRequest,
+        terms: &Terms,
+        arrived: Instant,
+    ) -> orion_proto::Result<impl Stream<Item = orion_proto::Result<ModelInferResponse>> + use<>> {
+        let mut request = InferRequest::try_from(wire)?;
+        terms.apply(&mut request, arrived);
+        let id = request.id.clone();
+        Ok(front.answers(request)?.map(move |answered| {
+            answered.map(|answered| {
+                let last = answered.answer.delta.as_ref().is_some_and(|delta| delta.finish.is_some());
+                let mut response = response(answered, id.clone());
+                let choice = Some(infer_parameter::ParameterChoice::BoolParam(last));
+                let parameter = InferParameter { parameter_choice: choice };
+                response.head.parameters.insert("triton_final_response".into(), parameter);
+                response
+            })
+        }))
     }
 }
 
@@ -129,20 +156,34 @@ impl GrpcInferenceService for InferenceService {
         let answers = requests.map(move |wire| {
             let (front, terms, arrived) = (front.clone(), terms.clone(), Instant::now());
             async move {
-                let wire = wire?;
+                let wire = match wire {
+                    Ok(wire) => wire,
+                    Err(status) => return stream::iter([Err(status)]).boxed(),
+                };
                 let (name, id) = (wire.model_name.clone(), wire.id.clone());
                 // A failed request is an answer in the stream; the stream goes on.
-                Ok(match Self::answer(front, wire, &terms, arrived).await {
-                    Ok(response) => ModelStreamInferResponse { infer_response: Some(response), ..Default::default() },
-                    Err(error) => {
-                        let mut response = ModelInferResponse::default();
-                        (response.head.model_name, response.head.id) = (name, id);
-                        ModelStreamInferResponse { error_message: error.message, infer_response: Some(response) }
-                    }
-                })
+                let told = move |answer| {
+                    Ok(match answer {
+                        Ok(response) => {
+                            ModelStreamInferResponse { infer_response: Some(response), ..Default::default() }
+                        }
+                        Err(Error { message, .. }) => {
+                            let mut response = ModelInferResponse::default();
+                            (response.head.model_name, response.head.id) = (name.clone(), id.clone());
+                            ModelStreamInferResponse { error_message: message, infer_response: Some(response) }
+                        }
+                    })
+                };
+                match front.generates(&wire.model_name) {
+                    false => stream::iter([told(Self::answer(front, wire, &terms, arrived).await)]).boxed(),
+                    true => match Self::answers(&front, wire, &terms, arrived) {
+                        Ok(answers) => answers.map(told).boxed(),
+                        Err(error) => stream::iter([told(Err(error))]).boxed(),
+                    },
+                }
             }
         });
-        let mut response = Response::new(answers.buffered(STREAM_AHEAD).boxed());
+        let mut response = Response::new(answers.buffered(STREAM_AHEAD).flatten().boxed());
         echo(&on_the_answer, response.metadata_mut());
         Ok(response)
     }

@@ -95,7 +95,10 @@ pub(super) fn parse(
         list.iter().try_for_each(|(name, value)| parameters.set(name, value))?;
     }
     let inputs = inputs(head.inputs.0, binary)?;
-    Ok((InferRequest { model, version, id: head.id.unwrap_or_default(), inputs, outputs, parameters }, forms))
+    Ok((
+        InferRequest { model, version, id: head.id.unwrap_or_default(), inputs, outputs, parameters, generation: None },
+        forms,
+    ))
 }
 
 pub(super) fn not_a_request(error: &serde_json::Error) -> Error {

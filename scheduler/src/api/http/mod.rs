@@ -4,6 +4,7 @@ mod at_most;
 mod body;
 mod element_json;
 mod explain;
+mod generate;
 mod infer;
 mod infer_request;
 mod infer_response;
@@ -17,7 +18,7 @@ mod request_id;
 pub mod server;
 mod statistics;
 
-use std::{sync::Arc, time::SystemTime};
+use std::sync::Arc;
 
 use axum::{
     Router,
@@ -48,7 +49,7 @@ struct State {
 
 /// The routes of the HTTP port, behind `access`. Request bodies above `max_message_bytes` are refused.
 pub fn router(front: Front, max_message_bytes: usize, budget: Budget, access: &Arc<Access>) -> Router {
-    let started = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let started = reply::unix_seconds();
     Router::new()
         .merge(model_routes("/v2/models/{model}"))
         .merge(model_routes("/v2/models/{model}/versions/{version}"))
@@ -67,6 +68,8 @@ pub fn router(front: Front, max_message_bytes: usize, budget: Budget, access: &A
         .route("/v2/trace/setting", any(trace))
         .route("/v2/models/{model}/trace/setting", any(trace))
         .route("/v2/logging", any(logging))
+        .route("/v1/chat/completions", post(openai::chat))
+        .route("/v1/completions", post(openai::completions))
         .route("/v1/embeddings", post(openai::embeddings))
         .route("/v1/models", get(openai::models))
         .route("/v1/models/{model}", get(openai::model))
@@ -84,8 +87,8 @@ fn model_routes(model: &str) -> Router<Api> {
         .route(&path("/ready"), get(model::model_ready))
         .route(&path("/config"), get(model::config))
         .route(&path("/stats"), get(statistics::one))
-        .route(&path("/generate"), any(generate))
-        .route(&path("/generate_stream"), any(generate))
+        .route(&path("/generate"), post(generate::generate))
+        .route(&path("/generate_stream"), post(generate::generate_stream))
 }
 
 /// The model (or another name) and the version of a path; no version is the newest.
@@ -114,10 +117,6 @@ impl<S: Send + Sync> FromRequestParts<S> for ModelPath {
 
 fn unserved(what: &str) -> Failure {
     Error::new(Code::Unimplemented, what).into()
-}
-
-async fn generate() -> Failure {
-    unserved("generate is not served yet, use infer")
 }
 
 async fn shared_memory() -> Failure {

@@ -1,12 +1,21 @@
-//! OpenAI's `/v1/models` and `/v1/embeddings`.
+//! OpenAI's API: models, embeddings, chat and plain completions.
 
+mod answers;
+mod chat;
+mod completions;
 mod embeddings;
+mod events;
 mod refusal;
+mod settings;
+mod tools;
 
 use axum::{extract::State, response::Response};
 use serde::Serialize;
 
+pub(super) use chat::chat;
+pub(super) use completions::completions;
 pub(super) use embeddings::embeddings;
+pub(super) use events::events;
 pub(super) use refusal::Refusal;
 
 use super::{Api, ModelPath, reply::json};

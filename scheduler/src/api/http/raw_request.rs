@@ -68,6 +68,7 @@ mod tests {
             memory_bytes: 0,
             inline: true,
             policy: orion_proto::ModelPolicy::default(),
+            generator: None,
         };
         let (mut request, forms) = parse(&spec, String::new(), Bytes::from(vec![0; bytes]))?;
         assert!(forms.binary("any"));

@@ -1,5 +1,7 @@
 //! Answers: JSON bodies, and failures in the shape that the path's clients read.
 
+use std::time::SystemTime;
+
 use axum::{
     body::Body,
     http::{HeaderName, HeaderValue, StatusCode, header},
@@ -63,6 +65,11 @@ pub(crate) fn in_dialect_of(path: &str, failure: Failure) -> Response {
         true => openai::Refusal::from(failure).into_response(),
         false => failure.into_response(),
     }
+}
+
+/// Seconds since 1970.
+pub(super) fn unix_seconds() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 /// A JSON answer.

@@ -7,13 +7,13 @@ use super::{
     *,
 };
 
-fn on(workers: usize) -> World {
+pub(super) fn on(workers: usize) -> World {
     let policy = ModelPolicy { min_replicas: workers as u32, ..ModelPolicy::default() };
     World::new(vec![model("m", 1, policy)], &vec![&[100][..]; workers])
 }
 
 /// Every batch is answered until none is left.
-fn drain(world: &mut World, fate: Fate) -> usize {
+pub(super) fn drain(world: &mut World, fate: Fate) -> usize {
     let mut batches = 0;
     while let Some(at) = (0..world.nodes.len()).find(|at| !world.nodes[*at].batches.is_empty()) {
         world.finish(at, fate);

@@ -88,8 +88,8 @@ fn devices(core: &TestCore) {
         assert_eq!(device.queued, queued, "work that waits for {}", device.name);
         assert!(device.loading.is_none_or(|id| core.replicas[id].state == ModelState::Loading));
         let batches = core.batches.iter().filter(|(_, running)| running.device == id);
-        let (inline, others): (Vec<_>, Vec<_>) = batches.partition(|(_, running)| running.inline);
-        assert_eq!(device.inline_batches, inline.len());
+        let (inline, others): (Vec<_>, Vec<_>) = batches.partition(|(_, running)| running.beside);
+        assert_eq!(device.beside, inline.len());
         assert_eq!(device.batches, others.iter().map(|(number, _)| **number).collect::<Vec<_>>());
         let shortest = others.iter().map(|(_, running)| running.predicted.max(1)).min().unwrap_or(1);
         let ahead = core.workers[device.worker].lead.div_ceil(shortest).min(64) as usize;

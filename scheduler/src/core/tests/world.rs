@@ -93,6 +93,12 @@ pub(super) struct World {
     pub(super) loads: u64,
     pub(super) ran: Vec<(usize, usize, Vec<u64>)>,
     pub(super) commands: usize,
+    /// Bytes of a request's row.
+    pub(super) row_bytes: usize,
+    /// What batches take beside the weights, as workers tell it.
+    pub(super) peak_bytes: u64,
+    /// What loads take, as workers tell it.
+    pub(super) load_seconds: f64,
     links: u64,
     /// Who could have run a request instead, before the input.
     holders: Vec<Vec<(usize, usize)>>,
@@ -112,6 +118,9 @@ impl World {
             loads: 0,
             ran: Vec::new(),
             commands: 0,
+            row_bytes: 8,
+            peak_bytes: 0,
+            load_seconds: 0.1,
             links: 0,
             holders: Vec::new(),
         };
@@ -145,7 +154,7 @@ impl World {
         at
     }
 
-    fn hello(&self, at: usize) -> session::Hello {
+    pub(super) fn hello(&self, at: usize) -> session::Hello {
         let node = &self.nodes[at];
         let device = |(device, total): (usize, &u64)| session::Device {
             name: format!("d{device}"),
@@ -237,7 +246,7 @@ impl World {
             spec: Some((*self.specs[model]).clone()),
             curve: self.curves[model],
             order,
-            load_seconds: 0.1,
+            load_seconds: self.load_seconds,
             peak_bytes: 0,
         }
     }
@@ -273,7 +282,14 @@ impl World {
         let idempotent = parameters.idempotent;
         let request = InferRequest { id: ticket.to_string(), parameters, ..InferRequest::default() };
         let spec = self.specs[ask.model].clone();
-        let admitted = Admitted { spec, request: Arc::new(request), rows: ask.rows, bytes: ask.rows * 8, deadline };
+        let admitted = Admitted {
+            spec,
+            request: Arc::new(request),
+            rows: ask.rows,
+            bytes: ask.rows * self.row_bytes,
+            deadline,
+            listener: None,
+        };
         // It may run before the call is over.
         self.sent.insert(ticket, Sent { idempotent, deadline, ..Sent::default() });
         match self.core.submit(self.now, admitted, ticket) {
@@ -319,6 +335,9 @@ impl World {
         let fate = if fate == Fate::Poison && poisoned { Fate::All(Code::Internal) } else { fate };
         let place = (at, self.nodes[at].life, device_number(&batch.device));
         let several = batch.attempts.len() > 1;
+        // What was taken away from a worker is dropped, whatever becomes of it there.
+        let wanted = self.core.batches.get(&batch.batch).map_or(&[][..], |running| &running.attempts);
+        let wanted: Vec<u64> = wanted.iter().map(|(attempt, _)| *attempt).collect();
         let results = batch.attempts.iter().enumerate().map(|(index, attempt)| {
             let sent = self.sent.get_mut(&ticket(attempt)).unwrap();
             let code = match fate {
@@ -327,6 +346,7 @@ impl World {
                 Fate::All(code) => Some(code),
             };
             match code {
+                _ if !wanted.contains(&attempt.attempt) => {}
                 Some(Code::Unavailable) => sent.failed_on.push(place),
                 Some(Code::ResourceExhausted) if !several => sent.failed_on.push(place),
                 Some(Code::Internal | Code::ResourceExhausted) if several => sent.runs -= 1,
@@ -344,7 +364,7 @@ impl World {
             service_seconds: curve.seconds(rows),
             rows: rows as u64,
             waited_seconds: 0.0,
-            peak_bytes: 0,
+            peak_bytes: self.peak_bytes,
             results,
         };
         self.core.result(self.now, self.nodes[at].session, result);

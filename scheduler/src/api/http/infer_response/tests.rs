@@ -13,6 +13,7 @@ fn spec() -> ModelSpec {
         memory_bytes: 0,
         inline: true,
         policy: orion_proto::ModelPolicy::default(),
+        generator: None,
     }
 }
 
@@ -26,7 +27,7 @@ fn answer() -> InferAnswer {
             tensor("z", Datatype::Bytes, vec![1], Payload::from(Bytes::from_static(b"\x02\0\0\0a\""))),
             tensor("e", Datatype::Fp32, vec![0], Payload::default()),
         ],
-        usage_tokens: 0,
+        ..InferAnswer::default()
     }
 }
 
@@ -70,7 +71,7 @@ fn what_json_cannot_carry_is_refused_in_words() {
     let half = Tensor::new("h", Datatype::Fp16, vec![1], Payload::from(vec![0, 0])).unwrap();
     let raw = Tensor::new("b", Datatype::Bytes, vec![1], Payload::from(vec![1, 0, 0, 0, 255])).unwrap();
     for tensor in [half, raw] {
-        let answer = InferAnswer { outputs: vec![tensor], usage_tokens: 0 };
+        let answer = InferAnswer { outputs: vec![tensor], ..InferAnswer::default() };
         let error = render(&spec(), answer, "", &OutputForms::default()).unwrap_err();
         assert!(error.message.contains("ask for it with binary_data"), "{error}");
     }

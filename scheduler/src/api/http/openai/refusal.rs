@@ -47,22 +47,34 @@ fn kind(status: StatusCode) -> (&'static str, Option<&'static str>) {
     }
 }
 
-impl IntoResponse for Refusal {
-    fn into_response(self) -> Response {
-        #[derive(Serialize)]
-        struct Body<'a> {
-            error: Detail<'a>,
-        }
-        #[derive(Serialize)]
-        struct Detail<'a> {
-            message: &'a str,
-            r#type: &'static str,
-            param: Option<&'static str>,
-            code: Option<&'static str>,
-        }
+#[derive(Serialize)]
+struct Body<'a> {
+    error: Detail<'a>,
+}
+
+#[derive(Serialize)]
+struct Detail<'a> {
+    message: &'a str,
+    r#type: &'static str,
+    param: Option<&'static str>,
+    code: Option<&'static str>,
+}
+
+impl Refusal {
+    fn body(&self) -> Body<'_> {
         let (r#type, code) = kind(self.failure.status);
         let code = code.filter(|code| *code != "model_not_found" || self.field == Some("model"));
-        self.failure
-            .with_body(&Body { error: Detail { message: &self.failure.message, r#type, param: self.field, code } })
+        Body { error: Detail { message: &self.failure.message, r#type, param: self.field, code } }
+    }
+
+    /// As an event of a stream whose status is gone.
+    pub(super) fn event(&self) -> String {
+        serde_json::to_string(&self.body()).unwrap_or_default()
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        self.failure.with_body(&self.body())
     }
 }

@@ -92,7 +92,10 @@ impl World {
     fn holders_of(&self, model: usize) -> Vec<(usize, usize)> {
         let Ok(index) = self.core.index(self.specs[model].name.as_str()) else { return Vec::new() };
         let of = self.core.models[index].replicas.iter().map(|id| &self.core.replicas[*id]);
-        let serving = of.filter(|replica| replica.serves() && self.core.takes_part(replica.device));
+        let serving = of.filter(|replica| {
+            let runs = replica.serves() && !replica.stalled;
+            runs && self.core.takes_part(replica.device)
+        });
         let place = |replica: &Replica| {
             let device = &self.core.devices[replica.device];
             let at = self.nodes.iter().position(|node| *node.name == *self.core.workers[device.worker].name);
@@ -141,7 +144,7 @@ impl World {
                         self.nodes[at].link = None;
                     }
                 }
-                Command::Cancel { .. } | Command::Drained { .. } => {}
+                Command::Cancel { .. } | Command::Drained { .. } | Command::Tell { .. } => {}
             }
         }
         self.holders = (0..self.specs.len()).map(|model| self.holders_of(model)).collect();
@@ -160,6 +163,7 @@ pub(in crate::core::tests) fn model(name: &str, bytes: u64, policy: ModelPolicy)
         memory_bytes: bytes,
         inline: false,
         policy,
+        generator: None,
     }
 }
 

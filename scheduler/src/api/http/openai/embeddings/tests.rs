@@ -15,6 +15,7 @@ fn spec(outputs: Vec<TensorSpec>) -> ModelSpec {
         memory_bytes: 0,
         inline: true,
         policy: orion_proto::ModelPolicy::default(),
+        generator: None,
     }
 }
 
@@ -48,7 +49,8 @@ async fn answers_are_openais_in_both_encodings() {
     let spec = Arc::new(spec(vec![TensorSpec::new(EMBEDDING, Datatype::Fp32, [-1, 2])]));
     let data: Vec<u8> = [0.5f32, -1.0, 0.1, 2.0].map(f32::to_le_bytes).concat();
     let tensor = Tensor::new(EMBEDDING, Datatype::Fp32, vec![2, 2], Payload::from(data.clone())).unwrap();
-    let answered = Answered { spec, answer: InferAnswer { outputs: vec![tensor], usage_tokens: 9 } };
+    let answered =
+        Answered { spec, answer: InferAnswer { outputs: vec![tensor], usage_tokens: 9, ..InferAnswer::default() } };
     for (encoding, expected) in [
         (Encoding::Float, ["[0.5,-1.0]".to_owned(), "[0.1,2.0]".to_owned()]),
         (Encoding::Base64, [&data[..8], &data[8..]].map(|row| format!("\"{}\"", STANDARD.encode(row)))),
@@ -99,6 +101,7 @@ fn parameters_come_beside_openais_own_fields() {
         routing_key: Some(orion_proto::routing_key("k")),
         idempotent: false,
         tenant: None,
+        others: Vec::new(),
     };
     assert_eq!(all, expected);
     for (field, value) in [("priority", "6"), ("priority", "\"high\""), ("timeout", "-1"), ("idempotent", "1")] {

@@ -1,0 +1,25 @@
+//! The family `text-generation`: decoders of the Llama family (Llama, Mistral, Qwen 2 and 3) from GGUF files and hubs'
+//! folders, whose sequences share each step.
+//!
+//! What a sequence answers is a function of its generation alone, bit for bit: not of the sequences beside it, of how its
+//! prompt was cut, of what the cache held, of how many threads there are or of their instruction set.
+
+mod answer;
+mod blocks;
+mod checkpoint;
+mod config;
+mod decoder;
+mod generator;
+mod kernels;
+mod key_values;
+mod sampling;
+mod schedule;
+mod sequence;
+mod source;
+mod team;
+#[cfg(test)]
+mod tests;
+mod text;
+
+pub(crate) use config::ARCHITECTURES;
+pub(crate) use source::Source;

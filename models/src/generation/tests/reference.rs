@@ -1,0 +1,147 @@
+//! The forward pass once more, plainly and in double precision, against every variant of the family.
+
+use std::collections::HashMap;
+
+use safetensors::SafeTensors;
+
+use super::{alone, loaded};
+use crate::{
+    generation::config::{DecoderConfig, RopeConfig, RopeScaling},
+    tiny_llama,
+};
+use orion_proto::{Generation, Prompt};
+
+type Tensors = HashMap<String, Vec<f64>>;
+
+fn tensors(folder: &std::path::Path) -> Tensors {
+    let bytes = std::fs::read(folder.join("model.safetensors")).unwrap();
+    let file = SafeTensors::deserialize(&bytes).unwrap();
+    let values = |data: &[u8]| data.as_chunks::<4>().0.iter().map(|b| f64::from(f32::from_le_bytes(*b))).collect();
+    file.iter().map(|(name, view)| (name.to_owned(), values(view.data()))).collect()
+}
+
+fn multiply(weight: &[f64], x: &[f64]) -> Vec<f64> {
+    weight.chunks(x.len()).map(|row| row.iter().zip(x).map(|(a, b)| a * b).sum()).collect()
+}
+
+fn normalise(x: &[f64], weight: &[f64], epsilon: f64) -> Vec<f64> {
+    let mean = x.iter().map(|x| x * x).sum::<f64>() / x.len() as f64;
+    x.iter().zip(weight).map(|(x, w)| x / (mean + epsilon).sqrt() * w).collect()
+}
+
+/// The logits after the last of the tokens.
+fn logits(config: &DecoderConfig, tensors: &Tensors, tokens: &[u32]) -> Vec<f64> {
+    let (size, epsilon) = (config.head_size, f64::from(config.epsilon));
+    let turns = config.turns();
+    let mut rows: Vec<Vec<f64>> = tokens
+        .iter()
+        .map(|token| tensors["model.embed_tokens.weight"][*token as usize * config.hidden..][..config.hidden].to_vec())
+        .collect();
+    for layer in 0..config.layers {
+        let get = |name: &str| tensors.get(&format!("model.layers.{layer}.{name}"));
+        let project = |name: &str, x: &[f64]| {
+            let mut out = multiply(get(&format!("self_attn.{name}_proj.weight")).unwrap(), x);
+            let bias = get(&format!("self_attn.{name}_proj.bias")).cloned().unwrap_or(vec![0.0; out.len()]);
+            out.iter_mut().zip(bias).for_each(|(out, bias)| *out += bias);
+            out
+        };
+        let turned = |name: &str, x: &[f64], position: usize| -> Vec<Vec<f64>> {
+            let norm = get(&format!("self_attn.{name}_norm.weight"));
+            let heads = project(name, x).chunks(size).map(<[f64]>::to_vec).collect::<Vec<_>>();
+            let turn = |head: Vec<f64>| {
+                let head = norm.map_or(head.clone(), |norm| normalise(&head, norm, epsilon));
+                let (low, high) = head.split_at(size / 2);
+                let angle = |pair: usize| position as f64 * turns[pair];
+                let first = (0..size / 2).map(|i| low[i] * angle(i).cos() - high[i] * angle(i).sin());
+                let second = (0..size / 2).map(|i| low[i] * angle(i).sin() + high[i] * angle(i).cos());
+                first.chain(second).collect()
+            };
+            heads.into_iter().map(turn).collect()
+        };
+        let normal: Vec<Vec<f64>> =
+            rows.iter().map(|row| normalise(row, get("input_layernorm.weight").unwrap(), epsilon)).collect();
+        let keys: Vec<_> = normal.iter().enumerate().map(|(at, x)| turned("k", x, at)).collect();
+        let values: Vec<Vec<f64>> = normal.iter().map(|x| project("v", x)).collect();
+        for (at, row) in rows.iter_mut().enumerate() {
+            let first = config.window.map_or(0, |window| (at + 1).saturating_sub(window));
+            let mut attended = Vec::new();
+            for (head, query) in turned("q", &normal[at], at).iter().enumerate() {
+                let shared = head * config.key_value_heads / config.heads;
+                let score =
+                    |key: &Vec<f64>| query.iter().zip(key).map(|(a, b)| a * b).sum::<f64>() / (size as f64).sqrt();
+                let weights: Vec<f64> = keys[first..=at].iter().map(|keys| score(&keys[shared]).exp()).collect();
+                let total: f64 = weights.iter().sum();
+                attended.extend((0..size).map(|i| {
+                    let pairs = weights.iter().zip(&values[first..=at]);
+                    pairs.map(|(weight, value)| weight * value[shared * size + i]).sum::<f64>() / total
+                }));
+            }
+            let out = multiply(get("self_attn.o_proj.weight").unwrap(), &attended);
+            row.iter_mut().zip(out).for_each(|(x, out)| *x += out);
+            let x = normalise(row, get("post_attention_layernorm.weight").unwrap(), epsilon);
+            let (gate, up) =
+                (multiply(get("mlp.gate_proj.weight").unwrap(), &x), multiply(get("mlp.up_proj.weight").unwrap(), &x));
+            let inner: Vec<f64> = gate.iter().zip(up).map(|(g, u)| g / (1.0 + (-g).exp()) * u).collect();
+            let out = multiply(get("mlp.down_proj.weight").unwrap(), &inner);
+            row.iter_mut().zip(out).for_each(|(x, out)| *x += out);
+        }
+    }
+    let last = normalise(rows.last().unwrap(), &tensors["model.norm.weight"], epsilon);
+    let output = if config.tied == Some(true) { "model.embed_tokens.weight" } else { "lm_head.weight" };
+    multiply(&tensors[output], &last)
+}
+
+#[test]
+fn every_variant_agrees_with_double_precision() {
+    let changed =
+        |pairs: &[(&str, &str)]| pairs.iter().fold(tiny_llama::CONFIG.to_owned(), |text, (a, b)| text.replace(a, b));
+    let llama3 = r#""rope_scaling": {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0, "original_max_position_embeddings": 64}, "hidden_act""#;
+    for (config, bias, head_norm) in [
+        (tiny_llama::CONFIG.to_owned(), false, false),
+        (changed(&[("\"tie_word_embeddings\": false", "\"tie_word_embeddings\": true")]), false, false),
+        (changed(&[("\"hidden_act\"", llama3)]), false, false),
+        (changed(&[("llama", "mistral"), ("\"hidden_act\"", "\"sliding_window\": 11, \"hidden_act\"")]), false, false),
+        (changed(&[("llama", "qwen2")]), true, false),
+        (changed(&[("llama", "qwen3")]), false, true),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        tiny_llama::write_with(folder.path(), &config, bias, head_norm).unwrap();
+        let mut model = loaded(folder.path(), "");
+        let mut tokens: Vec<u32> = (0..40).map(|at| at * 7 % 288).collect();
+        let generation = Generation {
+            max_tokens: Some(8),
+            logprobs: Some(20),
+            ignore_end: true,
+            ..Generation::new(Prompt::Tokens(tokens.clone()))
+        };
+        let given = alone(&mut model, &generation);
+        let tensors = tensors(folder.path());
+        for (token, told) in given.tokens.iter().zip(&given.logprobs) {
+            let logits = logits(&model.decoder.config, &tensors, &tokens);
+            let total = logits.iter().map(|logit| logit.exp()).sum::<f64>().ln();
+            for (token, bits) in told {
+                let (got, want) = (f64::from(f32::from_bits(*bits)), logits[*token as usize] - total);
+                assert!((got - want).abs() < 2e-4, "{config}: token {token} has {got}, not {want}");
+            }
+            let likeliest = logits.iter().copied().fold(f64::MIN, f64::max);
+            assert!(likeliest - logits[*token as usize] < 1e-3, "{config}");
+            tokens.push(*token);
+        }
+    }
+}
+
+#[test]
+fn slow_turns_are_stretched_as_llama_3_does() {
+    let plain =
+        RopeConfig { style: super::super::kernels::RopeStyle::Halves, base: 500_000.0, scaling: RopeScaling::None };
+    let folder = tempfile::tempdir().unwrap();
+    tiny_llama::write(folder.path()).unwrap();
+    let config = DecoderConfig { head_size: 128, rope: plain.clone(), ..DecoderConfig::read(folder.path()).unwrap() };
+    let scaling = RopeScaling::Llama3 { factor: 8.0, low: 1.0, high: 4.0, original: 8192.0 };
+    let stretched = DecoderConfig { rope: RopeConfig { scaling, ..plain }, ..config.clone() };
+    let (plain, stretched) = (config.turns(), stretched.turns());
+    let ratios: Vec<f64> = plain.iter().zip(&stretched).map(|(a, b)| a / b).collect();
+    assert!(ratios[0] == 1.0 && (ratios[63] - 8.0).abs() < 1e-9, "{ratios:?}");
+    assert!(ratios.is_sorted() && ratios.iter().any(|ratio| (1.5..7.0).contains(ratio)), "{ratios:?}");
+}

@@ -1,0 +1,180 @@
+//! Chat templates: Jinja as Hugging Face's `apply_chat_template` runs it.
+
+use std::io;
+
+use minijinja::{Environment, ErrorKind, Value, context, value::Kwargs};
+use orion_proto::{Error, Result};
+use serde::Serialize;
+
+use crate::unservable;
+
+/// Steps that a template may take for one conversation.
+const FUEL: u64 = 2_000_000;
+/// Bytes that it may write.
+const MOST_BYTES: usize = 16 << 20;
+const NAME: &str = "chat";
+
+/// A compiled template with its model's special tokens.
+pub(crate) struct ChatTemplate {
+    environment: Environment<'static>,
+    start: String,
+    end: String,
+}
+
+impl ChatTemplate {
+    /// Compiles a template. `start` and `end` are what it knows as `bos_token` and `eos_token`.
+    ///
+    /// # Errors
+    /// FAILED_PRECONDITION saying what the template's mistake is.
+    pub(crate) fn new(source: &str, start: Option<String>, end: Option<String>) -> Result<Self> {
+        let mut environment = Environment::new();
+        environment.set_trim_blocks(true);
+        environment.set_lstrip_blocks(true);
+        environment.set_fuel(Some(FUEL));
+        environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+        environment.add_function(
+            "raise_exception",
+            |message: String| -> std::result::Result<Value, minijinja::Error> {
+                Err(minijinja::Error::new(ErrorKind::InvalidOperation, message))
+            },
+        );
+        environment.add_filter("tojson", to_json);
+        environment
+            .add_template_owned(NAME, without_marks(source))
+            .map_err(|error| unservable(format!("its chat template cannot be compiled: {error}")))?;
+        Ok(Self { environment, start: start.unwrap_or_default(), end: end.unwrap_or_default() })
+    }
+
+    /// The prompt of a conversation, ready for the assistant's answer. Both are JSON arrays.
+    ///
+    /// # Errors
+    /// INVALID_ARGUMENT for what is no JSON array and what the template refuses.
+    pub(crate) fn render(&self, messages: &str, tools: Option<&str>) -> Result<String> {
+        let array = |name: &str, json: &str| {
+            let value: serde_json::Result<Vec<Value>> = serde_json::from_str(json);
+            value.map_err(|error| Error::invalid(format!("'{name}' is no JSON array: {error}")))
+        };
+        let values = context! {
+            messages => array("messages", messages)?,
+            tools => tools.map(|tools| array("tools", tools)).transpose()?,
+            add_generation_prompt => true,
+            bos_token => self.start,
+            eos_token => self.end,
+        };
+        let refused = |error: minijinja::Error| {
+            let detail = error.detail().map_or_else(|| error.to_string(), str::to_owned);
+            Error::invalid(format!("the chat template refuses the conversation: {detail}"))
+        };
+        let mut out = Bounded(Vec::new());
+        let template = self.environment.get_template(NAME).map_err(refused)?;
+        template.render_captured_to(values, &mut out).map_err(refused)?;
+        String::from_utf8(out.0).map_err(|error| Error::invalid(format!("the chat template wrote no UTF-8: {error}")))
+    }
+}
+
+/// Leaves out the marks of an assistant's own text, which only training reads.
+fn without_marks(source: &str) -> String {
+    let (mut out, mut rest) = (String::with_capacity(source.len()), source);
+    while let Some(start) = rest.find("{%") {
+        let Some(length) = rest[start..].find("%}") else { break };
+        let end = start + length + 2;
+        let inner = rest[start + 2..end - 2].trim_matches(['-', '+', ' ', '\n', '\t']);
+        out.push_str(&rest[..start]);
+        if !matches!(inner, "generation" | "endgeneration") {
+            out.push_str(&rest[start..end]);
+        }
+        rest = &rest[end..];
+    }
+    out + rest
+}
+
+/// A text that does not grow without end.
+struct Bounded(Vec<u8>);
+
+impl io::Write for Bounded {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.0.len() + bytes.len() > MOST_BYTES {
+            return Err(io::Error::other(format!("it writes more than {MOST_BYTES} bytes")));
+        }
+        self.0.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// JSON as Python's `json.dumps` writes it, which templates were made with.
+fn to_json(value: Value, options: Kwargs) -> std::result::Result<Value, minijinja::Error> {
+    let indent: Option<usize> = options.get("indent")?;
+    let mut out = Vec::new();
+    let failed = |error: serde_json::Error| minijinja::Error::new(ErrorKind::BadSerialization, error.to_string());
+    match indent {
+        Some(indent) => {
+            let spaces = " ".repeat(indent.min(16));
+            let pretty = serde_json::ser::PrettyFormatter::with_indent(spaces.as_bytes());
+            value.serialize(&mut serde_json::Serializer::with_formatter(&mut out, pretty)).map_err(failed)?;
+        }
+        None => value.serialize(&mut serde_json::Serializer::with_formatter(&mut out, Python)).map_err(failed)?,
+    }
+    Ok(Value::from_safe_string(String::from_utf8_lossy(&out).into_owned()))
+}
+
+/// A space after each comma and colon.
+struct Python;
+
+impl serde_json::ser::Formatter for Python {
+    fn begin_array_value<W: ?Sized + io::Write>(&mut self, writer: &mut W, first: bool) -> io::Result<()> {
+        if first { Ok(()) } else { writer.write_all(b", ") }
+    }
+
+    fn begin_object_key<W: ?Sized + io::Write>(&mut self, writer: &mut W, first: bool) -> io::Result<()> {
+        if first { Ok(()) } else { writer.write_all(b", ") }
+    }
+
+    fn begin_object_value<W: ?Sized + io::Write>(&mut self, writer: &mut W) -> io::Result<()> {
+        writer.write_all(b": ")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn render(source: &str, messages: &str, tools: Option<&str>) -> Result<String> {
+        ChatTemplate::new(source, Some("<s>".into()), Some("</s>".into()))?.render(messages, tools)
+    }
+
+    #[test]
+    fn conversations_are_written_as_the_template_says() {
+        let source = "{% for message in messages %}\n{{ bos_token + message['role'].upper() }}: {{ message.content.strip() }}{% if not loop.last %}|{% endif %}{% endfor %}\n{%- if add_generation_prompt %}>{% endif %}";
+        let messages = r#"[{"role":"user","content":" hi <b> "},{"role":"assistant","content":"é"}]"#;
+        assert_eq!(render(source, messages, None).unwrap(), "<s>USER: hi <b>|<s>ASSISTANT: é>");
+    }
+
+    #[test]
+    fn tools_are_written_as_python_does_and_in_their_order() {
+        let tools = r#"[{"type":"function","function":{"name":"f","a":[1,true,null]}}]"#;
+        let plain = render("{% for tool in tools %}{{ tool | tojson }}{% endfor %}", "[]", Some(tools)).unwrap();
+        assert_eq!(plain, r#"{"type": "function", "function": {"name": "f", "a": [1, true, null]}}"#);
+        let indented = render("{{ tools[0].function.a | tojson(indent=2) }}", "[]", Some(tools)).unwrap();
+        assert_eq!(indented, "[\n  1,\n  true,\n  null\n]");
+        assert_eq!(render("{% if tools %}t{% else %}n{% endif %}", "[]", None).unwrap(), "n");
+    }
+
+    #[test]
+    fn what_a_template_refuses_and_what_would_never_end_is_told() {
+        for (source, words) in [
+            ("{{ raise_exception('roles must alternate') }}", "roles must alternate"),
+            ("{% for a in range(9999) %}{% for b in range(9999) %}x{% endfor %}{% endfor %}", "fuel"),
+            ("{{ messages.nothing.at_all }}", "undefined"),
+        ] {
+            let error = render(source, "[]", None).unwrap_err();
+            assert!(error.message.contains(words), "{error}");
+        }
+        assert!(render("{% if %}", "[]", None).unwrap_err().message.contains("cannot be compiled"));
+        assert!(render("", "{}", None).unwrap_err().message.contains("'messages' is no JSON array"));
+        assert_eq!(render("a{%- generation -%}b{% endgeneration %}", "[]", None).unwrap(), "ab");
+    }
+}

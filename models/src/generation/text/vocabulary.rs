@@ -1,0 +1,103 @@
+//! A model's tokens.
+
+use orion_proto::{Error, Result};
+use tokenizers::Tokenizer;
+
+use super::{
+    template::ChatTemplate,
+    token_bytes::{Spelling, TokenBytes, byte_characters, spelled},
+};
+use crate::unservable;
+
+/// Bytes that a token can stand for, generously.
+const BYTES_PER_TOKEN: usize = 512;
+
+/// A tokenizer with what its model's metadata says of it.
+pub(crate) struct Vocabulary {
+    pub(super) tokenizer: Tokenizer,
+    pub(super) bytes: TokenBytes,
+    /// Put before a raw text, where the tokenizer does not do it itself.
+    pub(super) start: Option<u32>,
+    /// The token before which no space is the text's own.
+    pub(super) begin: Option<u32>,
+    /// After one of these the text has ended.
+    pub(super) ends: Vec<u32>,
+    /// Whether the first space of a text is the tokenizer's.
+    pub(super) strips: bool,
+    pub(super) template: Option<ChatTemplate>,
+}
+
+impl Vocabulary {
+    /// The bytes of each of `count` tokens: none for special ones and those that the tokenizer does not know.
+    pub(super) fn token_bytes(tokenizer: &Tokenizer, spelling: Spelling, count: usize) -> Result<TokenBytes> {
+        let vocabulary = tokenizer.get_vocab(true);
+        let added = tokenizer.get_added_tokens_decoder();
+        let characters = byte_characters();
+        let mut tokens: Vec<Vec<u8>> = vec![Vec::new(); count];
+        for (token, id) in &vocabulary {
+            let place = tokens.get_mut(*id as usize).ok_or_else(|| {
+                unservable(format!("the tokenizer has the token {id}, the model's vocabulary has {count}"))
+            })?;
+            *place = match added.get(id) {
+                Some(added) if added.special => Vec::new(),
+                Some(_) => token.as_bytes().to_vec(),
+                None => spelled(spelling, &characters, token),
+            };
+        }
+        let mut bytes = TokenBytes::default();
+        tokens.iter().for_each(|token| bytes.push(token));
+        Ok(bytes)
+    }
+
+    /// The bytes of a token; none of a special one.
+    pub(crate) fn bytes(&self, token: u32) -> &[u8] {
+        self.bytes.get(token)
+    }
+
+    /// Whether nothing follows a token.
+    pub(crate) fn is_end(&self, token: u32) -> bool {
+        self.ends.contains(&token)
+    }
+
+    /// Whether what follows these tokens is the begin of a text, whose first space is none of it.
+    pub(crate) fn begins_after(&self, tokens: &[u32]) -> bool {
+        self.strips && tokens.last().copied() == self.begin
+    }
+
+    /// A raw text's tokens, at most so many.
+    ///
+    /// # Errors
+    /// INVALID_ARGUMENT for a text that cannot have so few.
+    pub(crate) fn encode(&self, text: &str, most: usize) -> Result<Vec<u32>> {
+        let mut tokens = self.tokens(text, true, most)?;
+        if let Some(start) = self.start {
+            tokens.insert(0, start);
+        }
+        Ok(tokens)
+    }
+
+    /// The tokens of a conversation, for an answer to follow.
+    ///
+    /// # Errors
+    /// INVALID_ARGUMENT where the model has no template, or its template refuses the conversation.
+    pub(crate) fn encode_chat(&self, messages: &str, tools: Option<&str>, most: usize) -> Result<Vec<u32>> {
+        let template = self
+            .template
+            .as_ref()
+            .ok_or_else(|| Error::invalid("the model has no chat template, ask it with a raw prompt"))?;
+        // The template writes the start token itself.
+        self.tokens(&template.render(messages, tools)?, false, most)
+    }
+
+    fn tokens(&self, text: &str, special: bool, most: usize) -> Result<Vec<u32>> {
+        // Far more than the tokens can hold is not tokenised first: it would take gigabytes to refuse it.
+        let longest = most.saturating_mul(BYTES_PER_TOKEN);
+        if text.len() > longest {
+            let bytes = text.len();
+            return Err(Error::invalid(format!("the prompt has {bytes} bytes, {most} tokens hold at most {longest}")));
+        }
+        let encoding = self.tokenizer.encode_fast(text, special);
+        let encoding = encoding.map_err(|error| Error::invalid(format!("the prompt cannot be tokenised: {error}")))?;
+        Ok(encoding.get_ids().to_vec())
+    }
+}

@@ -1,0 +1,177 @@
+//! What both of OpenAI's generation requests say of how text is generated, and the parameters that only Orion has.
+
+use std::collections::BTreeMap;
+
+use orion_proto::{Error, Format, Generation, Parameters, Prompt, Sampling};
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::Refusal;
+use crate::api::http::parameters::Scalar;
+
+/// Answers that one request may ask for.
+const MOST_ANSWERS: u32 = 16;
+
+/// One text or several.
+#[derive(Debug, Deserialize)]
+#[serde(untagged, expecting = "'stop' must be a string or an array of strings")]
+enum Stops {
+    One(String),
+    Several(Vec<String>),
+}
+
+#[derive(Debug, Deserialize)]
+struct ResponseFormat {
+    r#type: String,
+    #[serde(default)]
+    json_schema: Option<JsonSchema>,
+}
+
+#[derive(Debug, Deserialize)]
+struct JsonSchema {
+    #[serde(default)]
+    schema: Option<Value>,
+}
+
+/// Whether a stream ends with the count of its tokens.
+#[derive(Debug, Default, Deserialize)]
+pub(super) struct StreamOptions {
+    #[serde(default)]
+    pub(super) include_usage: bool,
+}
+
+/// The fields that chat and plain completions share. Fields that are not here, such as `user`, are not used.
+#[derive(Debug, Deserialize)]
+pub(super) struct Settings {
+    pub(super) model: String,
+    #[serde(default)]
+    max_tokens: Option<u32>,
+    #[serde(default)]
+    max_completion_tokens: Option<u32>,
+    #[serde(default)]
+    temperature: Option<f32>,
+    #[serde(default)]
+    top_p: Option<f32>,
+    #[serde(default)]
+    n: Option<u32>,
+    #[serde(default)]
+    stop: Option<Stops>,
+    #[serde(default)]
+    pub(super) stream: Option<bool>,
+    #[serde(default)]
+    pub(super) stream_options: Option<StreamOptions>,
+    #[serde(default)]
+    seed: Option<i64>,
+    #[serde(default)]
+    presence_penalty: Option<f32>,
+    #[serde(default)]
+    frequency_penalty: Option<f32>,
+    #[serde(default)]
+    logit_bias: Option<BTreeMap<String, f32>>,
+    #[serde(default)]
+    response_format: Option<ResponseFormat>,
+    // The rest is not OpenAI's: its clients send it as `extra_body`.
+    #[serde(default)]
+    top_k: Option<u32>,
+    #[serde(default)]
+    min_p: Option<f32>,
+    #[serde(default)]
+    repetition_penalty: Option<f32>,
+    #[serde(default)]
+    ignore_eos: Option<bool>,
+    #[serde(default)]
+    priority: Option<Scalar>,
+    /// Microseconds.
+    #[serde(default)]
+    timeout: Option<Scalar>,
+    #[serde(default)]
+    routing_key: Option<Scalar>,
+    #[serde(default)]
+    idempotent: Option<Scalar>,
+}
+
+impl Settings {
+    /// How many answers are wanted.
+    pub(super) fn answers(&self) -> Result<u32, Refusal> {
+        match self.n.unwrap_or(1) {
+            n if (1..=MOST_ANSWERS).contains(&n) => Ok(n),
+            n => Err(about("n", format!("'n' is {n}, it must be 1 to {MOST_ANSWERS}"))),
+        }
+    }
+
+    /// The generation from a prompt. Of several answers, each has a seed of its own.
+    pub(super) fn generation(&self, prompt: Prompt, logprobs: Option<u32>) -> Result<Generation, Refusal> {
+        let sampling = Sampling {
+            // OpenAI's default.
+            temperature: self.temperature.unwrap_or(1.0),
+            top_k: self.top_k.unwrap_or(0),
+            top_p: self.top_p.unwrap_or(1.0),
+            min_p: self.min_p.unwrap_or(0.0),
+            repetition_penalty: self.repetition_penalty.unwrap_or(1.0),
+            presence_penalty: self.presence_penalty.unwrap_or(0.0),
+            frequency_penalty: self.frequency_penalty.unwrap_or(0.0),
+            seed: self.seed.map_or_else(rand::random, i64::cast_unsigned),
+            logit_bias: self.logit_bias()?,
+        };
+        let generation = Generation {
+            max_tokens: self.max_completion_tokens.or(self.max_tokens),
+            sampling,
+            stop: match &self.stop {
+                None => Vec::new(),
+                Some(Stops::One(stop)) => vec![stop.clone()],
+                Some(Stops::Several(stops)) => stops.clone(),
+            },
+            logprobs,
+            format: self.format()?,
+            ignore_end: self.ignore_eos.unwrap_or(false),
+            ..Generation::new(prompt)
+        };
+        generation.check().map_err(Refusal::from)?;
+        Ok(generation)
+    }
+
+    fn logit_bias(&self) -> Result<Vec<(u32, f32)>, Refusal> {
+        let bias = |(token, bias): (&String, &f32)| {
+            let number = token.parse::<u32>();
+            let wrong = |_| about("logit_bias", "the keys of 'logit_bias' must be numbers of tokens");
+            Ok((number.map_err(wrong)?, *bias))
+        };
+        self.logit_bias.iter().flatten().map(bias).collect()
+    }
+
+    fn format(&self) -> Result<Format, Refusal> {
+        let Some(format) = &self.response_format else { return Ok(Format::Text) };
+        match (format.r#type.as_str(), format.json_schema.as_ref().and_then(|schema| schema.schema.as_ref())) {
+            ("text", _) => Ok(Format::Text),
+            ("json_object", _) => Ok(Format::JsonObject),
+            ("json_schema", Some(schema)) => Ok(Format::JsonSchema(schema.to_string())),
+            ("json_schema", None) => {
+                Err(about("response_format", "a 'response_format' of type json_schema must have json_schema.schema"))
+            }
+            _ => {
+                let text = "the type of 'response_format' must be text, json_object or json_schema";
+                Err(about("response_format", text))
+            }
+        }
+    }
+
+    /// What the request says of how it is scheduled.
+    pub(super) fn parameters(&mut self) -> Result<Parameters, Refusal> {
+        let mut parameters = Parameters::default();
+        for (name, value) in [
+            ("priority", self.priority.take()),
+            ("timeout", self.timeout.take()),
+            ("routing_key", self.routing_key.take()),
+            ("idempotent", self.idempotent.take()),
+        ] {
+            let Some(value) = value else { continue };
+            parameters.set(name, &value.into()).map_err(|error| Refusal::from(error).about(name))?;
+        }
+        Ok(parameters)
+    }
+}
+
+/// A refusal for a field's sake.
+pub(super) fn about(field: &'static str, message: impl Into<String>) -> Refusal {
+    Refusal::from(Error::invalid(message.into())).about(field)
+}

@@ -1,0 +1,182 @@
+//! What has waited past its objective: a tenth of each device's time is its own, so that nothing starves.
+//!
+//! A device saves up a tenth of what it spends on others, for the oldest. Requests of a model that it holds are served from
+//! that. A model that is nowhere and fits beside nothing that runs gets its *turn*: what must leave for it runs no further,
+//! and the loads are paid from the same savings.
+
+use super::{
+    Core, Nanos,
+    candidates::rows_for,
+    order::{Pick, Sight, Source},
+    placement::Concern,
+};
+
+/// Device time of a hundred that requests past their objective may claim.
+const OVERDUE_SHARE: u64 = 10;
+/// Most of it that is saved up, nanoseconds.
+const MOST_CREDIT: Nanos = 1_000_000_000;
+/// Models past their objective that are looked at for one that a device can take.
+const LOOKED_AT: usize = 16;
+
+/// A model that was brought although others were worth more.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Turn {
+    pub replica: usize,
+    /// From when on others may have its place. It stays as long as the loads took, or they would be for little.
+    pub ends: Nanos,
+}
+
+/// Requests past their objective, as a batch.
+struct Oldest {
+    since: Nanos,
+    service: Nanos,
+    pick: Pick,
+}
+
+impl<T, L: Clone> Core<T, L> {
+    /// Requests that have waited for longer than their model's objective, the oldest first, once the device has saved up
+    /// for them; those with a later deadline too, or it would pass while others are always worth more.
+    pub(super) fn overdue(&self, sight: &Sight) -> Option<Pick> {
+        let device = &self.devices[sight.device];
+        if let Some(turn) = device.turn.filter(|turn| !self.replicas[turn.replica].ran) {
+            // It was paid for with the load.
+            let first = self.oldest_of(sight, turn.replica);
+            if first.is_some() {
+                return first.map(|oldest| oldest.pick);
+            }
+        }
+        if device.overdue_credit <= 0 {
+            return None;
+        }
+        let oldest = device.residents.iter().filter_map(|id| self.oldest_of(sight, *id)).min_by_key(|o| o.since)?;
+        // What is saved for older ones is not spent on others: they would wait for ever where those are many and short.
+        let next = sight.claim.is_none_or(|since| oldest.since <= since);
+        (next && self.affords(sight.device, oldest.service)).then_some(oldest.pick)
+    }
+
+    /// The oldest of a replica's requests past their objective.
+    fn oldest_of(&self, sight: &Sight, id: usize) -> Option<Oldest> {
+        let replica = &self.replicas[id];
+        if !self.may_take(sight, id) {
+            return None;
+        }
+        let model = &self.models[replica.model];
+        let most = replica.most_rows(model.max_rows());
+        let objective = self.objective(replica.model);
+        let mut oldest: Option<Oldest> = None;
+        let shared = model.queue.lanes().iter().enumerate().map(|lane| (false, lane));
+        let bound = replica.bound.as_deref().map_or(&[][..], |queue| queue.lanes());
+        for (bound, (at, lane)) in shared.chain(bound.iter().enumerate().map(|lane| (true, lane))) {
+            let Some(head) = lane.waiting.front() else { continue };
+            let since = head.overdue_from(objective);
+            if since < sight.now && oldest.as_ref().is_none_or(|oldest| since < oldest.since) {
+                let lines = [&replica.line(lane.key.bucket), &replica.least_line(lane.key.bucket)];
+                let Some((rows, _)) = rows_for(head, lines, &sight.way, most) else { continue };
+                let service = lines[0].predict(lane.rows.min(rows));
+                let source = Source::Lane { lane: at, skip: 0 };
+                let pick = Pick { replica: id, bound, source, rows, score: f64::MAX, on_credit: true };
+                oldest = Some(Oldest { since, service, pick });
+            }
+        }
+        oldest
+    }
+
+    /// Whether a device has saved up for what takes so long, or as much as it ever does.
+    fn affords(&self, device: usize, time: Nanos) -> bool {
+        time.min(MOST_CREDIT) as i64 <= self.devices[device].overdue_credit
+    }
+
+    /// What a device earns for requests past their objective while it serves others, or spends on them.
+    pub(super) fn count_overdue(&mut self, device: usize, service: Nanos, was_overdue: bool) {
+        let credit = &mut self.devices[device].overdue_credit;
+        // A batch that is longer than can be saved up is owed for.
+        *credit = match was_overdue {
+            true => credit.saturating_sub_unsigned(service),
+            false => credit.saturating_add_unsigned(service / OVERDUE_SHARE).min(MOST_CREDIT as i64),
+        };
+    }
+
+    /// The model that is nowhere, has waited past its objective for longest and could come to a device, with the time
+    /// since when.
+    pub(super) fn claimant(&mut self, now: Nanos, device: usize) -> Option<(Nanos, usize)> {
+        if self.devices[device].overdue_credit <= 0 {
+            return None;
+        }
+        let past = self.claims.iter().take_while(|(since, _)| *since < now).take(LOOKED_AT);
+        let past: Vec<(Nanos, usize)> = past.copied().collect();
+        past.into_iter().find(|&(_, index)| {
+            self.need(now, index).is_some() && self.may_hold(now, index, device) && self.has_room(index, device)
+        })
+    }
+
+    /// Brings such a model once it is paid for and what must leave for it is idle. Until then, says which replicas are to
+    /// run no further.
+    pub(super) fn make_way(&mut self, now: Nanos, index: usize, device: usize) -> Vec<usize> {
+        let load = self.load_time(index, device);
+        let at = &self.devices[device];
+        if at.loading.is_some() || at.turn.is_some() || !self.affords(device, load) {
+            return Vec::new();
+        }
+        let idle = self.victims(now, index, device);
+        let is_idle = idle.is_some();
+        let Some(leave) = idle.or_else(|| self.victims_once_idle(now, index, device)) else { return Vec::new() };
+        let price = leave.iter().fold(load, |sum, id| sum.saturating_add(self.return_time(*id)));
+        if !self.affords(device, price) {
+            return Vec::new();
+        }
+        if !is_idle {
+            return leave;
+        }
+        self.begin_turn(now, index, device, now.saturating_add(load).saturating_add(price));
+        self.count_overdue(device, price, true);
+        Vec::new()
+    }
+
+    /// What it takes to bring a replica back that is wanted again at once.
+    fn return_time(&self, id: usize) -> Nanos {
+        let replica = &self.replicas[id];
+        let awaited = !self.models[replica.model].queue.is_empty();
+        if awaited { self.load_time(replica.model, replica.device) } else { 0 }
+    }
+
+    /// Whether a device could take a copy, but for the memory.
+    fn may_hold(&mut self, now: Nanos, index: usize, device: usize) -> bool {
+        let here = |id: &usize| self.replicas[*id].model == index;
+        let failed = self.models[index].failures.iter().any(|f| f.device == device && f.retry_at > now);
+        let free = !failed && !self.devices[device].residents.iter().any(here);
+        // In the order of their numbers.
+        free && self.suitable(index).binary_search(&device).is_ok()
+    }
+
+    fn begin_turn(&mut self, now: Nanos, index: usize, device: usize, ends: Nanos) {
+        if self.start_load(now, index, device) {
+            let loading = self.devices[device].loading;
+            self.devices[device].turn = loading.map(|replica| Turn { replica, ends });
+        }
+    }
+
+    /// A model has had its turn: whoever waits for its place may have that, and it is one as others are.
+    pub(super) fn end_turn(&mut self, now: Nanos, device: usize) {
+        let Some(turn) = self.devices[device].turn else { return };
+        let replica = &self.replicas[turn.replica];
+        let waits_for_it = !replica.ran && !self.models[replica.model].queue.is_empty();
+        if replica.serves() && replica.running == 0 && !waits_for_it && turn.ends <= now {
+            self.devices[device].turn = None;
+            self.place(now, Concern::Device(device));
+        }
+    }
+
+    /// Whether a replica has had its turn and still runs: what it runs is its last, or others would never have its place.
+    pub(super) fn is_after_its_turn(&self, now: Nanos, id: usize) -> bool {
+        let replica = &self.replicas[id];
+        let over = |turn: Turn| turn.replica == id && turn.ends <= now;
+        replica.ran && replica.running > 0 && self.devices[replica.device].turn.is_some_and(over)
+    }
+
+    /// A replica is on its way out.
+    pub(super) fn forget_turn(&mut self, device: usize, id: usize) {
+        if self.devices[device].turn.is_some_and(|turn| turn.replica == id) {
+            self.devices[device].turn = None;
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! When what waits will be done: what a queue's limit is held against, and when a refused client is to come again.
+
+use std::time::Duration;
+
+use super::{
+    Core, ModelState, Nanos,
+    cost::SAMPLE,
+    queue::{LaneKey, Queue},
+};
+
+/// Shortest and longest time after which a refused client is told to come again.
+const RETRY_AFTER: (f64, f64) = (0.001, 60.0);
+
+/// Holders of a model of which it is seen what waits for whom.
+const HOLDERS: usize = 16;
+
+/// When a client that was refused for so much work is to come again.
+pub(super) fn retry_after(work: Nanos) -> Duration {
+    Duration::from_secs_f64((work as f64 / 1e9).clamp(RETRY_AFTER.0, RETRY_AFTER.1))
+}
+
+/// Predicted work of a device that goes before one request, nanoseconds.
+struct Before {
+    lane: LaneKey,
+    /// Of higher priorities, of the request's own tenant, and what has waited once already.
+    surely: f64,
+    /// Of its priority and its tenant.
+    own: f64,
+    /// Of its priority, by other tenants.
+    others: Vec<(u32, f64)>,
+}
+
+impl Before {
+    fn add(&mut self, queue: &Queue, row_time: f64) {
+        let grouped = queue.groups.iter().flat_map(|group| &group.waiting).map(|waiting| waiting.rows);
+        self.surely += grouped.sum::<usize>() as f64 * row_time;
+        for lane in queue.lanes().iter().filter(|lane| lane.rows > 0 && lane.key.priority <= self.lane.priority) {
+            let work = lane.rows as f64 * row_time;
+            match self.others.iter_mut().find(|(tenant, _)| *tenant == lane.key.tenant) {
+                _ if lane.key.priority < self.lane.priority => self.surely += work,
+                _ if lane.key.tenant == self.lane.tenant => self.own += work,
+                Some((_, sum)) => *sum += work,
+                None => self.others.push((lane.key.tenant, work)),
+            }
+        }
+    }
+
+    /// Tenants share a priority: while the request's own is served, each other gets as much.
+    fn total(&self) -> Nanos {
+        let shared: f64 = self.others.iter().map(|(_, work)| work.min(self.own)).sum();
+        (self.surely + self.own + shared) as Nanos
+    }
+}
+
+impl<T, L: Clone> Core<T, L> {
+    /// Whether what goes before a request of this lane is predicted to be done within `most`; if not, when it will be.
+    pub(super) fn waits_within(
+        &self,
+        now: Nanos,
+        index: usize,
+        lane: LaneKey,
+        most: Nanos,
+    ) -> std::result::Result<(), Nanos> {
+        // Nearly always all that waits is done by then, and nobody has to ask for whom.
+        if self.takers(index).any(|id| self.drained_in(now, id) <= most) {
+            return Ok(());
+        }
+        let holders = self.takers(index).take(HOLDERS).map(|id| self.waits_behind(now, id, lane));
+        let waits = holders.min().unwrap_or_else(|| {
+            let model = &self.models[index];
+            let mut before = Before { lane, surely: 0.0, own: 0.0, others: Vec::new() };
+            before.add(&model.queue, model.work as f64 / model.queue.rows().max(1) as f64);
+            before.total()
+        });
+        if waits <= most { Ok(()) } else { Err(waits) }
+    }
+
+    /// Predicted time until a replica's device is done with what goes before a request of this lane.
+    fn waits_behind(&self, now: Nanos, id: usize, lane: LaneKey) -> Nanos {
+        let device = &self.devices[self.replicas[id].device];
+        let mut before = Before { lane, surely: 0.0, own: 0.0, others: Vec::new() };
+        for id in &device.residents {
+            let replica = &self.replicas[*id];
+            let model = &self.models[replica.model];
+            if replica.state == ModelState::Unloading {
+                continue;
+            }
+            let holders = model.replicas.len().max(1) as f64;
+            before.add(&model.queue, model.work as f64 / holders / model.queue.rows().max(1) as f64);
+            if let Some(queue) = &replica.bound {
+                before.add(queue, replica.line(0).row_time(queue.rows(), model.max_rows()));
+            }
+        }
+        device.remaining(now).saturating_add(before.total())
+    }
+
+    /// Predicted time until the first holder of a model is done with all that waits for it, whatever model it is for.
+    pub(super) fn queue_time(&self, now: Nanos, index: usize) -> Nanos {
+        let holders = self.takers(index).map(|id| self.drained_in(now, id));
+        holders.min().unwrap_or(self.models[index].work)
+    }
+
+    pub(super) fn drain_after(&self, now: Nanos, index: usize) -> Duration {
+        retry_after(self.queue_time(now, index))
+    }
+
+    /// Replicas whose devices take work.
+    fn takers(&self, index: usize) -> impl Iterator<Item = usize> {
+        let replicas = self.models[index].replicas.iter().take(SAMPLE).copied();
+        replicas.filter(|id| self.takes_part(self.replicas[*id].device))
+    }
+
+    /// Predicted time until a replica's device is done with what it runs and all that waits for it.
+    fn drained_in(&self, now: Nanos, id: usize) -> Nanos {
+        let device = &self.devices[self.replicas[id].device];
+        let model = &self.models[self.replicas[id].model];
+        // Of a model with many holders nothing is counted on each.
+        let own = if model.share == 0 { model.work / model.replicas.len().max(1) as Nanos } else { 0 };
+        let all = device.load(now).saturating_add(own);
+        if !self.binds {
+            return all;
+        }
+        device.residents.iter().fold(all, |sum, id| sum.saturating_add(self.bound_work(*id)))
+    }
+
+    /// Predicted time of what a balancer has bound to a replica.
+    fn bound_work(&self, id: usize) -> Nanos {
+        let replica = &self.replicas[id];
+        let rows = replica.bound.as_ref().map_or(0, |queue| queue.rows());
+        if rows == 0 { 0 } else { replica.line(0).drain(rows, self.models[replica.model].max_rows()) }
+    }
+}

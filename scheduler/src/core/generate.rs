@@ -1,0 +1,187 @@
+//! Generations: which replica each begins on, what its client has got of it, and where it goes on when a worker is lost.
+//!
+//! A generator shares its device's steps among its sequences, so a generation is given out when a replica has a place for
+//! it, not when its device is idle.
+
+use std::{fmt::Debug, sync::Arc};
+
+use orion_net::AttemptDelta;
+use orion_proto::{Code, Delta, Error, InferRequest};
+
+use super::{Command, Core, Nanos, RequestKey, order::WEIGHTS, queue::Group};
+
+/// Who is told of each step of a generation.
+pub trait Listener: Send + Sync + Debug {
+    /// The next step.
+    fn tell(&self, delta: Delta);
+}
+
+/// What the client of a generation has got.
+#[derive(Debug)]
+pub(super) struct Generated {
+    listener: Arc<dyn Listener>,
+    tokens: Vec<u32>,
+    /// Kind of the device that made them: another may round differently.
+    kind: Option<Arc<str>>,
+}
+
+impl Generated {
+    pub(super) fn new(listener: Arc<dyn Listener>) -> Self {
+        Self { listener, tokens: Vec::new(), kind: None }
+    }
+
+    /// How many tokens were sent.
+    pub(super) fn sent(&self) -> usize {
+        self.tokens.len()
+    }
+
+    /// The request as the next attempt is to run it: from what was sent on.
+    pub(super) fn resumed(&self, request: &Arc<InferRequest>) -> Arc<InferRequest> {
+        if self.tokens.is_empty() {
+            return request.clone();
+        }
+        let mut resumed = InferRequest::clone(request);
+        resumed.generation.iter_mut().for_each(|generation| generation.resume.clone_from(&self.tokens));
+        Arc::new(resumed)
+    }
+}
+
+impl<T, L: Clone> Core<T, L> {
+    /// Gives a generator's requests to replicas that have a place for them.
+    pub(super) fn run_generator(&mut self, now: Nanos, index: usize) {
+        while let Some((id, key)) = self.next_generation(now, index) {
+            self.requeued(index);
+            let service = self.replicas[id].line(0).predict(1);
+            self.charge_tenants(&[key], service);
+            if !self.send_batch(now, id, vec![key], 0, false) {
+                return;
+            }
+        }
+    }
+
+    /// The request that is to begin now, off its queue, and the replica on which.
+    fn next_generation(&mut self, now: Nanos, index: usize) -> Option<(usize, RequestKey)> {
+        let groups = self.models[index].queue.groups.iter().enumerate();
+        let found = groups.filter_map(|(at, group)| Some((at, self.place_for(now, index, Some(group))?))).next();
+        if let Some((at, id)) = found {
+            let mut group = self.models[index].queue.take_group(at)?;
+            let first = group.waiting.remove(0);
+            if !group.waiting.is_empty() {
+                self.models[index].queue.push_group(group);
+            }
+            return Some((id, first.key));
+        }
+        let id = self.place_for(now, index, None)?;
+        let lane = self.next_lane(now, index)?;
+        self.models[index].queue.pop(lane).map(|waiting| (id, waiting.key))
+    }
+
+    /// The lane whose head is next: by priority and by how long it has waited, so that none starves; tenants take turns.
+    fn next_lane(&mut self, now: Nanos, index: usize) -> Option<usize> {
+        const GRACE: Nanos = 1_000_000;
+        let urgency = |core: &Self, at: usize| {
+            let lane = &core.models[index].queue.lanes()[at];
+            let head = lane.waiting.front()?;
+            let waited = now.saturating_sub(head.due.saturating_sub(head.window)).saturating_add(GRACE);
+            Some(WEIGHTS[lane.key.priority as usize] * waited as f64)
+        };
+        let best = |core: &Self, due: bool| {
+            let lanes = core.models[index].queue.lanes();
+            let may = |at: &usize| !due || core.tenants.is_due(lanes[*at].key.priority, lanes[*at].key.tenant);
+            let ranked = (0..lanes.len()).filter(may).filter_map(|at| Some((urgency(core, at)?, at)));
+            ranked.max_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, at)| at)
+        };
+        if let Some(at) = best(self, true) {
+            return Some(at);
+        }
+        let at = best(self, false)?;
+        let priority = self.models[index].queue.lanes()[at].key.priority;
+        let lanes = self.models[index].queue.lanes().iter();
+        let present = lanes.filter(|lane| lane.key.priority == priority && !lane.waiting.is_empty());
+        let present: Vec<u32> = present.map(|lane| lane.key.tenant).collect();
+        self.tenants.next_round(priority, &present);
+        best(self, true).or(Some(at))
+    }
+
+    /// The replica with a place that is predicted to begin first; a group's must be able to go on with what was sent.
+    fn place_for(&self, now: Nanos, index: usize, group: Option<&Group>) -> Option<usize> {
+        let model = &self.models[index];
+        let places = model.spec.as_ref()?.generator?.max_sequences as usize;
+        let key = group.and_then(|group| group.waiting.first()).map(|waiting| waiting.key);
+        let takes = |id: &&usize| {
+            let replica = &self.replicas[**id];
+            let fits = group.is_none_or(|group| self.may_run_on(group, replica.device));
+            let goes_on = key.is_none_or(|key| self.goes_on_with(key, replica.device));
+            replica.running < places && self.can_run(now, **id) && self.takes_part(replica.device) && fits && goes_on
+        };
+        let begins = |id: &&usize| {
+            let replica = &self.replicas[**id];
+            let shared = replica.line(0).predict(1).saturating_mul(replica.running as Nanos) / places as Nanos;
+            let done = self.available(now, replica.device).saturating_add(shared);
+            (done.saturating_add(replica.penalty(now)), **id)
+        };
+        model.replicas.iter().filter(takes).min_by_key(begins).copied()
+    }
+
+    /// Whether a device goes on with a generation bit for bit: any with one of which nothing was sent.
+    fn goes_on_with(&self, key: RequestKey, device: usize) -> bool {
+        let generated = self.request(key).and_then(|request| request.generated.as_ref());
+        let kind = generated.filter(|generated| generated.sent() > 0).and_then(|generated| generated.kind.as_ref());
+        kind.is_none_or(|kind| **kind == *self.devices[device].info.kind)
+    }
+
+    /// Whether any device of the cluster could ever go on with a generation.
+    pub(super) fn can_go_on(&self, key: RequestKey) -> bool {
+        let sent = self.request(key).and_then(|request| request.generated.as_ref()).map_or(0, Generated::sent);
+        sent == 0
+            || self.devices.iter().any(|(id, device)| {
+                let gone =
+                    matches!(self.workers[device.worker].state, super::WorkerState::Dead | super::WorkerState::Left);
+                !gone && self.goes_on_with(key, id)
+            })
+    }
+
+    /// A worker's generators took steps. What belongs to no attempt that is under way is dropped.
+    pub fn deltas(&mut self, now: Nanos, session: u64, epoch: u64, deltas: Vec<AttemptDelta>) {
+        let from = self.by_session(session);
+        for AttemptDelta { batch, attempt, delta } in deltas {
+            let running = self.batches.get_mut(&batch).filter(|running| Some(running.worker) == from);
+            let key = running.filter(|_| epoch == self.epoch).and_then(|running| {
+                running.given = running.given.max(now);
+                running.attempts.iter().find(|(of, _)| *of == attempt).map(|(_, key)| *key)
+            });
+            if !key.is_some_and(|key| self.take_delta(now, key, batch, delta)) {
+                self.totals.results_dropped += 1;
+            }
+        }
+    }
+
+    /// Says whether it was the next.
+    fn take_delta(&mut self, now: Nanos, key: RequestKey, batch: u64, delta: Delta) -> bool {
+        let Some(running) = self.batches.get(&batch) else { return false };
+        let (device, kind) = (running.device, self.devices[running.device].info.kind.clone());
+        let Some(request) = self.request_mut(key).filter(|r| r.running.is_some_and(|(of, _)| of == batch)) else {
+            return false;
+        };
+        let Some(generated) = &mut request.generated else { return false };
+        if delta.position as usize != generated.sent() {
+            self.take_back(now, batch, device, true, "a step of its generation was lost on the way");
+            return false;
+        }
+        generated.tokens.extend(&delta.tokens);
+        generated.kind.get_or_insert_with(|| Arc::from(kind));
+        let listener = generated.listener.clone();
+        self.commands.push(Command::Tell { listener, delta });
+        true
+    }
+
+    /// Whether an answer's last step follows what was sent.
+    pub(super) fn follows(&self, key: RequestKey, last: Option<&Delta>) -> orion_proto::Result<()> {
+        let Some(generated) = self.request(key).and_then(|request| request.generated.as_ref()) else { return Ok(()) };
+        match last {
+            Some(delta) if delta.position as usize == generated.sent() => Ok(()),
+            Some(_) => Err(Error::new(Code::Unavailable, "a step of its generation was lost on the way")),
+            None => Err(Error::new(Code::Internal, "the worker ended the generation without a last step")),
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! What models are: workers are asked, a few questions at a time.
+
+use super::{Command, Core};
+
+/// Workers that are asked at once what a model is.
+const ASKED: usize = 3;
+/// Questions that a worker has at once: its mailbox is for other things too.
+const QUESTIONS: usize = 64;
+/// Models whose turn it is as time passes once.
+const TURNS: usize = 8;
+
+impl<T, L: Clone> Core<T, L> {
+    /// Asks workers what a model is, while that is not known; later, when all that could say have enough to read.
+    pub(super) fn ask_about(&mut self, index: usize) {
+        self.unasked.remove(&index);
+        let model = &self.models[index];
+        let (false, true, Some(path)) = (model.spec.is_some(), model.wanted, model.path.clone()) else { return };
+        for worker in 0..self.workers.len() {
+            let (model, at) = (&self.models[index], &self.workers[worker]);
+            if model.asked.len() >= ASKED {
+                return;
+            }
+            let answered = model.unreadable.iter().any(|(at, _)| *at == worker);
+            if answered || model.asked.contains(&worker) || !at.is_connected() {
+                continue;
+            }
+            let Some(link) = at.link.clone() else { continue };
+            if at.questions >= QUESTIONS {
+                self.unasked.insert(index);
+                continue;
+            }
+            let (order, name) = (self.number(), self.models[index].name.clone());
+            self.models[index].asked.push(worker);
+            self.workers[worker].questions += 1;
+            self.commands.push(Command::Inspect { link, name, path: path.clone(), order });
+        }
+    }
+
+    /// A worker has answered, or will not any more.
+    pub(super) fn unask(&mut self, index: usize, worker: usize) {
+        let asked = &mut self.models[index].asked;
+        if let Some(place) = asked.iter().position(|at| *at == worker) {
+            asked.swap_remove(place);
+            self.workers[worker].questions -= 1;
+        }
+    }
+
+    /// A worker has time for more questions once it has answered half.
+    pub(super) fn ask_more(&mut self, worker: usize) {
+        if self.workers[worker].questions <= QUESTIONS / 2 {
+            self.ask_next(QUESTIONS);
+        }
+    }
+
+    /// Asks about those that wait for it, in turn: who can be asked about the first of them may be busy for long.
+    pub(super) fn ask_as_time_passes(&mut self) {
+        self.ask_next(TURNS);
+    }
+
+    fn ask_next(&mut self, most: usize) {
+        let rest = self.unasked.range(self.asked_from..).chain(self.unasked.range(..self.asked_from));
+        let next: Vec<usize> = rest.take(most).copied().collect();
+        self.asked_from = next.last().map_or(0, |last| last + 1);
+        next.into_iter().for_each(|index| self.ask_about(index));
+    }
+
+    /// What a worker was asked it may never have heard; it is asked again, or others are.
+    pub(super) fn ask_anew(&mut self, worker: usize) {
+        for index in 0..self.models.len() {
+            if self.models[index].asked.contains(&worker) {
+                self.unask(index, worker);
+                self.unasked.insert(index);
+            }
+        }
+    }
+}

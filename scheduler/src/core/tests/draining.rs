@@ -1,0 +1,92 @@
+//! Nodes that are emptied, and what becomes of what they held.
+
+use orion_proto::ModelPolicy;
+
+use super::{
+    world::{Ask, Fate, World, model},
+    *,
+};
+
+fn models(count: usize, bytes: u64) -> Vec<ModelSpec> {
+    (0..count).map(|at| model(&format!("m{at}"), bytes, ModelPolicy::default())).collect()
+}
+
+fn drain(world: &mut World, at: usize) {
+    world.core.cordon(world.now, &format!("w{at}"), Cordon::Draining).unwrap();
+    world.collect();
+}
+
+/// Loads and unloads are answered one by one while time passes.
+fn settle(world: &mut World) {
+    for _ in 0..100 {
+        for at in 0..world.nodes.len() {
+            world.unloaded(at);
+            world.loaded(at, true);
+        }
+        world.pass(25 * MS);
+    }
+}
+
+#[test]
+fn all_that_a_drained_node_held_is_moved_one_after_the_other() {
+    for leaves in [false, true] {
+        let mut world = World::new(models(20, 5), &[&[100]]);
+        assert_eq!(world.held(0, 0), 100);
+        world.prompt = false;
+        world.add(&[100], 0.0);
+        match leaves {
+            false => drain(&mut world, 0),
+            true => world.core.worker_drains(world.now, world.nodes[0].session),
+        }
+        world.collect();
+        settle(&mut world);
+        assert_eq!(world.held(1, 0), 100, "leaves: {leaves}");
+    }
+}
+
+#[test]
+fn models_that_do_not_all_fit_do_not_push_each_other_out_without_end() {
+    let mut world = World::new(models(20, 5), &[&[100]]);
+    world.prompt = false;
+    world.add(&[50], 0.0);
+    drain(&mut world, 0);
+    settle(&mut world);
+    let loads = world.loads;
+    assert!(loads <= 40, "{loads} loads of 20 models");
+    settle(&mut world);
+    assert_eq!((world.loads, world.held(1, 0)), (loads, 50));
+}
+
+#[test]
+fn a_copy_on_a_drained_node_is_none_of_those_that_are_kept() {
+    let kept = ModelPolicy { min_replicas: 1, ..ModelPolicy::default() };
+    let specs = vec![model("kept", 60, kept), model("b", 60, ModelPolicy::default())];
+    let mut world = World::new(specs, &[&[100], &[100]]);
+    let home = (0..2).find(|at| world.nodes[*at].residents.contains_key(&(0, 0))).unwrap();
+    world.ask(1);
+    assert!(world.finish(1 - home, Fate::Ok).is_some());
+    world.prompt = false;
+    drain(&mut world, home);
+    assert!(world.unloaded(1 - home), "the other makes room for it");
+    assert!(world.loaded(1 - home, false));
+    world.pass(1_500 * MS);
+    assert!(world.loaded(1 - home, true), "it is tried again");
+    let refused = world.submit(Ask::of(1)).unwrap_err();
+    assert!(refused.message.contains("pinned or kept"), "{refused}");
+    world.ask(0);
+    assert!(world.finish(1 - home, Fate::Ok).is_some());
+}
+
+#[test]
+fn a_node_that_is_taken_back_owes_nobody_a_move() {
+    let mut world = World::new(models(2, 60), &[&[200], &[100]]);
+    world.prompt = false;
+    let home = |world: &World, model: usize| (0..2).find(|at| world.nodes[*at].residents.contains_key(&(model, 0)));
+    let here = (0..2).find(|model| home(&world, *model) == Some(0)).unwrap();
+    world.core.cordon(world.now, "w1", Cordon::Cordoned).unwrap();
+    drain(&mut world, 0);
+    assert!(world.core.models[world.core.index(&format!("m{here}")).unwrap()].demanded);
+    world.core.cordon(world.now, "w0", Cordon::No).unwrap();
+    world.collect();
+    assert!(world.core.models.iter().all(|model| !model.demanded));
+}

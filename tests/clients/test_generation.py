@@ -1,0 +1,178 @@
+"""Generation over OpenAI's API, Triton's generate and decoupled streams, and streams that outlive their worker."""
+
+import json
+import queue
+
+import numpy as np
+import openai
+import pytest
+import tritonclient.grpc
+
+import serving
+from serving import until
+
+QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
+PROMPT = "The capital of France is"
+
+
+@pytest.fixture(scope="module")
+def models():
+    folder = serving.MODELS / "smollm2"
+    if not folder.is_dir():
+        pytest.fail(f"{folder} is missing, make it with: scripts/fetch-models smollm2 --to {serving.MODELS}")
+    return {"smollm2": folder}
+
+
+@pytest.fixture(scope="module", params=["up", "two"])
+def generating(request, tmp_path_factory, models):
+    running = serving.Server(request.param, tmp_path_factory.mktemp(f"generating-{request.param}"), models)
+    yield running
+    running.stop()
+
+
+def client_of(server):
+    return openai.OpenAI(base_url=f"http://{server.http}/v1", api_key="none is needed", max_retries=0)
+
+
+@pytest.fixture
+def client(generating):
+    with client_of(generating) as one:
+        yield one
+
+
+def streamed(client, **settings):
+    chunks = list(client.completions.create(model="smollm2", stream=True, **settings))
+    return "".join(choice.text for chunk in chunks for choice in chunk.choices), chunks
+
+
+def test_chat_answers_whole_and_streamed_alike(client):
+    settings = {"model": "smollm2", "messages": QUESTION, "max_tokens": 16, "temperature": 0}
+    whole = client.chat.completions.create(**settings)
+    text = whole.choices[0].message.content
+    assert "Paris" in text and whole.choices[0].finish_reason == "stop"
+    assert whole.usage.total_tokens == whole.usage.prompt_tokens + whole.usage.completion_tokens
+    chunks = list(client.chat.completions.create(stream=True, stream_options={"include_usage": True}, **settings))
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices) == text
+    assert chunks[0].choices[0].delta.role == "assistant" and len(chunks) > 5
+    assert chunks[-2].choices[0].finish_reason == "stop"
+    assert chunks[-1].usage.completion_tokens == whole.usage.completion_tokens
+    # The same prompt again: its keys and values are there.
+    assert chunks[-1].usage.prompt_tokens_details.cached_tokens > 0
+
+
+def test_equal_seeds_give_equal_text_and_others_do_not(client):
+    def draw(seed):
+        settings = {"prompt": "Once upon a time", "max_tokens": 24, "temperature": 1.0, "seed": seed}
+        return client.completions.create(model="smollm2", **settings).choices[0].text
+
+    assert draw(7) == draw(7) != draw(8)
+    several = client.completions.create(model="smollm2", prompt=["Once", "Twice"], max_tokens=4, n=2, seed=1)
+    assert [choice.index for choice in several.choices] == [0, 1, 2, 3]
+
+
+def test_stop_texts_and_probabilities(client):
+    whole = client.completions.create(model="smollm2", prompt=PROMPT, max_tokens=8, temperature=0, logprobs=2)
+    text, listed = whole.choices[0].text, whole.choices[0].logprobs
+    assert "".join(listed.tokens) == text and len(listed.tokens) == 8
+    assert all(np.isfinite(listed.token_logprobs)) and all(len(top) == 2 for top in listed.top_logprobs)
+    stop = text.split()[1][:2]
+    cut = client.completions.create(model="smollm2", prompt=PROMPT, max_tokens=8, temperature=0, stop=[stop])
+    assert cut.choices[0].text == text[: text.index(stop)] and cut.choices[0].finish_reason == "stop"
+
+
+@pytest.mark.parametrize(
+    ("settings", "word"),
+    [
+        ({"temperature": -1}, "temperature"), ({"top_p": 0}, "top_p"), ({"max_tokens": 0}, "max_tokens"),
+        ({"max_tokens": 10**6}, "tokens"), ({"n": 99}, "'n'"), ({"logprobs": 99}, "log-probabilities"),
+        ({"stop": [""]}, "stop"), ({"prompt": []}, "prompt"), ({"extra_body": {"priority": 9}}, "priority"),
+    ],
+)
+def test_what_is_wrong_is_named(client, settings, word):
+    with pytest.raises(openai.BadRequestError, match=word):
+        client.completions.create(**{"model": "smollm2", "prompt": "x", **settings})
+
+
+def test_models_that_do_not_generate_say_so(client):
+    with pytest.raises(openai.BadRequestError, match="does not generate"):
+        client.chat.completions.create(model="identity", messages=QUESTION)
+    with pytest.raises(openai.NotFoundError):
+        client.completions.create(model="nothing", prompt="x")
+
+
+def tensors(text, tokens, stream):
+    module = tritonclient.grpc
+    arrays = {
+        "text_input": np.array([text.encode()], dtype=np.object_), "max_tokens": np.array([tokens], np.int32),
+        "stream": np.array([stream]),
+    }
+    for name, array in arrays.items():
+        tensor = module.InferInput(name, [1], tritonclient.utils.np_to_triton_dtype(array.dtype))
+        tensor.set_data_from_numpy(array)
+        yield tensor
+
+
+def decoupled(server, text, tokens, stream, **settings):
+    """The pieces of one request on a stream."""
+    answers = queue.Queue()
+    with tritonclient.grpc.InferenceServerClient(server.grpc) as one:
+        one.start_stream(callback=lambda result, error: answers.put((result, error)))
+        one.async_stream_infer("smollm2", list(tensors(text, tokens, stream)), **settings)
+        pieces, last = [], False
+        while not last:
+            result, error = answers.get(timeout=60)
+            assert error is None, error
+            pieces.append(result.as_numpy("text_output")[0].decode())
+            last = result.get_response().parameters["triton_final_response"].bool_param
+        one.stop_stream()
+    return pieces
+
+
+def test_triton_s_clients(generating, client):
+    expected = client.completions.create(model="smollm2", prompt=PROMPT, max_tokens=8, temperature=0).choices[0].text
+    pieces = decoupled(generating, PROMPT, 8, True)
+    assert "".join(pieces) == expected and len(pieces) > 4
+    assert decoupled(generating, PROMPT, 8, False) == [expected]
+    with tritonclient.grpc.InferenceServerClient(generating.grpc) as one:
+        assert one.infer("smollm2", list(tensors(PROMPT, 8, False))).as_numpy("text_output")[0].decode() == expected
+    body = json.dumps({"text_input": PROMPT, "max_tokens": 8})
+    status, _, answer = generating.get("/v2/models/smollm2/generate", method="POST", body=body)
+    assert (status, json.loads(answer)["text_output"]) == (200, expected)
+    status, headers, answer = generating.get("/v2/models/smollm2/generate_stream", method="POST", body=body)
+    events = [json.loads(line.removeprefix("data: ")) for line in answer.decode().split("\n\n") if line]
+    assert (status, headers["content-type"]) == (200, "text/event-stream")
+    assert "".join(event["text_output"] for event in events) == expected
+
+
+def test_a_client_that_leaves_frees_its_place(generating, client):
+    stream = client.completions.create(model="smollm2", prompt="Once", max_tokens=1000, stream=True)
+    next(iter(stream))
+    stream.close()
+
+    def running():
+        status, _, text = generating.get("/metrics", generating.metrics)
+        assert status == 200
+        return generating.get("/v2/models/smollm2/stats")
+
+    until(running, "the statistics")
+    answer = client.completions.create(model="smollm2", prompt=PROMPT, max_tokens=2, temperature=0)
+    assert answer.choices[0].text.startswith(" Paris")
+
+
+@pytest.mark.parametrize("sampling", [{"temperature": 0}, {"temperature": 1.0, "seed": 11}], ids=["greedy", "seeded"])
+def test_a_stream_outlives_its_worker(start, models, sampling):
+    """kill -9 of the worker in the middle of a stream: the client sees one unbroken text."""
+    server = start("two", models)
+    server.add_worker("w2")
+    status = lambda: json.loads(server.get("/v2/orion/explain/models/smollm2")[2])["places"]
+    until(lambda: sum(place["replica"] == "ready" for place in status()) >= 1, "a copy")
+    with client_of(server) as client:
+        settings = {"prompt": "Once upon a time there was", "max_tokens": 40, **sampling}
+        unbroken, _ = streamed(client, **settings)
+        stream = iter(client.completions.create(model="smollm2", stream=True, **settings))
+        text = ""
+        while len(text) < 20:
+            text += next(stream).choices[0].text
+        server.worker.kill()
+        text += "".join(choice.text for chunk in stream for choice in chunk.choices)
+    assert text == unbroken
