@@ -32,6 +32,18 @@ pub enum Priority {
     Low,
 }
 
+/// A place in a sequence of requests, of which a model keeps a state between them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Sequence {
+    /// Which sequence: the parameter `sequence_id` as a number, or the [`routing_key`] of its text. 0 where only a flag was
+    /// given, which a model that keeps states refuses.
+    pub key: u64,
+    /// The first request of its sequence.
+    pub start: bool,
+    /// The last one.
+    pub end: bool,
+}
+
 /// The parameters of a request.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Parameters {
@@ -45,8 +57,10 @@ pub struct Parameters {
     pub tenant: Option<Arc<str>>,
     /// Requests of one key go to one replica where the model's balancer hashes.
     pub routing_key: Option<u64>,
-    /// Whether it may run twice. One that may not is not tried again after its execution began.
+    /// Whether it may run twice. One that may not, such as one of a sequence, is not tried again after its execution began.
     pub idempotent: bool,
+    /// Its place in a sequence.
+    pub sequence: Option<Sequence>,
     /// Parameters that only some models know.
     pub others: Vec<(String, InferParameter)>,
 }
@@ -60,6 +74,7 @@ impl Default for Parameters {
             tenant: None,
             routing_key: None,
             idempotent: true,
+            sequence: None,
             others: Vec::new(),
         }
     }
@@ -130,11 +145,30 @@ impl Parameters {
                 microseconds => self.timeout = Some(Duration::from_micros(microseconds)),
             },
             "truncate" => self.truncate = boolean(name, value)?,
-            "idempotent" => self.idempotent = boolean(name, value)?,
+            // Running twice would advance the sequence twice.
+            "idempotent" => self.idempotent = boolean(name, value)? && self.sequence.is_none(),
             "routing_key" => self.routing_key = Some(routing_key(&text(name, value)?)),
+            "sequence_id" => {
+                if let Some(key) = sequence_key(name, value)? {
+                    self.sequence().key = key;
+                }
+            }
+            "sequence_start" | "sequence_end" => {
+                // A flag that is not set says nothing.
+                if boolean(name, value)? {
+                    let sequence = self.sequence();
+                    let flag = if name == "sequence_start" { &mut sequence.start } else { &mut sequence.end };
+                    *flag = true;
+                }
+            }
             _ => self.others.push((name.to_owned(), value.clone())),
         }
         Ok(())
+    }
+
+    fn sequence(&mut self) -> &mut Sequence {
+        self.idempotent = false;
+        self.sequence.get_or_insert_default()
     }
 
     fn from_wire(map: &HashMap<String, InferParameter>) -> Result<Self> {
@@ -152,6 +186,17 @@ fn number(name: &str, value: &InferParameter) -> Result<u64> {
         _ => None,
     };
     number.ok_or_else(|| Error::invalid(format!("parameter '{name}' must be a whole number, 0 or more")))
+}
+
+/// A sequence's key; 0 and no text at all stand for none, as in Triton.
+fn sequence_key(name: &str, value: &InferParameter) -> Result<Option<u64>> {
+    Ok(match &value.parameter_choice {
+        Some(ParameterChoice::StringParam(text)) => Some(routing_key(text)).filter(|_| !text.is_empty()),
+        Some(ParameterChoice::Int64Param(_) | ParameterChoice::Uint64Param(_)) => {
+            Some(number(name, value)?).filter(|key| *key != 0)
+        }
+        _ => return Err(Error::invalid(format!("parameter '{name}' must be a string or a whole number, 0 or more"))),
+    })
 }
 
 /// What a balancer hashes of a key's text: the same on every machine.
@@ -317,7 +362,7 @@ mod tests {
         let mut parameters = Parameters::default();
         parameters.set("priority", &value(ParameterChoice::Uint64Param(2))).unwrap();
         parameters.set("timeout", &value(ParameterChoice::Int64Param(1500))).unwrap();
-        parameters.set("sequence_id", &value(ParameterChoice::StringParam("s".into()))).unwrap();
+        parameters.set("correlation_id", &value(ParameterChoice::StringParam("s".into()))).unwrap();
         assert_eq!(parameters.priority, Priority::Critical);
         assert_eq!(parameters.timeout, Some(Duration::from_micros(1500)));
         for (name, choice) in [
@@ -326,8 +371,38 @@ mod tests {
             ("truncate", ParameterChoice::StringParam("yes".into())),
             ("idempotent", ParameterChoice::Uint64Param(1)),
             ("routing_key", ParameterChoice::BoolParam(true)),
+            ("sequence_id", ParameterChoice::BoolParam(true)),
+            ("sequence_id", ParameterChoice::Int64Param(-1)),
+            ("sequence_start", ParameterChoice::Int64Param(1)),
+            ("sequence_end", ParameterChoice::StringParam("true".into())),
         ] {
             assert!(parameters.set(name, &value(choice)).is_err_and(|e| e.message.contains(name)));
         }
+    }
+
+    #[test]
+    fn a_sequence_is_read_in_any_order_and_runs_once() {
+        let value = |choice| InferParameter { parameter_choice: Some(choice) };
+        let read = |list: &[(&str, ParameterChoice)]| {
+            let mut parameters = Parameters::default();
+            list.iter().for_each(|(name, choice)| parameters.set(name, &value(choice.clone())).unwrap());
+            (parameters.sequence, parameters.idempotent)
+        };
+        let yes = || ParameterChoice::BoolParam(true);
+        let (id, number) = (|text: &str| ParameterChoice::StringParam(text.into()), ParameterChoice::Int64Param);
+        let expected = Sequence { key: 7, start: true, end: false };
+        for list in [
+            [("sequence_id", number(7)), ("sequence_start", yes()), ("idempotent", yes())],
+            [("idempotent", yes()), ("sequence_start", yes()), ("sequence_id", ParameterChoice::Uint64Param(7))],
+        ] {
+            assert_eq!(read(&list), (Some(expected), false));
+        }
+        let named = read(&[("sequence_end", yes()), ("sequence_id", id("call 7"))]).0;
+        assert_eq!(named, Some(Sequence { key: routing_key("call 7"), start: false, end: true }));
+        // Triton's clients say 0 or nothing for no sequence.
+        let none = [("sequence_id", number(0)), ("sequence_start", ParameterChoice::BoolParam(false))];
+        assert_eq!(read(&none), (None, true));
+        assert_eq!(read(&[("sequence_id", id(""))]), (None, true));
+        assert_eq!(read(&[("sequence_start", yes())]).0.map(|sequence| sequence.key), Some(0));
     }
 }

@@ -19,7 +19,7 @@ pub use bytes_tensor::{bytes_elements, encode_bytes_elements};
 pub use datatype::Datatype;
 pub use error::{Code, Error, Result};
 pub use generation::{Delta, FinishReason, Format, Generation, MOST_ALTERNATIVES, Prompt, Sampling, TokenProbability};
-pub use infer::{InferAnswer, InferRequest, Parameters, Priority, routing_key};
+pub use infer::{InferAnswer, InferRequest, Parameters, Priority, Sequence, routing_key};
 pub use name::{ModelName, valid_name};
 pub use payload::Payload;
 pub use policy::{ModelPolicy, Requirements, compute_capability};
