@@ -70,6 +70,7 @@ fn inspect_path(name: &ModelName, path: &Path) -> Result<Manifest> {
         }
         Some(Kind::SileroVad) => {
             let source = silero_vad::Source::inspect(&folder, settings.precision.unwrap_or_default())?;
+            let policy = ModelPolicy { sequences: true, ..policy };
             return Ok(Manifest {
                 spec: ModelSpec { policy, ..source.spec(name, version, max_rows) },
                 flops_per_row: source.flops(),

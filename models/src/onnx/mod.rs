@@ -201,8 +201,8 @@ impl Model for OnnxModel {
     fn run(&mut self, batch: Vec<ModelRequest>) -> Vec<Result<InferAnswer>> {
         let mut answers: Vec<Result<InferAnswer>> =
             batch.iter().map(|request| self.spec.check_inputs(&request.inputs).map(|_| InferAnswer::default())).collect();
-        let checked = |(request, answer): (&'_ ModelRequest, &Result<InferAnswer>)| answer.is_ok().then_some(request);
-        let good: Vec<Option<&ModelRequest>> = batch.iter().zip(&answers).map(checked).collect();
+        let pairs = batch.iter().zip(&answers);
+        let good: Vec<Option<&ModelRequest>> = pairs.map(|(request, checked)| checked.is_ok().then_some(request)).collect();
         if self.source.rows == Rows::Whole {
             for (index, request) in good.into_iter().enumerate() {
                 if let Some(request) = request {

@@ -10,6 +10,8 @@ mod chains;
 mod network;
 mod sequences;
 mod source;
+#[cfg(test)]
+mod tests;
 
 use chains::{Chain, chains};
 use network::{Cell, Network};

@@ -215,6 +215,7 @@ impl<T, L: Clone> Core<T, L> {
         let (model, device) = (self.replicas[id].model, self.replicas[id].device);
         self.replicas[id].state = ModelState::Unloading;
         self.rebind(now, id);
+        self.lose_sequences(id);
         self.part(id);
         self.unshare(model);
         let replica = self.replicas.remove(id);

@@ -16,6 +16,7 @@ mod peaks;
 mod placing;
 mod reading;
 mod recount;
+mod sequences;
 mod starvation;
 mod world;
 

@@ -125,8 +125,8 @@ pub(super) fn transposed(call: &Call<'_>) -> Outcome<Vec<Tensor>> {
     }
     let spatial = kernel.dims()[2..].to_vec();
     // [groups, inner / groups, outer, …] to [groups · outer, inner / groups, …], each window turned around.
-    let split = [&[groups, inner / groups, outer], spatial.as_slice()].concat();
-    let joined = [&[channels, inner / groups], spatial.as_slice()].concat();
+    let split = [&[groups, inner / groups, outer][..], &spatial].concat();
+    let joined = [&[channels, inner / groups][..], &spatial].concat();
     let turned = kernel.reshape(split)?.transpose(1, 2)?.reshape(joined)?;
     let turned = turned.flip(&(2..turned.rank()).collect::<Vec<_>>())?;
     let window = Window {

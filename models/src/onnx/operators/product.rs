@@ -24,7 +24,7 @@ pub(super) fn product(call: &Call<'_>, left: &Tensor, right: &Tensor) -> Outcome
     let batch = dims[..dims.len() - usize::from(left.rank() > 1) - usize::from(right.rank() > 1)].to_vec();
     for side in [&rows, &columns] {
         // Operands of a stack may have to be copied for each of its matrices.
-        call.fits(&[&batch, &side.dims()[side.rank() - 2..]].concat(), side.dtype())?;
+        call.fits(&[batch.as_slice(), &side.dims()[side.rank() - 2..]].concat(), side.dtype())?;
     }
     Ok(matrix_product(&rows, &columns, &batch)?.reshape(dims)?)
 }
