@@ -12,6 +12,7 @@ use orion_proto::{
     Code, Delta, Error, Generation, InferAnswer, ModelSpec, Priority, Result, Sequence, ServiceCurve, Tensor,
 };
 
+pub mod checkpoint;
 mod embedding;
 mod file;
 mod folder;
@@ -30,7 +31,6 @@ mod simulated;
 mod tiny_bert;
 #[doc(hidden)]
 pub mod tiny_llama;
-mod weights;
 
 pub use folder::inspect;
 pub use given_up::GivenUp;

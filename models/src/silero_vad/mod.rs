@@ -18,7 +18,7 @@ use network::{Cell, Network};
 use sequences::{Sequences, State};
 pub(crate) use source::Source;
 
-use crate::{Model, ModelRequest, unservable};
+use crate::{Model, ModelRequest};
 
 /// The family's name.
 const FAMILY: &str = "silero-vad";
@@ -43,9 +43,7 @@ pub(crate) struct SileroVad {
 impl SileroVad {
     /// Brings the weights into memory.
     pub(crate) fn load(spec: ModelSpec, source: &Source, progress: &dyn Fn(f32)) -> Result<Self> {
-        let network = Network::load(source, &Device::Cpu).map_err(|error| {
-            unservable(format!("{} cannot be loaded: {}", source.weights.display(), error.to_string().to_lowercase()))
-        })?;
+        let network = Network::load(source, &Device::Cpu)?;
         progress(1.0);
         Ok(Self { spec, network, sequences: Sequences::new(MOST_SEQUENCES) })
     }
@@ -113,6 +111,12 @@ impl SileroVad {
     }
 }
 
+/// What the tensor library could not do.
+fn failed(error: candle_core::Error) -> Error {
+    let text = error.to_string().to_lowercase();
+    Error::new(Code::Internal, format!("the network failed: {}", text.lines().next().unwrap_or_default()))
+}
+
 /// A request's samples.
 fn samples(request: &ModelRequest) -> Vec<f32> {
     let bytes = request.inputs.first().map(|tensor| tensor.data.contiguous()).unwrap_or_default();
@@ -153,7 +157,7 @@ impl Model for SileroVad {
                 self.keep(&chains, ends);
             }
             Err(error) => {
-                let failed = Error::new(Code::Internal, format!("the network failed: {error}"));
+                let failed = failed(error);
                 let requests = chains.iter().flat_map(|chain| &chain.requests);
                 requests.for_each(|&(index, _)| answers[index] = Err(failed.clone()));
             }

@@ -5,9 +5,10 @@
 
 use candle_core::{DType, Device, Result, Tensor};
 use candle_nn::ops::sigmoid;
+use orion_proto::Result as Served;
 
-use super::{CONTEXT, HIDDEN, Source, WINDOW, source::TENSORS};
-use crate::Precision;
+use super::{CONTEXT, HIDDEN, Source, WINDOW, failed, source::TENSORS};
+use crate::{Precision, checkpoint::Checkpoint};
 
 /// Samples of one frame of the transform, and from one frame to the next.
 const FRAME: usize = 256;
@@ -68,18 +69,22 @@ impl Convolution {
 
 impl Network {
     /// Reads the weights, memory-mapped.
-    pub(super) fn load(source: &Source, device: &Device) -> Result<Self> {
+    ///
+    /// # Errors
+    /// FAILED_PRECONDITION naming the tensor that is not what it should be.
+    pub(super) fn load(source: &Source, device: &Device) -> Served<Self> {
         let dtype = match source.precision {
             Precision::F32 => DType::F32,
             Precision::F16 => DType::F16,
             Precision::Bf16 => DType::BF16,
         };
-        // SAFETY: the file is only read while loading; one that is cut meanwhile ends the process, as for every
-        // memory-mapped file.
-        let file = unsafe { candle_core::safetensors::MmapedSafetensors::new(&source.weights) }?;
-        let weight = |name: &str| file.load(name, device)?.to_dtype(dtype);
-        let matrix = |name: &str, rows: usize| weight(name)?.reshape((rows, ()));
-        let column = |name: &str, rows: usize| weight(name)?.reshape((rows, 1));
+        let checkpoint = Checkpoint::open(&source.folder)?;
+        let weight = |name: &str| -> Served<Tensor> {
+            let shape = TENSORS.iter().find(|(known, _)| *known == name).map_or(&[][..], |(_, shape)| *shape);
+            checkpoint.tensor(name, shape, dtype, device)
+        };
+        let matrix = |name: &str, rows: usize| -> Served<Tensor> { weight(name)?.reshape((rows, ())).map_err(failed) };
+        let column = |name: &str, rows: usize| -> Served<Tensor> { weight(name)?.reshape((rows, 1)).map_err(failed) };
         let strides = [1, 2, 2, 1];
         let convolution = |(index, &stride): (usize, &usize)| {
             let name = |part: &str| format!("conv{}.{part}", index + 1);
@@ -88,10 +93,10 @@ impl Network {
         };
         Ok(Self {
             transform: matrix("stft_conv.weight", TENSORS[0].1[0])?,
-            convolutions: strides.iter().enumerate().map(convolution).collect::<Result<_>>()?,
+            convolutions: strides.iter().enumerate().map(convolution).collect::<Served<_>>()?,
             input: matrix("lstm_cell.weight_ih", 4 * HIDDEN)?,
             recurrent: matrix("lstm_cell.weight_hh", 4 * HIDDEN)?,
-            bias: (column("lstm_cell.bias_ih", 4 * HIDDEN)? + column("lstm_cell.bias_hh", 4 * HIDDEN)?)?,
+            bias: (column("lstm_cell.bias_ih", 4 * HIDDEN)? + column("lstm_cell.bias_hh", 4 * HIDDEN)?).map_err(failed)?,
             output: matrix("final_conv.weight", 1)?,
             output_bias: column("final_conv.bias", 1)?,
             dtype,

@@ -6,7 +6,7 @@ use orion_proto::{Datatype, ModelName, ModelPolicy, ModelSpec, Result, TensorSpe
 use serde::Deserialize;
 
 use super::{HIDDEN, SEQUENCE_BYTES, WINDOW};
-use crate::{Precision, unservable, weights::Weights};
+use crate::{Precision, checkpoint::Checkpoint, unservable};
 
 /// The rate that the weights were trained for, samples a second.
 const SAMPLING_RATE: u32 = 16_000;
@@ -35,9 +35,9 @@ pub(super) const TENSORS: [(&str, &[usize]); 15] = [
 /// A folder whose files were found to fit.
 #[derive(Clone, Debug)]
 pub(crate) struct Source {
-    pub(super) weights: PathBuf,
+    pub(super) folder: PathBuf,
     pub(super) precision: Precision,
-    /// Bytes of the weight file.
+    /// Bytes of the weight files.
     pub(crate) weight_bytes: u64,
     parameters: u64,
 }
@@ -49,16 +49,12 @@ impl Source {
     /// FAILED_PRECONDITION naming what is missing or does not fit.
     pub(crate) fn inspect(folder: &Path, precision: Precision) -> Result<Self> {
         check_rate(folder)?;
-        let weights = folder.join("model.safetensors");
-        if !weights.is_file() {
-            return Err(unservable(format!("folder {} has no model.safetensors", folder.display())));
-        }
-        let header = Weights::read(&weights)?;
+        let checkpoint = Checkpoint::open(folder)?;
         let mut parameters = 0;
         for (name, shape) in TENSORS {
-            parameters += header.expect(name, shape).map_err(|error| unservable(format!("{}: {error}", weights.display())))?;
+            parameters += checkpoint.expect(name, shape)?.elements();
         }
-        Ok(Self { weights, precision, weight_bytes: header.bytes, parameters })
+        Ok(Self { folder: folder.into(), precision, weight_bytes: checkpoint.file_bytes(), parameters })
     }
 
     /// Floating-point operations for one window: twice the weights, most of them at several places of it.

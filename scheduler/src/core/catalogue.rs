@@ -334,12 +334,6 @@ impl<T, L: Clone> Core<T, L> {
         Ok(())
     }
 
-    fn drop_replicas(&mut self, now: Nanos, index: usize) {
-        for replica in self.models[index].replicas.clone() {
-            self.unload(now, replica);
-        }
-    }
-
     /// A worker says what a model is, or that it cannot read it.
     pub(super) fn inspected(
         &mut self,

@@ -24,8 +24,9 @@ const TRIES: usize = 4;
 const TARGETS: usize = 64;
 /// Holders of one model whose work is looked at.
 const HOLDERS: usize = 16;
-/// Wishes that are looked at for one input.
-const WISHES: usize = 64;
+/// Devices that are looked at for all the copies of one input together: a few devices are looked at for every model that
+/// needs one, many for the few that need one most.
+const LOOKS: usize = 256;
 
 /// What an input concerned: the models whose need for a copy may have changed.
 #[derive(Clone, Copy, Debug)]
@@ -41,6 +42,22 @@ enum Room {
     Evict,
 }
 
+/// A device on which a copy found no room: what takes as much finds none there either, for the same input.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Full {
+    device: usize,
+    /// Bytes of weights and of batches.
+    needs: (u64, u64),
+    /// There will be room when what runs there has ended.
+    once_idle: bool,
+}
+
+impl Full {
+    fn holds_for(&self, device: usize, (weights, batches): (u64, u64)) -> bool {
+        self.device == device && weights >= self.needs.0 && batches >= self.needs.1
+    }
+}
+
 impl<T, L: Clone> Core<T, L> {
     /// Makes the copies that pay, among the models concerned and those that a copy would help most: by requests rescued
     /// times the share of them that would miss, over the time of copying.
@@ -49,7 +66,7 @@ impl<T, L: Clone> Core<T, L> {
             return;
         }
         self.refresh_wants(now, concern);
-        let mut needs = std::mem::take(&mut self.scratch.needs);
+        let (mut needs, mut full) = (std::mem::take(&mut self.scratch.needs), std::mem::take(&mut self.scratch.full));
         needs.clear();
         let densest = self.homeless.iter().rev().take(LOOKED_AT).chain(self.wanting.iter().rev().take(LOOKED_AT));
         needs.extend(densest.filter_map(|&(_, index)| Some((self.need(now, index)?, index))));
@@ -59,13 +76,25 @@ impl<T, L: Clone> Core<T, L> {
             needs.extend(self.need(now, index).map(|need| (need, index)));
         }
         needs.sort_unstable_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
-        for &(_, index) in &needs {
+        let most = self.most_copies();
+        if let Some(rest) = needs.get_mut(most / 2..).filter(|rest| rest.len() > most - most / 2) {
+            // In turns: those that find no room must not keep the others from being looked at.
+            self.needs_from = (self.needs_from + most - most / 2) % rest.len();
+            rest.rotate_left(self.needs_from);
+        }
+        for &(_, index) in needs.iter().take(most) {
             if self.copying >= self.devices.len() {
                 break;
             }
-            self.copy(now, index);
+            self.copy(now, index, &mut full);
         }
-        self.scratch.needs = needs;
+        full.clear();
+        (self.scratch.needs, self.scratch.full) = (needs, full);
+    }
+
+    /// Models for which one input may look for a device.
+    fn most_copies(&self) -> usize {
+        LOOKS / self.devices.len().clamp(1, TARGETS)
     }
 
     /// Sees again which of the models concerned are drained too late by their holders.
@@ -162,8 +191,9 @@ impl<T, L: Clone> Core<T, L> {
     }
 
     /// Starts a copy on the device where it would answer soonest, unless it would not be less loaded than the holders.
-    pub(super) fn copy(&mut self, now: Nanos, index: usize) -> bool {
-        let Some(device) = self.target(now, index, Room::Evict) else { return false };
+    /// `full`: what was found full for this input.
+    pub(super) fn copy(&mut self, now: Nanos, index: usize, full: &mut Vec<Full>) -> bool {
+        let Some(device) = self.target(now, index, Room::Evict, full) else { return false };
         let takes_part = |id: &&usize| self.takes_part(self.replicas[**id].device);
         let holders = self.models[index]
             .replicas
@@ -175,11 +205,15 @@ impl<T, L: Clone> Core<T, L> {
         {
             return false;
         }
-        self.start_load(now, index, device)
+        let started = self.start_load(now, index, device);
+        if !started {
+            full.push(Full { device, needs: self.needs(index, device), once_idle: true });
+        }
+        started
     }
 
     /// The device with a free copy engine that would answer first with a new copy.
-    fn target(&mut self, now: Nanos, index: usize, room: Room) -> Option<usize> {
+    fn target(&mut self, now: Nanos, index: usize, room: Room, full: &mut Vec<Full>) -> Option<usize> {
         let suitable = self.suitable(index);
         let bytes = self.models[index].spec.as_ref()?.memory_bytes;
         let from = if suitable.len() > TARGETS { self.turn(suitable.len()) } else { 0 };
@@ -199,8 +233,19 @@ impl<T, L: Clone> Core<T, L> {
         let mut ranked: Vec<_> = ranked.collect();
         ranked.sort_unstable();
         // What would have to leave is added up for the best alone, not for all that were looked at.
-        let has_room = |device: &usize| room == Room::Free || self.has_room(index, *device);
-        ranked.into_iter().map(|(_, device)| device).take(TRIES).find(has_room)
+        for (_, device) in ranked.into_iter().take(TRIES) {
+            let needs = self.needs(index, device);
+            let found = full.iter().find(|full| full.holds_for(device, needs)).map(|full| full.once_idle);
+            match found {
+                Some(false) => {}
+                _ if room == Room::Evict && !self.has_room(index, device) => {
+                    full.push(Full { device, needs, once_idle: false });
+                }
+                Some(true) => return None,
+                None => return Some(device),
+            }
+        }
+        None
     }
 
     /// A place in a list that moves on with every call.
@@ -260,7 +305,7 @@ impl<T, L: Clone> Core<T, L> {
     pub(super) fn settle_wishes(&mut self, now: Nanos) {
         // Round and round: those that cannot be met must not keep the others from being looked at.
         let rest = self.unplaced.range(self.wished_from..).chain(self.unplaced.range(..self.wished_from));
-        let wishes: Vec<usize> = rest.take(WISHES).copied().collect();
+        let wishes: Vec<usize> = rest.take(self.most_copies()).copied().collect();
         self.wished_from = wishes.last().map_or(0, |last| last + 1);
         for index in wishes {
             if self.settle_wish(now, index) {
@@ -284,8 +329,10 @@ impl<T, L: Clone> Core<T, L> {
             if !must && !self.homeless.is_empty() {
                 return false;
             }
-            let free = self.target(now, index, Room::Free);
-            let Some(device) = free.or_else(|| if must { self.target(now, index, Room::Evict) } else { None }) else {
+            let free = self.target(now, index, Room::Free, &mut Vec::new());
+            let Some(device) =
+                free.or_else(|| if must { self.target(now, index, Room::Evict, &mut Vec::new()) } else { None })
+            else {
                 // A first copy that nobody asked for evicts nothing: requests bring it.
                 return !must && !self.may_come(index, spec.memory_bytes);
             };

@@ -10,7 +10,6 @@ use super::{
     cost::SAMPLE,
     course::Course,
     generate::{Generated, Listener},
-    nanos,
     placement::Concern,
     queue::{LaneKey, Waiting},
     sequences::in_sequence,
@@ -424,19 +423,5 @@ impl<T, L: Clone> Core<T, L> {
             }
         }
         self.requeued(index);
-    }
-
-    /// Answers requests whose model nothing has been able to run for longer than the grace.
-    pub(super) fn answer_orphans(&mut self, now: Nanos) {
-        for index in 0..self.models.len() {
-            if self.models[index].queue.is_empty() || self.has_hope(now, index) {
-                self.models[index].orphaned = None;
-                continue;
-            }
-            let since = *self.models[index].orphaned.get_or_insert(now);
-            if now.saturating_sub(since) >= nanos(self.limits.orphan_grace) {
-                self.refuse_queue(now, index);
-            }
-        }
     }
 }

@@ -202,8 +202,8 @@ impl<T, L: Clone> Core<T, L> {
         let model = &self.models[index];
         let stay: Vec<usize> = model.replicas.iter().filter(takes_part).map(|id| self.replicas[*id].device).collect();
         let full = model.max_replicas().is_some_and(|most| stay.len() >= most);
-        if !full && stay.iter().all(|other| *other == device) {
-            self.copy(now, index);
+        if model.wanted && !full && stay.iter().all(|other| *other == device) {
+            self.copy(now, index, &mut Vec::new());
         }
     }
 
