@@ -65,7 +65,8 @@ impl Sequences {
 
     /// A request was given to this replica: the state is there from now on.
     fn runs_on(&mut self, key: u64, replica: usize) {
-        let before = self.places.get_mut(&key).and_then(|place| place.replica.replace(replica));
+        let Some(place) = self.places.get_mut(&key) else { return };
+        let before = place.replica.replace(replica);
         self.let_go(before);
         *self.held.entry(replica).or_default() += 1;
     }

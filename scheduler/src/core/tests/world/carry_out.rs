@@ -95,7 +95,7 @@ impl World {
         if !self.specs[model].policy.sequences {
             return;
         }
-        let here = (at, device, self.nodes[at].residents[&(model, device)].born);
+        let here = (at, device, self.nodes[at].residents.get(&(model, device)).map_or(0, |resident| resident.born));
         let before = self.states.insert((model, sequence.key), (here, ticket(attempt)));
         let state = before.filter(|_| !sequence.start).map(|(place, _)| place);
         assert!(sequence.start || state == Some(here), "{} runs at {here:?}, its state is at {state:?}", ticket(attempt));
