@@ -51,7 +51,9 @@ fn main() {
             group.throughput(Throughput::Elements(rows as u64));
             for (called, batch) in batches {
                 group.bench_function(BenchmarkId::new(called, rows), |bencher| {
-                    pool.install(|| bencher.iter_batched(|| batch.clone(), |batch| model.run(batch), BatchSize::SmallInput));
+                    pool.install(|| {
+                        bencher.iter_batched(|| batch.clone(), |batch| model.run(batch), BatchSize::SmallInput)
+                    });
                 });
             }
         }

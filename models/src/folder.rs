@@ -132,7 +132,13 @@ fn recognised(folder: &Path) -> Result<Option<Kind>> {
     })
 }
 
-fn onnx_manifest(name: &ModelName, path: &Path, file: &Path, version: String, settings: &OrionToml) -> Result<Manifest> {
+fn onnx_manifest(
+    name: &ModelName,
+    path: &Path,
+    file: &Path,
+    version: String,
+    settings: &OrionToml,
+) -> Result<Manifest> {
     let max_rows = settings.batching.max_rows;
     let source = onnx::Source::inspect(file, settings.precision.unwrap_or_default(), max_rows)?;
     Ok(Manifest {

@@ -35,7 +35,10 @@ fn folder() -> Option<PathBuf> {
     let default = concat!(env!("CARGO_MANIFEST_DIR"), "/../models-data").into();
     let path = PathBuf::from(std::env::var("ORION_MODELS").unwrap_or(default)).join("magika");
     if !path.exists() {
-        println!("skipped: {} is not there, fetch it with: scripts/fetch-models magika --to models-data", path.display());
+        println!(
+            "skipped: {} is not there, fetch it with: scripts/fetch-models magika --to models-data",
+            path.display()
+        );
         return None;
     }
     Some(path)

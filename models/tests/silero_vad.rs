@@ -17,8 +17,7 @@ struct Expected {
 }
 
 fn expected() -> Vec<f32> {
-    let expected: Expected =
-        serde_json::from_str(include_str!("../../tests/data/expected/silero_vad.json")).unwrap();
+    let expected: Expected = serde_json::from_str(include_str!("../../tests/data/expected/silero_vad.json")).unwrap();
     expected.from_silence
 }
 

@@ -85,7 +85,8 @@ mod tests {
         // Only the last block is looked at, space at its beginning included.
         assert_eq!(of(b"0123       z     "), [48, 49, 50, 51, 32, 32, 32, 32, 32, 122]);
         // Blocks of eight bytes: the fourth letter of two bytes is cut in the second content.
-        for (content, text) in [("abcdéfgh".as_bytes(), true), ("1éééé".as_bytes(), true), (b"abc\xffdefgh", false)] {
+        for (content, text) in [("abcdéfgh".as_bytes(), true), ("1éééé".as_bytes(), true), (b"abc\xffdefgh", false)]
+        {
             assert!(matches!(seen(content, &config()), Seen::Bytes(_, found) if found == text), "{content:?}");
         }
     }

@@ -107,7 +107,8 @@ impl Magika {
         if inputs.is_empty() {
             return Ok(Vec::new());
         }
-        let data: Vec<u8> = inputs.iter().flat_map(|bytes| bytes.iter().flat_map(|value| value.to_le_bytes())).collect();
+        let data: Vec<u8> =
+            inputs.iter().flat_map(|bytes| bytes.iter().flat_map(|value| value.to_le_bytes())).collect();
         let shape = vec![inputs.len() as i64, inputs[0].len() as i64];
         let bytes = Tensor { name: "bytes".into(), datatype: Datatype::Int32, shape, data: Payload::from(data) };
         let request = ModelRequest { inputs: vec![bytes], ..ModelRequest::default() };
@@ -119,7 +120,10 @@ impl Magika {
         let labels = self.labels.config.target_labels_space.len();
         match scores.len() == inputs.len() * labels {
             true => Ok(scores.chunks_exact(labels).map(<[f32]>::to_vec).collect()),
-            false => Err(Error::new(Code::Internal, format!("the graph gave {} scores for {} rows", scores.len(), inputs.len()))),
+            false => Err(Error::new(
+                Code::Internal,
+                format!("the graph gave {} scores for {} rows", scores.len(), inputs.len()),
+            )),
         }
     }
 
@@ -137,7 +141,10 @@ fn answer(verdicts: &[(String, f32)]) -> InferAnswer {
     let scores: Vec<u8> = verdicts.iter().flat_map(|(_, score)| score.to_le_bytes()).collect();
     let tensor = |name: &str, datatype, data| Tensor { name: name.into(), datatype, shape: vec![rows], data };
     let label = tensor("label", Datatype::Bytes, Payload::from(encode_bytes_elements(&labels)));
-    InferAnswer { outputs: vec![label, tensor("score", Datatype::Fp32, Payload::from(scores))], ..InferAnswer::default() }
+    InferAnswer {
+        outputs: vec![label, tensor("score", Datatype::Fp32, Payload::from(scores))],
+        ..InferAnswer::default()
+    }
 }
 
 impl Model for Magika {

@@ -13,8 +13,10 @@ pub(super) struct Group {
 pub(super) fn groups(requests: &[Option<&[Tensor]>], most: usize) -> Vec<Group> {
     let mut groups: Vec<Group> = Vec::new();
     let shapes = |tensors: &[Tensor]| -> Vec<Vec<i64>> {
-        let mut named: Vec<(&str, Vec<i64>)> =
-            tensors.iter().map(|tensor| (tensor.name.as_str(), tensor.shape.iter().skip(1).copied().collect())).collect();
+        let mut named: Vec<(&str, Vec<i64>)> = tensors
+            .iter()
+            .map(|tensor| (tensor.name.as_str(), tensor.shape.iter().skip(1).copied().collect()))
+            .collect();
         named.sort_unstable();
         named.into_iter().map(|(_, shape)| shape).collect()
     };
@@ -57,7 +59,8 @@ mod tests {
         let mut given: Vec<Option<&[Tensor]>> = requests.iter().map(|tensors| Some(tensors.as_slice())).collect();
         given.insert(1, None);
         let expected = [(vec![0, 3], 5), (vec![2, 6], 2), (vec![4, 7], 2), (vec![5], 9)];
-        let found: Vec<(Vec<usize>, usize)> = groups(&given, 5).into_iter().map(|group| (group.members, group.rows)).collect();
+        let found: Vec<(Vec<usize>, usize)> =
+            groups(&given, 5).into_iter().map(|group| (group.members, group.rows)).collect();
         assert_eq!(found.len(), expected.len());
         assert!(expected.iter().all(|group| found.contains(group)), "{found:?}");
     }

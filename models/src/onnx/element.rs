@@ -36,9 +36,30 @@ const TABLE: [(Element, i32, DType, Datatype); 10] = [
 
 /// All of ONNX's names by number, for messages.
 const NAMES: [&str; 24] = [
-    "undefined", "float", "uint8", "int8", "uint16", "int16", "int32", "int64", "string", "bool", "float16", "double",
-    "uint32", "uint64", "complex64", "complex128", "bfloat16", "float8e4m3fn", "float8e4m3fnuz", "float8e5m2",
-    "float8e5m2fnuz", "uint4", "int4", "float4e2m1",
+    "undefined",
+    "float",
+    "uint8",
+    "int8",
+    "uint16",
+    "int16",
+    "int32",
+    "int64",
+    "string",
+    "bool",
+    "float16",
+    "double",
+    "uint32",
+    "uint64",
+    "complex64",
+    "complex128",
+    "bfloat16",
+    "float8e4m3fn",
+    "float8e4m3fnuz",
+    "float8e5m2",
+    "float8e5m2fnuz",
+    "uint4",
+    "int4",
+    "float4e2m1",
 ];
 
 impl Element {
@@ -95,7 +116,8 @@ mod tests {
             assert_eq!(Element::from_number(row.1.into()), Ok(row.0));
             assert_eq!(row.3.size(), Some(row.0.size()));
         }
-        for (number, words) in [(3, "int8 is not"), (8, "string is not"), (99, "99 is unknown"), (-1, "-1 is unknown")] {
+        for (number, words) in [(3, "int8 is not"), (8, "string is not"), (99, "99 is unknown"), (-1, "-1 is unknown")]
+        {
             assert!(Element::from_number(number).is_err_and(|message| message.contains(words)));
         }
     }

@@ -74,7 +74,11 @@ impl Evaluator {
             let outputs = self.run_node(node, values)?;
             let wanted = node.outputs.iter().rposition(Option::is_some).map_or(0, |last| last + 1);
             if outputs.len() < wanted {
-                return Err(Error::invalid(format!("{}: it gives {} outputs, {wanted} are used", node.label, outputs.len())));
+                return Err(Error::invalid(format!(
+                    "{}: it gives {} outputs, {wanted} are used",
+                    node.label,
+                    outputs.len()
+                )));
             }
             for (slot, output) in node.outputs.iter().zip(outputs) {
                 if let Some(slot) = slot {
@@ -83,12 +87,14 @@ impl Evaluator {
             }
             if values.bytes > self.limits.together {
                 let most = self.limits.together;
-                let message = format!("{}: the request takes more than the {most} bytes that a run may have", node.label);
+                let message =
+                    format!("{}: the request takes more than the {most} bytes that a run may have", node.label);
                 return Err(Error::new(Code::ResourceExhausted, message));
             }
             node.last_uses.iter().for_each(|&slot| values.set(slot, None));
         }
-        let output = |&slot: &Slot| self.value(values, slot).ok_or_else(|| Error::invalid("an output was not computed"));
+        let output =
+            |&slot: &Slot| self.value(values, slot).ok_or_else(|| Error::invalid("an output was not computed"));
         let outputs = block.outputs.iter().map(output).collect();
         block.own_outputs.iter().for_each(|&slot| values.set(slot, None));
         outputs
@@ -113,7 +119,8 @@ impl Evaluator {
 
     fn run_if(&self, node: &Node, inputs: &[Option<Tensor>], values: &mut Values) -> Result<Vec<Tensor>> {
         let at = |fault: Fault| fault.at(&node.label);
-        let condition = inputs.first().and_then(Option::as_ref).ok_or_else(|| at(refused!("its condition is missing")))?;
+        let condition =
+            inputs.first().and_then(Option::as_ref).ok_or_else(|| at(refused!("its condition is missing")))?;
         let name = if holds(condition).map_err(at)? { "then_branch" } else { "else_branch" };
         self.run_block(body(node, name)?, values)
     }
@@ -152,7 +159,8 @@ impl Evaluator {
         }
         for all in given {
             // Without a round nobody knows the shape of what it would have given.
-            let stacked = if all.is_empty() { Tensor::zeros(0, DType::F32, &Device::Cpu) } else { Tensor::stack(&all, 0) };
+            let stacked =
+                if all.is_empty() { Tensor::zeros(0, DType::F32, &Device::Cpu) } else { Tensor::stack(&all, 0) };
             state.push(stacked.map_err(|error| at(error.into()))?);
         }
         Ok(state)
@@ -163,7 +171,10 @@ impl Evaluator {
         let most = self.limits.tensor;
         let large = |all: &Vec<Tensor>| all.last().map_or(0, bytes).saturating_mul(all.len()) > most;
         match given.iter().any(large) {
-            true => Err(refused!("what it collects takes more than the {most} bytes that one tensor may have").at(&node.label)),
+            true => {
+                Err(refused!("what it collects takes more than the {most} bytes that one tensor may have")
+                    .at(&node.label))
+            }
             false => Ok(()),
         }
     }

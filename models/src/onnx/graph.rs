@@ -9,9 +9,7 @@ use super::{
     attributes::Attributes,
     element::Element,
     operators::{self, Operator},
-    schema::{
-        GraphProto, ModelProto, NodeProto, ValueInfoProto, attribute_proto::Kind, tensor_shape_proto::dimension,
-    },
+    schema::{GraphProto, ModelProto, NodeProto, ValueInfoProto, attribute_proto::Kind, tensor_shape_proto::dimension},
     weight::Weight,
 };
 use crate::Precision;
@@ -217,8 +215,16 @@ impl<'a> Reader<'a> {
         let Some(operator) = operator else { return Ok(None) };
         let attributes = Attributes::read(node, self.folder).map_err(at)?;
         let version = self.version;
-        let node =
-            Node { operator, label: label.clone(), version, attributes, inputs, outputs, bodies, last_uses: Vec::new() };
+        let node = Node {
+            operator,
+            label: label.clone(),
+            version,
+            attributes,
+            inputs,
+            outputs,
+            bodies,
+            last_uses: Vec::new(),
+        };
         operators::check(&node).map_err(at)?;
         Ok(Some(node))
     }

@@ -50,7 +50,8 @@ impl OnnxModel {
         let refused = |problem: String| unservable(format!("{}: {problem}", source.path.display()));
         let file = OnnxFile::open(&source.path)?;
         let graph = Graph::read(&file.model, source::folder(&source.path)).map_err(refused)?;
-        let now = Source::of(&graph, &source.path, file.bytes, source.precision, spec.max_batch_rows).map_err(refused)?;
+        let now =
+            Source::of(&graph, &source.path, file.bytes, source.precision, spec.max_batch_rows).map_err(refused)?;
         if (&now.inputs, &now.outputs, now.rows) != (&source.inputs, &source.outputs, source.rows) {
             return Err(refused("it was changed since it was inspected".into()));
         }
@@ -139,7 +140,8 @@ impl OnnxModel {
         let mut from = 0;
         let answer = |tensors: &&[Tensor]| {
             let count = tensors.first().map_or(1, Tensor::rows);
-            let cut = outputs.iter().map(|output| output.narrow(0, from, count)).collect::<candle_core::Result<Vec<_>>>();
+            let cut =
+                outputs.iter().map(|output| output.narrow(0, from, count)).collect::<candle_core::Result<Vec<_>>>();
             from += count;
             self.answer(&cut.map_err(failed)?)
         };
@@ -199,10 +201,13 @@ impl Model for OnnxModel {
     }
 
     fn run(&mut self, batch: Vec<ModelRequest>) -> Vec<Result<InferAnswer>> {
-        let mut answers: Vec<Result<InferAnswer>> =
-            batch.iter().map(|request| self.spec.check_inputs(&request.inputs).map(|_| InferAnswer::default())).collect();
+        let mut answers: Vec<Result<InferAnswer>> = batch
+            .iter()
+            .map(|request| self.spec.check_inputs(&request.inputs).map(|_| InferAnswer::default()))
+            .collect();
         let pairs = batch.iter().zip(&answers);
-        let good: Vec<Option<&ModelRequest>> = pairs.map(|(request, checked)| checked.is_ok().then_some(request)).collect();
+        let good: Vec<Option<&ModelRequest>> =
+            pairs.map(|(request, checked)| checked.is_ok().then_some(request)).collect();
         if self.source.rows == Rows::Whole {
             for (index, request) in good.into_iter().enumerate() {
                 if let Some(request) = request {

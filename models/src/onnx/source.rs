@@ -6,10 +6,10 @@ use orion_proto::{ModelName, ModelPolicy, ModelSpec, Result, TensorSpec};
 
 use super::{
     element::Element,
+    evaluator::Limits,
     file::OnnxFile,
     graph::{Declared, Dimension, Graph},
     inference::{Inferred, infer},
-    evaluator::Limits,
 };
 use crate::{Precision, unservable};
 

@@ -67,7 +67,8 @@ impl SileroVad {
         // Longest first, so that those that still go on stand together.
         let mut order: Vec<usize> = (0..chains.len()).filter(|&at| chains[at].windows() > 0).collect();
         order.sort_by_key(|&at| std::cmp::Reverse(chains[at].windows()));
-        let firsts: Vec<usize> = chains.iter().scan(0, |next, chain| Some(std::mem::replace(next, *next + chain.windows()))).collect();
+        let firsts: Vec<usize> =
+            chains.iter().scan(0, |next, chain| Some(std::mem::replace(next, *next + chain.windows()))).collect();
         let mut state = self.joined(&order, chains)?;
         let (mut hidden, mut places) = (Vec::new(), Vec::new());
         for step in 0..chains[order[0]].windows() {
@@ -139,9 +140,8 @@ impl Model for SileroVad {
         let checked: Vec<Result<usize>> = batch.iter().map(|request| self.spec.check_inputs(&request.inputs)).collect();
         let audio: Vec<Vec<f32>> = batch.iter().map(samples).collect();
         let good = batch.iter().zip(&checked).enumerate();
-        let good: Vec<(usize, usize, Option<Sequence>)> = good
-            .filter_map(|(index, (request, rows))| Some((index, *rows.as_ref().ok()?, request.sequence)))
-            .collect();
+        let good: Vec<(usize, usize, Option<Sequence>)> =
+            good.filter_map(|(index, (request, rows))| Some((index, *rows.as_ref().ok()?, request.sequence))).collect();
         let (chains, refused) = chains(&good, &self.sequences);
         let mut answers: Vec<Result<InferAnswer>> = checked.into_iter().map(|rows| rows.map(|_| answer(&[]))).collect();
         refused.into_iter().for_each(|(index, error)| answers[index] = Err(error));

@@ -96,7 +96,8 @@ impl Network {
             convolutions: strides.iter().enumerate().map(convolution).collect::<Served<_>>()?,
             input: matrix("lstm_cell.weight_ih", 4 * HIDDEN)?,
             recurrent: matrix("lstm_cell.weight_hh", 4 * HIDDEN)?,
-            bias: (column("lstm_cell.bias_ih", 4 * HIDDEN)? + column("lstm_cell.bias_hh", 4 * HIDDEN)?).map_err(failed)?,
+            bias: (column("lstm_cell.bias_ih", 4 * HIDDEN)? + column("lstm_cell.bias_hh", 4 * HIDDEN)?)
+                .map_err(failed)?,
             output: matrix("final_conv.weight", 1)?,
             output_bias: column("final_conv.bias", 1)?,
             dtype,
@@ -139,7 +140,8 @@ impl Network {
         let recurrent = product(&self.recurrent, &state.hidden.to_dtype(self.dtype)?.unsqueeze(2)?)?;
         let gates = (gates + recurrent.squeeze(2)?.to_dtype(DType::F32)?)?;
         let gate = |at: usize| gates.narrow(1, at * HIDDEN, HIDDEN)?.contiguous();
-        let (input, forget, new, output) = (sigmoid(&gate(0)?)?, sigmoid(&gate(1)?)?, gate(2)?.tanh()?, sigmoid(&gate(3)?)?);
+        let (input, forget, new, output) =
+            (sigmoid(&gate(0)?)?, sigmoid(&gate(1)?)?, gate(2)?.tanh()?, sigmoid(&gate(3)?)?);
         let cell = ((forget * &state.cell)? + (input * new)?)?;
         Ok(Cell { hidden: (output * cell.tanh()?)?, cell })
     }

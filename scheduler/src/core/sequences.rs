@@ -190,8 +190,11 @@ impl<T, L: Clone> Core<T, L> {
             let text = format!("worker '{}', which has the sequence's state, cannot run it at present", worker.name);
             return Err(Error::new(Code::Unavailable, text).retry_after(Duration::from_secs(1)));
         }
-        let text = format!("worker '{}', which has the sequence's state, takes no more work: begin it again with \
-                            sequence_start", worker.name);
+        let text = format!(
+            "worker '{}', which has the sequence's state, takes no more work: begin it again with \
+                            sequence_start",
+            worker.name
+        );
         Err(Error::new(Code::FailedPrecondition, text))
     }
 

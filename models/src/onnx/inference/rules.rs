@@ -9,9 +9,9 @@ use super::{
         fault::{Outcome, refused},
         graph::Node,
         operators::{
-            Equation, axis, broadcast_dims, cut_dims, cuts, flattened, floats_of, gathered, ints_of, joined, pad_dims, padded_sides,
-            parts, permutation, product_dims, reduced_axes, reduced_dims, reshaped, sizes, squeezed, tiled, told,
-            unsqueezed,
+            Equation, axis, broadcast_dims, cut_dims, cuts, flattened, floats_of, gathered, ints_of, joined, pad_dims,
+            padded_sides, parts, permutation, product_dims, reduced_axes, reduced_dims, reshaped, sizes, squeezed,
+            tiled, told, unsqueezed,
         },
     },
     Known, windows,
@@ -53,13 +53,18 @@ impl<'a> Rule<'a> {
 
 /// What a node's outputs are; none for those that depend on values that are not known. Beside them the floating-point
 /// operations that it takes.
-pub(super) fn outputs(node: &Node, inputs: &[Option<Known>], precision: Precision) -> Outcome<(Vec<Option<Known>>, f64)> {
+pub(super) fn outputs(
+    node: &Node,
+    inputs: &[Option<Known>],
+    precision: Precision,
+) -> Outcome<(Vec<Option<Known>>, f64)> {
     let rule = Rule { node, inputs };
     if let Some((outputs, flops)) = windows::outputs(&rule)? {
         return Ok((outputs.into_iter().map(Some).collect(), flops));
     }
     let outputs = single(&rule, precision)?;
-    let elements: f64 = outputs.iter().flatten().filter(|known| super::counts(known)).map(|known| size(&known.dims)).sum();
+    let elements: f64 =
+        outputs.iter().flatten().filter(|known| super::counts(known)).map(|known| size(&known.dims)).sum();
     Ok((outputs, elements))
 }
 
@@ -90,7 +95,8 @@ fn single(rule: &Rule<'_>, precision: Precision) -> Outcome<Vec<Option<Known>>> 
         "LayerNormalization" => {
             let input = rule.input(0)?;
             let from = axis(rule.attributes().int("axis", -1)?, input.dims.len())?;
-            let statistics: Vec<usize> = (0..input.dims.len()).map(|at| if at < from { input.dims[at] } else { 1 }).collect();
+            let statistics: Vec<usize> =
+                (0..input.dims.len()).map(|at| if at < from { input.dims[at] } else { 1 }).collect();
             let statistics = Known::new(DType::F32, statistics);
             Ok(vec![Some(like(input)), Some(statistics.clone()), Some(statistics)])
         }
@@ -131,9 +137,28 @@ fn reduction(rule: &Rule<'_>) -> Outcome<Vec<Option<Known>>> {
 /// Operators that only move values.
 fn moves(name: &str) -> bool {
     const MOVES: [&str; 22] = [
-        "Concat", "ConstantOfShape", "Expand", "Flatten", "Gather", "GatherElements", "GatherND", "OneHot", "Pad",
-        "Reshape", "Resize", "Shape", "Size", "Slice", "Split", "Squeeze", "Tile", "TopK", "Transpose", "Unsqueeze",
-        "Upsample", "EyeLike",
+        "Concat",
+        "ConstantOfShape",
+        "Expand",
+        "Flatten",
+        "Gather",
+        "GatherElements",
+        "GatherND",
+        "OneHot",
+        "Pad",
+        "Reshape",
+        "Resize",
+        "Shape",
+        "Size",
+        "Slice",
+        "Split",
+        "Squeeze",
+        "Tile",
+        "TopK",
+        "Transpose",
+        "Unsqueeze",
+        "Upsample",
+        "EyeLike",
     ];
     MOVES.contains(&name)
 }
@@ -158,15 +183,17 @@ fn moved(rule: &Rule<'_>) -> Outcome<Vec<Option<Known>>> {
             one(joined(&shapes, attributes.int("axis", 0)?)?.1)
         }
         "Flatten" => one(flattened(&input.dims, attributes.int("axis", 1)?)?),
-        "Transpose" => {
-            one(permutation(input.dims.len(), attributes.ints("perm")?)?.into_iter().map(|axis| input.dims[axis]).collect())
-        }
+        "Transpose" => one(permutation(input.dims.len(), attributes.ints("perm")?)?
+            .into_iter()
+            .map(|axis| input.dims[axis])
+            .collect()),
         "Gather" => one(gathered(&input.dims, rule.dims(1)?, axis(attributes.int("axis", 0)?, input.dims.len())?)),
         "GatherElements" => one(rule.dims(1)?.to_vec()),
         "GatherND" => {
             let (tuples, batch) = (rule.dims(1)?, attributes.int("batch_dims", 0)?.clamp(0, 64) as usize);
             let (width, outer) = tuples.split_last().ok_or_else(|| refused!("its positions have no dimension"))?;
-            let block = input.dims.get(batch.saturating_add(*width)..).ok_or_else(|| refused!("its positions do not fit"))?;
+            let block =
+                input.dims.get(batch.saturating_add(*width)..).ok_or_else(|| refused!("its positions do not fit"))?;
             one([outer, block].concat())
         }
         "Reshape" => {
@@ -185,7 +212,13 @@ fn moved(rule: &Rule<'_>) -> Outcome<Vec<Option<Known>>> {
         "Slice" => {
             let (starts, ends) = (known!(listed(1, "starts")?), known!(listed(2, "ends")?));
             let (axes, steps) = (known!(listed(3, "axes")?), known!(listed(4, "steps")?));
-            let cuts = cuts(&input.dims, &starts.unwrap_or_default(), &ends.unwrap_or_default(), axes.as_deref(), steps.as_deref())?;
+            let cuts = cuts(
+                &input.dims,
+                &starts.unwrap_or_default(),
+                &ends.unwrap_or_default(),
+                axes.as_deref(),
+                steps.as_deref(),
+            )?;
             one(cut_dims(&input.dims, &cuts))
         }
         "Split" => {
@@ -224,10 +257,14 @@ fn moved(rule: &Rule<'_>) -> Outcome<Vec<Option<Known>>> {
             let count = input.dims.iter().fold(1i64, |count, &dim| count.saturating_mul(dim as i64));
             let mut size = numbers(vec![count])?;
             size.iter_mut().flatten().for_each(|known| known.dims.clear());
-            size.iter_mut().flatten().for_each(|known| known.value = known.value.take().and_then(|v| v.reshape(()).ok()));
+            size.iter_mut()
+                .flatten()
+                .for_each(|known| known.value = known.value.take().and_then(|v| v.reshape(()).ok()));
             Ok(size)
         }
-        "Resize" | "Upsample" => windows::resized(rule).map(|dims| vec![dims.map(|dims| Known::new(input.dtype, dims))]),
+        "Resize" | "Upsample" => {
+            windows::resized(rule).map(|dims| vec![dims.map(|dims| Known::new(input.dtype, dims))])
+        }
         _ => one(input.dims.clone()),
     }
 }

@@ -82,7 +82,8 @@ fn images<'a>(rule: &Rule<'a>) -> Outcome<(&'a [usize], &'a [usize])> {
 }
 
 fn blocks(rule: &Rule<'_>) -> Outcome<Vec<usize>> {
-    let block = usize::try_from(rule.attributes().int("blocksize", 0)?).ok().filter(|block| (1..1 << 16).contains(block));
+    let block =
+        usize::try_from(rule.attributes().int("blocksize", 0)?).ok().filter(|block| (1..1 << 16).contains(block));
     match (rule.dims(0)?, block, rule.node.operator.name) {
         (&[rows, channels, height, width], Some(block), "DepthToSpace") => {
             Ok(vec![rows, channels / (block * block), height.saturating_mul(block), width.saturating_mul(block)])

@@ -108,7 +108,13 @@ pub(super) fn power(call: &Call<'_>) -> Outcome<Vec<Tensor>> {
 }
 
 /// A function that the tensor library has not, of each pair of values.
-fn on_host(call: &Call<'_>, left: &Tensor, right: &Tensor, dims: &[usize], of: impl Fn(f64, f64) -> f64) -> Outcome<Tensor> {
+fn on_host(
+    call: &Call<'_>,
+    left: &Tensor,
+    right: &Tensor,
+    dims: &[usize],
+    of: impl Fn(f64, f64) -> f64,
+) -> Outcome<Tensor> {
     let (left, dtype) = (left.broadcast_as(dims)?, left.dtype());
     let pairs = floats(&left)?.into_iter().zip(floats(&right.broadcast_as(dims)?)?);
     let values: Vec<f64> = pairs.map(|(left, right)| of(left, right)).collect();

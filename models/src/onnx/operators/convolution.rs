@@ -161,11 +161,13 @@ impl Transposed {
         let wanted = attributes.ints("output_shape")?;
         let mut plan = Self { strides, dilations, pads: Vec::new(), output: Vec::new() };
         for axis in 0..count {
-            let size = |value: Option<&usize>| value.and_then(|&value| i64::try_from(value).ok()).filter(|v| *v < 1 << 40);
+            let size =
+                |value: Option<&usize>| value.and_then(|&value| i64::try_from(value).ok()).filter(|v| *v < 1 << 40);
             let (stride, dilation) = (plan.strides[axis] as i64, plan.dilations[axis] as i64);
             let sizes = size(input.get(axis)).zip(size(kernel.get(axis)).filter(|size| (1..1 << 20).contains(size)));
             let extra = extra.get(axis).copied().filter(|extra| (0..1 << 20).contains(extra));
-            let ((input, kernel), extra) = sizes.zip(extra).ok_or_else(|| refused!("its kernel or output_padding does not fit"))?;
+            let ((input, kernel), extra) =
+                sizes.zip(extra).ok_or_else(|| refused!("its kernel or output_padding does not fit"))?;
             let reach = (kernel - 1) * dilation + 1;
             // Without pads.
             let whole = stride * (input - 1).max(0) + reach + extra;

@@ -38,7 +38,9 @@ impl Depthwise {
                 let from = &input[(row * self.strides.0 + down) * width + right..];
                 match self.strides.1 {
                     1 => line.iter_mut().zip(from).for_each(|(sum, value)| *sum += weight * value),
-                    step => line.iter_mut().zip(from.iter().step_by(step)).for_each(|(sum, value)| *sum += weight * value),
+                    step => {
+                        line.iter_mut().zip(from.iter().step_by(step)).for_each(|(sum, value)| *sum += weight * value)
+                    }
                 }
             }
         }
@@ -57,7 +59,9 @@ impl CustomOp2 for Depthwise {
         kernel: &CpuStorage,
         kernel_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        let (CpuStorage::F32(input), CpuStorage::F32(kernel)) = (input, kernel) else { bail!("its inputs must be f32") };
+        let (CpuStorage::F32(input), CpuStorage::F32(kernel)) = (input, kernel) else {
+            bail!("its inputs must be f32")
+        };
         let (rows, channels, height, width) = input_layout.shape().dims4()?;
         let (_, _, kernel_height, kernel_width) = kernel_layout.shape().dims4()?;
         let range = |layout: &Layout| layout.contiguous_offsets().map(|(from, to)| from..to);

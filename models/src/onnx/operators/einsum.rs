@@ -83,10 +83,16 @@ fn pair(call: &Call<'_>, left: Lettered, right: Lettered, later: &[char]) -> Out
     let shared: Vec<char> = left.letters.iter().filter(both).copied().collect();
     for &letter in &shared {
         if left.size(letter) != right.size(letter) {
-            return Err(refused!("dimension '{letter}' has {:?} elements here and {:?} there", left.size(letter), right.size(letter)));
+            return Err(refused!(
+                "dimension '{letter}' has {:?} elements here and {:?} there",
+                left.size(letter),
+                right.size(letter)
+            ));
         }
     }
-    let of = |letters: &[char], keep: &dyn Fn(&char) -> bool| letters.iter().copied().filter(|l| keep(l)).collect::<Vec<_>>();
+    let of = |letters: &[char], keep: &dyn Fn(&char) -> bool| {
+        letters.iter().copied().filter(|l| keep(l)).collect::<Vec<_>>()
+    };
     let batch = of(&shared, &|letter| later.contains(letter));
     let inner = of(&shared, &|letter| !later.contains(letter));
     let (rows, columns) = (of(&left.letters, &|l| !shared.contains(l)), of(&right.letters, &|l| !shared.contains(l)));

@@ -75,7 +75,7 @@ pub(super) fn pad(call: &Call<'_>) -> Outcome<Vec<Tensor>> {
             mode => {
                 let from = sources(mode, padded.dims()[axis] as i64, before, after)?;
                 let count = from.len();
-                padded.index_select(&Tensor::from_vec(from, count, padded.device())?, axis)?
+                padded.contiguous()?.index_select(&Tensor::from_vec(from, count, padded.device())?, axis)?
             }
         };
     }

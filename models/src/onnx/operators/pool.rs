@@ -144,9 +144,10 @@ pub(super) fn space_to_depth(call: &Call<'_>) -> Outcome<Vec<Tensor>> {
 
 fn block(call: &Call<'_>) -> Outcome<usize> {
     let block = call.attributes().int("blocksize", 0)?;
-    usize::try_from(block).ok().filter(|block| (1..=1 << 16).contains(block)).ok_or_else(|| {
-        refused!("blocksize is {block}, it must be 1 to {}", 1 << 16)
-    })
+    usize::try_from(block)
+        .ok()
+        .filter(|block| (1..=1 << 16).contains(block))
+        .ok_or_else(|| refused!("blocksize is {block}, it must be 1 to {}", 1 << 16))
 }
 
 fn four(input: &Tensor) -> Outcome<(usize, usize, usize, usize)> {

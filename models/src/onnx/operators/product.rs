@@ -42,7 +42,10 @@ fn matrix_product(rows: &Tensor, columns: &Tensor, batch: &[usize]) -> candle_co
     if stack(rows) == 1 {
         let (m, k) = single(rows)?.dims2()?;
         let n = columns.dims()[columns.rank() - 1];
-        return plain(&single(rows)?)?.unsqueeze(0)?.broadcast_as((count, m, k))?.matmul(&columns.reshape((count, k, n))?);
+        return plain(&single(rows)?)?
+            .unsqueeze(0)?
+            .broadcast_as((count, m, k))?
+            .matmul(&columns.reshape((count, k, n))?);
     }
     let [rows, columns] = [rows, columns].map(|side| {
         let matrix = &side.dims()[side.rank() - 2..];

@@ -76,7 +76,8 @@ impl Layer {
         let (alphas, betas) = (attributes.floats("activation_alpha")?, attributes.floats("activation_beta")?);
         let at = |list: Option<&Vec<f32>>, index: usize| list.and_then(|list| list.get(index).copied());
         let activation = |index: usize| {
-            let name = named.and_then(|named| named.get(index)).map_or(defaults[index % defaults.len()], String::as_str);
+            let name =
+                named.and_then(|named| named.get(index)).map_or(defaults[index % defaults.len()], String::as_str);
             Activation::read(name, at(alphas, index), at(betas, index))
         };
         if named.is_some_and(|named| named.len() != count) {
@@ -117,7 +118,8 @@ fn inputs(call: &Call<'_>, defaults: &[&str], gates: usize) -> Outcome<Inputs> {
     let layer = Layer::read(call.node, defaults)?;
     let x = wide(call.float(0)?)?;
     let x = if layer.batch_first && x.rank() == 3 { x.transpose(0, 1)? } else { x };
-    let (steps, rows, width) = x.dims3().map_err(|_| refused!("its input has shape {:?}, it must have 3 dimensions", x.dims()))?;
+    let (steps, rows, width) =
+        x.dims3().map_err(|_| refused!("its input has shape {:?}, it must have 3 dimensions", x.dims()))?;
     let (directions, hidden) = (layer.reverse.len(), layer.hidden);
     let expected = |index: usize, dims: [usize; 3]| match call.optional(index) {
         Some(tensor) if tensor.dims() != dims => {
@@ -129,7 +131,11 @@ fn inputs(call: &Call<'_>, defaults: &[&str], gates: usize) -> Outcome<Inputs> {
     expected(2, [directions, gates * hidden, hidden])?;
     let bias = call.optional(3).filter(|bias| bias.dims() != [directions, 2 * gates * hidden]);
     if let Some(bias) = bias {
-        return Err(refused!("its bias has shape {:?}, it must be [{directions}, {}]", bias.dims(), 2 * gates * hidden));
+        return Err(refused!(
+            "its bias has shape {:?}, it must be [{directions}, {}]",
+            bias.dims(),
+            2 * gates * hidden
+        ));
     }
     let state = if layer.batch_first { [rows, directions, hidden] } else { [directions, rows, hidden] };
     expected(5, state)?;
@@ -168,7 +174,9 @@ impl Inputs {
     /// One direction's state at the beginning.
     fn state(&self, call: &Call<'_>, index: usize, direction: usize) -> Outcome<Tensor> {
         Ok(match call.optional(index) {
-            Some(state) => wide(state)?.narrow(usize::from(self.layer.batch_first), direction, 1)?.reshape((self.rows, self.layer.hidden))?,
+            Some(state) => wide(state)?
+                .narrow(usize::from(self.layer.batch_first), direction, 1)?
+                .reshape((self.rows, self.layer.hidden))?,
             None => Tensor::zeros((self.rows, self.layer.hidden), self.x.dtype(), self.x.device())?,
         })
     }
@@ -177,7 +185,9 @@ impl Inputs {
     fn alive(&self, step: usize) -> Outcome<Option<Tensor>> {
         let Some(lengths) = &self.lengths else { return Ok(None) };
         let alive: Vec<u8> = lengths.iter().map(|&length| u8::from((step as i64) < length)).collect();
-        Ok(Some(Tensor::from_vec(alive, (self.rows, 1), self.x.device())?.broadcast_as((self.rows, self.layer.hidden))?))
+        Ok(Some(
+            Tensor::from_vec(alive, (self.rows, 1), self.x.device())?.broadcast_as((self.rows, self.layer.hidden))?,
+        ))
     }
 
     /// Runs all directions. `cell` makes of one direction, the input's part of the gates and the state the next state; a
@@ -296,7 +306,8 @@ pub(super) fn gru(call: &Call<'_>) -> Outcome<Vec<Tensor>> {
         let part = |tensor: &Tensor, at: usize, count: usize| tensor.narrow(D::Minus1, at * hidden, count * hidden);
         let both = state[0].matmul(&part(weights, 0, 2)?.contiguous()?)?.broadcast_add(&part(bias, 0, 2)?)?;
         let both = layer.clipped((part(gates, 0, 2)? + both)?)?;
-        let (update, reset) = (f.apply(&part(&both, 0, 1)?.contiguous()?)?, f.apply(&part(&both, 1, 1)?.contiguous()?)?);
+        let (update, reset) =
+            (f.apply(&part(&both, 0, 1)?.contiguous()?)?, f.apply(&part(&both, 1, 1)?.contiguous()?)?);
         let (weights, bias) = (part(weights, 2, 1)?.contiguous()?, part(bias, 2, 1)?);
         let from_state = match after {
             true => (reset * state[0].matmul(&weights)?.broadcast_add(&bias)?)?,

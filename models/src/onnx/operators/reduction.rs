@@ -40,7 +40,8 @@ fn reduce(
     let Some(axes) = reduced_axes(input.rank(), listed, noop)? else { return Ok(vec![input.clone()]) };
     let dims = reduced_dims(input.dims(), &axes, call.attributes().flag("keepdims", true)?);
     if input.elem_count() == 0 {
-        let value = empty.ok_or_else(|| refused!("it reduces a tensor of shape {:?} without elements", input.dims()))?;
+        let value =
+            empty.ok_or_else(|| refused!("it reduces a tensor of shape {:?} without elements", input.dims()))?;
         return Ok(vec![super::pad::full(&dims, value, input.dtype(), input.device())?]);
     }
     let (moved, count) = last(input, &axes)?;

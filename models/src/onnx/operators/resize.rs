@@ -121,9 +121,10 @@ impl Resize {
             return Err(refused!("{values:?} do not resize {} dimensions", named.len()));
         }
         let ratio = |index: usize| values[index] / (dims[named[index]].max(1)) as f64;
-        let common = self.keep_aspect.filter(|_| are_sizes).map(|pick| {
-            (1..named.len()).fold(ratio(0), |common, index| pick(common, ratio(index)))
-        });
+        let common = self
+            .keep_aspect
+            .filter(|_| are_sizes)
+            .map(|pick| (1..named.len()).fold(ratio(0), |common, index| pick(common, ratio(index))));
         let axis = |(index, &axis): (usize, &usize)| {
             let from = dims[axis];
             let (to, scale) = match (are_sizes, common) {
@@ -133,7 +134,12 @@ impl Resize {
             };
             let fits = (0.0..1e9).contains(&to) && (from > 0 || to == 0.0) && (scale > 0.0 || to == 0.0);
             let to = Some(to as usize).filter(|_| fits);
-            Ok(Axis { axis, from, to: to.ok_or_else(|| refused!("dimension {axis} of {from} cannot be resized"))?, scale })
+            Ok(Axis {
+                axis,
+                from,
+                to: to.ok_or_else(|| refused!("dimension {axis} of {from} cannot be resized"))?,
+                scale,
+            })
         };
         let all = named.iter().enumerate().map(axis).collect::<Outcome<Vec<_>>>()?;
         Ok(all.into_iter().filter(|axis| axis.from != axis.to || axis.scale != 1.0).collect())
@@ -148,8 +154,20 @@ impl Resize {
                 let adjustment = to / (scale * from);
                 from / 2.0 * (1.0 - adjustment) + (at + 0.5) / scale - 0.5
             }
-            Coordinates::PytorchHalfPixel => if axis.to > 1 { (at + 0.5) / scale - 0.5 } else { 0.0 },
-            Coordinates::AlignCorners => if axis.to > 1 { at * (from - 1.0) / (to - 1.0) } else { 0.0 },
+            Coordinates::PytorchHalfPixel => {
+                if axis.to > 1 {
+                    (at + 0.5) / scale - 0.5
+                } else {
+                    0.0
+                }
+            }
+            Coordinates::AlignCorners => {
+                if axis.to > 1 {
+                    at * (from - 1.0) / (to - 1.0)
+                } else {
+                    0.0
+                }
+            }
             Coordinates::Asymmetric => at / scale,
             Coordinates::TfHalfPixelForNn => (at + 0.5) / scale,
         }
@@ -191,7 +209,7 @@ impl Resize {
             let weight = if outside(offset) { 0.0 } else { weight(offset - share) };
             (place(offset).clamp(0.0, last) as u32, weight)
         });
-        let total = if exclude { taps.iter().map(|(_, weight)| weight).sum() } else { 1.0 };
+        let total: f64 = if exclude { taps.iter().map(|(_, weight)| weight).sum() } else { 1.0 };
         taps.iter().map(|&(at, weight)| (at, (weight / total) as f32)).collect()
     }
 
@@ -223,7 +241,13 @@ impl Rounding {
             Self::PreferCeil => (x + 0.5).floor(),
             Self::Floor => x.floor(),
             Self::Ceil => x.ceil(),
-            Self::Simple => if scale < 1.0 { x.ceil() } else { x.floor() },
+            Self::Simple => {
+                if scale < 1.0 {
+                    x.ceil()
+                } else {
+                    x.floor()
+                }
+            }
         }
     }
 }

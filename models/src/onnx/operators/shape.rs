@@ -116,7 +116,9 @@ pub(super) fn expand(call: &Call<'_>) -> Outcome<Vec<Tensor>> {
 pub(in crate::onnx) fn tiled(dims: &[usize], repeats: &[i64]) -> Outcome<Vec<usize>> {
     let size = |(&dim, &times): (&usize, &i64)| usize::try_from(times).ok().and_then(|times| dim.checked_mul(times));
     let shape = dims.iter().zip(repeats).map(size).collect::<Option<Vec<_>>>();
-    shape.filter(|_| dims.len() == repeats.len()).ok_or_else(|| refused!("repeats {repeats:?} do not fit shape {dims:?}"))
+    shape
+        .filter(|_| dims.len() == repeats.len())
+        .ok_or_else(|| refused!("repeats {repeats:?} do not fit shape {dims:?}"))
 }
 
 pub(super) fn tile(call: &Call<'_>) -> Outcome<Vec<Tensor>> {
@@ -126,13 +128,14 @@ pub(super) fn tile(call: &Call<'_>) -> Outcome<Vec<Tensor>> {
     if dims.contains(&0) {
         return Ok(vec![Tensor::zeros(dims, input.dtype(), input.device())?]);
     }
-    let repeated = repeats.iter().enumerate().filter(|(_, times)| **times > 1).try_fold(input.clone(), |input, (axis, times)| {
-        let mut spread = input.unsqueeze(axis)?.dims().to_vec();
-        spread[axis] = *times as usize;
-        let mut joined = input.dims().to_vec();
-        joined[axis] *= *times as usize;
-        input.unsqueeze(axis)?.broadcast_as(spread)?.reshape(joined)
-    });
+    let repeated =
+        repeats.iter().enumerate().filter(|(_, times)| **times > 1).try_fold(input.clone(), |input, (axis, times)| {
+            let mut spread = input.unsqueeze(axis)?.dims().to_vec();
+            spread[axis] = *times as usize;
+            let mut joined = input.dims().to_vec();
+            joined[axis] *= *times as usize;
+            input.unsqueeze(axis)?.broadcast_as(spread)?.reshape(joined)
+        });
     Ok(vec![repeated?])
 }
 

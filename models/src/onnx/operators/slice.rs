@@ -160,6 +160,8 @@ mod tests {
         assert!(cuts(&[5], &[0, 0], &[1, 1], Some(&[0, 0]), None).is_err());
         assert_eq!(parts(7, None, 3).ok(), Some(vec![3, 3, 1]));
         assert_eq!(parts(2, None, 3).ok(), Some(vec![1, 1, 0]));
-        assert!(parts(7, Some(&[3, 3]), 2).is_err() && parts(7, Some(&[-1, 8]), 2).is_err() && parts(7, None, 0).is_err());
+        assert!(
+            parts(7, Some(&[3, 3]), 2).is_err() && parts(7, Some(&[-1, 8]), 2).is_err() && parts(7, None, 0).is_err()
+        );
     }
 }

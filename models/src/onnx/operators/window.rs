@@ -92,10 +92,15 @@ impl Window {
                     let output = steps.map_or(0, |steps| steps + 1 - usize::from(beyond(&steps)));
                     (before, after, output)
                 }
-                other => return Err(refused!("auto_pad is '{other}', it must be NOTSET, SAME_UPPER, SAME_LOWER or VALID")),
+                other => {
+                    return Err(refused!("auto_pad is '{other}', it must be NOTSET, SAME_UPPER, SAME_LOWER or VALID"));
+                }
             };
             if output == 0 && size > 0 {
-                return Err(refused!("a window of {reach} is larger than its padded input of {}", size + before + after));
+                return Err(refused!(
+                    "a window of {reach} is larger than its padded input of {}",
+                    size + before + after
+                ));
             }
             let needed = output.saturating_sub(1) * stride + reach;
             window.ceiling[axis] = needed.saturating_sub(size + before + after);
@@ -132,7 +137,7 @@ impl Window {
     /// The windows of a padded input, side by side: `[rows, channels, window's elements, positions]`.
     pub(super) fn columns(&self, padded: &Tensor) -> Outcome<Tensor> {
         let (rows, channels) = (padded.dims()[0], padded.dims()[1]);
-        let mut columns = padded.clone();
+        let mut columns = padded.contiguous()?;
         for (axis, (&kernel, &output)) in self.kernel.iter().zip(&self.output).enumerate() {
             let (stride, dilation) = (self.strides[axis], self.dilations[axis]);
             let starts = (0..kernel).flat_map(|at| (0..output).map(move |step| (step * stride + at * dilation) as u32));

@@ -12,7 +12,9 @@ use crate::{Loaded, Model, ModelRequest, inspect, load};
 fn served(graph: GraphProto) -> (tempfile::TempDir, Result<Box<dyn Model>, orion_proto::Error>) {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("model.onnx"), model(graph)).unwrap();
-    let loaded = inspect(&ModelName::new("m").unwrap(), folder.path()).and_then(|manifest| load(&manifest, &|_| {})).and_then(Loaded::model);
+    let loaded = inspect(&ModelName::new("m").unwrap(), folder.path())
+        .and_then(|manifest| load(&manifest, &|_| {}))
+        .and_then(Loaded::model);
     (folder, loaded)
 }
 
@@ -65,7 +67,8 @@ fn requests_of_one_shape_run_together_and_a_bad_one_fails_alone() {
         picked(&many, &[1; 40]),
         picked(&[], &[]),
     ]);
-    let outputs: Vec<_> = answers.iter().map(|answer| answer.as_ref().map(|answer| values(&answer.outputs[0]))).collect();
+    let outputs: Vec<_> =
+        answers.iter().map(|answer| answer.as_ref().map(|answer| values(&answer.outputs[0]))).collect();
     assert_eq!(outputs[0], Ok(vec![12.0, 13.0]));
     assert_eq!(outputs[1], Ok(vec![17.0]));
     let refused = outputs[2].as_ref().unwrap_err();

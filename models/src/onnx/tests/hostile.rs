@@ -51,7 +51,11 @@ fn lies_about_weights_are_named() {
 #[test]
 fn weights_in_other_files_must_lie_in_the_folder_and_be_whole() {
     let folder = tempfile::tempdir().unwrap();
-    std::fs::write(folder.path().join("w.bin"), [0u8; 4].iter().chain(&1.5f32.to_le_bytes()).chain(&[0; 4]).copied().collect::<Vec<_>>()).unwrap();
+    std::fs::write(
+        folder.path().join("w.bin"),
+        [0u8; 4].iter().chain(&1.5f32.to_le_bytes()).chain(&[0; 4]).copied().collect::<Vec<_>>(),
+    )
+    .unwrap();
     let external = |location: &str, offset: &str| {
         let entry = |key: &str, value: &str| StringStringEntryProto { key: key.into(), value: value.into() };
         let external_data = vec![entry("location", location), entry("offset", offset)];
@@ -82,9 +86,16 @@ fn everything_unknown_is_named_at_once() {
     let mut graph = adding(weight("w", &[2], &[1.0, 2.0]));
     let mut foreign = node("TreeEnsemble", &["a"], &["b"]);
     foreign.domain = "ai.onnx.ml".into();
-    let body = GraphProto { node: vec![node("Zzz", &["x"], &["z"])], output: vec![value("z", 1, &[])], ..Default::default() };
-    let branch = AttributeProto { name: "then_branch".into(), r#type: Kind::Graph.into(), g: Some(body), ..Default::default() };
-    graph.node.extend([node("Bogus", &["y"], &["a"]), foreign, node("Bogus", &["b"], &["c"]), with(node("If", &["c"], &["d"]), branch)]);
+    let body =
+        GraphProto { node: vec![node("Zzz", &["x"], &["z"])], output: vec![value("z", 1, &[])], ..Default::default() };
+    let branch =
+        AttributeProto { name: "then_branch".into(), r#type: Kind::Graph.into(), g: Some(body), ..Default::default() };
+    graph.node.extend([
+        node("Bogus", &["y"], &["a"]),
+        foreign,
+        node("Bogus", &["b"], &["c"]),
+        with(node("If", &["c"], &["d"]), branch),
+    ]);
     assert_eq!(problem(graph), "these operators are not served: Bogus, Zzz, ai.onnx.ml.TreeEnsemble");
 }
 
@@ -119,7 +130,9 @@ fn growing(operator: &str, by: &[i64]) -> Result<Vec<Tensor>, orion_proto::Error
 
 #[test]
 fn tensors_that_would_be_too_large_are_refused_before_they_are_made() {
-    for (operator, by) in [("Expand", &[1 << 20, 1 << 20][..]), ("Tile", &[1 << 31, 1 << 31]), ("Pad", &[0, 0, 1 << 39, 1 << 39])] {
+    for (operator, by) in
+        [("Expand", &[1 << 20, 1 << 20][..]), ("Tile", &[1 << 31, 1 << 31]), ("Pad", &[0, 0, 1 << 39, 1 << 39])]
+    {
         let error = growing(operator, by).unwrap_err();
         assert!(error.code == Code::InvalidArgument && error.message.contains("it would give"), "{operator}: {error}");
     }

@@ -11,8 +11,8 @@ use super::{
     file::OnnxFile,
     graph::Graph,
     schema::{
-        AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto, TensorShapeProto, TypeProto,
-        ValueInfoProto, attribute_proto::Kind, tensor_shape_proto, type_proto,
+        AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto, TensorShapeProto,
+        TypeProto, ValueInfoProto, attribute_proto::Kind, tensor_shape_proto, type_proto,
     },
 };
 use crate::Precision;

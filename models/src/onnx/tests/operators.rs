@@ -30,9 +30,7 @@ pub(super) fn cases() -> Vec<Case> {
     };
     let tensors = |rest: &mut Bytes| -> Vec<Weight> {
         let count = rest.get_u32_le();
-        (0..count)
-            .map(|_| Weight::read(&TensorProto::decode(chunk(rest)).unwrap(), Path::new("")).unwrap())
-            .collect()
+        (0..count).map(|_| Weight::read(&TensorProto::decode(chunk(rest)).unwrap(), Path::new("")).unwrap()).collect()
     };
     let mut cases = Vec::new();
     while rest.has_remaining() {
@@ -53,14 +51,16 @@ fn difference(got: &Tensor, expected: &Tensor, allowed: f64) -> f64 {
         return f64::INFINITY;
     }
     let pairs = values(got).into_iter().zip(values(expected));
-    let apart = |(a, b): (f64, f64)| if a == b || (a.is_nan() && b.is_nan()) { 0.0 } else { (a - b).abs() / (1.0 + b.abs()) };
+    let apart =
+        |(a, b): (f64, f64)| if a == b || (a.is_nan() && b.is_nan()) { 0.0 } else { (a - b).abs() / (1.0 + b.abs()) };
     // A NaN on one side only must not vanish in a maximum.
     pairs.map(apart).fold(0.0, |most: f64, one| if one.is_nan() { f64::INFINITY } else { most.max(one) }) / allowed
 }
 
 fn outcome(case: &Case) -> Result<f64, String> {
     let evaluator = evaluator(case.model.clone(), Precision::F32)?;
-    let tensors = |weights: &[Weight]| weights.iter().map(|weight| weight.tensor(Precision::F32).unwrap()).collect::<Vec<_>>();
+    let tensors =
+        |weights: &[Weight]| weights.iter().map(|weight| weight.tensor(Precision::F32).unwrap()).collect::<Vec<_>>();
     let outputs = evaluator.run(tensors(&case.inputs)).map_err(|error| error.message)?;
     let expected = tensors(&case.outputs);
     if outputs.len() != expected.len() {
@@ -91,10 +91,16 @@ fn shapes_are_inferred_as_they_come_out() {
     for case in cases() {
         let dims: Vec<Vec<usize>> = case.inputs.iter().map(|weight| weight.dims.clone()).collect();
         let graph = super::graph(case.model.clone()).unwrap();
-        let inferred = infer(&graph, &dims, Precision::F32).unwrap_or_else(|problem| panic!("{}: {problem}", case.name));
+        let inferred =
+            infer(&graph, &dims, Precision::F32).unwrap_or_else(|problem| panic!("{}: {problem}", case.name));
         for (found, output) in inferred.outputs.iter().zip(&case.outputs) {
             known += usize::from(found.is_some());
-            assert!(found.as_ref().is_none_or(|found| *found == output.dims), "{}: {found:?} {:?}", case.name, output.dims);
+            assert!(
+                found.as_ref().is_none_or(|found| *found == output.dims),
+                "{}: {found:?} {:?}",
+                case.name,
+                output.dims
+            );
         }
     }
     println!("{known} shapes were known");

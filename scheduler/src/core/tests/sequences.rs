@@ -38,10 +38,12 @@ fn refused(world: &mut World, key: u64, flags: (bool, bool)) -> Error {
 #[test]
 fn requests_of_a_sequence_run_one_by_one_where_it_began() {
     let mut world = on(3);
-    let homes: Vec<usize> = (1..=3).map(|key| {
-        ask(&mut world, key, START).unwrap();
-        world.ran.last().unwrap().0
-    }).collect();
+    let homes: Vec<usize> = (1..=3)
+        .map(|key| {
+            ask(&mut world, key, START).unwrap();
+            world.ran.last().unwrap().0
+        })
+        .collect();
     (0..3).for_each(|at| drop(world.finish(at, Fate::Ok)));
     assert_eq!(homes.iter().collect::<std::collections::BTreeSet<_>>().len(), 3, "each idle device begins one");
     for round in 0..5 {

@@ -98,7 +98,11 @@ impl World {
         let here = (at, device, self.nodes[at].residents.get(&(model, device)).map_or(0, |resident| resident.born));
         let before = self.states.insert((model, sequence.key), (here, ticket(attempt)));
         let state = before.filter(|_| !sequence.start).map(|(place, _)| place);
-        assert!(sequence.start || state == Some(here), "{} runs at {here:?}, its state is at {state:?}", ticket(attempt));
+        assert!(
+            sequence.start || state == Some(here),
+            "{} runs at {here:?}, its state is at {state:?}",
+            ticket(attempt)
+        );
         assert!(before.is_none_or(|(_, last)| last < ticket(attempt)), "{} runs after a later one", ticket(attempt));
     }
 
