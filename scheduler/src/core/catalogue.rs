@@ -145,6 +145,8 @@ pub(super) struct Model {
     pub unreadable: Vec<(usize, String)>,
     pub known: Vec<Known>,
     pub replicas: Vec<usize>,
+    /// Replicas that are being unloaded.
+    pub leaving: usize,
     /// Devices on which it could not be loaded: why, how often, and when to try again.
     pub failures: Vec<Failure>,
     pub queue: Queue,
@@ -192,6 +194,7 @@ impl Model {
             unreadable: Vec::new(),
             known: Vec::new(),
             replicas: Vec::new(),
+            leaving: 0,
             failures: Vec::new(),
             queue: Queue::default(),
             work: 0,

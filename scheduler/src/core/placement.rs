@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Core, ModelState, Nanos, filter, work::COPY_TIME};
+use super::{Core, Nanos, filter, work::COPY_TIME};
 
 /// Share of the last request's slack within which a queue must drain, or else a copy may help.
 const SAFE: f64 = 0.5;
@@ -18,6 +18,8 @@ const LOAD_TAU: f64 = 0.7;
 const QUEUED: usize = 4;
 /// Of the models that have no copy, and of those whose holders are too slow, so many are looked at for one input.
 const LOOKED_AT: usize = 32;
+/// In a large cluster so many of each for every one that is tried.
+const CHOICE: usize = 4;
 /// Devices on which room is looked for, the best first.
 const TRIES: usize = 4;
 /// Devices that are looked at for one copy.
@@ -68,7 +70,9 @@ impl<T, L: Clone> Core<T, L> {
         self.refresh_wants(now, concern);
         let (mut needs, mut full) = (std::mem::take(&mut self.scratch.needs), std::mem::take(&mut self.scratch.full));
         needs.clear();
-        let densest = self.homeless.iter().rev().take(LOOKED_AT).chain(self.wanting.iter().rev().take(LOOKED_AT));
+        let most = self.most_copies();
+        let looked_at = LOOKED_AT.min(most * CHOICE);
+        let densest = self.homeless.iter().rev().take(looked_at).chain(self.wanting.iter().rev().take(looked_at));
         needs.extend(densest.filter_map(|&(_, index)| Some((self.need(now, index)?, index))));
         if let Concern::Model(index) = concern
             && needs.iter().all(|(_, other)| *other != index)
@@ -76,7 +80,6 @@ impl<T, L: Clone> Core<T, L> {
             needs.extend(self.need(now, index).map(|need| (need, index)));
         }
         needs.sort_unstable_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
-        let most = self.most_copies();
         if let Some(rest) = needs.get_mut(most / 2..).filter(|rest| rest.len() > most - most / 2) {
             // In turns: those that find no room must not keep the others from being looked at.
             self.needs_from = (self.needs_from + most - most / 2) % rest.len();
@@ -222,7 +225,7 @@ impl<T, L: Clone> Core<T, L> {
             let at = &self.devices[device];
             at.loading.is_none()
                 && (if room == Room::Free { self.fits_now(index, device) } else { at.ledger.could_hold(bytes) })
-                && at.residents.iter().all(|id| self.replicas[*id].model != index)
+                && !self.is_on(index, device)
                 && self.models[index].failures.iter().all(|f| f.device != device || f.retry_at <= now)
         });
         let ranked = fits.map(|device| {
@@ -246,6 +249,13 @@ impl<T, L: Clone> Core<T, L> {
             }
         }
         None
+    }
+
+    /// Whether a device holds a model, or still unloads it.
+    pub(super) fn is_on(&self, index: usize, device: usize) -> bool {
+        let (model, at) = (&self.models[index], &self.devices[device]);
+        model.replicas.iter().any(|id| self.replicas[*id].device == device)
+            || (model.leaving > 0 && at.residents.iter().any(|id| self.replicas[*id].model == index))
     }
 
     /// A place in a list that moves on with every call.
@@ -347,12 +357,7 @@ impl<T, L: Clone> Core<T, L> {
     fn may_come(&mut self, index: usize, bytes: u64) -> bool {
         let suitable = self.suitable(index);
         suitable.iter().take(TARGETS).any(|device| bytes <= self.devices[*device].ledger.free())
-            || self.is_leaving(index)
-    }
-
-    pub(super) fn is_leaving(&self, index: usize) -> bool {
-        let here = |id: &usize| self.replicas[*id].model == index && self.replicas[*id].state == ModelState::Unloading;
-        self.devices.iter().take(TARGETS).any(|(_, device)| device.residents.iter().any(here))
+            || self.models[index].leaving > 0
     }
 
     /// A load ended: what waits may run, and the copy engine may go on.

@@ -55,7 +55,7 @@ impl<T, L: Clone> Core<T, L> {
         if !model.wanted {
             return ModelState::Unloaded;
         }
-        let again = || self.unplaced.contains(&index) && self.is_leaving(index);
+        let again = || self.unplaced.contains(&index) && self.models[index].leaving > 0;
         if any(ModelState::Loading) || (model.spec.is_none() && !model.asked.is_empty()) || again() {
             return ModelState::Loading;
         }
