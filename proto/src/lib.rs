@@ -12,6 +12,7 @@ mod infer;
 mod name;
 mod payload;
 mod policy;
+mod sequence;
 mod spec;
 mod tensor;
 
@@ -19,10 +20,11 @@ pub use bytes_tensor::{bytes_elements, encode_bytes_elements};
 pub use datatype::Datatype;
 pub use error::{Code, Error, Result};
 pub use generation::{Delta, FinishReason, Format, Generation, MOST_ALTERNATIVES, Prompt, Sampling, TokenProbability};
-pub use infer::{InferAnswer, InferRequest, Parameters, Priority, Sequence, routing_key};
+pub use infer::{InferAnswer, InferRequest, Parameters, Priority, routing_key};
 pub use name::{ModelName, valid_name};
 pub use payload::Payload;
 pub use policy::{ModelPolicy, Requirements, compute_capability};
+pub use sequence::Sequence;
 pub use spec::{GeneratorSpec, ModelSpec, ServiceCurve, TensorSpec};
 pub use tensor::{Tensor, element_count};
 

@@ -27,10 +27,10 @@ fn shapes(call: &Call<'_>, input: &Tensor, kernel: &Tensor) -> Outcome<Shapes> {
     if input.len() < 3 || kernel.len() != input.len() {
         return Err(refused!("input {input:?} and kernel {kernel:?} must have the same 3 dimensions or more"));
     }
-    if let Some(declared) = call.attributes().ints("kernel_shape")? {
-        if !declared.iter().copied().eq(kernel[2..].iter().map(|&size| size as i64)) {
-            return Err(refused!("kernel_shape is {declared:?}, the kernel has shape {kernel:?}"));
-        }
+    if let Some(declared) = call.attributes().ints("kernel_shape")?
+        && !declared.iter().copied().eq(kernel[2..].iter().map(|&size| size as i64))
+    {
+        return Err(refused!("kernel_shape is {declared:?}, the kernel has shape {kernel:?}"));
     }
     Ok(Shapes { groups, channels: kernel[0] })
 }
@@ -67,10 +67,10 @@ fn slide(call: &Call<'_>, input: &Tensor, kernel: &Tensor, window: &Window, grou
     if dims.contains(&0) || input.elem_count() == 0 {
         return Ok(Tensor::zeros(dims, input.dtype(), input.device())?);
     }
-    if groups == channels {
-        if let Some(convolved) = depthwise(&window.pad(input, 0.0)?, kernel, window) {
-            return Ok(convolved?);
-        }
+    if groups == channels
+        && let Some(convolved) = depthwise(&window.pad(input, 0.0)?, kernel, window)
+    {
+        return Ok(convolved?);
     }
     let same = |values: &[usize]| values.windows(2).all(|pair| pair[0] == pair[1]);
     let even = window.pads.iter().all(|&(before, after)| before == after && before == window.pads[0].0);
