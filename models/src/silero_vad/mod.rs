@@ -67,8 +67,11 @@ impl SileroVad {
         // Longest first, so that those that still go on stand together.
         let mut order: Vec<usize> = (0..chains.len()).filter(|&at| chains[at].windows() > 0).collect();
         order.sort_by_key(|&at| std::cmp::Reverse(chains[at].windows()));
-        let firsts: Vec<usize> =
-            chains.iter().scan(0, |next, chain| Some(std::mem::replace(next, *next + chain.windows()))).collect();
+        let firsts = chains.iter().scan(0, |next, chain| {
+            *next += chain.windows();
+            Some(*next - chain.windows())
+        });
+        let firsts: Vec<usize> = firsts.collect();
         let mut state = self.joined(&order, chains)?;
         let (mut hidden, mut places) = (Vec::new(), Vec::new());
         for step in 0..chains[order[0]].windows() {
