@@ -17,6 +17,7 @@ mod generation;
 mod gguf;
 mod given_up;
 mod identity;
+mod kernels;
 mod mapped;
 mod orion_toml;
 mod pace;
