@@ -9,7 +9,7 @@ use rayon::prelude::*;
 mod buckets;
 mod config;
 mod cpu_encoder;
-mod kernels;
+pub(crate) mod kernels;
 mod source;
 mod tensor_encoder;
 #[cfg(test)]
