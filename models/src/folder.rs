@@ -6,13 +6,13 @@ use orion_proto::{Code, Error, ModelName, ModelSpec, Result};
 use serde::Deserialize;
 
 use crate::{
-    Family, Manifest, embedding,
+    Family, Manifest, Precision, embedding,
     orion_toml::{Kind, OrionToml},
-    simulated, unreadable, unservable,
+    simulated, unreadable, unservable, whisper,
 };
 
-const SERVED: &str = "served today are sentence-embedding folders (config.json of model_type \"bert\", tokenizer.json, \
-                      *.safetensors) and folders whose orion.toml says kind = \"simulated\"";
+const SERVED: &str = "served today are folders of config.json (model_type \"bert\" for sentence-embedding, or \
+                      \"whisper\"), tokenizer.json and *.safetensors, and folders whose orion.toml says kind = \"simulated\"";
 
 /// Says what a model's path holds, from its configuration and headers alone; every length is checked against its file.
 ///
@@ -49,6 +49,9 @@ fn inspect_path(name: &ModelName, path: &Path) -> Result<Manifest> {
     let (folder, version) = newest_version(path)?;
     if settings.kind != Some(Kind::SentenceEmbedding) {
         let model_type = model_type(&folder)?;
+        if model_type == "whisper" {
+            return inspect_whisper(name, path, &folder, version, settings);
+        }
         if model_type != "bert" {
             return Err(unservable(format!("config.json's model_type '{model_type}' is not served yet; {SERVED}")));
         }
@@ -60,6 +63,28 @@ fn inspect_path(name: &ModelName, path: &Path) -> Result<Manifest> {
         weight_bytes: source.weight_bytes,
         path: path.into(),
         family: Family::Embedding(source),
+    })
+}
+
+fn inspect_whisper(
+    name: &ModelName,
+    path: &Path,
+    folder: &Path,
+    version: String,
+    settings: OrionToml,
+) -> Result<Manifest> {
+    let precision = settings.precision.unwrap_or_default();
+    if precision != Precision::F32 {
+        let asked = precision.name();
+        return Err(unservable(format!("orion.toml asks for precision '{asked}', whisper computes in 'f32' alone")));
+    }
+    let source = whisper::Source::inspect(folder)?;
+    Ok(Manifest {
+        spec: ModelSpec { policy: settings.policy()?, ..source.spec(name, version, settings.batching.max_rows) },
+        flops_per_row: source.config.flops(whisper::TYPICAL_TOKENS),
+        weight_bytes: source.weight_bytes,
+        path: path.into(),
+        family: Family::Whisper(source),
     })
 }
 

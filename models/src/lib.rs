@@ -20,6 +20,7 @@ mod simulated;
 #[cfg(test)]
 mod tiny_bert;
 mod weights;
+mod whisper;
 
 pub use folder::inspect;
 pub use identity::{IDENTITY, identity_spec, run_identity};
@@ -75,6 +76,7 @@ pub struct Manifest {
 enum Family {
     Embedding(embedding::Source),
     Simulated(orion_toml::Simulated),
+    Whisper(whisper::Source),
 }
 
 /// What a simulated model will take on a device.
@@ -114,6 +116,7 @@ pub fn load_at(manifest: &Manifest, pace: &Arc<Pace>, progress: &dyn Fn(f32)) ->
         Family::Simulated(latency) => {
             Box::new(simulated::SimulatedModel::load(spec, latency.clone(), pace.clone(), progress))
         }
+        Family::Whisper(source) => Box::new(whisper::Whisper::load(spec, source, progress)?),
     })
 }
 
