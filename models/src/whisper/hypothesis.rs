@@ -3,6 +3,7 @@
 use std::io::Write;
 
 use flate2::{Compression, write::ZlibEncoder};
+use orion_proto::{Code, Error, Result};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
 use super::{rules, vocabulary::Vocabulary};
@@ -57,7 +58,7 @@ impl Hypothesis {
     }
 
     /// Writes one more token; whether the transcript has ended, by itself or since it has `most` tokens.
-    pub(super) fn extend(&mut self, vocabulary: &Vocabulary, logits: &mut [f32], most: usize) -> bool {
+    pub(super) fn extend(&mut self, vocabulary: &Vocabulary, logits: &mut [f32], most: usize) -> Result<bool> {
         if self.written.is_empty() {
             self.no_speech = (logits[vocabulary.no_speech as usize] - log_sum_exp(logits)).exp();
         }
@@ -66,13 +67,14 @@ impl Hypothesis {
             0.0 => greatest(logits),
             temperature => sample(logits, temperature, &mut self.random),
         };
-        let Some(token) = token else { return true };
+        let token =
+            token.ok_or_else(|| Error::new(Code::Internal, "cannot be transcribed: the model gives no numbers"))?;
         self.sum_log_probability += f64::from(logits[token] - log_sum_exp(logits));
         if token as u32 == vocabulary.end {
-            return true;
+            return Ok(true);
         }
         self.written.push(token as u32);
-        self.written.len() >= most
+        Ok(self.written.len() >= most)
     }
 
     /// Whether the text of what was written is to be believed.
@@ -136,7 +138,7 @@ mod tests {
         first[FIRST_TIMESTAMP as usize] += 100.0;
         first[vocabulary.no_speech as usize] += 100.0;
         for mut logits in [first.clone(), likely(WORD, probability), likely(vocabulary.end, probability)] {
-            if hypothesis.extend(&vocabulary, &mut logits, 20) {
+            if hypothesis.extend(&vocabulary, &mut logits, 20).unwrap() {
                 break;
             }
         }
@@ -148,10 +150,10 @@ mod tests {
         let vocabulary = vocabulary();
         assert_eq!(written(0, 0.9, 0.1).written, [FIRST_TIMESTAMP, WORD]);
         let mut hypothesis = Hypothesis::new(0, 1);
-        assert!(!hypothesis.extend(&vocabulary, &mut likely(FIRST_TIMESTAMP, 0.9), 2));
-        assert!(hypothesis.extend(&vocabulary, &mut likely(WORD, 0.9), 2));
-        // Weights that give no numbers end it.
-        assert!(Hypothesis::new(0, 1).extend(&vocabulary, &mut vec![f32::NAN; VOCABULARY], 9));
+        assert!(!hypothesis.extend(&vocabulary, &mut likely(FIRST_TIMESTAMP, 0.9), 2).unwrap());
+        assert!(hypothesis.extend(&vocabulary, &mut likely(WORD, 0.9), 2).unwrap());
+        let broken = Hypothesis::new(0, 1).extend(&vocabulary, &mut vec![f32::NAN; VOCABULARY], 9);
+        assert!(broken.is_err_and(|error| error.message.contains("no numbers")));
     }
 
     #[test]

@@ -61,9 +61,9 @@ impl MelTransform {
     /// The frames whose first samples lie `HOP` apart.
     fn frames(&self, samples: &[f32], frames: &mut [f32]) {
         let mels = self.filters.len();
-        let pieces = frames.par_chunks_mut(PIECE * mels).zip(samples.par_chunks(PIECE * HOP).enumerate());
+        let pieces = frames.par_chunks_mut(PIECE * mels).enumerate();
         let scratch = || (vec![0.0; TRANSFORM], self.transform.make_output_vec(), self.transform.make_scratch_vec());
-        pieces.for_each_init(scratch, |(windowed, spectrum, scratch), (frames, (piece, _))| {
+        pieces.for_each_init(scratch, |(windowed, spectrum, scratch), (piece, frames)| {
             for (index, frame) in frames.chunks_exact_mut(mels).enumerate() {
                 let samples = &samples[(piece * PIECE + index) * HOP..][..TRANSFORM];
                 windowed.iter_mut().zip(samples).zip(&self.window).for_each(|((out, x), w)| *out = x * w);
@@ -86,15 +86,15 @@ impl MelTransform {
 impl SpectrogramBuilder<'_> {
     /// Takes the next samples.
     pub(super) fn extend(&mut self, samples: &[f32]) {
-        let begun = self.samples > TRANSFORM / 2;
+        let was_mirrored = self.is_mirrored();
         self.samples += samples.len();
         self.pending.extend_from_slice(samples);
-        if !begun && self.samples > TRANSFORM / 2 {
+        if !was_mirrored && self.is_mirrored() {
             self.mirror();
         }
-        let whole = (self.pending.len().saturating_sub(TRANSFORM - HOP)) / HOP;
+        let whole = self.pending.len().saturating_sub(TRANSFORM - HOP) / HOP;
         // Many at once, so that there is something to share out.
-        if begun && whole >= 8 * PIECE {
+        if self.is_mirrored() && whole >= 8 * PIECE {
             self.compute(whole);
         }
     }
@@ -104,7 +104,7 @@ impl SpectrogramBuilder<'_> {
         let mels = self.transform.filters.len();
         let left = self.samples / HOP - self.values.len() / mels;
         if left > 0 {
-            if self.samples <= TRANSFORM / 2 {
+            if !self.is_mirrored() {
                 self.pending.resize(TRANSFORM / 2 + 1, 0.0);
                 self.mirror();
             }
@@ -113,6 +113,11 @@ impl SpectrogramBuilder<'_> {
         }
         let greatest = self.values.iter().copied().fold(f32::MIN, f32::max);
         Spectrogram { values: self.values, mels, greatest }
+    }
+
+    /// Whether enough came to mirror.
+    fn is_mirrored(&self) -> bool {
+        self.samples > TRANSFORM / 2
     }
 
     /// Puts before the first sample the reflection of what follows it.

@@ -29,6 +29,8 @@ mod tests;
 mod tiny_whisper;
 mod transcribe;
 mod vocabulary;
+#[cfg(test)]
+mod wav;
 
 use config::WhisperConfig;
 pub(crate) use source::Source;
@@ -95,7 +97,7 @@ impl Model for Whisper {
     }
 
     fn sample(&self, rows: usize) -> ModelRequest {
-        let data = Payload::from(encode_bytes_elements(&vec![sample::silence(); rows]));
+        let data = Payload::from(encode_bytes_elements(&vec![sample::speech(); rows]));
         let audio = Tensor { name: "audio".into(), datatype: Datatype::Bytes, shape: vec![rows as i64], data };
         ModelRequest { inputs: vec![audio], truncate: false }
     }

@@ -24,7 +24,7 @@ fn request<E: AsRef<[u8]>>(files: &[E]) -> ModelRequest {
 /// A file of so many samples that are no silence.
 fn noise(samples: usize) -> Vec<u8> {
     let noise = |n: usize| ((n * n / 97 + n * samples) % 9001) as i16 - 4500;
-    sample::wav(16_000, 1, 1, 16, &(0..samples).flat_map(|n| noise(n).to_le_bytes()).collect::<Vec<u8>>())
+    wav::wav(16_000, 1, 1, 16, &(0..samples).flat_map(|n| noise(n).to_le_bytes()).collect::<Vec<u8>>())
 }
 
 fn texts(answer: &Result<InferAnswer>) -> Vec<Bytes> {

@@ -180,7 +180,7 @@ impl Transcriber {
 
     fn extend(&self, task: &mut Task, logits: &mut [f32]) -> Result<()> {
         let Some(mut hypothesis) = task.hypothesis.take() else { return Ok(()) };
-        if !hypothesis.extend(&self.vocabulary, logits, self.most_tokens) {
+        if !hypothesis.extend(&self.vocabulary, logits, self.most_tokens)? {
             task.unread.clear();
             task.unread.extend(hypothesis.written.last());
             task.hypothesis = Some(hypothesis);

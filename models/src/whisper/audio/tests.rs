@@ -1,5 +1,5 @@
 use super::*;
-use crate::whisper::sample::wav;
+use crate::whisper::wav::wav;
 use proptest::prelude::*;
 
 fn samples(file: &[u8]) -> Result<Vec<f32>, String> {
