@@ -122,25 +122,25 @@ mod tests {
 
     const WORD: u32 = 70;
 
-    /// Logits that make one token so likely against all others together.
+    /// Logits that make one token so likely against all others of text; time stamps are out of the question.
     fn likely(token: u32, probability: f64) -> Vec<f32> {
-        let others = (VOCABULARY - 1) as f64;
+        let Vocabulary { suppressed, end, .. } = vocabulary();
+        let others = (0..end).filter(|token| !suppressed.contains(token)).count() as f64;
         let mut logits = vec![0.0; VOCABULARY];
+        logits[FIRST_TIMESTAMP as usize..].fill(-30.0);
         logits[token as usize] = (probability / (1.0 - probability) * others).ln() as f32;
         logits
     }
 
-    /// Time stamp, words and the end, each with this probability.
-    fn written(attempt: usize, probability: f64, no_speech: f64) -> Hypothesis {
+    /// A time stamp, then a word and the end, each with this probability.
+    fn written(probability: f64, no_speech: f64) -> Hypothesis {
         let vocabulary = vocabulary();
-        let mut hypothesis = Hypothesis::new(attempt, 1);
-        let first = &mut likely(vocabulary.no_speech, no_speech);
-        first[FIRST_TIMESTAMP as usize] += 100.0;
-        first[vocabulary.no_speech as usize] += 100.0;
-        for mut logits in [first.clone(), likely(WORD, probability), likely(vocabulary.end, probability)] {
-            if hypothesis.extend(&vocabulary, &mut logits, 20).unwrap() {
-                break;
-            }
+        let mut begin = vec![0.0; VOCABULARY];
+        begin[FIRST_TIMESTAMP as usize] = 100.0;
+        begin[vocabulary.no_speech as usize] = 100.0 + (no_speech / (1.0 - no_speech)).ln() as f32;
+        let mut hypothesis = Hypothesis::new(0, 1);
+        for mut logits in [begin, likely(WORD, probability), likely(vocabulary.end, probability)] {
+            hypothesis.extend(&vocabulary, &mut logits, 20).unwrap();
         }
         hypothesis
     }
@@ -148,7 +148,7 @@ mod tests {
     #[test]
     fn the_likeliest_is_written_until_the_end_or_the_most() {
         let vocabulary = vocabulary();
-        assert_eq!(written(0, 0.9, 0.1).written, [FIRST_TIMESTAMP, WORD]);
+        assert_eq!(written(0.9, 0.1).written, [FIRST_TIMESTAMP, WORD]);
         let mut hypothesis = Hypothesis::new(0, 1);
         assert!(!hypothesis.extend(&vocabulary, &mut likely(FIRST_TIMESTAMP, 0.9), 2).unwrap());
         assert!(hypothesis.extend(&vocabulary, &mut likely(WORD, 0.9), 2).unwrap());
@@ -166,12 +166,12 @@ mod tests {
             (5, 0.05, 0.1, Verdict::Keep),
             (0, 0.05, 0.9, Verdict::Silence),
         ] {
-            let mut hypothesis = written(0, probability, no_speech);
+            let mut hypothesis = written(probability, no_speech);
             hypothesis.attempt = attempt;
             assert_eq!(hypothesis.judge(" word"), verdict, "{attempt} {probability} {no_speech}");
         }
         let echo = " and so on".repeat(30);
-        assert_eq!(written(0, 0.9, 0.1).judge(&echo), Verdict::Again);
+        assert_eq!(written(0.9, 0.1).judge(&echo), Verdict::Again);
         assert!(compression(&echo) > 10.0 && compression("") == 0.0);
     }
 

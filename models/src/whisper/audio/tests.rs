@@ -99,7 +99,6 @@ fn flac_mp3_and_vorbis_are_read() {
 
 #[test]
 fn what_is_no_audio_is_refused_with_its_reason() {
-    let long = wav(1_000, 1, 1, 8, &vec![128; (MOST_SECONDS + 1) * 1_000]);
     for (file, words) in [
         (Vec::new(), "is empty"),
         (b"not audio at all, but long enough to be looked at twice".to_vec(), "cannot be read as WAV, FLAC"),
@@ -107,11 +106,13 @@ fn what_is_no_audio_is_refused_with_its_reason() {
         (wav(400_000, 1, 1, 16, &[0; 64]), "has a sample rate of 400000 Hz"),
         (wav(16_000, 1, 3, 32, &f32::NAN.to_le_bytes()), "samples that are no numbers"),
         (wav(16_000, 1, 3, 32, &1e30f32.to_le_bytes()), "far beyond -1 to 1"),
-        (long, "lasts longer than 3600 s"),
     ] {
         let reason = samples(&file).unwrap_err();
         assert!(reason.contains(words), "{reason}");
     }
+    let long = wav(1_000, 1, 1, 8, &vec![128; (MOST_SECONDS + 1) * 1_000]);
+    let reason = read(&long.into(), &mut |_| {}).unwrap_err();
+    assert!(reason.contains("lasts longer than 3600 s"), "{reason}");
     // Cut in the middle, or of a length that was not known when it was begun: what is there is read.
     let whole = pcm(16_000, 1, tone(700.0, 16_000, 8000));
     assert_eq!(samples(&whole[..44 + 8000]).unwrap().len(), 4000);
