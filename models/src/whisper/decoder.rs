@@ -113,15 +113,13 @@ impl Decoder {
                 state.text[index].append(&rest[d..], &rest[2 * d..], 3 * d, tokens.len());
                 rest = &rest[tokens.len() * 3 * d..];
             }
-            let own = |input: &Input<'_>| input.reading(&input.state.text[index], true);
-            attend_cached(all, 3 * d, &inputs.iter().map(own).collect::<Vec<_>>(), &mut attended);
+            attend_cached(all, 3 * d, &readings(inputs, index, true), &mut attended);
             block.attention.out.forward(&attended, &mut added);
 
             block.cross_norm.add_before(&mut x, &added, &mut normalised);
             let queries = &mut wide[..rows * d];
             block.cross_query.forward(&normalised, queries);
-            let heard = |input: &Input<'_>| input.reading(&input.state.audio[index], false);
-            attend_cached(queries, d, &inputs.iter().map(heard).collect::<Vec<_>>(), &mut attended);
+            attend_cached(queries, d, &readings(inputs, index, false), &mut attended);
             block.cross_out.forward(&attended, &mut added);
 
             block.mlp.norm.add_before(&mut x, &added, &mut normalised);
@@ -159,10 +157,13 @@ impl Decoder {
     }
 }
 
-impl Input<'_> {
-    fn reading<'a>(&self, cache: &'a Cache, causal: bool) -> Reading<'a> {
-        Reading { cache, tokens: self.tokens.len(), causal }
-    }
+/// What the inputs' tokens read in a block: what was said up to them, or all of the audio.
+fn readings<'a>(inputs: &'a [Input<'_>], block: usize, said: bool) -> Vec<Reading<'a>> {
+    let reading = |input: &'a Input<'_>| {
+        let caches = if said { &input.state.text } else { &input.state.audio };
+        Reading { cache: &caches[block], tokens: input.tokens.len(), causal: said }
+    };
+    inputs.iter().map(reading).collect()
 }
 
 impl State {
