@@ -27,6 +27,7 @@ mod tiny_bert;
 #[doc(hidden)]
 pub mod tiny_llama;
 mod weights;
+mod whisper;
 
 pub use folder::inspect;
 pub use given_up::GivenUp;
@@ -157,6 +158,7 @@ enum Family {
     Embedding(embedding::Source),
     Generation(Box<generation::Source>),
     Simulated(orion_toml::Simulated),
+    Whisper(whisper::Source),
 }
 
 /// What a simulated model will take on a device.
@@ -197,6 +199,7 @@ pub fn load_at(manifest: &Manifest, pace: &Arc<Pace>, progress: &dyn Fn(f32)) ->
         Family::Simulated(latency) => {
             Loaded::Model(Box::new(simulated::SimulatedModel::load(spec, latency.clone(), pace.clone(), progress)))
         }
+        Family::Whisper(source) => Loaded::Model(Box::new(whisper::Whisper::load(spec, source, progress)?)),
     })
 }
 
