@@ -8,7 +8,10 @@ use std::{
     sync::Arc,
 };
 
-use orion_proto::{Code, Delta, Error, Generation, InferAnswer, ModelSpec, Priority, Result, ServiceCurve, Tensor};
+use orion_proto::{
+    Code, Delta, Error, Generation, InferAnswer, ModelSpec, Priority, Result, ServiceCurve, Tensor,
+    inference::InferParameter,
+};
 
 mod embedding;
 mod file;
@@ -42,6 +45,8 @@ pub struct ModelRequest {
     pub inputs: Vec<Tensor>,
     /// Whether text beyond the model's limit is cut instead of refused.
     pub truncate: bool,
+    /// Parameters that only some models know.
+    pub parameters: Vec<(String, InferParameter)>,
     /// Set while it runs if nobody waits for it any more: it need not be computed to its end.
     pub given_up: GivenUp,
 }

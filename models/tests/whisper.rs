@@ -6,7 +6,10 @@
 use std::path::PathBuf;
 
 use orion_models::{Model, ModelRequest, inspect, load};
-use orion_proto::{Datatype, InferAnswer, ModelName, Payload, Result, Tensor, bytes_elements, encode_bytes_elements};
+use orion_proto::{
+    Datatype, InferAnswer, ModelName, Payload, Result, Tensor, bytes_elements, encode_bytes_elements,
+    inference::{InferParameter, infer_parameter::ParameterChoice},
+};
 use serde::Deserialize;
 
 #[derive(Deserialize)]
@@ -18,13 +21,17 @@ struct Expected {
 #[derive(Deserialize)]
 struct Clip {
     name: String,
+    /// What is said, as those wrote who recorded it.
+    spoken: String,
     text: String,
+    segments: Vec<(f64, f64, String)>,
 }
 
 #[derive(Deserialize)]
 struct Long {
     clips: Vec<usize>,
     text: String,
+    segments: Vec<(f64, f64, String)>,
 }
 
 fn expected() -> Expected {
@@ -62,6 +69,43 @@ fn texts(answer: &Result<InferAnswer>) -> Vec<String> {
     elements.iter().map(|element| String::from_utf8(element.to_vec()).unwrap()).collect()
 }
 
+/// The segments of each file, as they start, end and read.
+fn segments(answer: &Result<InferAnswer>) -> Vec<Vec<(f64, f64, String)>> {
+    #[derive(Deserialize)]
+    struct Record {
+        segments: Vec<Segment>,
+    }
+    #[derive(Deserialize)]
+    struct Segment {
+        start: f64,
+        end: f64,
+        text: String,
+    }
+    let segments = &answer.as_ref().unwrap().outputs[1];
+    let elements = bytes_elements("segments", &segments.data.contiguous(), segments.rows()).unwrap();
+    let records = elements.iter().map(|element| serde_json::from_slice::<Record>(element).unwrap());
+    records.map(|record| record.segments.into_iter().map(|one| (one.start, one.end, one.text)).collect()).collect()
+}
+
+/// Words without what only writing has.
+fn words(text: &str) -> Vec<String> {
+    let plain = text.to_lowercase().replace("mr.", "mister").replace('-', " ");
+    plain.split_whitespace().map(|word| word.trim_matches(|c: char| !c.is_alphanumeric()).to_owned()).collect()
+}
+
+/// The least number of words to replace, leave out or add between two texts.
+fn word_errors(wanted: &[String], got: &[String]) -> usize {
+    let mut row: Vec<usize> = (0..=got.len()).collect();
+    for (line, want) in wanted.iter().enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], line + 1);
+        for (column, word) in got.iter().enumerate() {
+            let least = (diagonal + usize::from(word != want)).min(row[column] + 1).min(row[column + 1] + 1);
+            diagonal = std::mem::replace(&mut row[column + 1], least);
+        }
+    }
+    row[got.len()]
+}
+
 /// A WAV file of 16-bit samples.
 fn wav(rate: u32, channels: u16, samples: &[i16]) -> Vec<u8> {
     let bytes = 2 * samples.len() as u32;
@@ -91,6 +135,8 @@ fn clips_are_written_as_by_the_reference_alone_and_together() {
     for (clip, text) in clips.iter().zip(&expected) {
         assert_eq!(texts(&model.run(vec![request(&[clip])])[0]), [text.as_str()]);
     }
+    let times: Vec<_> = self::expected().clips.into_iter().map(|clip| clip.segments).collect();
+    assert_eq!(segments(&model.run(vec![request(&clips)])[0]), times);
     let together = model.run(vec![request(&clips[3..]), request(&[b"no audio"]), request(&clips[..3])]);
     assert_eq!(texts(&together[0]), expected[3..]);
     assert_eq!(texts(&together[2]), expected[..3]);
@@ -101,10 +147,37 @@ fn clips_are_written_as_by_the_reference_alone_and_together() {
 #[test]
 fn a_minute_is_written_as_by_the_reference() {
     let Some((mut model, clips)) = fetched() else { return };
-    let Long { clips: order, text } = expected().long;
+    let Long { clips: order, text, segments: times } = expected().long;
     let minute: Vec<i16> = order.iter().flat_map(|clip| samples(&clips[*clip])).collect();
     let answers = model.run(vec![request(&[wav(16_000, 1, &minute)])]);
     assert_eq!(texts(&answers[0]), [text]);
+    assert_eq!(segments(&answers[0]), [times]);
+}
+
+#[test]
+fn few_words_are_not_those_that_were_spoken() {
+    let Some((mut model, clips)) = fetched() else { return };
+    let Expected { clips: spoken, long } = expected();
+    let spoken: Vec<Vec<String>> = spoken.iter().map(|clip| words(&clip.spoken)).collect();
+    let minute: Vec<i16> = long.clips.iter().flat_map(|clip| samples(&clips[*clip])).collect();
+    let minute_spoken: Vec<String> = long.clips.iter().flat_map(|clip| spoken[*clip].clone()).collect();
+    let alone = texts(&model.run(vec![request(&clips)])[0]);
+    let errors: usize = spoken.iter().zip(&alone).map(|(want, got)| word_errors(want, &words(got))).sum();
+    let all: usize = spoken.iter().map(Vec::len).sum();
+    let together = &texts(&model.run(vec![request(&[wav(16_000, 1, &minute)])])[0])[0];
+    let minute_errors = word_errors(&minute_spoken, &words(together));
+    println!("wrong words: {errors} of {all} in clips, {minute_errors} of {} in a minute", minute_spoken.len());
+    assert!(errors * 100 < all * 6 && minute_errors * 100 < minute_spoken.len() * 6);
+}
+
+#[test]
+fn a_prompt_spells_names() {
+    let Some((mut model, clips)) = fetched() else { return };
+    let text = "Mr. John Dashwoode, Mrs. Dashwoode and the Dashwoodes.".to_owned();
+    let prompt = InferParameter { parameter_choice: Some(ParameterChoice::StringParam(text)) };
+    let asked = ModelRequest { parameters: vec![("prompt".to_owned(), prompt)], ..request(&clips[..1]) };
+    let answers = model.run(vec![asked]);
+    assert!(texts(&answers[0])[0].contains("Dashwoode"), "{:?}", texts(&answers[0]));
 }
 
 #[test]

@@ -101,6 +101,7 @@ pub fn encode_batch(batch: &Batch) -> (Bytes, Vec<Payload>) {
         attempt: attempt.attempt,
         inputs: attempt.request.inputs.iter().map(head).collect(),
         truncate: attempt.request.parameters.truncate,
+        parameters: attempt.request.parameters.others.iter().map(Into::into).collect(),
         generation: attempt.request.generation.as_ref().map(Into::into),
     });
     let wire = session::Batch {
@@ -193,7 +194,8 @@ pub fn decode_batch(transfer: Transfer) -> Result<Batch> {
     let model = wire.model;
     let attempts = wire.attempts.into_iter().map(|attempt| {
         let inputs = attempt.inputs.into_iter().map(|head| tensor(head, &mut payload)).collect::<Result<_>>()?;
-        let parameters = Parameters { truncate: attempt.truncate, ..Default::default() };
+        let others = attempt.parameters.into_iter().map(Into::into).collect();
+        let parameters = Parameters { truncate: attempt.truncate, others, ..Default::default() };
         let generation = attempt.generation.map(Generation::try_from).transpose()?;
         let request = Arc::new(InferRequest { inputs, parameters, generation, ..Default::default() });
         Ok(Attempt { attempt: attempt.attempt, request })
@@ -243,6 +245,7 @@ pub fn decode_from_worker(transfer: Transfer) -> Result<FromWorker> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use orion_proto::inference::InferParameter;
 
     fn transfer((header, payload): (Bytes, Vec<Payload>)) -> Transfer {
         let mut whole = Payload::default();
@@ -256,13 +259,18 @@ mod tests {
 
     #[test]
     fn batches_and_results_round_trip() {
-        let request = |n| Arc::new(InferRequest { inputs: vec![fp32("a", n), fp32("b", 2)], ..Default::default() });
+        let others = vec![("prompt".to_owned(), InferParameter { parameter_choice: None })];
+        let parameters = Parameters { truncate: true, others, ..Default::default() };
+        let request = |n| {
+            let (inputs, parameters) = (vec![fp32("a", n), fp32("b", 2)], parameters.clone());
+            Arc::new(InferRequest { inputs, parameters, ..Default::default() })
+        };
         let attempts = vec![Attempt { attempt: 1, request: request(3) }, Attempt { attempt: 2, request: request(0) }];
         let batch = Batch { batch: 9, epoch: 4, model: "m".into(), device: "cpu0".into(), attempts };
         let back = decode_batch(transfer(encode_batch(&batch))).unwrap();
         assert_eq!((back.batch, back.epoch, &*back.model, &*back.device), (9, 4, "m", "cpu0"));
         for (sent, got) in batch.attempts.iter().zip(&back.attempts) {
-            assert_eq!((sent.attempt, &sent.request.inputs), (got.attempt, &got.request.inputs));
+            assert_eq!((sent.attempt, &sent.request), (got.attempt, &got.request));
         }
         let delta = Delta { text: "é".into(), tokens: vec![3], ..Delta::default() };
         let answer = InferAnswer { outputs: vec![fp32("y", 5)], usage_tokens: 11, delta: Some(delta) };

@@ -98,7 +98,8 @@ pub(crate) fn judged(answers: Vec<Result<InferAnswer>>, requests: usize) -> Vec<
 
 pub(crate) fn model_request(attempt: &Attempt, given_up: GivenUp) -> ModelRequest {
     let request = &attempt.request;
-    ModelRequest { inputs: request.inputs.clone(), truncate: request.parameters.truncate, given_up }
+    let (inputs, parameters) = (request.inputs.clone(), request.parameters.others.clone());
+    ModelRequest { inputs, truncate: request.parameters.truncate, parameters, given_up }
 }
 
 pub(crate) fn rows_of(attempt: &Attempt) -> usize {

@@ -10,7 +10,7 @@ mod checkpoint;
 mod config;
 mod decoder;
 mod generator;
-mod kernels;
+pub(crate) mod kernels;
 mod key_values;
 mod sampling;
 mod schedule;

@@ -67,16 +67,6 @@ impl Linear {
         Self { weight: panels, bias, activation }
     }
 
-    /// Columns of what it gives.
-    pub(crate) fn outputs(&self) -> usize {
-        self.weight.columns
-    }
-
-    /// The weights of one output: a row of the weight as it was given, for a table that is read both ways.
-    pub(crate) fn weights_of(&self, output: usize, weights: &mut [f32]) {
-        self.weight.column(output, weights);
-    }
-
     /// Of `x` `[rows, inputs]` into `out` `[rows, outputs]`.
     pub(crate) fn forward(&self, x: &[f32], out: &mut [f32]) {
         self.forward_strided(x, self.weight.depth, x.len() / self.weight.depth, out);

@@ -12,4 +12,5 @@ pub(crate) use attention::attend;
 pub(crate) use cache::{Cache, Reading, attend_cached};
 pub(crate) use linear::{Activation, Linear};
 pub(crate) use log_sum_exp::log_sum_exp;
+pub(crate) use math::gelu_all;
 pub(crate) use norm::{Norm, normalise_sum};

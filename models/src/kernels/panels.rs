@@ -95,13 +95,6 @@ impl Panels {
         values.iter().zip(panel.chunks_exact_mut(width)).for_each(|(value, row)| row[column % width] = *value);
     }
 
-    /// One column.
-    pub(super) fn column(&self, column: usize, values: &mut [f32]) {
-        let (width, size) = (self.width, self.width * self.depth);
-        let panel = &self.data[column / width * size..][..size];
-        values.iter_mut().zip(panel.chunks_exact(width)).for_each(|(value, row)| *value = row[column % width]);
-    }
-
     /// The panels, each `depth · width` values, with the columns that they hold.
     #[inline(always)]
     pub(super) fn panel(&self, index: usize) -> (&[f32], std::ops::Range<usize>) {

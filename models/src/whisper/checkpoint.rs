@@ -1,12 +1,21 @@
-//! Weights as the kernels take them: in f32, whatever they are stored in.
+//! Weights as the layers take them: packed in f32 for many rows, where they lie in their files for few.
 
-use candle_core::{DType, Device, safetensors::MmapedSafetensors};
+use std::path::{Path, PathBuf};
+
 use orion_proto::Result;
+use safetensors::Dtype;
 
-use super::Source;
+use super::{
+    Source,
+    dense::{Dense, Weight},
+};
 use crate::{
-    embedding::kernels::{Activation, Linear, Norm},
+    generation::kernels::{Matrix, Unpack, dispatch},
+    gguf::Encoding,
+    kernels::{Activation, Linear, Norm},
+    mapped::{MappedBytes, MappedFile},
     unservable,
+    weights::Weights,
 };
 
 /// The epsilon of every layer normalisation.
@@ -15,25 +24,70 @@ const EPSILON: f32 = 1e-5;
 /// The weight files of a model, memory-mapped.
 pub(super) struct Checkpoint<'a> {
     source: &'a Source,
-    tensors: MmapedSafetensors,
+    files: Vec<(MappedFile, Weights)>,
 }
 
 impl<'a> Checkpoint<'a> {
     /// Maps the files.
     pub(super) fn open(source: &'a Source) -> Result<Self> {
-        // SAFETY: the files are only read while loading; one that is cut meanwhile ends the process, as for every
-        // memory-mapped file.
-        let tensors = unsafe { MmapedSafetensors::multi(&source.weights) };
-        Ok(Self { source, tensors: tensors.map_err(|error| unloadable(source, &error))? })
+        let open = |path: &PathBuf| Ok((MappedFile::open(path)?, Weights::read(path)?));
+        let files: Vec<(MappedFile, Weights)> = source.weights.iter().map(open).collect::<Result<_>>()?;
+        // They may have changed since the folder was inspected.
+        source.check(&files.iter().map(|(_, header)| header).collect::<Vec<_>>())?;
+        Ok(Self { source, files })
     }
 
-    /// A tensor's values; `inspect` has checked its presence and shape.
+    /// Reads what is used where it lies, so that no request waits for the disk.
+    pub(super) fn read_ahead(&self, progress: &dyn Fn(f32)) {
+        let (total, mut done) = (self.source.weight_bytes.max(1) as f32, 0);
+        for (file, _) in &self.files {
+            file.read_ahead(&|bytes| progress((done + bytes) as f32 / total));
+            done += file.bytes().len();
+        }
+    }
+
+    /// A tensor `[outputs, inputs]`, or as a vector where there is one output.
+    pub(super) fn matrix(&self, name: &str, outputs: usize) -> Result<Matrix> {
+        let name = self.source.stored_name(name);
+        let found = self.files.iter().find_map(|(file, weights)| {
+            let (dtype, shape, range) = weights.tensor(&name)?;
+            let encoding = match dtype {
+                Dtype::F32 => Encoding::F32,
+                Dtype::F16 => Encoding::F16,
+                Dtype::BF16 => Encoding::Bf16,
+                _ => return None,
+            };
+            let inputs = shape.iter().product::<usize>().checked_div(outputs)?;
+            Matrix::new(MappedBytes::new(file, range)?, encoding, outputs, inputs)
+        });
+        let folder = self.source.tokenizer.parent().unwrap_or(Path::new("")).display();
+        found.ok_or_else(|| unservable(format!("{folder}: tensor '{name}' is not what it was when it was inspected")))
+    }
+
+    /// A tensor's values.
     pub(super) fn floats(&self, name: &str) -> Result<Vec<f32>> {
-        let read = || {
-            let tensor = self.tensors.load(&self.source.stored_name(name), &Device::Cpu)?;
-            tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1()
+        let matrix = self.matrix(name, 1)?;
+        let mut values = vec![0.0; matrix.inputs];
+        dispatch(Unpack { matrix: &matrix, row: 0, to: &mut values });
+        Ok(values)
+    }
+
+    /// A dense layer for few rows.
+    pub(super) fn dense(&self, name: &str, outputs: usize, activates: bool) -> Result<Dense> {
+        let bias = Some(self.floats(&format!("{name}.bias"))?);
+        let matrix = self.matrix(&format!("{name}.weight"), outputs)?;
+        Ok(Dense::new(vec![Weight { matrix, bias, scale: 1.0 }], activates))
+    }
+
+    /// Some of an attention's products for few rows, as [`Self::projections`] for many.
+    pub(super) fn dense_projections(&self, attention: &str, parts: &[&str], head_size: usize) -> Result<Dense> {
+        let weight = |part: &&str| -> Result<Weight> {
+            let name = format!("{attention}.{part}");
+            let bias = if *part == "key" { None } else { Some(self.floats(&format!("{name}.bias"))?) };
+            let scale = if *part == "query" { (head_size as f32).powf(-0.5) } else { 1.0 };
+            Ok(Weight { matrix: self.matrix(&format!("{name}.weight"), self.source.config.d_model)?, bias, scale })
         };
-        read().map_err(|error| unloadable(self.source, &error))
+        Ok(Dense::new(parts.iter().map(weight).collect::<Result<_>>()?, false))
     }
 
     /// `weight` and `bias` of a dense layer.
@@ -72,9 +126,4 @@ impl<'a> Checkpoint<'a> {
         }
         Ok(Linear::new(&weight, bias, Activation::None))
     }
-}
-
-fn unloadable(source: &Source, error: &candle_core::Error) -> orion_proto::Error {
-    let folder = source.tokenizer.parent().unwrap_or(std::path::Path::new("")).display();
-    unservable(format!("the weights in {folder} cannot be loaded: {}", error.to_string().to_lowercase()))
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use orion_proto::Result;
 use serde::Deserialize;
 
-use crate::unservable;
+use crate::{generation::kernels::LANES, unservable};
 
 /// From this vocabulary on a model is multilingual: its prompt names a language.
 const MULTILINGUAL: usize = 51_865;
@@ -67,8 +67,14 @@ impl WhisperConfig {
         if self.max_target_positions < 4 {
             return Err(format!("max_target_positions is {}, it must be 4 at least", self.max_target_positions));
         }
-        if !self.d_model.is_multiple_of(16) {
-            return Err(format!("d_model is {}, it must be a multiple of 16", self.d_model));
+        for (key, size) in [
+            ("d_model", self.d_model),
+            ("encoder_ffn_dim", self.encoder_inner()),
+            ("decoder_ffn_dim", self.decoder_inner()),
+        ] {
+            if !size.is_multiple_of(LANES) {
+                return Err(format!("{key} is {size}, it must be a multiple of {LANES}"));
+            }
         }
         let heads = [
             ("encoder_attention_heads", self.encoder_attention_heads),

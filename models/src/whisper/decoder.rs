@@ -3,16 +3,21 @@
 use orion_proto::Result;
 
 use super::{
-    Source,
-    block::{Mlp, SelfAttention},
+    Source, WhisperConfig,
     checkpoint::Checkpoint,
+    dense::{Dense, Weight},
 };
-use crate::kernels::{Activation, Cache, Linear, Norm, Reading, attend_cached};
+use crate::{
+    generation::kernels::{Matrix, Unpack, dispatch},
+    kernels::{Cache, Linear, Norm, Reading, attend_cached},
+};
 
 /// Whisper's decoder, over several sequences at once.
 pub(super) struct Decoder {
-    /// The table of tokens, which also gives the logits.
-    tokens: Linear,
+    /// The table of tokens.
+    tokens: Matrix,
+    /// The same as a layer, which gives the logits.
+    logits: Dense,
     positions: Vec<f32>,
     blocks: Vec<Block>,
     norm: Norm,
@@ -24,13 +29,36 @@ pub(super) struct Decoder {
 }
 
 struct Block {
-    attention: SelfAttention,
+    norm: Norm,
+    query_key_value: Dense,
+    out: Dense,
     cross_norm: Norm,
-    cross_query: Linear,
-    cross_out: Linear,
+    cross_query: Dense,
+    cross_out: Dense,
     /// Of encoded audio.
     cross_key_value: Linear,
-    mlp: Mlp,
+    mlp_norm: Norm,
+    up: Dense,
+    down: Dense,
+}
+
+impl Block {
+    fn load(checkpoint: &Checkpoint<'_>, name: &str, config: &WhisperConfig) -> Result<Self> {
+        let (d, size) = (config.d_model, config.d_model / config.decoder_attention_heads);
+        let (own, cross) = (format!("{name}.attn"), format!("{name}.cross_attn"));
+        Ok(Self {
+            norm: checkpoint.norm(&format!("{own}_ln"))?,
+            query_key_value: checkpoint.dense_projections(&own, &["query", "key", "value"], size)?,
+            out: checkpoint.dense(&format!("{own}.out"), d, false)?,
+            cross_norm: checkpoint.norm(&format!("{cross}_ln"))?,
+            cross_query: checkpoint.dense_projections(&cross, &["query"], size)?,
+            cross_out: checkpoint.dense(&format!("{cross}.out"), d, false)?,
+            cross_key_value: checkpoint.projections(&cross, &["key", "value"], size)?,
+            mlp_norm: checkpoint.norm(&format!("{name}.mlp_ln"))?,
+            up: checkpoint.dense(&format!("{name}.mlp.0"), config.decoder_inner(), true)?,
+            down: checkpoint.dense(&format!("{name}.mlp.2"), d, false)?,
+        })
+    }
 }
 
 /// What is kept of one sequence, block by block.
@@ -46,25 +74,15 @@ pub(super) struct Input<'a> {
 }
 
 impl Decoder {
-    /// Reads and packs the weights.
+    /// Finds the weights.
     pub(super) fn load(checkpoint: &Checkpoint<'_>, source: &Source) -> Result<Self> {
         let config = &source.config;
         let (d, heads) = (config.d_model, config.decoder_attention_heads);
-        let block = |index: usize| {
-            let name = format!("decoder.blocks.{index}");
-            let cross = format!("{name}.cross_attn");
-            Ok(Block {
-                attention: SelfAttention::load(checkpoint, &name, d / heads)?,
-                cross_norm: checkpoint.norm(&format!("{cross}_ln"))?,
-                cross_query: checkpoint.projections(&cross, &["query"], d / heads)?,
-                cross_out: checkpoint.linear(&format!("{cross}.out"), Activation::None)?,
-                cross_key_value: checkpoint.projections(&cross, &["key", "value"], d / heads)?,
-                mlp: Mlp::load(checkpoint, &name)?,
-            })
-        };
-        let table = checkpoint.floats("decoder.token_embedding.weight")?;
+        let block = |index: usize| Block::load(checkpoint, &format!("decoder.blocks.{index}"), config);
+        let tokens = checkpoint.matrix("decoder.token_embedding.weight", config.vocab_size)?;
         Ok(Self {
-            tokens: Linear::new(&table, vec![0.0; config.vocab_size], Activation::None),
+            logits: Dense::new(vec![Weight { matrix: tokens.clone(), bias: None, scale: 1.0 }], false),
+            tokens,
             positions: checkpoint.floats("decoder.positional_embedding")?,
             blocks: (0..config.decoder_layers).map(block).collect::<Result<_>>()?,
             norm: checkpoint.norm("decoder.ln")?,
@@ -105,16 +123,16 @@ impl Decoder {
         let mut attended = vec![0.0; rows * d];
         let mut wide = vec![0.0; rows * self.inner.max(3 * d)];
         for (index, block) in self.blocks.iter().enumerate() {
-            block.attention.norm.add_before(&mut x, &added, &mut normalised);
+            block.norm.add_before(&mut x, &added, &mut normalised);
             let all = &mut wide[..rows * 3 * d];
-            block.attention.query_key_value.forward(&normalised, all);
+            block.query_key_value.forward(&normalised, all);
             let mut rest: &[f32] = all;
             for Input { tokens, state } in &mut *inputs {
                 state.text[index].append(&rest[d..], &rest[2 * d..], 3 * d, tokens.len());
                 rest = &rest[tokens.len() * 3 * d..];
             }
             attend_cached(all, 3 * d, &readings(inputs, index, true), &mut attended);
-            block.attention.out.forward(&attended, &mut added);
+            block.out.forward(&attended, &mut added);
 
             block.cross_norm.add_before(&mut x, &added, &mut normalised);
             let queries = &mut wide[..rows * d];
@@ -122,8 +140,10 @@ impl Decoder {
             attend_cached(queries, d, &readings(inputs, index, false), &mut attended);
             block.cross_out.forward(&attended, &mut added);
 
-            block.mlp.norm.add_before(&mut x, &added, &mut normalised);
-            block.mlp.forward(&normalised, &mut wide[..rows * self.inner], &mut added);
+            block.mlp_norm.add_before(&mut x, &added, &mut normalised);
+            let inner = &mut wide[..rows * self.inner];
+            block.up.forward(&normalised, inner);
+            block.down.forward(inner, &mut added);
         }
         self.norm.add_before(&mut x, &added, &mut normalised);
         self.logits(inputs, &normalised)
@@ -139,7 +159,7 @@ impl Decoder {
         for (token, position) in places {
             words.resize(words.len() + self.d, 0.0);
             let from = words.len() - self.d;
-            self.tokens.weights_of(token, &mut words[from..]);
+            dispatch(Unpack { matrix: &self.tokens, row: token, to: &mut words[from..] });
             positions.extend_from_slice(&self.positions[position * self.d..][..self.d]);
         }
         (words, positions)
@@ -151,8 +171,8 @@ impl Decoder {
             Some(*end)
         });
         let last: Vec<f32> = ends.flat_map(|end| &normalised[(end - 1) * self.d..end * self.d]).copied().collect();
-        let mut logits = vec![0.0; inputs.len() * self.tokens.outputs()];
-        self.tokens.forward(&last, &mut logits);
+        let mut logits = vec![0.0; inputs.len() * self.logits.outputs()];
+        self.logits.forward(&last, &mut logits);
         logits
     }
 }

@@ -22,11 +22,25 @@ const MOST_NO_SPEECH: f32 = 0.6;
 pub(super) struct Hypothesis {
     /// Its tokens.
     pub(super) written: Vec<u32>,
-    /// Of `TEMPERATURES`.
+    /// Which of `TEMPERATURES`, where the request asks for none.
     attempt: usize,
+    asked: Option<f32>,
     random: StdRng,
     sum_log_probability: f64,
     no_speech: f32,
+}
+
+/// How far a hypothesis that has ended is to be trusted.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Trust {
+    /// The temperature at which it was written.
+    pub(super) temperature: f32,
+    /// Of its tokens, its end among them.
+    pub(super) mean_log_probability: f64,
+    /// How many times shorter its text gets; 0 without a text.
+    pub(super) compression: f64,
+    /// The probability that nobody speaks.
+    pub(super) no_speech: f32,
 }
 
 /// What to do with a hypothesis that has ended.
@@ -41,10 +55,10 @@ pub(super) enum Verdict {
 }
 
 impl Hypothesis {
-    /// Begins a try; the same seed and logits give the same tokens.
-    pub(super) fn new(attempt: usize, seed: u64) -> Self {
+    /// Begins a try, which is the only one where a temperature is asked for; the same seed and logits give the same tokens.
+    pub(super) fn new(attempt: usize, asked: Option<f32>, seed: u64) -> Self {
         let random = StdRng::seed_from_u64(seed ^ ((attempt as u64) << 48));
-        Self { written: Vec::new(), attempt, random, sum_log_probability: 0.0, no_speech: 0.0 }
+        Self { written: Vec::new(), attempt, asked, random, sum_log_probability: 0.0, no_speech: 0.0 }
     }
 
     /// Which try it is.
@@ -52,9 +66,8 @@ impl Hypothesis {
         self.attempt
     }
 
-    /// The temperature at which it is written.
-    pub(super) fn temperature(&self) -> f32 {
-        TEMPERATURES[self.attempt]
+    fn temperature(&self) -> f32 {
+        self.asked.unwrap_or(TEMPERATURES[self.attempt])
     }
 
     /// Writes one more token; whether the transcript has ended, by itself or since it has `most` tokens.
@@ -77,14 +90,21 @@ impl Hypothesis {
         Ok(self.written.len() >= most)
     }
 
-    /// Whether the text of what was written is to be believed.
-    pub(super) fn judge(&self, text: &str) -> Verdict {
-        let mean = self.sum_log_probability / (self.written.len() + 1) as f64;
-        if self.no_speech > MOST_NO_SPEECH && mean < LEAST_LOG_PROBABILITY {
-            return Verdict::Silence;
+    /// Whether what was written, whose text this is, is to be believed, and how far.
+    pub(super) fn judge(&self, text: &str) -> (Verdict, Trust) {
+        let trust = Trust {
+            temperature: self.temperature(),
+            mean_log_probability: self.sum_log_probability / (self.written.len() + 1) as f64,
+            compression: compression(text.trim()),
+            no_speech: self.no_speech,
+        };
+        let unlikely = trust.mean_log_probability < LEAST_LOG_PROBABILITY;
+        if trust.no_speech > MOST_NO_SPEECH && unlikely {
+            return (Verdict::Silence, trust);
         }
-        let doubtful = mean < LEAST_LOG_PROBABILITY || compression(text.trim()) > MOST_COMPRESSION;
-        if doubtful && self.attempt + 1 < TEMPERATURES.len() { Verdict::Again } else { Verdict::Keep }
+        let doubtful = unlikely || trust.compression > MOST_COMPRESSION;
+        let is_last = self.asked.is_some() || self.attempt + 1 == TEMPERATURES.len();
+        (if doubtful && !is_last { Verdict::Again } else { Verdict::Keep }, trust)
     }
 }
 
@@ -138,7 +158,7 @@ mod tests {
         let mut begin = vec![0.0; VOCABULARY];
         begin[FIRST_TIMESTAMP as usize] = 100.0;
         begin[vocabulary.no_speech as usize] = 100.0 + (no_speech / (1.0 - no_speech)).ln() as f32;
-        let mut hypothesis = Hypothesis::new(0, 1);
+        let mut hypothesis = Hypothesis::new(0, None, 1);
         for mut logits in [begin, likely(WORD, probability), likely(vocabulary.end, probability)] {
             hypothesis.extend(&vocabulary, &mut logits, 20).unwrap();
         }
@@ -149,10 +169,10 @@ mod tests {
     fn the_likeliest_is_written_until_the_end_or_the_most() {
         let vocabulary = vocabulary();
         assert_eq!(written(0.9, 0.1).written, [FIRST_TIMESTAMP, WORD]);
-        let mut hypothesis = Hypothesis::new(0, 1);
+        let mut hypothesis = Hypothesis::new(0, None, 1);
         assert!(!hypothesis.extend(&vocabulary, &mut likely(FIRST_TIMESTAMP, 0.9), 2).unwrap());
         assert!(hypothesis.extend(&vocabulary, &mut likely(WORD, 0.9), 2).unwrap());
-        let broken = Hypothesis::new(0, 1).extend(&vocabulary, &mut vec![f32::NAN; VOCABULARY], 9);
+        let broken = Hypothesis::new(0, None, 1).extend(&vocabulary, &mut vec![f32::NAN; VOCABULARY], 9);
         assert!(broken.is_err_and(|error| error.message.contains("no numbers")));
     }
 
@@ -168,10 +188,19 @@ mod tests {
         ] {
             let mut hypothesis = written(probability, no_speech);
             hypothesis.attempt = attempt;
-            assert_eq!(hypothesis.judge(" word"), verdict, "{attempt} {probability} {no_speech}");
+            let (got, trust) = hypothesis.judge(" word");
+            assert_eq!(got, verdict, "{attempt} {probability} {no_speech}");
+            // The time stamp is certain, the word and the end each have this probability.
+            assert!((trust.mean_log_probability - probability.ln() * 2.0 / 3.0).abs() < 1e-3, "{trust:?}");
+            assert!((f64::from(trust.no_speech) - no_speech).abs() < 1e-3, "{trust:?}");
+            assert_eq!(trust.temperature, TEMPERATURES[attempt]);
         }
         let echo = " and so on".repeat(30);
-        assert_eq!(written(0.9, 0.1).judge(&echo), Verdict::Again);
+        assert_eq!(written(0.9, 0.1).judge(&echo).0, Verdict::Again);
+        // A temperature that the request asks for is the only try.
+        let asked = Hypothesis { asked: Some(0.3), ..written(0.05, 0.1) };
+        let (verdict, trust) = asked.judge(" word");
+        assert_eq!((verdict, trust.temperature), (Verdict::Keep, 0.3));
         assert!(compression(&echo) > 10.0 && compression("") == 0.0);
     }
 

@@ -23,7 +23,8 @@ pub(crate) struct Source {
     pub(super) hugging_face: bool,
     /// Bytes of the weight files.
     pub(crate) weight_bytes: u64,
-    parameters: u64,
+    /// Weights that are packed in f32 beside the files.
+    packed: u64,
 }
 
 impl Source {
@@ -42,15 +43,25 @@ impl Source {
         let headers: Vec<Weights> = weights.iter().map(|path| Weights::read(path)).collect::<Result<_>>()?;
         let hugging_face = headers.iter().any(|header| header.has(&hugging_face("encoder.conv1.weight")));
         let weight_bytes = headers.iter().map(|header| header.bytes).sum();
-        let mut source = Self { config, weights, tokenizer, hugging_face, weight_bytes, parameters: 0 };
-        for (name, shape) in source.config.tensors() {
-            let name = source.stored_name(&name);
-            let header = headers.iter().find(|header| header.has(&name)).unwrap_or(&headers[0]);
-            let elements =
-                header.expect(&name, &shape).map_err(|error| unservable(format!("{}: {error}", folder.display())))?;
-            source.parameters = source.parameters.saturating_add(elements);
-        }
+        let mut source = Self { config, weights, tokenizer, hugging_face, weight_bytes, packed: 0 };
+        source.packed = source.check(&headers.iter().collect::<Vec<_>>())?;
         Ok(source)
+    }
+
+    /// Checks that every tensor is there as the configuration says; how many weights are packed beside the files.
+    pub(super) fn check(&self, headers: &[&Weights]) -> Result<u64> {
+        let folder = self.tokenizer.parent().unwrap_or(Path::new("")).display();
+        let mut packed = 0u64;
+        for (plain, shape) in self.config.tensors() {
+            let name = self.stored_name(&plain);
+            let header = headers.iter().find(|header| header.has(&name)).or(headers.first());
+            let header = header.ok_or_else(|| unservable(format!("folder {folder} has no *.safetensors")))?;
+            let elements = header.expect(&name, &shape).map_err(|error| unservable(format!("{folder}: {error}")))?;
+            if is_packed(&plain) {
+                packed = packed.saturating_add(elements);
+            }
+        }
+        Ok(packed)
     }
 
     /// A tensor's name in these files, from that in OpenAI's checkpoints.
@@ -65,7 +76,10 @@ impl Source {
             version,
             family: super::FAMILY.into(),
             inputs: vec![TensorSpec::new("audio", Datatype::Bytes, [-1])],
-            outputs: vec![TensorSpec::new("text", Datatype::Bytes, [-1])],
+            outputs: vec![
+                TensorSpec::new("text", Datatype::Bytes, [-1]),
+                TensorSpec::new("segments", Datatype::Bytes, [-1]),
+            ],
             max_batch_rows,
             memory_bytes: self.memory_bytes(max_batch_rows),
             inline: false,
@@ -74,8 +88,8 @@ impl Source {
         }
     }
 
-    /// Bytes of the weights in f32, of what is kept for as many audios as are transcribed at once, and of the windows
-    /// that are encoded at once.
+    /// Bytes of the files, of the weights that are packed, of what is kept for as many audios as are transcribed at once,
+    /// and of the windows that are encoded at once.
     fn memory_bytes(&self, max_batch_rows: usize) -> u64 {
         let config = &self.config;
         let WhisperConfig { d_model, max_source_positions: positions, max_target_positions: targets, .. } = *config;
@@ -88,6 +102,12 @@ impl Source {
             + targets * (4 * d_model + config.decoder_inner());
         let longest = (MOST_FRAMES + MOST_SECONDS * FRAMES_PER_SECOND) * config.num_mel_bins;
         let values = audios.saturating_mul(an_audio).saturating_add(encoders.saturating_mul(a_window));
-        self.parameters.saturating_add(values.saturating_add(longest) as u64).saturating_mul(4)
+        let values = self.packed.saturating_add(values.saturating_add(longest) as u64).saturating_mul(4);
+        self.weight_bytes.saturating_add(values)
     }
+}
+
+/// Whether a tensor is multiplied with many rows at once: the encoder's, and what the decoder makes of encoded audio.
+fn is_packed(name: &str) -> bool {
+    name.starts_with("encoder.") || [".cross_attn.key.", ".cross_attn.value."].iter().any(|part| name.contains(part))
 }

@@ -1,8 +1,13 @@
 use std::path::{Path, PathBuf};
 
+use bytes::Bytes;
+use orion_proto::{
+    ModelName,
+    inference::{InferParameter, infer_parameter::ParameterChoice},
+};
+
 use super::*;
-use crate::{inspect, load};
-use orion_proto::{Code, ModelName};
+use crate::{GivenUp, inspect, load};
 use serde::Deserialize;
 
 fn folder() -> tempfile::TempDir {
@@ -81,6 +86,78 @@ fn a_bad_request_fails_alone_and_says_why() {
         let error = answers[index].as_ref().unwrap_err();
         assert!(error.code == Code::InvalidArgument && error.message.contains(words), "{error}");
     }
+}
+
+#[test]
+fn the_segments_of_a_text_come_with_their_times() {
+    #[derive(Deserialize)]
+    struct Record {
+        language: String,
+        duration: f64,
+        segments: Vec<Segment>,
+    }
+    #[derive(Deserialize)]
+    struct Segment {
+        id: usize,
+        seek: usize,
+        start: f64,
+        end: f64,
+        text: String,
+        tokens: Vec<u32>,
+        temperature: f32,
+        avg_logprob: f64,
+        no_speech_prob: f32,
+    }
+    let folder = folder();
+    let answer = model(folder.path()).run(vec![request(&[noise(70_000), noise(100)])]);
+    let (texts, outputs) = (texts(&answer[0]), &answer[0].as_ref().unwrap().outputs);
+    let segments = outputs.iter().find(|tensor| tensor.name == "segments").unwrap();
+    let records = bytes_elements("segments", &segments.data.contiguous(), segments.rows()).unwrap();
+    let records: Vec<Record> = records.iter().map(|json| serde_json::from_slice(json).unwrap()).collect();
+    let [said, unsaid] = records.as_slice() else { panic!("a record for each file") };
+    assert_eq!((said.language.as_str(), said.duration), ("english", 4.37));
+    assert!(unsaid.segments.is_empty() && unsaid.duration == 0.0);
+    assert!(said.segments.len() > 1, "several windows of random weights say something");
+    for (index, segment) in said.segments.iter().enumerate() {
+        assert_eq!(segment.id, index);
+        assert!(segment.seek < 437 && segment.seek as f64 / 100.0 <= segment.start && segment.start < segment.end);
+        assert!(segment.avg_logprob < 0.0 && (0.0..=1.0).contains(&segment.no_speech_prob));
+        assert!((0.0..=1.0).contains(&segment.temperature) && !segment.tokens.is_empty());
+    }
+    // What ends within a character is not the same once it is joined, the rest is.
+    let joined: String = said.segments.iter().map(|segment| segment.text.as_str()).collect();
+    let known = |text: &str| text.chars().filter(char::is_ascii).collect::<String>();
+    assert_eq!(known(&joined), known(std::str::from_utf8(&texts[0]).unwrap()));
+}
+
+#[test]
+fn what_is_asked_for_is_done_or_refused() {
+    let folder = folder();
+    let mut model = model(folder.path());
+    let with = |name: &str, choice: ParameterChoice| {
+        let parameters = vec![(name.to_owned(), InferParameter { parameter_choice: Some(choice) })];
+        ModelRequest { parameters, ..request(&[noise(20_000)]) }
+    };
+    let prompt = |text: &str| with("prompt", ParameterChoice::StringParam(text.to_owned()));
+    let plain = texts(&model.run(vec![request(&[noise(20_000)])])[0]);
+    assert_ne!(texts(&model.run(vec![prompt("Dashwood")])[0]), plain, "what was said before is heard");
+    assert_eq!(texts(&model.run(vec![prompt("  ")])[0]), plain);
+    let warm = |temperature| with("temperature", ParameterChoice::DoubleParam(temperature));
+    let warm: Vec<_> = [0.0, 0.9, 0.9].into_iter().map(|t| texts(&model.run(vec![warm(t)])[0])).collect();
+    assert!(warm[0] == plain && warm[1] == warm[2]);
+    let refused = model.run(vec![with("language", ParameterChoice::StringParam("de".into()))]);
+    assert!(refused[0].as_ref().is_err_and(|error| error.message.contains("'language' is 'de'")));
+}
+
+#[test]
+fn what_nobody_waits_for_is_left() {
+    let folder = folder();
+    let mut model = model(folder.path());
+    let left = request(&[noise(90_000)]);
+    left.given_up.set();
+    let answers = model.run(vec![left, request(&[noise(20_000)])]);
+    assert_eq!(answers[0], Err(GivenUp::error()));
+    assert_eq!(texts(&answers[1]), texts(&model.run(vec![request(&[noise(20_000)])])[0]));
 }
 
 #[test]
@@ -184,7 +261,8 @@ fn each_stage_agrees_with_the_reference() {
 
     let transform = mel::MelTransform::new(80);
     let mut builder = transform.begin();
-    audio::read(&std::fs::read(clip).unwrap().into(), &mut |samples| builder.extend(samples)).unwrap();
+    let clip = std::fs::read(clip).unwrap().into();
+    audio::read(&clip, &GivenUp::default(), &mut |samples| builder.extend(samples)).unwrap();
     let window = builder.finish().window(0, 3000);
     let mel = expected.mel.difference(&window[80..], 80, 8);
     let encoded = model.encoder.encode(&window);

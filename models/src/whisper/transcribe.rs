@@ -11,15 +11,17 @@ use super::{
     encoder::Encoder,
     hypothesis::{Hypothesis, Verdict},
     mel::{FRAMES_PER_SECOND, MelTransform, Spectrogram},
+    options::Options,
     segments::{Segment, Window},
     source::Source,
     vocabulary::Vocabulary,
 };
+use crate::GivenUp;
 
 /// Audios that are transcribed at once; more of them do not make a step of the decoder cheaper for each.
 pub(super) const MOST_AT_ONCE: usize = 8;
 /// No further audio is begun while more frames than these are held.
-pub(super) const MOST_FRAMES: usize = audio::MOST_SECONDS / 2 * FRAMES_PER_SECOND;
+pub(super) const MOST_FRAMES: usize = 1200 * FRAMES_PER_SECOND;
 /// Above this temperature the text is no longer one that the next window should go on from.
 const MOST_TEMPERATURE_TO_FOLLOW: f32 = 0.5;
 
@@ -36,10 +38,23 @@ pub(super) struct Transcriber {
     states: Vec<State>,
 }
 
+/// A file to transcribe.
+#[derive(Clone, Debug)]
+pub(super) struct Audio {
+    /// The encoded file.
+    pub(super) file: Bytes,
+    /// How.
+    pub(super) options: Options,
+    /// Whether anybody still waits for it.
+    pub(super) given_up: GivenUp,
+}
+
 /// What was said, in segments.
 #[derive(Debug, Default)]
 pub(super) struct Transcript {
     pub(super) segments: Vec<Segment>,
+    /// Seconds of the audio.
+    pub(super) seconds: f64,
 }
 
 impl Transcript {
@@ -52,6 +67,9 @@ impl Transcript {
 /// An audio under way.
 struct Task {
     index: usize,
+    given_up: GivenUp,
+    /// The temperature that was asked for.
+    temperature: Option<f32>,
     spectrogram: Spectrogram,
     seek: usize,
     transcript: Transcript,
@@ -68,8 +86,8 @@ impl Transcriber {
     pub(super) fn load(source: &Source, progress: &dyn Fn(f32)) -> Result<Self> {
         let vocabulary = Vocabulary::load(source)?;
         let checkpoint = Checkpoint::open(source)?;
+        checkpoint.read_ahead(&|share| progress(share / 2.0));
         let encoder = Encoder::load(&checkpoint, source)?;
-        progress(0.4);
         let decoder = Decoder::load(&checkpoint, source)?;
         progress(1.0);
         Ok(Self {
@@ -83,20 +101,24 @@ impl Transcriber {
         })
     }
 
-    /// What is said in each file, `most` of them at once; an error names the file by its index as an element.
-    pub(super) fn transcribe(&mut self, files: &[Bytes], most: usize) -> Vec<Result<Transcript>> {
-        let mut transcripts: Vec<Result<Transcript>> = files.iter().map(|_| Ok(Transcript::default())).collect();
-        let mut waiting = files.iter().enumerate();
+    /// What is said in each audio, `most` of them at once.
+    pub(super) fn transcribe(&mut self, audios: &[Audio], most: usize) -> Vec<Result<Transcript>> {
+        let mut transcripts: Vec<Result<Transcript>> = audios.iter().map(|_| Ok(Transcript::default())).collect();
+        let mut waiting = audios.iter().enumerate();
         let mut tasks: Vec<Task> = Vec::new();
         loop {
             while tasks.len() < most.clamp(1, MOST_AT_ONCE)
                 && tasks.iter().map(|task| task.spectrogram.frames()).sum::<usize>() <= MOST_FRAMES
-                && let Some((index, file)) = waiting.next()
+                && let Some((index, audio)) = waiting.next()
             {
-                match self.begin(index, file) {
+                match self.begin(index, audio) {
                     Ok(task) => tasks.push(task),
                     Err(error) => transcripts[index] = Err(error),
                 }
+            }
+            for left in tasks.extract_if(.., |task| task.given_up.is_set()) {
+                transcripts[left.index] = Err(GivenUp::error());
+                self.states.push(left.state);
             }
             for done in tasks.extract_if(.., |task| task.hypothesis.is_none() && task.is_at_end()) {
                 transcripts[done.index] = Ok(done.transcript);
@@ -113,15 +135,19 @@ impl Transcriber {
         }
     }
 
-    fn begin(&mut self, index: usize, file: &Bytes) -> Result<Task> {
+    fn begin(&mut self, index: usize, Audio { file, options, given_up }: &Audio) -> Result<Task> {
         let mut builder = self.mel.begin();
-        audio::read(file, &mut |samples| builder.extend(samples)).map_err(Error::invalid)?;
+        audio::read(file, given_up, &mut |samples| builder.extend(samples)).map_err(Error::invalid)?;
+        let spectrogram = builder.finish();
+        let seconds = spectrogram.frames() as f64 / FRAMES_PER_SECOND as f64;
         Ok(Task {
             index,
-            spectrogram: builder.finish(),
+            given_up: given_up.clone(),
+            temperature: options.temperature,
+            spectrogram,
             seek: 0,
-            transcript: Transcript::default(),
-            said: Vec::new(),
+            transcript: Transcript { segments: Vec::new(), seconds },
+            said: self.vocabulary.prompt(&options.prompt)?,
             state: self.states.pop().unwrap_or_else(|| self.decoder.state()),
             hypothesis: None,
             unread: Vec::new(),
@@ -148,7 +174,7 @@ impl Transcriber {
 
     fn attempt(&self, task: &mut Task, attempt: usize) {
         task.state.forget_text();
-        task.hypothesis = Some(Hypothesis::new(attempt, task.seek as u64));
+        task.hypothesis = Some(Hypothesis::new(attempt, task.temperature, task.seek as u64));
         task.unread.clear();
         if !task.said.is_empty() {
             let told = task.said.len().saturating_sub(self.most_tokens - 1);
@@ -187,11 +213,12 @@ impl Transcriber {
             return Ok(());
         }
         let window = self.window(task);
-        match hypothesis.judge(&self.vocabulary.text(&hypothesis.written)?) {
+        let (verdict, trust) = hypothesis.judge(&self.vocabulary.text(&hypothesis.written)?);
+        match verdict {
             Verdict::Again => self.attempt(task, hypothesis.attempt() + 1),
             Verdict::Silence => task.seek += window.frames,
             Verdict::Keep => {
-                let (segments, seek) = window.segments(&hypothesis.written, self.vocabulary.first_timestamp);
+                let (segments, seek) = window.segments(&hypothesis.written, self.vocabulary.first_timestamp, trust);
                 for segment in segments {
                     let text = self.vocabulary.text(&segment.tokens)?;
                     if segment.start < segment.end && !text.trim().is_empty() {
@@ -199,7 +226,7 @@ impl Transcriber {
                         task.transcript.segments.push(segment);
                     }
                 }
-                if hypothesis.temperature() > MOST_TEMPERATURE_TO_FOLLOW {
+                if trust.temperature > MOST_TEMPERATURE_TO_FOLLOW {
                     task.said.clear();
                 }
                 task.seek = seek;

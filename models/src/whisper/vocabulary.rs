@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use orion_proto::Result;
+use orion_proto::{Code, Error, Result};
 use tokenizers::Tokenizer;
 
 use super::Source;
@@ -69,12 +69,25 @@ impl Vocabulary {
         Ok(Self { tokenizer, end, start, previous, no_speech, first_timestamp, suppressed })
     }
 
+    /// The tokens of a text that stands before what is transcribed.
+    pub(super) fn prompt(&self, text: &str) -> Result<Vec<u32>> {
+        let text = text.trim();
+        if text.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut tokens = tokens(&self.tokenizer, &format!(" {text}"))
+            .map_err(|reason| Error::invalid(format!("parameter 'prompt' {reason}")))?;
+        // What steers a transcript, and may be spelt in a text, steers nothing here.
+        tokens.retain(|token| *token < self.end);
+        Ok(tokens)
+    }
+
     /// The text of some tokens; those that steer are left out.
     pub(super) fn text(&self, tokens: &[u32]) -> Result<String> {
         let text: Vec<u32> = tokens.iter().copied().filter(|token| *token < self.end).collect();
-        self.tokenizer.decode(&text, false).map_err(|error| {
-            orion_proto::Error::new(orion_proto::Code::Internal, format!("the tokenizer cannot write a text: {error}"))
-        })
+        self.tokenizer
+            .decode(&text, false)
+            .map_err(|error| Error::new(Code::Internal, format!("the tokenizer cannot write a text: {error}")))
     }
 }
 

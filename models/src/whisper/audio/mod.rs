@@ -19,28 +19,30 @@ mod resampler;
 use resampler::Resampler;
 
 use super::mel::SAMPLE_RATE;
+use crate::GivenUp;
 
 /// The longest audio that is read, seconds.
-pub(super) const MOST_SECONDS: usize = 3600;
+pub(super) const MOST_SECONDS: usize = 7200;
 /// Sample rates that are read; beyond them lies no audio, but much memory for the resampler.
 const RATES: std::ops::RangeInclusive<usize> = 1_000..=384_000;
 /// A sample this far from the usual −1 to 1 is no sound, and its power would overflow.
 const LOUDEST: f32 = 1e6;
 
 /// Reads WAV, FLAC, MP3 or Ogg Vorbis and hands the samples to `sink`, in pieces; the channels' mean where there are several.
+/// It ends early once the file is given up.
 ///
 /// # Errors
 /// What is wrong with the file, for a sentence that begins with its name.
-pub(super) fn read(file: &Bytes, sink: &mut dyn FnMut(&[f32])) -> Result<(), String> {
+pub(super) fn read(file: &Bytes, given_up: &GivenUp, sink: &mut dyn FnMut(&[f32])) -> Result<(), String> {
     if file.is_empty() {
         return Err("is empty, it must be an audio file".into());
     }
     // The decoders are not ours: one that panics on a broken file fails this file, not the whole batch.
-    catch_unwind(AssertUnwindSafe(|| decode(file, sink)))
+    catch_unwind(AssertUnwindSafe(|| decode(file, given_up, sink)))
         .unwrap_or_else(|_| Err("cannot be read: its decoder failed on it".into()))
 }
 
-fn decode(file: &Bytes, sink: &mut dyn FnMut(&[f32])) -> Result<(), String> {
+fn decode(file: &Bytes, given_up: &GivenUp, sink: &mut dyn FnMut(&[f32])) -> Result<(), String> {
     let refused = |error: AudioError| format!("cannot be read as WAV, FLAC, MP3 or Ogg Vorbis: {error}");
     let stream = MediaSourceStream::new(Box::new(Cursor::new(file.clone())), Default::default());
     let mut format = symphonia::default::get_probe()
@@ -55,7 +57,7 @@ fn decode(file: &Bytes, sink: &mut dyn FnMut(&[f32])) -> Result<(), String> {
         .map_err(refused)?;
 
     let (mut mixer, mut interleaved) = (None, Vec::new());
-    loop {
+    while !given_up.is_set() {
         let packet = match format.next_packet() {
             Ok(Some(packet)) => packet,
             // A file that was cut, or that was written before its length was known, ends where its bytes end.
