@@ -8,6 +8,7 @@ mod bench;
 mod client;
 mod command;
 mod completion;
+mod convert;
 mod data_folder;
 mod doctor;
 mod explain;

@@ -91,6 +91,24 @@ fn infer_sends_the_parameters_that_its_flags_say() {
 }
 
 #[test]
+fn convert_needs_no_server_and_says_what_it_took_and_wrote() {
+    let folder = tempfile::tempdir().unwrap();
+    let target = folder.path().join("model").display().to_string();
+    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/data/checkpoints/training.pt");
+    let convert = |flags: &[&str]| orion(&[&["models", "convert", source, &target], flags].concat());
+    let json = convert(&["-o", "json"]).json();
+    assert_eq!((&json["key"], &json["left_out"]), (&"model".into(), &serde_json::json!(["optimizer"])));
+    assert_eq!(
+        (&json["tensors"], &json["files"]),
+        (&9.into(), &serde_json::json!([format!("{target}/model.safetensors")]))
+    );
+    let there = convert(&[]);
+    assert!(there.failed(1).contains("model.safetensors is already there, --force replaces it"), "{}", there.err);
+    let again = convert(&["--force", "--dtype", "bf16", "--key", "model"]);
+    assert!(again.done().contains("9, below key 'model', not those below: optimizer"), "{}", again.out);
+}
+
+#[test]
 fn failures_go_to_standard_error_with_their_exit_status() {
     let server = Server::start();
     let unknown = server.orion(&["infer", "nope", "--text", "a", "-o", "json"]);

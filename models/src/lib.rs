@@ -13,6 +13,7 @@ use orion_proto::{
     inference::InferParameter,
 };
 
+pub mod checkpoint;
 mod embedding;
 mod file;
 mod folder;
@@ -29,7 +30,6 @@ mod simulated;
 mod tiny_bert;
 #[doc(hidden)]
 pub mod tiny_llama;
-mod weights;
 mod whisper;
 
 pub use folder::inspect;

@@ -8,6 +8,7 @@ use proptest::prelude::*;
 use super::generator::LanguageModel;
 use crate::{Generator, GeneratorLoad, inspect, tiny_llama};
 
+mod fetched;
 mod reference;
 
 /// The tiny model with this `orion.toml`.

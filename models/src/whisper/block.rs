@@ -2,7 +2,7 @@
 
 use orion_proto::Result;
 
-use super::checkpoint::Checkpoint;
+use super::weights::Weights;
 use crate::kernels::{Activation, Linear, Norm};
 
 /// Self-attention without its middle: the norm before it, the products into it and out of it.
@@ -14,11 +14,11 @@ pub(super) struct SelfAttention {
 
 impl SelfAttention {
     /// Of the block of that name.
-    pub(super) fn load(checkpoint: &Checkpoint<'_>, block: &str, head_size: usize) -> Result<Self> {
+    pub(super) fn load(weights: &Weights<'_>, block: &str, head_size: usize) -> Result<Self> {
         Ok(Self {
-            norm: checkpoint.norm(&format!("{block}.attn_ln"))?,
-            query_key_value: checkpoint.projections(&format!("{block}.attn"), &["query", "key", "value"], head_size)?,
-            out: checkpoint.linear(&format!("{block}.attn.out"), Activation::None)?,
+            norm: weights.norm(&format!("{block}.attn_ln"))?,
+            query_key_value: weights.projections(&format!("{block}.attn"), &["query", "key", "value"], head_size)?,
+            out: weights.linear(&format!("{block}.attn.out"), Activation::None)?,
         })
     }
 }
@@ -32,11 +32,11 @@ pub(super) struct Mlp {
 
 impl Mlp {
     /// Of the block of that name.
-    pub(super) fn load(checkpoint: &Checkpoint<'_>, block: &str) -> Result<Self> {
+    pub(super) fn load(weights: &Weights<'_>, block: &str) -> Result<Self> {
         Ok(Self {
-            norm: checkpoint.norm(&format!("{block}.mlp_ln"))?,
-            up: checkpoint.linear(&format!("{block}.mlp.0"), Activation::Gelu)?,
-            down: checkpoint.linear(&format!("{block}.mlp.2"), Activation::None)?,
+            norm: weights.norm(&format!("{block}.mlp_ln"))?,
+            up: weights.linear(&format!("{block}.mlp.0"), Activation::Gelu)?,
+            down: weights.linear(&format!("{block}.mlp.2"), Activation::None)?,
         })
     }
 

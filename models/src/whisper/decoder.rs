@@ -4,8 +4,8 @@ use orion_proto::Result;
 
 use super::{
     Source, WhisperConfig,
-    checkpoint::Checkpoint,
     dense::{Dense, Weight},
+    weights::Weights,
 };
 use crate::{
     generation::kernels::{Matrix, Unpack, dispatch},
@@ -43,20 +43,20 @@ struct Block {
 }
 
 impl Block {
-    fn load(checkpoint: &Checkpoint<'_>, name: &str, config: &WhisperConfig) -> Result<Self> {
+    fn load(weights: &Weights<'_>, name: &str, config: &WhisperConfig) -> Result<Self> {
         let (d, size) = (config.d_model, config.d_model / config.decoder_attention_heads);
         let (own, cross) = (format!("{name}.attn"), format!("{name}.cross_attn"));
         Ok(Self {
-            norm: checkpoint.norm(&format!("{own}_ln"))?,
-            query_key_value: checkpoint.dense_projections(&own, &["query", "key", "value"], size)?,
-            out: checkpoint.dense(&format!("{own}.out"), d, false)?,
-            cross_norm: checkpoint.norm(&format!("{cross}_ln"))?,
-            cross_query: checkpoint.dense_projections(&cross, &["query"], size)?,
-            cross_out: checkpoint.dense(&format!("{cross}.out"), d, false)?,
-            cross_key_value: checkpoint.projections(&cross, &["key", "value"], size)?,
-            mlp_norm: checkpoint.norm(&format!("{name}.mlp_ln"))?,
-            up: checkpoint.dense(&format!("{name}.mlp.0"), config.decoder_inner(), true)?,
-            down: checkpoint.dense(&format!("{name}.mlp.2"), d, false)?,
+            norm: weights.norm(&format!("{own}_ln"))?,
+            query_key_value: weights.dense_projections(&own, &["query", "key", "value"], size)?,
+            out: weights.dense(&format!("{own}.out"), d, false)?,
+            cross_norm: weights.norm(&format!("{cross}_ln"))?,
+            cross_query: weights.dense_projections(&cross, &["query"], size)?,
+            cross_out: weights.dense(&format!("{cross}.out"), d, false)?,
+            cross_key_value: weights.projections(&cross, &["key", "value"], size)?,
+            mlp_norm: weights.norm(&format!("{name}.mlp_ln"))?,
+            up: weights.dense(&format!("{name}.mlp.0"), config.decoder_inner(), true)?,
+            down: weights.dense(&format!("{name}.mlp.2"), d, false)?,
         })
     }
 }
@@ -75,17 +75,17 @@ pub(super) struct Input<'a> {
 
 impl Decoder {
     /// Finds the weights.
-    pub(super) fn load(checkpoint: &Checkpoint<'_>, source: &Source) -> Result<Self> {
+    pub(super) fn load(weights: &Weights<'_>, source: &Source) -> Result<Self> {
         let config = &source.config;
         let (d, heads) = (config.d_model, config.decoder_attention_heads);
-        let block = |index: usize| Block::load(checkpoint, &format!("decoder.blocks.{index}"), config);
-        let tokens = checkpoint.matrix("decoder.token_embedding.weight", config.vocab_size)?;
+        let block = |index: usize| Block::load(weights, &format!("decoder.blocks.{index}"), config);
+        let tokens = weights.matrix("decoder.token_embedding.weight", config.vocab_size)?;
         Ok(Self {
             logits: Dense::new(vec![Weight { matrix: tokens.clone(), bias: None, scale: 1.0 }], false),
             tokens,
-            positions: checkpoint.floats("decoder.positional_embedding")?,
+            positions: weights.floats("decoder.positional_embedding")?,
             blocks: (0..config.decoder_layers).map(block).collect::<Result<_>>()?,
-            norm: checkpoint.norm("decoder.ln")?,
+            norm: weights.norm("decoder.ln")?,
             d,
             heads,
             inner: config.decoder_inner(),

@@ -5,7 +5,7 @@ use orion_proto::Result;
 use super::{
     Source,
     block::{Mlp, SelfAttention},
-    checkpoint::Checkpoint,
+    weights::Weights,
 };
 use crate::kernels::{Linear, Norm, attend};
 
@@ -25,18 +25,18 @@ pub(super) struct Encoder {
 
 impl Encoder {
     /// Reads and packs the weights.
-    pub(super) fn load(checkpoint: &Checkpoint<'_>, source: &Source) -> Result<Self> {
+    pub(super) fn load(weights: &Weights<'_>, source: &Source) -> Result<Self> {
         let config = &source.config;
         let (d, heads) = (config.d_model, config.encoder_attention_heads);
         let block = |index: usize| {
             let name = format!("encoder.blocks.{index}");
-            Ok((SelfAttention::load(checkpoint, &name, d / heads)?, Mlp::load(checkpoint, &name)?))
+            Ok((SelfAttention::load(weights, &name, d / heads)?, Mlp::load(weights, &name)?))
         };
         Ok(Self {
-            convolutions: [checkpoint.convolution("encoder.conv1")?, checkpoint.convolution("encoder.conv2")?],
-            positions: checkpoint.floats("encoder.positional_embedding")?,
+            convolutions: [weights.convolution("encoder.conv1")?, weights.convolution("encoder.conv2")?],
+            positions: weights.floats("encoder.positional_embedding")?,
             blocks: (0..config.encoder_layers).map(block).collect::<Result<_>>()?,
-            norm: checkpoint.norm("encoder.ln_post")?,
+            norm: weights.norm("encoder.ln_post")?,
             mels: config.num_mel_bins,
             d,
             heads,

@@ -10,7 +10,6 @@ use orion_proto::{
 
 mod audio;
 mod block;
-mod checkpoint;
 mod config;
 mod decoder;
 mod dense;
@@ -33,6 +32,7 @@ mod transcribe;
 mod vocabulary;
 #[cfg(test)]
 mod wav;
+mod weights;
 
 use config::WhisperConfig;
 use options::Options;

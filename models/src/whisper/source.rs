@@ -11,13 +11,13 @@ use super::{
     names::hugging_face,
     transcribe::{MOST_AT_ONCE, MOST_FRAMES},
 };
-use crate::{folder::files_ending, unservable, weights::Weights};
+use crate::{checkpoint::Checkpoint, unservable};
 
 /// The files of a model, whose headers were found to fit its configuration.
 #[derive(Clone, Debug)]
 pub(crate) struct Source {
     pub(crate) config: WhisperConfig,
-    pub(super) weights: Vec<PathBuf>,
+    pub(super) folder: PathBuf,
     pub(super) tokenizer: PathBuf,
     /// Whether the tensors are named as in Hugging Face's checkpoints, not as in OpenAI's.
     pub(super) hugging_face: bool,
@@ -35,29 +35,20 @@ impl Source {
         if !tokenizer.is_file() {
             return Err(unservable(format!("folder {} has no tokenizer.json", folder.display())));
         }
-        let whole = folder.join("model.safetensors");
-        let weights = if whole.is_file() { vec![whole] } else { files_ending(folder, ".safetensors")? };
-        if weights.is_empty() {
-            return Err(unservable(format!("folder {} has no *.safetensors", folder.display())));
-        }
-        let headers: Vec<Weights> = weights.iter().map(|path| Weights::read(path)).collect::<Result<_>>()?;
-        let hugging_face = headers.iter().any(|header| header.has(&hugging_face("encoder.conv1.weight")));
-        let weight_bytes = headers.iter().map(|header| header.bytes).sum();
-        let mut source = Self { config, weights, tokenizer, hugging_face, weight_bytes, packed: 0 };
-        source.packed = source.check(&headers.iter().collect::<Vec<_>>())?;
+        let checkpoint = Checkpoint::open(folder)?;
+        let hugging_face = checkpoint.get(&hugging_face("encoder.conv1.weight")).is_some();
+        let weight_bytes = checkpoint.file_bytes();
+        let mut source = Self { config, folder: folder.into(), tokenizer, hugging_face, weight_bytes, packed: 0 };
+        source.packed = source.check(&checkpoint)?;
         Ok(source)
     }
 
     /// Checks that every tensor is there as the configuration says; how many weights are packed beside the files.
-    pub(super) fn check(&self, headers: &[&Weights]) -> Result<u64> {
-        let folder = self.tokenizer.parent().unwrap_or(Path::new("")).display();
+    pub(super) fn check(&self, checkpoint: &Checkpoint) -> Result<u64> {
         let mut packed = 0u64;
-        for (plain, shape) in self.config.tensors() {
-            let name = self.stored_name(&plain);
-            let header = headers.iter().find(|header| header.has(&name)).or(headers.first());
-            let header = header.ok_or_else(|| unservable(format!("folder {folder} has no *.safetensors")))?;
-            let elements = header.expect(&name, &shape).map_err(|error| unservable(format!("{folder}: {error}")))?;
-            if is_packed(&plain) {
+        for (name, shape) in self.config.tensors() {
+            let elements = checkpoint.expect(&self.stored_name(&name), &shape)?.elements();
+            if is_packed(&name) {
                 packed = packed.saturating_add(elements);
             }
         }

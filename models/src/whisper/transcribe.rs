@@ -6,7 +6,6 @@ use rayon::prelude::*;
 
 use super::{
     audio,
-    checkpoint::Checkpoint,
     decoder::{Decoder, Input, State},
     encoder::Encoder,
     hypothesis::{Hypothesis, Verdict},
@@ -15,6 +14,7 @@ use super::{
     segments::{Segment, Window},
     source::Source,
     vocabulary::Vocabulary,
+    weights::Weights,
 };
 use crate::GivenUp;
 
@@ -85,10 +85,10 @@ impl Transcriber {
     /// Brings tokenizer and weights into memory.
     pub(super) fn load(source: &Source, progress: &dyn Fn(f32)) -> Result<Self> {
         let vocabulary = Vocabulary::load(source)?;
-        let checkpoint = Checkpoint::open(source)?;
-        checkpoint.read_ahead(&|share| progress(share / 2.0));
-        let encoder = Encoder::load(&checkpoint, source)?;
-        let decoder = Decoder::load(&checkpoint, source)?;
+        let weights = Weights::open(source)?;
+        weights.read_ahead(&|share| progress(share / 2.0));
+        let encoder = Encoder::load(&weights, source)?;
+        let decoder = Decoder::load(&weights, source)?;
         progress(1.0);
         Ok(Self {
             mel: MelTransform::new(source.config.num_mel_bins),

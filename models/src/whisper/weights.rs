@@ -1,75 +1,68 @@
 //! Weights as the layers take them: packed in f32 for many rows, where they lie in their files for few.
 
-use std::path::{Path, PathBuf};
-
 use orion_proto::Result;
-use safetensors::Dtype;
 
 use super::{
     Source,
     dense::{Dense, Weight},
 };
 use crate::{
-    generation::kernels::{Matrix, Unpack, dispatch},
+    checkpoint::{Checkpoint, Element},
+    generation::kernels::Matrix,
     gguf::Encoding,
     kernels::{Activation, Linear, Norm},
-    mapped::{MappedBytes, MappedFile},
     unservable,
-    weights::Weights,
 };
 
 /// The epsilon of every layer normalisation.
 const EPSILON: f32 = 1e-5;
 
-/// The weight files of a model, memory-mapped.
-pub(super) struct Checkpoint<'a> {
+/// The weights of a model, memory-mapped.
+pub(super) struct Weights<'a> {
     source: &'a Source,
-    files: Vec<(MappedFile, Weights)>,
+    checkpoint: Checkpoint,
 }
 
-impl<'a> Checkpoint<'a> {
+impl<'a> Weights<'a> {
     /// Maps the files.
     pub(super) fn open(source: &'a Source) -> Result<Self> {
-        let open = |path: &PathBuf| Ok((MappedFile::open(path)?, Weights::read(path)?));
-        let files: Vec<(MappedFile, Weights)> = source.weights.iter().map(open).collect::<Result<_>>()?;
+        let checkpoint = Checkpoint::open(&source.folder)?;
         // They may have changed since the folder was inspected.
-        source.check(&files.iter().map(|(_, header)| header).collect::<Vec<_>>())?;
-        Ok(Self { source, files })
+        source.check(&checkpoint)?;
+        Ok(Self { source, checkpoint })
     }
 
     /// Reads what is used where it lies, so that no request waits for the disk.
     pub(super) fn read_ahead(&self, progress: &dyn Fn(f32)) {
         let (total, mut done) = (self.source.weight_bytes.max(1) as f32, 0);
-        for (file, _) in &self.files {
+        for file in self.checkpoint.files() {
             file.read_ahead(&|bytes| progress((done + bytes) as f32 / total));
             done += file.bytes().len();
         }
     }
 
-    /// A tensor `[outputs, inputs]`, or as a vector where there is one output.
+    /// A tensor `[outputs, inputs]`.
     pub(super) fn matrix(&self, name: &str, outputs: usize) -> Result<Matrix> {
         let name = self.source.stored_name(name);
-        let found = self.files.iter().find_map(|(file, weights)| {
-            let (dtype, shape, range) = weights.tensor(&name)?;
-            let encoding = match dtype {
-                Dtype::F32 => Encoding::F32,
-                Dtype::F16 => Encoding::F16,
-                Dtype::BF16 => Encoding::Bf16,
-                _ => return None,
-            };
-            let inputs = shape.iter().product::<usize>().checked_div(outputs)?;
-            Matrix::new(MappedBytes::new(file, range)?, encoding, outputs, inputs)
-        });
-        let folder = self.source.tokenizer.parent().unwrap_or(Path::new("")).display();
-        found.ok_or_else(|| unservable(format!("{folder}: tensor '{name}' is not what it was when it was inspected")))
+        let refused =
+            |reason: String| unservable(format!("{}: tensor '{name}' {reason}", self.source.folder.display()));
+        let entry = self.checkpoint.get(&name).ok_or_else(|| refused("is missing".into()))?;
+        let encoding = match entry.element {
+            Element::F32 => Encoding::F32,
+            Element::F16 => Encoding::F16,
+            Element::Bf16 => Encoding::Bf16,
+            other => return Err(refused(format!("is {other}, it must be F32, F16 or BF16"))),
+        };
+        let inputs = entry.elements() as usize / outputs.max(1);
+        let matrix = self.checkpoint.mapped(entry).and_then(|bytes| Matrix::new(bytes, encoding, outputs, inputs));
+        matrix.ok_or_else(|| refused(format!("has shape {:?}, it must have {outputs} rows", entry.shape)))
     }
 
     /// A tensor's values.
     pub(super) fn floats(&self, name: &str) -> Result<Vec<f32>> {
-        let matrix = self.matrix(name, 1)?;
-        let mut values = vec![0.0; matrix.inputs];
-        dispatch(Unpack { matrix: &matrix, row: 0, to: &mut values });
-        Ok(values)
+        let name = self.source.stored_name(name);
+        let shape = self.checkpoint.get(&name).map(|entry| entry.shape.clone()).unwrap_or_default();
+        self.checkpoint.floats(&name, &shape)
     }
 
     /// A dense layer for few rows.
