@@ -38,6 +38,7 @@ fn minute(clips: &[Vec<u8>]) -> Vec<u8> {
     let mut samples: Vec<u8> = clips.iter().cycle().take(12).flat_map(|clip| &clip[HEADER..]).copied().collect();
     samples.truncate(60 * 32_000);
     let mut file = clips[0][..HEADER].to_vec();
+    file[4..8].copy_from_slice(&(36 + samples.len() as u32).to_le_bytes());
     file[40..44].copy_from_slice(&(samples.len() as u32).to_le_bytes());
     file.extend(samples);
     file
@@ -65,7 +66,10 @@ fn main() {
             .map(|_| {
                 let start = Instant::now();
                 for request in &requests {
-                    let _ = pool.install(|| model.run(vec![request.clone()]));
+                    let answers = pool.install(|| model.run(vec![request.clone()]));
+                    if let Some(error) = answers.into_iter().find_map(Result::err) {
+                        println!("{name} failed: {error}");
+                    }
                 }
                 start.elapsed().as_secs_f64()
             })

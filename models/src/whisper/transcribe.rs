@@ -137,7 +137,11 @@ impl Transcriber {
 
     fn begin(&mut self, index: usize, Audio { file, options, given_up }: &Audio) -> Result<Task> {
         let mut builder = self.mel.begin();
-        audio::read(file, given_up, &mut |samples| builder.extend(samples)).map_err(Error::invalid)?;
+        let read = audio::read(file, given_up, &mut |samples| builder.extend(samples));
+        if given_up.is_set() {
+            return Err(GivenUp::error());
+        }
+        read.map_err(Error::invalid)?;
         let spectrogram = builder.finish();
         let seconds = spectrogram.frames() as f64 / FRAMES_PER_SECOND as f64;
         Ok(Task {
