@@ -6,14 +6,15 @@ use orion_proto::{Code, Error, ModelName, ModelPolicy, ModelSpec, Result};
 use serde::Deserialize;
 
 use crate::{
-    Family, Manifest, embedding, generation,
+    Family, Manifest, Precision, embedding, generation, nano_ocr,
     orion_toml::{Generation, Kind, OrionToml},
-    simulated, unreadable, unservable,
+    simulated, unreadable, unservable, vision,
 };
 
 const SERVED: &str = "served today are .gguf files, folders of a hub (config.json of model_type \"bert\", \"llama\", \
-                      \"mistral\", \"qwen2\" or \"qwen3\", tokenizer.json, *.safetensors) and folders whose orion.toml \
-                      says kind = \"simulated\"";
+                      \"mistral\", \"qwen2\" or \"qwen3\", tokenizer.json, *.safetensors), folders of models of images \
+                      (config.json of model_type \"efficientnet-lite\", \"resnet\" or \"crnn-ocr\", *.safetensors) and \
+                      folders whose orion.toml says kind = \"simulated\"";
 
 /// Says what a model's path holds, from its configuration and headers alone; every length is checked against its file.
 ///
@@ -62,6 +63,21 @@ fn inspect_path(name: &ModelName, path: &Path) -> Result<Manifest> {
             let source = generation::Source::inspect_folder(&folder, &settings.generation)?;
             return Ok(generator(name, version, source, path, policy));
         }
+        let images = |spec: ModelSpec, flops_per_row: f64, weight_bytes: u64, family: Family| -> Result<Manifest> {
+            check_images(settings.precision)?;
+            let spec = ModelSpec { policy: policy.clone(), ..spec };
+            Ok(Manifest { spec, flops_per_row, weight_bytes, path: path.into(), family })
+        };
+        if vision::MODEL_TYPES.contains(&model_type.as_str()) {
+            let source = vision::Source::inspect(&folder)?;
+            let spec = source.spec(name, version, max_rows);
+            return images(spec, source.flops(), source.weight_bytes(), Family::Vision(source));
+        }
+        if model_type == nano_ocr::MODEL_TYPE {
+            let source = nano_ocr::Source::inspect(&folder)?;
+            let spec = source.spec(name, version, max_rows);
+            return images(spec, source.flops(), source.weight_bytes(), Family::NanoOcr(source));
+        }
         if model_type != "bert" {
             return Err(unservable(format!("config.json's model_type '{model_type}' is not served yet; {SERVED}")));
         }
@@ -89,6 +105,17 @@ fn generator(
         weight_bytes: source.weight_bytes,
         path: path.into(),
         family: Family::Generation(Box::new(source)),
+    }
+}
+
+/// Models of images compute in f32 whatever their weights are stored in.
+fn check_images(precision: Option<Precision>) -> Result<()> {
+    match precision.unwrap_or_default() {
+        Precision::F32 => Ok(()),
+        other => Err(Error::invalid(format!(
+            "orion.toml says precision = \"{}\", models of images compute in \"f32\": leave it out",
+            other.name()
+        ))),
     }
 }
 

@@ -10,6 +10,7 @@ use std::{
 
 use orion_proto::{Code, Delta, Error, Generation, InferAnswer, ModelSpec, Priority, Result, ServiceCurve, Tensor};
 
+mod convnet;
 mod embedding;
 mod file;
 mod folder;
@@ -17,8 +18,10 @@ mod generation;
 mod gguf;
 mod given_up;
 mod identity;
+mod imaging;
 mod kernels;
 mod mapped;
+mod nano_ocr;
 mod orion_toml;
 mod pace;
 mod simulated;
@@ -26,6 +29,7 @@ mod simulated;
 mod tiny_bert;
 #[doc(hidden)]
 pub mod tiny_llama;
+mod vision;
 mod weights;
 
 pub use folder::inspect;
@@ -156,6 +160,8 @@ pub struct Manifest {
 enum Family {
     Embedding(embedding::Source),
     Generation(Box<generation::Source>),
+    Vision(vision::Source),
+    NanoOcr(nano_ocr::Source),
     Simulated(orion_toml::Simulated),
 }
 
@@ -194,6 +200,8 @@ pub fn load_at(manifest: &Manifest, pace: &Arc<Pace>, progress: &dyn Fn(f32)) ->
     Ok(match &manifest.family {
         Family::Embedding(source) => Loaded::Model(Box::new(embedding::Embedder::load(spec, source, progress)?)),
         Family::Generation(source) => Loaded::Generator(Box::new(source.load(spec, progress)?)),
+        Family::Vision(source) => Loaded::Model(Box::new(vision::Classifier::load(spec, source, progress)?)),
+        Family::NanoOcr(source) => Loaded::Model(Box::new(nano_ocr::Reader::load(spec, source, progress)?)),
         Family::Simulated(latency) => {
             Loaded::Model(Box::new(simulated::SimulatedModel::load(spec, latency.clone(), pace.clone(), progress)))
         }

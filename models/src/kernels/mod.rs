@@ -1,11 +1,24 @@
 //! Inner loops in f32, compiled for each instruction set and chosen when they run.
 
 mod attention;
+mod convolution;
+mod depthwise;
 mod linear;
+mod lstm;
+mod map;
 mod math;
 mod norm;
 mod panels;
+mod pooling;
+mod threads;
+mod tile;
 
 pub(crate) use attention::attend;
+pub(crate) use convolution::{Convolution, Limits};
+pub(crate) use depthwise::Depthwise;
 pub(crate) use linear::{Activation, Linear};
+pub(crate) use lstm::lstm_cell;
+pub(crate) use map::{Border, Layout, Map, Window};
 pub(crate) use norm::{Norm, normalise_sum};
+pub(crate) use pooling::{greatest, mean};
+pub(crate) use threads::Threads;
