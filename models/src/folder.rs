@@ -290,7 +290,7 @@ mod tests {
         let wide = tiny_bert::CONFIG.replace("\"intermediate_size\": 83", "\"intermediate_size\": 84");
         fs::write(root.path().join("config.json"), wide).unwrap();
         let error = refusal(root.path());
-        let words = "tensor 'encoder.layer.0.intermediate.dense.weight' has shape [83, 48], config.json says [84, 48]";
+        let words = "tensor 'encoder.layer.0.intermediate.dense.weight' has shape [83, 48], it must be [84, 48]";
         assert!(error.message.contains(words), "{error}");
         fs::write(root.path().join("config.json"), tiny_bert::CONFIG.replace("_layers\": 2", "_layers\": 3")).unwrap();
         assert!(

@@ -1,7 +1,7 @@
 //! Models on candle: loading, encoders, batching of tensors.
 //!
 //! [`inspect`] says what a folder holds from its headers alone, [`load`] brings it into memory, [`Model::run`] computes a
-//! batch. Nothing here starts a thread: kernels use the rayon pool that the caller has installed.
+//! batch. Nothing here keeps a thread: kernels use the rayon pool that the caller has installed.
 
 use std::{
     path::{Path, PathBuf},
@@ -10,6 +10,7 @@ use std::{
 
 use orion_proto::{Code, Delta, Error, Generation, InferAnswer, ModelSpec, Priority, Result, ServiceCurve, Tensor};
 
+pub mod checkpoint;
 mod convnet;
 mod embedding;
 mod file;
@@ -30,7 +31,6 @@ mod tiny_bert;
 #[doc(hidden)]
 pub mod tiny_llama;
 mod vision;
-mod weights;
 
 pub use folder::inspect;
 pub use given_up::GivenUp;

@@ -2,11 +2,13 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use candle_core::Result;
-use candle_nn::VarBuilder;
+use orion_proto::Result;
 
 use super::{BatchNorm, Convolve, Network, Work, storage::Storage};
-use crate::kernels::{Convolution, Depthwise, Map, Threads, Window, greatest};
+use crate::{
+    checkpoint::Checkpoint,
+    kernels::{Convolution, Depthwise, Map, Threads, Window, greatest},
+};
 
 enum Layer {
     Convolution(Convolution),
@@ -25,12 +27,12 @@ pub(crate) struct Layers {
 
 impl Layers {
     /// Reads the tensors; `progress` is told the share that is done.
-    pub(crate) fn load(network: Network, vars: &VarBuilder<'_>, progress: &dyn Fn(f32)) -> Result<Self> {
+    pub(crate) fn load(network: Network, checkpoint: &Checkpoint, progress: &dyn Fn(f32)) -> Result<Self> {
         let mut layers = Vec::new();
         for operation in &network.operations {
             layers.push(match &operation.work {
                 Work::Convolve(convolve, window) => {
-                    layer(convolve, *window, network.layout(operation.from).channels, vars)?
+                    layer(convolve, *window, network.layout(operation.from).channels, checkpoint)?
                 }
                 Work::Greatest(window) => Layer::Greatest(*window),
             });
@@ -66,21 +68,16 @@ impl Layers {
     }
 }
 
-/// The numbers of a tensor, in f32 whatever it is in the file.
-pub(crate) fn floats(vars: &VarBuilder<'_>, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
-    vars.get(shape, name)?.flatten_all()?.to_vec1()
-}
-
-fn layer(convolve: &Convolve, window: Window, channels: usize, vars: &VarBuilder<'_>) -> Result<Layer> {
+fn layer(convolve: &Convolve, window: Window, channels: usize, checkpoint: &Checkpoint) -> Result<Layer> {
     let Convolve { name, outputs, side, .. } = convolve;
     let inputs = if convolve.depthwise { 1 } else { channels };
-    let mut weight = floats(vars, &format!("{name}.weight"), &[*outputs, inputs, *side, *side])?;
+    let mut weight = checkpoint.floats(&format!("{name}.weight"), &[*outputs, inputs, *side, *side])?;
     let mut bias = match convolve.biased {
-        true => floats(vars, &format!("{name}.bias"), &[*outputs])?,
+        true => checkpoint.floats(&format!("{name}.bias"), &[*outputs])?,
         false => vec![0.0; *outputs],
     };
     if let Some(norm) = &convolve.norm {
-        fold(norm, &mut weight, &mut bias, vars)?;
+        fold(norm, &mut weight, &mut bias, checkpoint)?;
     }
     Ok(match convolve.depthwise {
         true => Layer::Depthwise(Depthwise::new(&weight, bias, window, convolve.limits)),
@@ -89,9 +86,9 @@ fn layer(convolve: &Convolve, window: Window, channels: usize, vars: &VarBuilder
 }
 
 /// Scales each output's weights by γ/√(variance + ε), and moves its bias along.
-fn fold(norm: &BatchNorm, weight: &mut [f32], bias: &mut [f32], vars: &VarBuilder<'_>) -> Result<()> {
+fn fold(norm: &BatchNorm, weight: &mut [f32], bias: &mut [f32], checkpoint: &Checkpoint) -> Result<()> {
     let tensors = norm.tensors();
-    let part = |index: usize| floats(vars, &tensors[index], &[bias.len()]);
+    let part = |index: usize| checkpoint.floats(&tensors[index], &[bias.len()]);
     let (gamma, beta, mean, variance) = (part(0)?, part(1)?, part(2)?, part(3)?);
     let depth = weight.len() / bias.len();
     for (output, (bias, weight)) in bias.iter_mut().zip(weight.chunks_exact_mut(depth)).enumerate() {

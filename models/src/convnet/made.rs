@@ -6,7 +6,7 @@ use candle_core::{Device, Tensor};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
 /// Seeded tensors of these shapes: near 1 where they scale, near 0 elsewhere.
-pub(crate) fn tensors<N: AsRef<str>>(shapes: &[(N, Vec<usize>)]) -> HashMap<String, Tensor> {
+fn tensors<N: AsRef<str>>(shapes: &[(N, Vec<usize>)]) -> HashMap<String, Tensor> {
     let mut random = StdRng::seed_from_u64(7);
     let mut tensor = |(name, shape): &(N, Vec<usize>)| {
         let name = name.as_ref();

@@ -1,16 +1,17 @@
 //! Networks of convolutions: a list of operations on feature maps, from which tensors, memory and work follow before
 //! anything is loaded.
 
-mod files;
 mod layers;
 #[cfg(test)]
 pub(crate) mod made;
 mod storage;
 
-pub(crate) use files::Files;
-pub(crate) use layers::{Layers, floats};
+pub(crate) use layers::Layers;
 
-use crate::kernels::{Border, Depthwise, Layout, Limits, Linear, Window};
+use crate::{
+    checkpoint::Checkpoint,
+    kernels::{Border, Depthwise, Layout, Limits, Linear, Window},
+};
 use storage::Storage;
 
 /// A feature map of a network: its input, or what an operation makes.
@@ -187,6 +188,11 @@ impl BatchNorm {
     fn tensors(&self) -> [String; 4] {
         ["weight", "bias", "running_mean", "running_var"].map(|part| format!("{}.{part}", self.name))
     }
+}
+
+/// Refuses a checkpoint in which one of these tensors is missing or of another shape.
+pub(crate) fn check(checkpoint: &Checkpoint, tensors: &[(String, Vec<usize>)]) -> orion_proto::Result<()> {
+    tensors.iter().try_for_each(|(name, shape)| checkpoint.expect(name, shape).map(|_| ()))
 }
 
 /// TensorFlow's padding "same".

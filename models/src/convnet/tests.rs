@@ -91,9 +91,10 @@ fn a_network_gives_what_candle_s_operations_give() {
     let down = Convolve { side: 3, stride: 2, padding: Padding::Even(1), ..pixel("down", 33, Limits::RELU) };
     network.convolve(joined, down.clone(), None).unwrap();
 
-    let tensors = made::tensors(&network.tensors());
-    let vars = VarBuilder::from_tensors(tensors, DType::F32, &Device::Cpu);
-    let layers = Layers::load(network, &vars, &|_| {}).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    made::write(folder.path(), &network.tensors());
+    let layers = Layers::load(network, &Checkpoint::open(folder.path()).unwrap(), &|_| {}).unwrap();
+    let vars = Checkpoint::open(folder.path()).unwrap().into_vars(DType::F32, &Device::Cpu);
     let image: Vec<f32> = (0..19 * 14 * 3).map(|i| ((i * 37 % 101) as f32 - 50.0) / 25.0).collect();
     let fill = |map: &mut Map| {
         image.chunks_exact(14 * 3).enumerate().for_each(|(row, pixels)| map.pixels_mut(row).copy_from_slice(pixels));

@@ -1,20 +1,18 @@
 //! The tensors of a decoder, whichever kind of file they lie in.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use orion_proto::Result;
-use safetensors::Dtype;
 
 use super::{
     config::DecoderConfig,
     kernels::{Matrix, Unpack, dispatch},
 };
 use crate::{
-    folder::files_ending,
+    checkpoint::{self, Element},
     gguf::{Encoding, Gguf},
     mapped::{MappedBytes, MappedFile},
     unservable,
-    weights::Weights,
 };
 
 /// A tensor of a decoder.
@@ -30,6 +28,7 @@ pub(crate) enum Part {
     QueryBias(usize),
     KeyBias(usize),
     ValueBias(usize),
+    AttentionOutputBias(usize),
     QueryNorm(usize),
     KeyNorm(usize),
     AttentionOutput(usize),
@@ -53,6 +52,7 @@ impl Part {
             Self::QueryBias(layer) => (layer, "attn_q.bias"),
             Self::KeyBias(layer) => (layer, "attn_k.bias"),
             Self::ValueBias(layer) => (layer, "attn_v.bias"),
+            Self::AttentionOutputBias(layer) => (layer, "attn_output.bias"),
             Self::QueryNorm(layer) => (layer, "attn_q_norm.weight"),
             Self::KeyNorm(layer) => (layer, "attn_k_norm.weight"),
             Self::AttentionOutput(layer) => (layer, "attn_output.weight"),
@@ -77,6 +77,7 @@ impl Part {
             Self::QueryBias(layer) => (layer, "self_attn.q_proj.bias"),
             Self::KeyBias(layer) => (layer, "self_attn.k_proj.bias"),
             Self::ValueBias(layer) => (layer, "self_attn.v_proj.bias"),
+            Self::AttentionOutputBias(layer) => (layer, "self_attn.o_proj.bias"),
             Self::QueryNorm(layer) => (layer, "self_attn.q_norm.weight"),
             Self::KeyNorm(layer) => (layer, "self_attn.k_norm.weight"),
             Self::AttentionOutput(layer) => (layer, "self_attn.o_proj.weight"),
@@ -93,7 +94,7 @@ impl Part {
 #[derive(Clone, Debug)]
 pub(crate) enum Checkpoint {
     Gguf(Box<Gguf>),
-    Safetensors(Vec<(MappedFile, Weights)>),
+    Safetensors(checkpoint::Checkpoint),
 }
 
 /// A tensor that was found.
@@ -104,22 +105,16 @@ struct Found {
 }
 
 impl Checkpoint {
-    /// Opens the safetensors files of a folder: `model.safetensors`, or all that are there.
+    /// Opens the safetensors files of a folder, one or many.
     pub(crate) fn safetensors(folder: &Path) -> Result<Self> {
-        let whole = folder.join("model.safetensors");
-        let paths = if whole.is_file() { vec![whole] } else { files_ending(folder, ".safetensors")? };
-        if paths.is_empty() {
-            return Err(unservable(format!("folder {} has no *.safetensors", folder.display())));
-        }
-        let open = |path: &PathBuf| Ok((MappedFile::open(path)?, Weights::read(path)?));
-        paths.iter().map(open).collect::<Result<_>>().map(Self::Safetensors)
+        checkpoint::Checkpoint::open(folder).map(Self::Safetensors)
     }
 
     /// The mapped files.
-    pub(crate) fn files(&self) -> Vec<&MappedFile> {
+    pub(crate) fn files(&self) -> &[MappedFile] {
         match self {
-            Self::Gguf(gguf) => vec![&gguf.file],
-            Self::Safetensors(files) => files.iter().map(|(file, _)| file).collect(),
+            Self::Gguf(gguf) => std::slice::from_ref(&gguf.file),
+            Self::Safetensors(tensors) => tensors.files(),
         }
     }
 
@@ -139,18 +134,17 @@ impl Checkpoint {
                 let bytes = gguf.tensor_bytes(info)?;
                 Some(Found { encoding: info.encoding, shape: info.shape.clone(), bytes })
             })),
-            Self::Safetensors(files) => {
-                let place = files.iter().find_map(|(file, weights)| Some((file, weights.tensor(&name)?)));
-                let Some((file, (dtype, shape, range))) = place else { return Ok(None) };
-                let encoding = match dtype {
-                    Dtype::F32 => Encoding::F32,
-                    Dtype::F16 => Encoding::F16,
-                    Dtype::BF16 => Encoding::Bf16,
+            Self::Safetensors(tensors) => {
+                let Some(entry) = tensors.get(&name) else { return Ok(None) };
+                let encoding = match entry.element {
+                    Element::F32 => Encoding::F32,
+                    Element::F16 => Encoding::F16,
+                    Element::Bf16 => Encoding::Bf16,
                     other => {
                         return Err(unservable(format!("tensor '{name}' is {other}, it must be F32, F16 or BF16")));
                     }
                 };
-                Ok(MappedBytes::new(file, range).map(|bytes| Found { encoding, shape: shape.to_vec(), bytes }))
+                Ok(tensors.mapped(entry).map(|bytes| Found { encoding, shape: entry.shape.clone(), bytes }))
             }
         }
     }
@@ -234,6 +228,10 @@ impl DecoderWeights {
 impl Layer {
     fn find(checkpoint: &Checkpoint, config: &DecoderConfig, layer: usize) -> Result<Self> {
         let (hidden, inner, queries, keys) = (config.hidden, config.intermediate, config.queries(), config.keys());
+        if checkpoint.has(Part::AttentionOutputBias(layer)) {
+            let name = checkpoint.name(Part::AttentionOutputBias(layer));
+            return Err(unservable(format!("tensor '{name}' is there: a bias after the attention is not served")));
+        }
         let biases = config.bias.then(|| {
             Ok([
                 checkpoint.vector(Part::QueryBias(layer), queries)?,

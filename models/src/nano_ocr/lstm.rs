@@ -1,11 +1,10 @@
 //! A bidirectional LSTM of one layer (Hochreiter and Schmidhuber, 1997), as PyTorch computes it.
 
-use candle_core::Result;
-use candle_nn::VarBuilder;
+use orion_proto::Result;
 use rayon::prelude::*;
 
 use crate::{
-    convnet::floats,
+    checkpoint::Checkpoint,
     kernels::{Activation, Border, Convolution, Layout, Limits, Linear, Map, Threads, Window, lstm_cell},
 };
 
@@ -13,7 +12,7 @@ use crate::{
 const FEWEST_SEQUENCES: usize = 4;
 const MOST_SEQUENCES: usize = 16;
 
-/// Tensors `weight_ih_l0`, `weight_hh_l0`, `bias_ih_l0` and `bias_hh_l0`, and the same with `_reverse`; gates lie in the
+/// Tensors `rnn.weight_ih_l0`, `weight_hh_l0`, `bias_ih_l0` and `bias_hh_l0`, and the same with `_reverse`; gates lie in the
 /// order input, forget, cell, output.
 pub(super) struct Lstm {
     /// What the inputs add to the gates, of both directions side by side.
@@ -26,19 +25,19 @@ pub(super) struct Lstm {
 
 impl Lstm {
     /// Reads the tensors. `hidden` is a multiple of 16.
-    pub(super) fn load(vars: &VarBuilder<'_>, inputs: usize, hidden: usize) -> Result<Self> {
+    pub(super) fn load(checkpoint: &Checkpoint, inputs: usize, hidden: usize) -> Result<Self> {
         let (mut weight, mut bias) = (Vec::new(), Vec::new());
         for direction in ["", "_reverse"] {
-            let tensor = |name: &str, shape: &[usize]| floats(vars, &format!("{name}_l0{direction}"), shape);
+            let tensor = |name: &str, shape: &[usize]| checkpoint.floats(&format!("rnn.{name}_l0{direction}"), shape);
             weight.extend(tensor("weight_ih", &[4 * hidden, inputs])?);
             let (of_input, of_hidden) = (tensor("bias_ih", &[4 * hidden])?, tensor("bias_hh", &[4 * hidden])?);
             bias.extend(of_input.iter().zip(of_hidden).map(|(a, b)| a + b));
         }
         let recurrent = |name: &str| -> Result<Convolution> {
-            let weight = floats(vars, name, &[4 * hidden, hidden])?;
+            let weight = checkpoint.floats(name, &[4 * hidden, hidden])?;
             Ok(Convolution::new(&weight, vec![0.0; 4 * hidden], Window::PIXEL, Limits::NONE))
         };
-        let recurrent = [recurrent("weight_hh_l0")?, recurrent("weight_hh_l0_reverse")?];
+        let recurrent = [recurrent("rnn.weight_hh_l0")?, recurrent("rnn.weight_hh_l0_reverse")?];
         Ok(Self { input: Linear::new(&weight, bias, Activation::None), recurrent, inputs, hidden })
     }
 
@@ -116,9 +115,8 @@ impl Lstm {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use candle_core::{Device, Tensor};
+    use crate::convnet::made;
     use rand::{RngExt, SeedableRng, rngs::StdRng};
-    use std::collections::HashMap;
 
     fn sigmoid(x: f32) -> f32 {
         1.0 / (1.0 + (-x).exp())
@@ -129,30 +127,30 @@ mod tests {
         let (inputs, hidden, steps, sequences) = (5, 16, 7, 9);
         let mut random = StdRng::seed_from_u64(4);
         let mut floats = |count: usize| (0..count).map(|_| random.random::<f32>() * 2.0 - 1.0).collect::<Vec<f32>>();
-        let tensors: HashMap<String, (Vec<usize>, Vec<f32>)> = Lstm::tensors(inputs, hidden)
-            .into_iter()
-            .map(|(name, shape)| (name, (shape.clone(), floats(shape.iter().product()))))
-            .collect();
+        let folder = tempfile::tempdir().unwrap();
+        made::write(folder.path(), &Lstm::tensors(inputs, hidden));
+        let checkpoint = Checkpoint::open(folder.path()).unwrap();
+        let shape = |name: &str| checkpoint.get(name).unwrap().shape.clone();
         let x = floats(sequences * steps * inputs);
-        let stored = tensors.iter().map(|(name, (shape, values))| {
-            (name.clone(), Tensor::from_vec(values.clone(), shape.as_slice(), &Device::Cpu).unwrap())
-        });
-        let vars = VarBuilder::from_tensors(stored.collect(), candle_core::DType::F32, &Device::Cpu);
-        let lstm = Lstm::load(&vars.pp("rnn"), inputs, hidden).unwrap();
+        let lstm = Lstm::load(&checkpoint, inputs, hidden).unwrap();
         let got = lstm.forward(&x, sequences);
         for (sequence, x) in x.chunks_exact(steps * inputs).enumerate() {
             let alone = lstm.forward(x, 1);
             assert_eq!(alone, got[sequence * steps * 2 * hidden..][..steps * 2 * hidden]);
             for (place, direction) in ["", "_reverse"].into_iter().enumerate() {
-                let part = |name: &str| &tensors[&format!("rnn.{name}_l0{direction}")].1;
+                let [weight_ih, weight_hh, bias_ih, bias_hh] =
+                    ["weight_ih", "weight_hh", "bias_ih", "bias_hh"].map(|part| {
+                        let name = format!("rnn.{part}_l0{direction}");
+                        checkpoint.floats(&name, &shape(&name)).unwrap()
+                    });
                 let (mut state, mut cell) = (vec![0.0; hidden], vec![0.0; hidden]);
                 for index in 0..steps {
                     let step = if place == 0 { index } else { steps - 1 - index };
                     let gate = |row: usize| {
                         let dot = |weight: &[f32], x: &[f32]| -> f32 { weight.iter().zip(x).map(|(w, x)| w * x).sum() };
-                        let input = dot(&part("weight_ih")[row * inputs..][..inputs], &x[step * inputs..]);
-                        let last = dot(&part("weight_hh")[row * hidden..][..hidden], &state);
-                        input + last + part("bias_ih")[row] + part("bias_hh")[row]
+                        let input = dot(&weight_ih[row * inputs..][..inputs], &x[step * inputs..]);
+                        let last = dot(&weight_hh[row * hidden..][..hidden], &state);
+                        input + last + bias_ih[row] + bias_hh[row]
                     };
                     let gates: Vec<f32> = (0..4 * hidden).map(gate).collect();
                     for unit in 0..hidden {

@@ -14,7 +14,8 @@ pub(crate) use source::{MODEL_TYPE, Source};
 
 use crate::{
     Model, ModelRequest,
-    convnet::{Layers, floats},
+    checkpoint::Checkpoint,
+    convnet::Layers,
     imaging::{Area, Filter, Refusal, Resize, Rgb, Row, Rows, sample, sample_photo},
     kernels::{Activation, Linear, Map, Threads},
 };
@@ -40,13 +41,12 @@ pub(crate) struct Reader {
 impl Reader {
     /// Brings the weights into memory.
     pub(crate) fn load(spec: ModelSpec, source: &Source, progress: &dyn Fn(f32)) -> Result<Self> {
-        let vars = source.files.open()?;
-        let unloadable = |error: candle_core::Error| source.files.unloadable(&error);
-        let layers = Layers::load(source.network.clone(), &vars, progress).map_err(unloadable)?;
-        let lstm = Lstm::load(&vars.pp("rnn"), FEATURES, HIDDEN).map_err(unloadable)?;
+        let checkpoint = Checkpoint::open(&source.folder)?;
+        let layers = Layers::load(source.network.clone(), &checkpoint, progress)?;
+        let lstm = Lstm::load(&checkpoint, FEATURES, HIDDEN)?;
         let classes = source.alphabet.classes();
-        let weight = floats(&vars, "fc.weight", &[classes, 2 * HIDDEN]).map_err(unloadable)?;
-        let head = Linear::new(&weight, floats(&vars, "fc.bias", &[classes]).map_err(unloadable)?, Activation::None);
+        let weight = checkpoint.floats("fc.weight", &[classes, 2 * HIDDEN])?;
+        let head = Linear::new(&weight, checkpoint.floats("fc.bias", &[classes])?, Activation::None);
         Ok(Self { spec, layers, lstm, head, alphabet: source.alphabet.clone(), photo: sample_photo(160, 48)? })
     }
 

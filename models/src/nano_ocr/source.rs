@@ -1,6 +1,6 @@
 //! A folder with a reader of lines of text before it is loaded.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use orion_proto::{Datatype, ModelName, ModelPolicy, ModelSpec, Result, TensorSpec};
 use serde::Deserialize;
@@ -11,7 +11,8 @@ use super::{
     network::{FEATURES, HEIGHT, HIDDEN, WIDTH, network},
 };
 use crate::{
-    convnet::{Files, Network},
+    checkpoint::Checkpoint,
+    convnet::{self, Network},
     file::read_text,
     imaging::INPUT,
     kernels::Linear,
@@ -26,7 +27,8 @@ pub(crate) const MODEL_TYPE: &str = "crnn-ocr";
 pub(crate) struct Source {
     pub(super) network: Network,
     pub(super) alphabet: Alphabet,
-    pub(super) files: Files,
+    pub(super) folder: PathBuf,
+    weight_bytes: u64,
 }
 
 /// What `config.json` says; what is left out is nano-ocr's.
@@ -64,14 +66,14 @@ impl Source {
             serde_json::from_slice(&read_text(&path)?).map_err(|error| refused(error.to_string().to_lowercase()))?;
         config.check().map_err(refused)?;
         let alphabet = config.characters.map_or_else(Alphabet::default, |characters| Alphabet::new(&characters));
-        let (network, files) = (network().map_err(refused)?, Files::inspect(folder)?);
-        files.expect(&tensors(&network, alphabet.classes()))?;
-        Ok(Self { network, alphabet, files })
+        let (network, checkpoint) = (network().map_err(refused)?, Checkpoint::open(folder)?);
+        convnet::check(&checkpoint, &tensors(&network, alphabet.classes()))?;
+        Ok(Self { network, alphabet, folder: folder.into(), weight_bytes: checkpoint.file_bytes() })
     }
 
     /// Bytes of the weight files.
     pub(crate) fn weight_bytes(&self) -> u64 {
-        self.files.bytes()
+        self.weight_bytes
     }
 
     fn steps(&self) -> usize {

@@ -89,8 +89,8 @@ fn a_folder_that_does_not_fit_is_refused_by_name() {
         inspect(&ModelName::new("m").unwrap(), folder.path()).unwrap_err()
     };
     for (config, words) in [
-        (r#"{"model_type": "crnn-ocr"}"#, "tensor 'fc.weight' has shape [4, 512], config.json says [66, 512]"),
-        (r#"{"model_type": "crnn-ocr", "characters": "ab"}"#, "config.json says [3, 512]"),
+        (r#"{"model_type": "crnn-ocr"}"#, "tensor 'fc.weight' has shape [4, 512], it must be [66, 512]"),
+        (r#"{"model_type": "crnn-ocr", "characters": "ab"}"#, "it must be [3, 512]"),
         (r#"{"model_type": "crnn-ocr", "characters": 7}"#, "config.json: invalid type"),
         (r#"{"model_type": "crnn-ocr", "characters": "abc", "blank": 3}"#, "blank is 3, only 0 is served"),
         (r#"{"model_type": "crnn-ocr", "characters": "abc", "image_width": 256}"#, "image_width is 256, only 128 is"),
@@ -103,6 +103,6 @@ fn a_folder_that_does_not_fit_is_refused_by_name() {
         assert!(error.code == Code::FailedPrecondition && error.message.contains(words), "{words}: {error}");
     }
     made::add(folder.path(), &[("rnn.weight_hh_l0_reverse", vec![1024, 255])]);
-    let words = "tensor 'rnn.weight_hh_l0_reverse' has shape [1024, 255], config.json says [1024, 256]";
+    let words = "tensor 'rnn.weight_hh_l0_reverse' has shape [1024, 255], it must be [1024, 256]";
     assert!(refused(CONFIG).message.contains(words));
 }

@@ -41,13 +41,15 @@ impl Config {
 
     /// Whether a checkpoint of so many classes is the one that it describes.
     pub(super) fn check_classes(&self, classes: usize) -> std::result::Result<(), String> {
+        if classes == 0 {
+            return Err("the checkpoint has no classes, it must have one".into());
+        }
         let named = (!self.id2label.is_empty()).then_some(self.id2label.len());
         match [("num_classes", self.num_classes), ("the count of id2label", named)]
             .into_iter()
             .find(|(_, count)| count.is_some_and(|count| count != classes))
         {
             Some((key, Some(count))) => Err(format!("{key} is {count}, the checkpoint has {classes} classes")),
-            _ if classes == 0 => Err("the checkpoint has no classes, it must have one".into()),
             _ => Ok(()),
         }
     }

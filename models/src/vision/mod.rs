@@ -17,7 +17,8 @@ pub(crate) use source::Source;
 
 use crate::{
     Model, ModelRequest,
-    convnet::{Layers, floats},
+    checkpoint::Checkpoint,
+    convnet::Layers,
     imaging::{Refusal, Row, Rows, sample, sample_photo},
     kernels::{Activation, Linear, Threads, mean},
 };
@@ -46,13 +47,12 @@ impl Classifier {
     /// Brings the weights into memory.
     pub(crate) fn load(spec: ModelSpec, source: &Source, progress: &dyn Fn(f32)) -> Result<Self> {
         let architecture = &source.architecture;
-        let vars = source.files.open()?;
-        let unloadable = |error: candle_core::Error| source.files.unloadable(&error);
-        let layers = Layers::load(architecture.network.clone(), &vars, progress).map_err(unloadable)?;
+        let checkpoint = Checkpoint::open(&source.folder)?;
+        let layers = Layers::load(architecture.network.clone(), &checkpoint, progress)?;
         let (features, classes) = (architecture.features(), source.labels.len());
         let [(weight, _), (bias, _)] = architecture.head(classes);
-        let weight = floats(&vars, &weight, &[classes, features]).map_err(unloadable)?;
-        let bias = floats(&vars, &bias, &[classes]).map_err(unloadable)?;
+        let weight = checkpoint.floats(&weight, &[classes, features])?;
+        let bias = checkpoint.floats(&bias, &[classes])?;
         Ok(Self {
             spec,
             preparation: architecture.preparation,

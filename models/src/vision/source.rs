@@ -1,6 +1,6 @@
 //! A folder with a classifier of images before it is loaded.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use orion_proto::{Datatype, ModelName, ModelPolicy, ModelSpec, Result, TensorSpec};
 
@@ -8,15 +8,16 @@ use super::{
     architecture::{Architecture, Config},
     labels,
 };
-use crate::{convnet::Files, imaging::INPUT, kernels::Linear, unservable};
+use crate::{checkpoint::Checkpoint, convnet, imaging::INPUT, kernels::Linear, unservable};
 
 /// The files of a model, whose headers were found to fit its configuration.
 #[derive(Clone, Debug)]
 pub(crate) struct Source {
     pub(super) architecture: Architecture,
-    pub(super) files: Files,
+    pub(super) folder: PathBuf,
     /// One for each class.
     pub(super) labels: Vec<String>,
+    weight_bytes: u64,
 }
 
 impl Source {
@@ -24,20 +25,21 @@ impl Source {
     pub(crate) fn inspect(folder: &Path) -> Result<Self> {
         let config = Config::read(folder)?;
         let architecture = Architecture::of(folder, &config)?;
-        let files = Files::inspect(folder)?;
-        files.expect(&architecture.network.tensors())?;
+        let checkpoint = Checkpoint::open(folder)?;
+        convnet::check(&checkpoint, &architecture.network.tensors())?;
         // How many classes there are is the checkpoint's to say.
-        let classes = files.rows(&architecture.head(0)[0].0)?;
+        let [(weight, _), _] = architecture.head(0);
+        let classes = checkpoint.get(&weight).and_then(|entry| entry.shape.first().copied()).unwrap_or(0);
         let refused = |reason: String| unservable(format!("{}: {reason}", folder.join("config.json").display()));
         config.check_classes(classes).map_err(refused)?;
-        files.expect(&architecture.head(classes))?;
+        convnet::check(&checkpoint, &architecture.head(classes))?;
         let labels = labels::read(folder, &config.id2label, classes)?;
-        Ok(Self { architecture, files, labels })
+        Ok(Self { architecture, folder: folder.into(), labels, weight_bytes: checkpoint.file_bytes() })
     }
 
     /// Bytes of the weight files.
     pub(crate) fn weight_bytes(&self) -> u64 {
-        self.files.bytes()
+        self.weight_bytes
     }
 
     /// Floating-point operations for one image.

@@ -189,10 +189,7 @@ fn a_folder_that_would_compute_wrongly_is_refused_by_name() {
     let shapes = [("classifier.1.weight", vec![0, 32]), ("classifier.1.bias", vec![0])];
     made::add(none.path(), &shapes);
     for (folder, words) in [
-        (
-            config("\"embedding_size\": 8", "\"embedding_size\": 12"),
-            "shape [8, 3, 7, 7], config.json says [12, 3, 7, 7]",
-        ),
+        (config("\"embedding_size\": 8", "\"embedding_size\": 12"), "shape [8, 3, 7, 7], it must be [12, 3, 7, 7]"),
         (config("\"embedding_size\": 8", "\"embedding_size\": 99999996"), "a layer has 99999996 channels"),
         (config("\"embedding_size\": 8", "\"embedding_size\": -1"), "config.json"),
         (config("\"hidden_act\": \"relu\"", "\"hidden_act\": \"gelu\""), "hidden_act 'gelu' is not served yet"),

@@ -144,6 +144,8 @@ pub(super) struct Model {
     pub unreadable: Vec<(usize, String)>,
     pub known: Vec<Known>,
     pub replicas: Vec<usize>,
+    /// Replicas that are being unloaded.
+    pub leaving: usize,
     /// Devices on which it could not be loaded: why, how often, and when to try again.
     pub failures: Vec<Failure>,
     pub queue: Queue,
@@ -190,6 +192,7 @@ impl Model {
             unreadable: Vec::new(),
             known: Vec::new(),
             replicas: Vec::new(),
+            leaving: 0,
             failures: Vec::new(),
             queue: Queue::default(),
             work: 0,
@@ -329,12 +332,6 @@ impl<T, L: Clone> Core<T, L> {
         self.drop_replicas(now, index);
         self.settle_wishes(now);
         Ok(())
-    }
-
-    fn drop_replicas(&mut self, now: Nanos, index: usize) {
-        for replica in self.models[index].replicas.clone() {
-            self.unload(now, replica);
-        }
     }
 
     /// A worker says what a model is, or that it cannot read it.

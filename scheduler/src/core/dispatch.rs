@@ -300,6 +300,7 @@ impl<T, L: Clone> Core<T, L> {
             // It moves again, or nobody will tell any more whether it does.
             replica.stalled = false;
         }
+        self.tell_unload(running.replica);
         let Some(device) = self.devices.get_mut(running.device) else { return Some(running) };
         if running.beside {
             device.beside = device.beside.saturating_sub(1);

@@ -76,13 +76,24 @@ impl<T, L: Clone> Core<T, L> {
 
     /// Whether a copy of a model fits on a device once all is gone that may be evicted.
     pub(super) fn has_room(&self, index: usize, device: usize) -> bool {
-        let (bytes, peak) = self.needs(index, device);
+        self.needs(index, device).0 <= self.most_room(index, device)
+    }
+
+    /// Bytes that a model's weights could have on a device, beside what its batches take, once all is gone that may be
+    /// evicted.
+    pub(super) fn most_room(&self, index: usize, device: usize) -> u64 {
+        let peak = self.needs(index, device).1;
         let at = &self.devices[device];
-        let leaves = |id: &usize| self.replicas[*id].state == ModelState::Unloading || !self.is_kept(*id);
-        let (gone, stay): (Vec<usize>, Vec<usize>) = at.residents.iter().copied().partition(leaves);
-        let sent = gone.iter().map(|id| &self.replicas[*id]).filter(|replica| replica.sent);
-        let freed = sent.map(|replica| replica.bytes).sum();
-        bytes <= at.ledger.free_after(freed, self.peak_of(&stay).max(peak))
+        let (mut freed, mut kept) = (0u64, 0u64);
+        for id in &at.residents {
+            let replica = &self.replicas[*id];
+            match replica.state == ModelState::Unloading || !self.is_kept(*id) {
+                true if replica.sent => freed = freed.saturating_add(replica.bytes),
+                true => {}
+                false => kept = kept.max(replica.peak.bytes),
+            }
+        }
+        at.ledger.free_after(freed, kept.max(peak))
     }
 
     /// Requests that its loss would cost, for a byte.

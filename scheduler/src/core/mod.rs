@@ -33,6 +33,7 @@ mod readiness;
 mod reading;
 mod replica;
 mod request;
+mod rescue;
 mod resume;
 mod retry;
 mod settle;
@@ -40,6 +41,7 @@ mod stalled;
 mod telemetry;
 mod tenants;
 mod trust;
+mod unload;
 mod view;
 mod work;
 
@@ -182,6 +184,7 @@ pub enum Command<T, L> {
 struct Scratch {
     models: Vec<(Nanos, usize)>,
     needs: Vec<(f64, usize)>,
+    full: Vec<placement::Full>,
     takers: Vec<(Nanos, usize)>,
 }
 
@@ -228,6 +231,8 @@ pub struct Core<T, L> {
     cursor: usize,
     offered_from: usize,
     wished_from: usize,
+    /// The same for copies that queues need.
+    needs_from: usize,
     faded_from: usize,
     /// Models that workers are to be asked about, which have enough to read for now.
     unasked: BTreeSet<usize>,
@@ -273,6 +278,7 @@ impl<T, L: Clone> Core<T, L> {
             cursor: 0,
             offered_from: 0,
             wished_from: 0,
+            needs_from: 0,
             faded_from: 0,
             unasked: BTreeSet::new(),
             asked_from: 0,

@@ -10,7 +10,6 @@ use super::{
     cost::SAMPLE,
     course::Course,
     generate::{Generated, Listener},
-    nanos,
     placement::Concern,
     queue::{LaneKey, Waiting},
 };
@@ -131,7 +130,10 @@ impl<T, L: Clone> Core<T, L> {
             priority: parameters.priority as u8,
             tenant: self.tenants.number(parameters.tenant.as_ref()),
         };
-        self.admit(now, index, &admitted, lane)?;
+        if let Err(error) = self.admit(now, index, &admitted, lane) {
+            self.trace_refused(now, index, &admitted, &error);
+            return Err(error);
+        }
         let serial = self.number();
         let objective = self.objective(index);
         let due = admitted.deadline.unwrap_or(now.saturating_add(objective));
@@ -181,6 +183,9 @@ impl<T, L: Clone> Core<T, L> {
         if self.may_need_copy(index) {
             self.place(now, Concern::Model(index));
         }
+        if self.models[index].balancer.is_some() {
+            self.copy_for_bound(now, index);
+        }
     }
 
     /// Puts a request in its queue: the model's, or that of the replica that its balancer picks.
@@ -219,8 +224,7 @@ impl<T, L: Clone> Core<T, L> {
     fn endpoint(&self, now: Nanos, id: usize, rows: usize) -> Endpoint {
         let replica = &self.replicas[id];
         let (line, device) = (replica.line(0), &self.devices[replica.device]);
-        let (single, waiting) = (line.predict(1).max(1), replica.bound.as_ref().map_or(0, |queue| queue.rows()));
-        let ahead = if waiting == 0 { 0 } else { line.predict(waiting) };
+        let (single, ahead) = (line.predict(1).max(1), self.bound_work(id));
         Endpoint {
             id: device.hash,
             outstanding: u32::try_from(replica.outstanding).unwrap_or(u32::MAX),
@@ -386,19 +390,5 @@ impl<T, L: Clone> Core<T, L> {
             }
         }
         self.requeued(index);
-    }
-
-    /// Answers requests whose model nothing has been able to run for longer than the grace.
-    pub(super) fn answer_orphans(&mut self, now: Nanos) {
-        for index in 0..self.models.len() {
-            if self.models[index].queue.is_empty() || self.has_hope(now, index) {
-                self.models[index].orphaned = None;
-                continue;
-            }
-            let since = *self.models[index].orphaned.get_or_insert(now);
-            if now.saturating_sub(since) >= nanos(self.limits.orphan_grace) {
-                self.refuse_queue(now, index);
-            }
-        }
     }
 }

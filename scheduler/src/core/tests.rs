@@ -16,6 +16,7 @@ mod peaks;
 mod placing;
 mod reading;
 mod recount;
+mod rescue;
 mod starvation;
 mod world;
 

@@ -72,6 +72,10 @@ fn replicas(core: &TestCore) {
         let counts = core.models[replica.model].replicas.contains(&id);
         assert_eq!(counts, replica.state != ModelState::Unloading, "replica {id} is {:?}", replica.state);
     }
+    for (index, model) in core.models.iter().enumerate() {
+        let leaving = core.replicas.iter().filter(|(_, r)| r.model == index && r.state == ModelState::Unloading);
+        assert_eq!(model.leaving, leaving.count(), "replicas of {} that are being unloaded", model.name);
+    }
     for (_, request) in &core.requests {
         assert!(request.bound.is_none_or(|id| core.replicas[id].model == request.model));
     }
