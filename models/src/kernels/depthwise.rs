@@ -9,8 +9,8 @@ use super::{
     threads::Threads,
 };
 
-/// Output pixels whose sums are held in registers.
-const MOST_PIXELS: usize = 8;
+/// Output pixels whose sums are held in registers, two vectors of each: of more pixels the addresses would lie in memory.
+const MOST_PIXELS: usize = 4;
 /// Vectors of the widest instruction set are so long.
 const MOST_LANES: usize = 16;
 
@@ -76,7 +76,7 @@ impl WithSimd for Row<'_> {
                     }
                 };
             }
-            by_pixels!(1 2 3 4 5 6 7 8);
+            by_pixels!(1 2 3 4);
             column += pixels;
         }
     }
@@ -85,35 +85,54 @@ impl WithSimd for Row<'_> {
 impl Row<'_> {
     #[inline(always)]
     fn pixels<S: Simd, const PIXELS: usize>(&self, simd: S, column: usize) {
+        let mut channel = 0;
+        while channel < self.layout.channels {
+            if channel + 2 * S::F32_LANES <= self.layer.bias.len() {
+                self.vectors::<S, PIXELS, 2>(simd, column, channel);
+                channel += 2 * S::F32_LANES;
+            } else {
+                self.vectors::<S, PIXELS, 1>(simd, column, channel);
+                channel += S::F32_LANES;
+            }
+        }
+    }
+
+    /// Some vectors of channels of some pixels.
+    #[inline(always)]
+    fn vectors<S: Simd, const PIXELS: usize, const VECTORS: usize>(&self, simd: S, column: usize, channel: usize) {
         let Depthwise { weight, bias, window, limits } = self.layer;
         let (from, channels, side) = (self.x.layout(), self.layout.channels, window.side);
-        let (first, stride) = (from.seen(window, self.row, column), window.stride.1 * channels);
-        let values = self.x.values();
-        let last = first + (side - 1) * (from.row() + channels) + (PIXELS - 1) * stride + bias.len();
-        assert!(last <= values.len() && weight.len() == side * side * bias.len(), "the pixels lie inside the map");
-        let (least, greatest) = (simd.splat_f32s(limits.0), simd.splat_f32s(limits.1));
-        for channel in (0..channels).step_by(S::F32_LANES) {
-            let mut sums = [S::as_simd_f32s(&bias[channel..]).0[0]; PIXELS];
-            // Walked by adding: a division for each tap would take longer than its products.
-            let mut tap = channel;
-            for down in 0..side {
-                let mut at = first + down * from.row() + channel;
-                for _ in 0..side {
-                    let taps = S::as_simd_f32s(&weight[tap..]).0[0];
-                    let seen = values.as_ptr().wrapping_add(at);
-                    for (pixel, sum) in sums.iter_mut().enumerate() {
+        let (first, stride) = (from.seen(window, self.row, column) + channel, window.stride.1 * channels);
+        let (values, width) = (self.x.values(), VECTORS * S::F32_LANES);
+        let last = first + (side - 1) * (from.row() + channels) + (PIXELS - 1) * stride + width;
+        assert!(last <= values.len(), "the pixels lie inside the map");
+        let (start, _) = S::as_simd_f32s(&bias[channel..][..width]);
+        let mut sums = [[simd.splat_f32s(0.0); VECTORS]; PIXELS];
+        sums.iter_mut().for_each(|sums| sums.copy_from_slice(start));
+        // Walked by adding: a division for each tap would take longer than its products.
+        let mut tap = channel;
+        for down in 0..side {
+            let mut at = first + down * from.row();
+            for _ in 0..side {
+                let (taps, _) = S::as_simd_f32s(&weight[tap..][..width]);
+                let seen = values.as_ptr().wrapping_add(at);
+                for (pixel, sums) in sums.iter_mut().enumerate() {
+                    for (vector, (sum, tap)) in sums.iter_mut().zip(taps).enumerate() {
+                        let value = seen.wrapping_add(pixel * stride + vector * S::F32_LANES).cast::<S::f32s>();
                         // SAFETY: the assertion covers the last pixel's last vector.
-                        let value = unsafe { seen.wrapping_add(pixel * stride).cast::<S::f32s>().read_unaligned() };
-                        *sum = simd.mul_add_e_f32s(value, taps, *sum);
+                        *sum = simd.mul_add_e_f32s(unsafe { value.read_unaligned() }, *tap, *sum);
                     }
-                    (tap, at) = (tap + bias.len(), at + channels);
                 }
+                (tap, at) = (tap + bias.len(), at + channels);
             }
-            let columns = S::F32_LANES.min(channels - channel);
-            for (pixel, sum) in sums.iter().enumerate() {
-                let at = self.layout.inside(self.row, column + pixel) + channel;
+        }
+        let (least, greatest) = (simd.splat_f32s(limits.0), simd.splat_f32s(limits.1));
+        for (pixel, sums) in sums.iter().enumerate() {
+            let at = self.layout.inside(self.row, column + pixel);
+            for (channel, sum) in (channel..channels).step_by(S::F32_LANES).zip(sums) {
+                let columns = S::F32_LANES.min(channels - channel);
                 // SAFETY: `forward` holds the map; each task has a row of its own.
-                let out = unsafe { self.output.piece(at, columns) };
+                let out = unsafe { self.output.piece(at + channel, columns) };
                 let sum = simd.min_f32s(simd.max_f32s(*sum, least), greatest);
                 if columns == S::F32_LANES {
                     S::as_mut_simd_f32s(out).0[0] = sum;
