@@ -8,7 +8,9 @@ use std::{
     sync::Arc,
 };
 
-use orion_proto::{Code, Delta, Error, Generation, InferAnswer, ModelSpec, Priority, Result, ServiceCurve, Tensor};
+use orion_proto::{
+    Code, Delta, Error, Generation, InferAnswer, ModelSpec, Priority, Result, Sequence, ServiceCurve, Tensor,
+};
 
 pub mod checkpoint;
 mod convnet;
@@ -21,10 +23,13 @@ mod given_up;
 mod identity;
 mod imaging;
 mod kernels;
+mod magika;
 mod mapped;
 mod nano_ocr;
+mod onnx;
 mod orion_toml;
 mod pace;
+mod silero_vad;
 mod simulated;
 #[cfg(test)]
 mod tiny_bert;
@@ -45,6 +50,8 @@ pub struct ModelRequest {
     pub inputs: Vec<Tensor>,
     /// Whether text beyond the model's limit is cut instead of refused.
     pub truncate: bool,
+    /// Its place in a sequence, for models that keep a state between requests.
+    pub sequence: Option<Sequence>,
     /// Set while it runs if nobody waits for it any more: it need not be computed to its end.
     pub given_up: GivenUp,
 }
@@ -162,6 +169,9 @@ enum Family {
     Generation(Box<generation::Source>),
     Vision(vision::Source),
     NanoOcr(nano_ocr::Source),
+    Magika(magika::Source),
+    Onnx(onnx::Source),
+    SileroVad(silero_vad::Source),
     Simulated(orion_toml::Simulated),
 }
 
@@ -202,6 +212,9 @@ pub fn load_at(manifest: &Manifest, pace: &Arc<Pace>, progress: &dyn Fn(f32)) ->
         Family::Generation(source) => Loaded::Generator(Box::new(source.load(spec, progress)?)),
         Family::Vision(source) => Loaded::Model(Box::new(vision::Classifier::load(spec, source, progress)?)),
         Family::NanoOcr(source) => Loaded::Model(Box::new(nano_ocr::Reader::load(spec, source, progress)?)),
+        Family::Magika(source) => Loaded::Model(Box::new(magika::Magika::load(spec, source, progress)?)),
+        Family::Onnx(source) => Loaded::Model(Box::new(onnx::OnnxModel::load(spec, source, progress)?)),
+        Family::SileroVad(source) => Loaded::Model(Box::new(silero_vad::SileroVad::load(spec, source, progress)?)),
         Family::Simulated(latency) => {
             Loaded::Model(Box::new(simulated::SimulatedModel::load(spec, latency.clone(), pace.clone(), progress)))
         }

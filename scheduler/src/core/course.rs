@@ -39,6 +39,8 @@ pub(super) enum Reason {
     Cost,
     /// A balancer of this name had bound it there.
     Bound(&'static str),
+    /// The state of its sequence was there.
+    Sequence,
     /// Its breaker wanted to know whether the replica works again.
     Probe,
     /// An earlier run had failed, on other devices.
@@ -215,6 +217,9 @@ impl<T, L: Clone> Core<T, L> {
             () if !request.failed_on.is_empty() => Reason::Elsewhere,
             () if request.attempts > 1 => Reason::Split,
             () if model.is_inline() => Reason::Inline,
+            () if request.bound == Some(id) && request.sequence().is_some_and(|sequence| !sequence.start) => {
+                Reason::Sequence
+            }
             () if request.bound == Some(id) => {
                 let policy = model.spec.as_ref().map(|spec| spec.policy.balancer.parse::<Strategy>());
                 Reason::Bound(policy.and_then(std::result::Result::ok).unwrap_or_default().name())

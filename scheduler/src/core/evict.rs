@@ -96,7 +96,7 @@ impl<T, L: Clone> Core<T, L> {
         at.ledger.free_after(freed, kept.max(peak))
     }
 
-    /// Requests that its loss would cost, for a byte.
+    /// Requests that its loss would cost, for a byte; of each sequence whose state it has, the next.
     fn worth(&self, now: Nanos, id: usize) -> f64 {
         let replica = &self.replicas[id];
         let model = &self.models[replica.model];
@@ -104,6 +104,7 @@ impl<T, L: Clone> Core<T, L> {
         let shared = if copies < 2 { 1.0 } else { COPY / ((copies - 1) as f64).powi(2) };
         let bound = replica.bound.as_ref().map_or(0, |queue| queue.len());
         let expected = HORIZON * model.rate_at(now) * shared;
-        (expected + (model.queue.len() + bound) as f64) / replica.bytes as f64
+        let states = model.sequences.held_by(id);
+        (expected + (model.queue.len() + bound + states) as f64) / replica.bytes as f64
     }
 }

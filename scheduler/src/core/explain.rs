@@ -112,6 +112,7 @@ impl Trace {
         match reason {
             Reason::Cost => cheapest(placed),
             Reason::Bound(balancer) => format!("bound to it by the balancer '{balancer}'"),
+            Reason::Sequence => "the state of its sequence is there".to_owned(),
             Reason::Probe => "to find out whether the replica works again after failures".to_owned(),
             Reason::Elsewhere => "tried again where it had not failed".to_owned(),
             Reason::Again => "tried again where it had failed: no other device could take it".to_owned(),

@@ -39,7 +39,7 @@ pub(super) struct Replica {
     pub ran: bool,
     /// Rows beyond which a batch ran out of memory, and when that was last so.
     pub rows_limit: Option<(usize, Nanos)>,
-    /// Requests that a balancer bound to it.
+    /// Requests that a balancer or their sequences bound to it.
     pub bound: Option<Box<Queue>>,
     /// Requests that were bound to it and are not answered.
     pub outstanding: usize,

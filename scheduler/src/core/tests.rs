@@ -17,6 +17,7 @@ mod placing;
 mod reading;
 mod recount;
 mod rescue;
+mod sequences;
 mod starvation;
 mod world;
 

@@ -53,6 +53,7 @@ impl<T, L: Clone> Core<T, L> {
         }
         self.replicas[id].state = ModelState::Unloading;
         self.rebind(now, id);
+        self.lose_sequences(id);
         self.part(id);
         self.unshare(model);
         let replica = self.replicas.remove(id);
