@@ -24,6 +24,7 @@ mod given_up;
 mod identity;
 mod imaging;
 mod kernels;
+mod layout;
 mod magika;
 mod mapped;
 mod nano_ocr;
