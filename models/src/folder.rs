@@ -176,6 +176,10 @@ fn not_a_folder(file: &Path) -> Error {
         Some(format @ "onnx") => {
             format!("{} is a .{format} file, a format that is not served yet; {SERVED}", file.display())
         }
+        Some("pt" | "pth" | "bin") => format!(
+            "{0} is not served as it is, make a folder of it with: orion models convert {0} FOLDER; {SERVED}",
+            file.display()
+        ),
         _ => format!("{} is a file, the path must be its folder; {SERVED}", file.display()),
     })
 }
@@ -230,6 +234,7 @@ mod tests {
             (two, ["holds 2 .gguf files", "must hold one"]),
             (folder("a.ONNX", "").join("a.ONNX"), ["a.ONNX is a .onnx file", "not served yet"]),
             (folder("a.txt", "").join("a.txt"), ["is a file", "its folder"]),
+            (folder("a.pth", "").join("a.pth"), ["orion models convert", "a.pth FOLDER"]),
             (folder("weights.bin", ""), ["it holds: weights.bin", "kind = \"simulated\""]),
             (folder("config.json", r#"{"model_type": "t5"}"#), ["'t5'", "\"bert\", \"llama\""]),
             (folder("config.json", r#"{"model_type": "llama"}"#), ["no tokenizer.json", ""]),
