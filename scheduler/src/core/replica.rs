@@ -39,7 +39,7 @@ pub(super) struct Replica {
     pub ran: bool,
     /// Rows beyond which a batch ran out of memory, and when that was last so.
     pub rows_limit: Option<(usize, Nanos)>,
-    /// Requests that a balancer bound to it.
+    /// Requests that a balancer or their sequences bound to it.
     pub bound: Option<Box<Queue>>,
     /// Requests that were bound to it and are not answered.
     pub outstanding: usize,
@@ -110,12 +110,6 @@ impl Replica {
     /// By length bucket.
     pub(super) fn curves(&self) -> &[Curve] {
         &self.curves
-    }
-
-    /// Predicted time of what a balancer has bound to it and does not run yet.
-    pub(super) fn bound_work(&self) -> Nanos {
-        let rows = self.bound.as_ref().map_or(0, |queue| queue.rows());
-        if rows == 0 { 0 } else { self.line(0).predict(rows) }
     }
 
     /// Whether it runs batches as far as it is concerned.

@@ -50,7 +50,7 @@ impl<T, L: Clone> Core<T, L> {
             let other = |other: &usize| *other != id && self.takes_part(self.replicas[*other].device);
             if !self.models[index].replicas.iter().any(other) {
                 // Where nothing else holds the model, a copy is made; its requests follow when it is there.
-                self.copy_elsewhere(now, index, device);
+                self.copy_elsewhere(now, index, &[device], Nanos::MAX);
                 continue;
             }
             let repeats = |key: RequestKey| self.request(key).is_none_or(|r| r.request.parameters.idempotent);

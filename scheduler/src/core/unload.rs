@@ -20,6 +20,7 @@ impl<T, L: Clone> Core<T, L> {
         self.replicas[id].state = ModelState::Unloading;
         self.replicas[id].order = order;
         self.models[model].replicas.retain(|other| *other != id);
+        self.models[model].leaving += 1;
         self.share_work(model);
         if self.devices[device].loading == Some(id) {
             self.set_loading(device, None);
@@ -47,8 +48,12 @@ impl<T, L: Clone> Core<T, L> {
     /// A replica is gone.
     pub(super) fn forget_replica(&mut self, now: Nanos, id: usize) {
         let (model, device) = (self.replicas[id].model, self.replicas[id].device);
+        if self.replicas[id].state == ModelState::Unloading {
+            self.models[model].leaving -= 1;
+        }
         self.replicas[id].state = ModelState::Unloading;
         self.rebind(now, id);
+        self.lose_sequences(id);
         self.part(id);
         self.unshare(model);
         let replica = self.replicas.remove(id);

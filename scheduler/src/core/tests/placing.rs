@@ -37,7 +37,7 @@ fn pinned_and_kept_models_are_never_evicted_and_clients_learn_that_no_room_is_le
         let mut world = World::new(specs, &[&[100]]);
         let refused = world.submit(Ask::of(1)).unwrap_err();
         assert_eq!((refused.code, refused.retry_after.is_some()), (Code::Unavailable, true));
-        assert!(refused.message.contains("needs 60 bytes, 40 are free and the rest is pinned or kept"), "{refused}");
+        assert!(refused.message.contains("needs 60 bytes, 40 can be had beside what is pinned or kept"), "{refused}");
         world.pass(20_000 * MS);
         assert_eq!(state(&world, "kept"), ModelState::Ready);
         // Another device is tried where the first one is full of such models.
