@@ -186,7 +186,14 @@ fn recognised(folder: &Path) -> Result<Option<Kind>> {
 }
 
 fn not_a_folder(file: &Path) -> Error {
-    unservable(format!("{} is a file, the path must be its folder; {SERVED}", file.display()))
+    let format = file.extension().map(|suffix| suffix.to_string_lossy().to_lowercase());
+    unservable(match format.as_deref() {
+        Some("pt" | "pth" | "bin") => format!(
+            "{0} is not served as it is, make a folder of it with: orion models convert {0} FOLDER; {SERVED}",
+            file.display()
+        ),
+        _ => format!("{} is a file, the path must be its folder; {SERVED}", file.display()),
+    })
 }
 
 #[cfg(test)]
@@ -240,6 +247,7 @@ mod tests {
             (folder("a.ONNX", "").join("a.ONNX"), ["a.ONNX: it holds no graph", ""]),
             (folder("a.onnx", "nonsense"), ["a.onnx is not a whole ONNX file", ""]),
             (folder("a.txt", "").join("a.txt"), ["is a file", "its folder"]),
+            (folder("a.pth", "").join("a.pth"), ["orion models convert", "a.pth FOLDER"]),
             (folder("weights.bin", ""), ["it holds: weights.bin", "kind = \"simulated\""]),
             (folder("config.json", r#"{"model_type": "t5"}"#), ["'t5'", "\"bert\", \"llama\""]),
             (folder("config.json", r#"{"model_type": "llama"}"#), ["no tokenizer.json", ""]),

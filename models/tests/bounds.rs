@@ -136,7 +136,7 @@ fn llama2c() -> (Vec<u8>, Vec<u8>) {
     let vocabulary = 262;
     let layer = 4 + 4 * 4 + 2 * (2 * 4) + 4 * 4 + 4 + 3 * (3 * 4);
     let floats = vocabulary * 4 + 2 * layer + 4 + 2 * 5;
-    let header = [4, 3, 2, 2, 1, vocabulary as i32, 5].map(i32::to_le_bytes).concat();
+    let header = [4, 3, 2, 2, 1, vocabulary, 5].map(i32::to_le_bytes).concat();
     let weights = header.into_iter().chain((0..floats).flat_map(|n| (n as f32).to_le_bytes())).collect();
     let names = ["<unk>", "\n<s>\n", "\n</s>\n"].map(String::from).into_iter();
     let tokens =

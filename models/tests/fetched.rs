@@ -1,8 +1,6 @@
 //! The models that `scripts/fetch-models` converts, against what an independent reader (numpy) found in their sources.
 //! `ORION_MODELS` names another folder than `models-data`.
 
-#![expect(clippy::unwrap_used, reason = "a test may panic, in its helpers too")]
-
 use std::{collections::BTreeMap, path::PathBuf};
 
 use orion_models::checkpoint::Checkpoint;
