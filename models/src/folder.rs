@@ -6,13 +6,13 @@ use orion_proto::{Code, Error, ModelName, ModelPolicy, ModelSpec, Result};
 use serde::Deserialize;
 
 use crate::{
-    Family, Manifest, embedding, generation, magika, onnx,
+    Family, Manifest, Precision, embedding, generation, magika, onnx,
     orion_toml::{Generation, Kind, OrionToml},
-    silero_vad, simulated, unreadable, unservable,
+    silero_vad, simulated, unreadable, unservable, whisper,
 };
 
 const SERVED: &str = "served today are .gguf and .onnx files, folders of a hub (config.json of model_type \"bert\", \
-                      \"llama\", \"mistral\", \"qwen2\" or \"qwen3\", tokenizer.json, *.safetensors), Magika \
+                      \"llama\", \"mistral\", \"qwen2\", \"qwen3\" or \"whisper\", tokenizer.json, *.safetensors), Magika \
                       (config.min.json, model.onnx), Silero VAD (config.json of model_type \"silero-vad\", \
                       model.safetensors) and folders whose orion.toml says kind = \"simulated\"";
 
@@ -90,6 +90,9 @@ fn inspect_path(name: &ModelName, path: &Path) -> Result<Manifest> {
         if generation::ARCHITECTURES.contains(&model_type.as_str()) {
             let source = generation::Source::inspect_folder(&folder, &settings.generation)?;
             return Ok(generator(name, version, source, path, policy));
+        }
+        if model_type == "whisper" {
+            return inspect_whisper(name, path, &folder, version, settings);
         }
         if model_type != "bert" {
             return Err(unservable(format!("config.json's model_type '{model_type}' is not served yet; {SERVED}")));
@@ -188,6 +191,28 @@ fn only_gguf(folder: &Path) -> Result<Option<PathBuf>> {
             more + 1
         ))),
     }
+}
+
+fn inspect_whisper(
+    name: &ModelName,
+    path: &Path,
+    folder: &Path,
+    version: String,
+    settings: OrionToml,
+) -> Result<Manifest> {
+    let precision = settings.precision.unwrap_or_default();
+    if precision != Precision::F32 {
+        let asked = precision.name();
+        return Err(unservable(format!("orion.toml asks for precision '{asked}', whisper computes in 'f32' alone")));
+    }
+    let source = whisper::Source::inspect(folder)?;
+    Ok(Manifest {
+        spec: ModelSpec { policy: settings.policy()?, ..source.spec(name, version, settings.batching.max_rows) },
+        flops_per_row: source.config.flops(whisper::TYPICAL_TOKENS),
+        weight_bytes: source.weight_bytes,
+        path: path.into(),
+        family: Family::Whisper(source),
+    })
 }
 
 /// The folder that holds the files, and its version: of Triton's `<model>/<version>/` the newest.

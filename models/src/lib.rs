@@ -10,6 +10,7 @@ use std::{
 
 use orion_proto::{
     Code, Delta, Error, Generation, InferAnswer, ModelSpec, Priority, Result, Sequence, ServiceCurve, Tensor,
+    inference::InferParameter,
 };
 
 pub mod checkpoint;
@@ -20,6 +21,7 @@ mod generation;
 mod gguf;
 mod given_up;
 mod identity;
+mod kernels;
 mod magika;
 mod mapped;
 mod onnx;
@@ -31,6 +33,7 @@ mod simulated;
 mod tiny_bert;
 #[doc(hidden)]
 pub mod tiny_llama;
+mod whisper;
 
 pub use folder::inspect;
 pub use given_up::GivenUp;
@@ -47,6 +50,8 @@ pub struct ModelRequest {
     pub truncate: bool,
     /// Its place in a sequence, for models that keep a state between requests.
     pub sequence: Option<Sequence>,
+    /// Parameters that only some models know.
+    pub parameters: Vec<(String, InferParameter)>,
     /// Set while it runs if nobody waits for it any more: it need not be computed to its end.
     pub given_up: GivenUp,
 }
@@ -166,6 +171,7 @@ enum Family {
     Onnx(onnx::Source),
     SileroVad(silero_vad::Source),
     Simulated(orion_toml::Simulated),
+    Whisper(whisper::Source),
 }
 
 /// What a simulated model will take on a device.
@@ -209,6 +215,7 @@ pub fn load_at(manifest: &Manifest, pace: &Arc<Pace>, progress: &dyn Fn(f32)) ->
         Family::Simulated(latency) => {
             Loaded::Model(Box::new(simulated::SimulatedModel::load(spec, latency.clone(), pace.clone(), progress)))
         }
+        Family::Whisper(source) => Loaded::Model(Box::new(whisper::Whisper::load(spec, source, progress)?)),
     })
 }
 

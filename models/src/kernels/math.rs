@@ -1,6 +1,6 @@
 //! exp and GELU on whole vectors.
 
-use pulp::Simd;
+use pulp::{Arch, Simd, WithSimd};
 
 /// A polynomial, highest power first.
 #[inline(always)]
@@ -47,6 +47,24 @@ pub(super) fn gelu<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
     let above = simd.mul_f32s(z, polynomial(simd, square, &ABOVE));
     let erf = simd.div_f32s(above, polynomial(simd, square, &BELOW));
     simd.mul_add_e_f32s(half, erf, half)
+}
+
+/// GELU of each value.
+pub(crate) fn gelu_all(values: &mut [f32]) {
+    Arch::new().dispatch(GeluAll(values));
+}
+
+struct GeluAll<'a>(&'a mut [f32]);
+
+impl WithSimd for GeluAll<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let (vectors, rest) = S::as_mut_simd_f32s(self.0);
+        vectors.iter_mut().for_each(|x| *x = gelu(simd, *x));
+        rest.iter_mut().for_each(|x| *x = simd.reduce_max_f32s(gelu(simd, simd.splat_f32s(*x))));
+    }
 }
 
 #[cfg(test)]
