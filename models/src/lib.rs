@@ -14,6 +14,7 @@ use orion_proto::{
 };
 
 pub mod checkpoint;
+mod convnet;
 mod embedding;
 mod file;
 mod folder;
@@ -21,9 +22,11 @@ mod generation;
 mod gguf;
 mod given_up;
 mod identity;
+mod imaging;
 mod kernels;
 mod magika;
 mod mapped;
+mod nano_ocr;
 mod onnx;
 mod orion_toml;
 mod pace;
@@ -33,6 +36,7 @@ mod simulated;
 mod tiny_bert;
 #[doc(hidden)]
 pub mod tiny_llama;
+mod vision;
 mod whisper;
 
 pub use folder::inspect;
@@ -167,6 +171,8 @@ pub struct Manifest {
 enum Family {
     Embedding(embedding::Source),
     Generation(Box<generation::Source>),
+    Vision(vision::Source),
+    NanoOcr(nano_ocr::Source),
     Magika(magika::Source),
     Onnx(onnx::Source),
     SileroVad(silero_vad::Source),
@@ -209,6 +215,8 @@ pub fn load_at(manifest: &Manifest, pace: &Arc<Pace>, progress: &dyn Fn(f32)) ->
     Ok(match &manifest.family {
         Family::Embedding(source) => Loaded::Model(Box::new(embedding::Embedder::load(spec, source, progress)?)),
         Family::Generation(source) => Loaded::Generator(Box::new(source.load(spec, progress)?)),
+        Family::Vision(source) => Loaded::Model(Box::new(vision::Classifier::load(spec, source, progress)?)),
+        Family::NanoOcr(source) => Loaded::Model(Box::new(nano_ocr::Reader::load(spec, source, progress)?)),
         Family::Magika(source) => Loaded::Model(Box::new(magika::Magika::load(spec, source, progress)?)),
         Family::Onnx(source) => Loaded::Model(Box::new(onnx::OnnxModel::load(spec, source, progress)?)),
         Family::SileroVad(source) => Loaded::Model(Box::new(silero_vad::SileroVad::load(spec, source, progress)?)),
