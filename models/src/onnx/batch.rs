@@ -31,12 +31,14 @@ pub(super) fn groups(requests: &[Option<&[Tensor]>], most: usize) -> Vec<Group> 
                 groups[*at].rows += rows;
             }
             found => {
-                groups.push(Group { members: vec![index], rows });
-                let at = groups.len() - 1;
+                let at = groups.len();
                 match found {
-                    Some((_, open)) => *open = at,
+                    // The one with more room is filled up.
+                    Some((_, open)) if rows < groups[*open].rows => *open = at,
+                    Some(_) => {}
                     None => open.push((shape, at)),
                 }
+                groups.push(Group { members: vec![index], rows });
             }
         }
     }

@@ -37,8 +37,13 @@ fn reduce(
     let input = call.input(0)?;
     let listed = call.ints_or(1, "axes")?;
     let noop = call.attributes().flag("noop_with_empty_axes", false)?;
-    let Some(axes) = reduced_axes(input.rank(), listed, noop)? else { return Ok(vec![input.clone()]) };
-    let dims = reduced_dims(input.dims(), &axes, call.attributes().flag("keepdims", true)?);
+    // Where nothing is reduced, each value is by itself.
+    let reduced = reduced_axes(input.rank(), listed, noop)?;
+    let dims = match &reduced {
+        Some(axes) => reduced_dims(input.dims(), axes, call.attributes().flag("keepdims", true)?),
+        None => input.dims().to_vec(),
+    };
+    let axes = reduced.unwrap_or_default();
     if input.elem_count() == 0 {
         let value =
             empty.ok_or_else(|| refused!("it reduces a tensor of shape {:?} without elements", input.dims()))?;

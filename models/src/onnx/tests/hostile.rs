@@ -165,7 +165,7 @@ fn a_file_of_empty_messages_is_measured_before_it_is_decoded() {
     assert!(error.message.contains("would take") && error.message.contains("at most"), "{error}");
     let nested = (0..200).fold(Vec::new(), |inside: Vec<u8>, level| {
         // A node in a graph, an attribute in a node, a graph in an attribute.
-        let mut outer = vec![[0x32, 0x0a, 0x2a][level % 3]];
+        let mut outer = vec![[0x2a, 0x0a, 0x32][level % 3]];
         prost::encoding::encode_varint(inside.len() as u64, &mut outer);
         outer.extend(&inside);
         outer
