@@ -1,7 +1,7 @@
 //! Models on candle: loading, encoders, batching of tensors.
 //!
 //! [`inspect`] says what a folder holds from its headers alone, [`load`] brings it into memory, [`Model::run`] computes a
-//! batch. Nothing here starts a thread: kernels use the rayon pool that the caller has installed.
+//! batch. Nothing here keeps a thread: kernels use the rayon pool that the caller has installed.
 
 use std::{
     path::{Path, PathBuf},
@@ -9,7 +9,7 @@ use std::{
 };
 
 use orion_proto::{
-    Code, Delta, Error, Generation, InferAnswer, ModelSpec, Priority, Result, ServiceCurve, Tensor,
+    Code, Delta, Error, Generation, InferAnswer, ModelSpec, Priority, Result, Sequence, ServiceCurve, Tensor,
     inference::InferParameter,
 };
 
@@ -22,9 +22,12 @@ mod gguf;
 mod given_up;
 mod identity;
 mod kernels;
+mod magika;
 mod mapped;
+mod onnx;
 mod orion_toml;
 mod pace;
+mod silero_vad;
 mod simulated;
 #[cfg(test)]
 mod tiny_bert;
@@ -47,6 +50,8 @@ pub struct ModelRequest {
     pub truncate: bool,
     /// Parameters that only some models know.
     pub parameters: Vec<(String, InferParameter)>,
+    /// Its place in a sequence, for models that keep a state between requests.
+    pub sequence: Option<Sequence>,
     /// Set while it runs if nobody waits for it any more: it need not be computed to its end.
     pub given_up: GivenUp,
 }
@@ -162,6 +167,9 @@ pub struct Manifest {
 enum Family {
     Embedding(embedding::Source),
     Generation(Box<generation::Source>),
+    Magika(magika::Source),
+    Onnx(onnx::Source),
+    SileroVad(silero_vad::Source),
     Simulated(orion_toml::Simulated),
     Whisper(whisper::Source),
 }
@@ -201,6 +209,9 @@ pub fn load_at(manifest: &Manifest, pace: &Arc<Pace>, progress: &dyn Fn(f32)) ->
     Ok(match &manifest.family {
         Family::Embedding(source) => Loaded::Model(Box::new(embedding::Embedder::load(spec, source, progress)?)),
         Family::Generation(source) => Loaded::Generator(Box::new(source.load(spec, progress)?)),
+        Family::Magika(source) => Loaded::Model(Box::new(magika::Magika::load(spec, source, progress)?)),
+        Family::Onnx(source) => Loaded::Model(Box::new(onnx::OnnxModel::load(spec, source, progress)?)),
+        Family::SileroVad(source) => Loaded::Model(Box::new(silero_vad::SileroVad::load(spec, source, progress)?)),
         Family::Simulated(latency) => {
             Loaded::Model(Box::new(simulated::SimulatedModel::load(spec, latency.clone(), pace.clone(), progress)))
         }

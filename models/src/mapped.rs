@@ -48,6 +48,12 @@ impl MappedFile {
     }
 }
 
+impl AsRef<[u8]> for MappedFile {
+    fn as_ref(&self) -> &[u8] {
+        self.bytes()
+    }
+}
+
 /// Some bytes of a mapped file, or of memory where they had to be changed.
 #[derive(Clone, Debug)]
 pub(crate) struct MappedBytes {

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use orion_proto::{
-    Code, Datatype, Delta, Error, Generation, InferAnswer, InferRequest, Parameters, Payload, Result, Tensor, session,
+    Code, Datatype, Delta, Error, Generation, InferAnswer, InferRequest, Parameters, Payload, Result, Sequence, Tensor,
+    session,
 };
 use prost::Message;
 
@@ -97,12 +98,18 @@ fn head(tensor: &Tensor) -> session::TensorHead {
 
 /// A batch as a transfer's header and payload; the tensors' bytes are shared, not copied.
 pub fn encode_batch(batch: &Batch) -> (Bytes, Vec<Payload>) {
-    let attempts = batch.attempts.iter().map(|attempt| session::Attempt {
-        attempt: attempt.attempt,
-        inputs: attempt.request.inputs.iter().map(head).collect(),
-        truncate: attempt.request.parameters.truncate,
-        parameters: attempt.request.parameters.others.iter().map(Into::into).collect(),
-        generation: attempt.request.generation.as_ref().map(Into::into),
+    let attempts = batch.attempts.iter().map(|attempt| {
+        let Parameters { truncate, sequence, .. } = attempt.request.parameters;
+        session::Attempt {
+            attempt: attempt.attempt,
+            inputs: attempt.request.inputs.iter().map(head).collect(),
+            truncate,
+            parameters: attempt.request.parameters.others.iter().map(Into::into).collect(),
+            generation: attempt.request.generation.as_ref().map(Into::into),
+            sequence: sequence.map(|sequence| sequence.key),
+            sequence_start: sequence.is_some_and(|sequence| sequence.start),
+            sequence_end: sequence.is_some_and(|sequence| sequence.end),
+        }
     });
     let wire = session::Batch {
         batch: batch.batch,
@@ -195,7 +202,9 @@ pub fn decode_batch(transfer: Transfer) -> Result<Batch> {
     let attempts = wire.attempts.into_iter().map(|attempt| {
         let inputs = attempt.inputs.into_iter().map(|head| tensor(head, &mut payload)).collect::<Result<_>>()?;
         let others = attempt.parameters.into_iter().map(Into::into).collect();
-        let parameters = Parameters { truncate: attempt.truncate, others, ..Default::default() };
+        let (start, end) = (attempt.sequence_start, attempt.sequence_end);
+        let sequence = attempt.sequence.map(|key| Sequence { key, start, end });
+        let parameters = Parameters { truncate: attempt.truncate, sequence, others, ..Default::default() };
         let generation = attempt.generation.map(Generation::try_from).transpose()?;
         let request = Arc::new(InferRequest { inputs, parameters, generation, ..Default::default() });
         Ok(Attempt { attempt: attempt.attempt, request })
@@ -259,13 +268,12 @@ mod tests {
 
     #[test]
     fn batches_and_results_round_trip() {
+        let request = |n| Arc::new(InferRequest { inputs: vec![fp32("a", n), fp32("b", 2)], ..Default::default() });
+        let sequence = Some(Sequence { key: 8, start: false, end: true });
         let others = vec![("prompt".to_owned(), InferParameter { parameter_choice: None })];
-        let parameters = Parameters { truncate: true, others, ..Default::default() };
-        let request = |n| {
-            let (inputs, parameters) = (vec![fp32("a", n), fp32("b", 2)], parameters.clone());
-            Arc::new(InferRequest { inputs, parameters, ..Default::default() })
-        };
-        let attempts = vec![Attempt { attempt: 1, request: request(3) }, Attempt { attempt: 2, request: request(0) }];
+        let parameters = Parameters { sequence, truncate: true, others, ..Default::default() };
+        let in_sequence = Arc::new(InferRequest { parameters, ..(*request(0)).clone() });
+        let attempts = vec![Attempt { attempt: 1, request: request(3) }, Attempt { attempt: 2, request: in_sequence }];
         let batch = Batch { batch: 9, epoch: 4, model: "m".into(), device: "cpu0".into(), attempts };
         let back = decode_batch(transfer(encode_batch(&batch))).unwrap();
         assert_eq!((back.batch, back.epoch, &*back.model, &*back.device), (9, 4, "m", "cpu0"));

@@ -4,7 +4,9 @@
 //! depends on the seed and the position alone. So a worker that is given the tokens that another has sent goes on as that
 //! one would have.
 
-use crate::{Error, Result, session};
+use crate::{Error, Result};
+
+mod wire;
 
 /// Stop strings that one request may name.
 const STOPS: usize = 16;
@@ -211,144 +213,11 @@ impl Generation {
     }
 }
 
-impl From<&Generation> for session::Generation {
-    fn from(generation: &Generation) -> Self {
-        use session::generation::Prompt as Wire;
-        let s = &generation.sampling;
-        let prompt = match &generation.prompt {
-            Prompt::Text(text) => Wire::Text(text.clone()),
-            Prompt::Tokens(tokens) => Wire::Tokens(session::Tokens { tokens: tokens.clone() }),
-            Prompt::Chat { messages, tools } => {
-                Wire::Chat(session::Chat { messages: messages.clone(), tools: tools.clone().unwrap_or_default() })
-            }
-        };
-        let (json, schema) = match &generation.format {
-            Format::Text => (false, String::new()),
-            Format::JsonObject => (true, String::new()),
-            Format::JsonSchema(schema) => (true, schema.clone()),
-        };
-        Self {
-            prompt: Some(prompt),
-            max_tokens: generation.max_tokens.unwrap_or(0),
-            temperature: s.temperature,
-            top_k: s.top_k,
-            top_p: s.top_p,
-            min_p: s.min_p,
-            repetition_penalty: s.repetition_penalty,
-            presence_penalty: s.presence_penalty,
-            frequency_penalty: s.frequency_penalty,
-            seed: s.seed,
-            bias_tokens: s.logit_bias.iter().map(|(token, _)| *token).collect(),
-            biases: s.logit_bias.iter().map(|(_, bias)| *bias).collect(),
-            stop: generation.stop.clone(),
-            logprobs: generation.logprobs.map_or(0, |wanted| wanted + 1),
-            json,
-            schema,
-            ignore_end: generation.ignore_end,
-            resume: generation.resume.clone(),
-        }
-    }
-}
-
-impl TryFrom<session::Generation> for Generation {
-    type Error = Error;
-
-    fn try_from(wire: session::Generation) -> Result<Self> {
-        use session::generation::Prompt as Wire;
-        let prompt = match wire.prompt {
-            Some(Wire::Text(text)) => Prompt::Text(text),
-            Some(Wire::Tokens(tokens)) => Prompt::Tokens(tokens.tokens),
-            Some(Wire::Chat(chat)) => {
-                Prompt::Chat { messages: chat.messages, tools: Some(chat.tools).filter(|tools| !tools.is_empty()) }
-            }
-            None => return Err(Error::invalid("a generation has no prompt")),
-        };
-        let format = match (wire.json, wire.schema.is_empty()) {
-            (false, _) => Format::Text,
-            (true, true) => Format::JsonObject,
-            (true, false) => Format::JsonSchema(wire.schema),
-        };
-        let generation = Self {
-            prompt,
-            max_tokens: Some(wire.max_tokens).filter(|most| *most > 0),
-            sampling: Sampling {
-                temperature: wire.temperature,
-                top_k: wire.top_k,
-                top_p: wire.top_p,
-                min_p: wire.min_p,
-                repetition_penalty: wire.repetition_penalty,
-                presence_penalty: wire.presence_penalty,
-                frequency_penalty: wire.frequency_penalty,
-                seed: wire.seed,
-                logit_bias: wire.bias_tokens.into_iter().zip(wire.biases).collect(),
-            },
-            stop: wire.stop,
-            logprobs: wire.logprobs.checked_sub(1),
-            format,
-            ignore_end: wire.ignore_end,
-            resume: wire.resume,
-        };
-        generation.check()?;
-        Ok(generation)
-    }
-}
-
-impl From<Delta> for session::Delta {
-    fn from(delta: Delta) -> Self {
-        let probability = |p: TokenProbability| session::TokenProbability {
-            token: p.token,
-            bytes: p.bytes.into(),
-            logprob: p.logprob,
-        };
-        let of_token = |token: Vec<TokenProbability>| session::TokenProbabilities {
-            tokens: token.into_iter().map(probability).collect(),
-        };
-        Self {
-            position: delta.position,
-            tokens: delta.tokens,
-            text: delta.text,
-            logprobs: delta.logprobs.into_iter().map(of_token).collect(),
-            finish: match delta.finish {
-                None => session::Finish::Not,
-                Some(FinishReason::Stop) => session::Finish::Stop,
-                Some(FinishReason::Length) => session::Finish::Length,
-            }
-            .into(),
-            prompt_tokens: delta.prompt_tokens,
-            cached_tokens: delta.cached_tokens,
-        }
-    }
-}
-
-impl From<session::Delta> for Delta {
-    fn from(wire: session::Delta) -> Self {
-        let finish = match wire.finish() {
-            session::Finish::Not => None,
-            session::Finish::Stop => Some(FinishReason::Stop),
-            session::Finish::Length => Some(FinishReason::Length),
-        };
-        let probability = |p: session::TokenProbability| TokenProbability {
-            token: p.token,
-            bytes: p.bytes.into(),
-            logprob: p.logprob,
-        };
-        Self {
-            position: wire.position,
-            tokens: wire.tokens,
-            text: wire.text,
-            logprobs: wire.logprobs.into_iter().map(|t| t.tokens.into_iter().map(probability).collect()).collect(),
-            finish,
-            prompt_tokens: wire.prompt_tokens,
-            cached_tokens: wire.cached_tokens,
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn whole() -> Generation {
+    pub(super) fn whole() -> Generation {
         let messages = r#"[{"role":"user","content":"hi"}]"#.to_owned();
         Generation {
             max_tokens: Some(7),
@@ -360,25 +229,6 @@ mod tests {
             resume: vec![5, 6],
             ..Generation::new(Prompt::Chat { messages, tools: None })
         }
-    }
-
-    #[test]
-    fn generations_and_deltas_round_trip() {
-        let plain = Generation::new(Prompt::Tokens(vec![1, 2]));
-        for sent in [whole(), plain, Generation::new(Prompt::Text("x".into()))] {
-            assert_eq!(Generation::try_from(session::Generation::from(&sent)).unwrap(), sent);
-        }
-        let token = TokenProbability { token: 4, bytes: vec![0xe2], logprob: -0.5 };
-        let delta = Delta {
-            position: 8,
-            tokens: vec![4],
-            text: "é".into(),
-            logprobs: vec![vec![token]],
-            finish: Some(FinishReason::Length),
-            prompt_tokens: 3,
-            cached_tokens: 2,
-        };
-        assert_eq!(Delta::from(session::Delta::from(delta.clone())), delta);
     }
 
     #[test]

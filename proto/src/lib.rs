@@ -13,6 +13,7 @@ mod name;
 mod parameter;
 mod payload;
 mod policy;
+mod sequence;
 mod spec;
 mod tensor;
 
@@ -24,6 +25,7 @@ pub use infer::{InferAnswer, InferRequest, Parameters, Priority, routing_key};
 pub use name::{ModelName, valid_name};
 pub use payload::Payload;
 pub use policy::{ModelPolicy, Requirements, compute_capability};
+pub use sequence::Sequence;
 pub use spec::{GeneratorSpec, ModelSpec, ServiceCurve, TensorSpec};
 pub use tensor::{Tensor, element_count};
 

@@ -8,6 +8,7 @@ mod curve_file;
 pub mod front;
 mod process;
 pub mod repository;
+mod response_format;
 pub mod scheduler;
 pub mod server;
 pub mod session;

@@ -144,6 +144,73 @@ def test_triton_s_clients(generating, client):
     assert "".join(event["text_output"] for event in events) == expected
 
 
+PERSON = {
+    "type": "object",
+    "properties": {
+        "name": {"type": "string", "maxLength": 12},
+        "city": {"enum": ["Paris", "Rome"]},
+        "ages": {"type": "array", "items": {"type": "integer", "minimum": 0, "maximum": 99}, "maxItems": 3},
+    },
+    "required": ["name", "city", "ages"],
+    "additionalProperties": False,
+}
+AS_PERSON = {"type": "json_schema", "json_schema": {"name": "person", "strict": True, "schema": PERSON}}
+ASKED = [{"role": "user", "content": "Describe Marie, who lives in Paris, as JSON."}]
+
+
+def check_person(text):
+    person = json.loads(text)
+    # Also in the schema's order.
+    assert list(person) == ["name", "city", "ages"], person
+    assert isinstance(person["name"], str) and len(person["name"]) <= 12 and person["city"] in ("Paris", "Rome")
+    assert len(person["ages"]) <= 3 and all(isinstance(age, int) and 0 <= age <= 99 for age in person["ages"])
+
+
+@pytest.mark.parametrize("sampling", [{"temperature": 0}, {"temperature": 1.5, "seed": 3}], ids=["greedy", "seeded"])
+def test_answers_keep_to_a_schema(client, sampling):
+    settings = {
+        "model": "smollm2", "messages": ASKED, "max_tokens": 96, "response_format": AS_PERSON, **sampling,
+    }
+    choice = client.chat.completions.create(**settings).choices[0]
+    assert choice.finish_reason == "stop"
+    check_person(choice.message.content)
+    chunks = client.chat.completions.create(stream=True, **settings)
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == choice.message.content
+
+
+def test_answers_that_are_any_object(client):
+    whole = client.chat.completions.create(
+        model="smollm2", messages=ASKED, max_tokens=200, temperature=0, response_format={"type": "json_object"}
+    )
+    choice = whole.choices[0]
+    if choice.finish_reason == "stop":
+        assert isinstance(json.loads(choice.message.content), dict)
+    else:
+        assert choice.finish_reason == "length" and choice.message.content.lstrip().startswith("{")
+
+
+@pytest.mark.parametrize(
+    ("form", "word"),
+    [
+        ({"type": "xml"}, "xml"), ({"type": "json_schema"}, "json_schema.schema"),
+        ({"type": "json_schema", "json_schema": {"schema": {"type": "objekt"}}}, "schema"),
+        ({"type": "json_schema", "json_schema": {"schema": {"unevaluatedItems": 1}}}, "unevaluatedItems"),
+    ],
+)
+def test_forms_that_cannot_be_kept_to_are_named(client, form, word):
+    with pytest.raises(openai.BadRequestError, match=word):
+        client.completions.create(model="smollm2", prompt="x", max_tokens=4, extra_body={"response_format": form})
+
+
+def test_schemas_through_triton_s_clients(generating):
+    form = json.dumps(AS_PERSON)
+    check_person("".join(decoupled(generating, "A person: ", 96, True, parameters={"response_format": form})))
+    body = json.dumps({"text_input": "A person: ", "max_tokens": 96, "parameters": {"response_format": form}})
+    status, _, answer = generating.get("/v2/models/smollm2/generate", method="POST", body=body)
+    assert status == 200, answer
+    check_person(json.loads(answer)["text_output"])
+
+
 def test_a_client_that_leaves_frees_its_place(generating, client):
     stream = client.completions.create(model="smollm2", prompt="Once", max_tokens=1000, stream=True)
     next(iter(stream))
@@ -159,15 +226,22 @@ def test_a_client_that_leaves_frees_its_place(generating, client):
     assert answer.choices[0].text.startswith(" Paris")
 
 
-@pytest.mark.parametrize("sampling", [{"temperature": 0}, {"temperature": 1.0, "seed": 11}], ids=["greedy", "seeded"])
-def test_a_stream_outlives_its_worker(start, models, sampling):
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"temperature": 0}, {"temperature": 1.0, "seed": 11},
+        {"temperature": 1.0, "seed": 11, "extra_body": {"response_format": AS_PERSON}},
+    ],
+    ids=["greedy", "seeded", "schema"],
+)
+def test_a_stream_outlives_its_worker(start, models, settings):
     """kill -9 of the worker in the middle of a stream: the client sees one unbroken text."""
     server = start("two", models)
     server.add_worker("w2")
     status = lambda: json.loads(server.get("/v2/orion/explain/models/smollm2")[2])["places"]
     until(lambda: sum(place["replica"] == "ready" for place in status()) >= 1, "a copy")
     with client_of(server) as client:
-        settings = {"prompt": "Once upon a time there was", "max_tokens": 40, **sampling}
+        settings = {"prompt": "Once upon a time there was", "max_tokens": 80, **settings}
         unbroken, _ = streamed(client, **settings)
         stream = iter(client.completions.create(model="smollm2", stream=True, **settings))
         text = ""
@@ -176,3 +250,5 @@ def test_a_stream_outlives_its_worker(start, models, sampling):
         server.worker.kill()
         text += "".join(choice.text for chunk in stream for choice in chunk.choices)
     assert text == unbroken
+    if "extra_body" in settings:
+        check_person(text)

@@ -8,6 +8,7 @@ use std::io::{Read, Write};
 use clap::Args;
 use orion_proto::inference::{InferParameter, infer_parameter::ParameterChoice};
 use serde::Serialize;
+use serde_json::{Value, json};
 
 pub(crate) use chat::{ChatArguments, run_chat};
 use stream::{Asked, Told};
@@ -40,6 +41,17 @@ pub(crate) struct SamplingArguments {
     /// Text before which the answer ends
     #[arg(long, value_name = "TEXT")]
     stop: Option<String>,
+    /// The answer is one JSON object
+    #[arg(long, conflicts_with = "schema")]
+    json: bool,
+    /// The answer is JSON that the JSON Schema in this file describes
+    #[arg(long, value_name = "FILE", value_parser = schema)]
+    schema: Option<Value>,
+}
+
+fn schema(path: &str) -> Result<Value, String> {
+    let text = std::fs::read(path).map_err(|error| error.to_string())?;
+    serde_json::from_slice(&text).map_err(|error| format!("it is no JSON: {error}"))
 }
 
 impl SamplingArguments {
@@ -57,6 +69,13 @@ impl SamplingArguments {
         if let Some(most) = self.max_tokens {
             list.push(("max_tokens", parameter(ParameterChoice::Uint64Param(most.into()))));
         }
+        let format = match &self.schema {
+            Some(schema) => Some(json!({"type": "json_schema", "json_schema": {"schema": schema}})),
+            None => self.json.then(|| json!({"type": "json_object"})),
+        };
+        list.extend(
+            format.map(|format| ("response_format", parameter(ParameterChoice::StringParam(format.to_string())))),
+        );
         list
     }
 }
@@ -67,7 +86,8 @@ impl SamplingArguments {
 Examples:
   orion generate stories15m 'Once upon a time' --max-tokens 64
   orion generate smollm2 'The capital of France is' --max-tokens 8 -o json
-  cat prompt.txt | orion generate smollm2 - --temperature 0.8 --seed 7")]
+  cat prompt.txt | orion generate smollm2 - --temperature 0.8 --seed 7
+  orion generate smollm2 'A person as JSON: ' --schema person.json --max-tokens 64")]
 pub(crate) struct GenerateArguments {
     /// The model's name
     model: String,

@@ -1,8 +1,9 @@
 //! What a sequence has answered so far, and when it ends.
 
-use orion_proto::{FinishReason, Generation, Sampling};
+use orion_proto::{FinishReason, Generation, Result, Sampling};
 
 use super::{
+    format::Constraint,
     sampling::Counts,
     text::{Output, Vocabulary},
 };
@@ -11,6 +12,8 @@ use super::{
 pub(crate) struct Answer {
     pub(crate) sampling: Sampling,
     pub(crate) counts: Counts,
+    /// What the text must be, if anything.
+    pub(crate) constraint: Option<Constraint>,
     /// Alternatives of each token whose probabilities are told.
     pub(crate) logprobs: Option<usize>,
     /// Tokens so far, those that it was resumed from included.
@@ -28,6 +31,7 @@ impl Answer {
         Self {
             sampling: generation.sampling.clone(),
             counts: Counts::new(prompt),
+            constraint: None,
             logprobs: generation.logprobs.map(|alternatives| alternatives as usize),
             tokens: 0,
             most,
@@ -38,22 +42,25 @@ impl Answer {
     }
 
     /// Takes a token; the text that can be given out.
-    pub(crate) fn push(&mut self, token: u32, vocabulary: &Vocabulary) -> String {
+    ///
+    /// # Errors
+    /// Those of its constraint.
+    pub(crate) fn push(&mut self, token: u32, vocabulary: &Vocabulary) -> Result<String> {
         self.tokens += 1;
         self.counts.add(token);
         if vocabulary.is_end(token) && !self.ignore_end {
             self.finish = Some(FinishReason::Stop);
-            return self.output.finish();
+            return Ok(self.output.finish());
         }
+        let complete = self.constraint.as_mut().map_or(Ok(false), |constraint| constraint.push(token))?;
         let pushed = self.output.push(vocabulary.bytes(token));
-        if pushed.stopped {
-            self.finish = Some(FinishReason::Stop);
-            return pushed.text;
-        }
-        if self.tokens < self.most {
-            return pushed.text;
-        }
-        self.finish = Some(FinishReason::Length);
-        pushed.text + &self.output.finish()
+        self.finish = if pushed.stopped || complete {
+            Some(FinishReason::Stop)
+        } else if self.tokens >= self.most {
+            Some(FinishReason::Length)
+        } else {
+            return Ok(pushed.text);
+        };
+        Ok(pushed.text + &self.output.finish())
     }
 }

@@ -28,6 +28,7 @@ pub(crate) enum Part {
     QueryBias(usize),
     KeyBias(usize),
     ValueBias(usize),
+    AttentionOutputBias(usize),
     QueryNorm(usize),
     KeyNorm(usize),
     AttentionOutput(usize),
@@ -51,6 +52,7 @@ impl Part {
             Self::QueryBias(layer) => (layer, "attn_q.bias"),
             Self::KeyBias(layer) => (layer, "attn_k.bias"),
             Self::ValueBias(layer) => (layer, "attn_v.bias"),
+            Self::AttentionOutputBias(layer) => (layer, "attn_output.bias"),
             Self::QueryNorm(layer) => (layer, "attn_q_norm.weight"),
             Self::KeyNorm(layer) => (layer, "attn_k_norm.weight"),
             Self::AttentionOutput(layer) => (layer, "attn_output.weight"),
@@ -75,6 +77,7 @@ impl Part {
             Self::QueryBias(layer) => (layer, "self_attn.q_proj.bias"),
             Self::KeyBias(layer) => (layer, "self_attn.k_proj.bias"),
             Self::ValueBias(layer) => (layer, "self_attn.v_proj.bias"),
+            Self::AttentionOutputBias(layer) => (layer, "self_attn.o_proj.bias"),
             Self::QueryNorm(layer) => (layer, "self_attn.q_norm.weight"),
             Self::KeyNorm(layer) => (layer, "self_attn.k_norm.weight"),
             Self::AttentionOutput(layer) => (layer, "self_attn.o_proj.weight"),
@@ -225,6 +228,10 @@ impl DecoderWeights {
 impl Layer {
     fn find(checkpoint: &Checkpoint, config: &DecoderConfig, layer: usize) -> Result<Self> {
         let (hidden, inner, queries, keys) = (config.hidden, config.intermediate, config.queries(), config.keys());
+        if checkpoint.has(Part::AttentionOutputBias(layer)) {
+            let name = checkpoint.name(Part::AttentionOutputBias(layer));
+            return Err(unservable(format!("tensor '{name}' is there: a bias after the attention is not served")));
+        }
         let biases = config.bias.then(|| {
             Ok([
                 checkpoint.vector(Part::QueryBias(layer), queries)?,

@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use super::kernels::{LANES, RopeStyle};
 use crate::{
-    gguf::{Gguf, Value},
+    gguf::{Encoding, Gguf, Value},
     unservable,
 };
 
@@ -78,6 +78,8 @@ struct ConfigJson {
     rms_norm_eps: f32,
     rope_theta: Option<f64>,
     rope_scaling: Option<ScalingJson>,
+    /// Both of the above, in files of newer tools.
+    rope_parameters: Option<ScalingJson>,
     sliding_window: Option<usize>,
     use_sliding_window: Option<bool>,
     tie_word_embeddings: Option<bool>,
@@ -88,6 +90,7 @@ struct ConfigJson {
 
 #[derive(Deserialize)]
 struct ScalingJson {
+    rope_theta: Option<f64>,
     #[serde(alias = "type")]
     rope_type: Option<String>,
     factor: Option<f64>,
@@ -130,6 +133,8 @@ impl DecoderConfig {
             return Err(unservable(format!("{}: only hidden_act 'silu' without mlp_bias is served", path.display())));
         }
         let qwen = json.model_type.starts_with("qwen");
+        let scaling = json.rope_parameters.or(json.rope_scaling);
+        let base = json.rope_theta.or(scaling.as_ref().and_then(|scaling| scaling.rope_theta));
         let window = json.sliding_window.filter(|_| json.use_sliding_window.unwrap_or(!qwen));
         let config = Self {
             hidden: json.hidden_size,
@@ -143,8 +148,8 @@ impl DecoderConfig {
             epsilon: json.rms_norm_eps,
             rope: RopeConfig {
                 style: RopeStyle::Halves,
-                base: json.rope_theta.unwrap_or(10_000.0),
-                scaling: json.rope_scaling.map_or(Ok(RopeScaling::None), |scaling| scaling.scaling())?,
+                base: base.unwrap_or(10_000.0),
+                scaling: scaling.map_or(Ok(RopeScaling::None), |scaling| scaling.scaling())?,
             },
             window,
             bias: json.attention_bias.unwrap_or(json.model_type == "qwen2"),
@@ -201,7 +206,8 @@ impl DecoderConfig {
     }
 
     fn gguf_scaling(gguf: &Gguf, architecture: &str) -> Result<RopeScaling> {
-        if let Some(factors) = gguf.tensor("rope_freqs.weight").and_then(|info| gguf.tensor_bytes(info)) {
+        let factors = gguf.tensor("rope_freqs.weight").filter(|info| info.encoding == Encoding::F32);
+        if let Some(factors) = factors.and_then(|info| gguf.tensor_bytes(info)) {
             let (factors, _) = factors.bytes().as_chunks::<4>();
             return Ok(RopeScaling::Factors(factors.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect()));
         }

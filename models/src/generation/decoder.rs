@@ -8,7 +8,9 @@ use std::ops::Range;
 use super::{
     checkpoint::{DecoderWeights, Layer},
     config::DecoderConfig,
-    kernels::{Attention, BLOCK_TOKENS, Gate, Matrix, Normalise, Product, Rope, Shared, Unpack, Write, dispatch},
+    kernels::{
+        Attention, BLOCK_TOKENS, Gate, Matrix, Normalise, Product, Rope, Shared, Spread, Unpack, Write, dispatch,
+    },
     key_values::KeyValues,
     team::{Member, together},
 };
@@ -63,6 +65,8 @@ struct Room {
 #[derive(Default)]
 struct Scratch {
     unpacked: Vec<f32>,
+    /// The rows of this phase's products, spread; empty before the first that needs them so.
+    spread: Vec<f32>,
     scores: Vec<f32>,
 }
 
@@ -83,6 +87,8 @@ struct Stage<'a> {
     sines: &'a [f32],
 }
 
+/// A piece of a product is a multiple of so many outputs: whole vectors.
+const PIECE_OUTPUTS: usize = 16;
 /// Phases of a layer, and of what follows the last.
 const LAYER_PHASES: usize = 8;
 const LAST_PHASES: usize = 3;
@@ -161,9 +167,10 @@ impl Room {
     }
 }
 
-/// Items of one piece of work, so that each thread gets a few.
-fn piece(total: usize, least: usize) -> usize {
-    (total / (4 * rayon::current_num_threads())).max(least).next_multiple_of(least)
+/// Outputs of one piece of a product: each thread gets a few, and none works long while others wait.
+fn piece(total: usize) -> usize {
+    let share = total / (4 * rayon::current_num_threads());
+    share.next_multiple_of(PIECE_OUTPUTS).clamp(PIECE_OUTPUTS, 32 * PIECE_OUTPUTS)
 }
 
 // SAFETY of the blocks below: the phases of a step are the same on all threads, and end together. In each of them a value
@@ -189,9 +196,10 @@ impl Stage<'_> {
                 self.normalise(wanted[index], index, &weights.output_norm);
             }
         });
-        let x = unsafe { self.normal.read(0, wanted.len() * hidden) };
         let vocabulary = weights.output.outputs;
-        member.share(vocabulary, piece(vocabulary, 64), |outputs| {
+        scratch.spread.clear();
+        member.share(vocabulary, piece(vocabulary), |outputs| {
+            let x = unsafe { self.normal.read(0, wanted.len() * hidden) };
             self.product(&weights.output, x, outputs, self.logits, 0, vocabulary, Write::Set(None), &mut scratch);
         });
     }
@@ -217,6 +225,14 @@ impl Stage<'_> {
     ) where
         Self: 's,
     {
+        let mut x = x;
+        if matrix.is_spread() {
+            if scratch.spread.is_empty() {
+                scratch.spread.resize(x.len(), 0.0);
+                dispatch(Spread { from: x, to: &mut scratch.spread });
+            }
+            x = &scratch.spread;
+        }
         dispatch(Product { matrix, x, outputs, out, column, stride, write, scratch: &mut scratch.unpacked });
     }
 
@@ -225,9 +241,10 @@ impl Stage<'_> {
         let (hidden, queries, keys) = (config.hidden, config.queries(), config.keys());
         let projected = queries + 2 * keys;
         member.share(rows, 4, |taken| taken.for_each(|row| self.normalise(row, row, &layer.attention_norm)));
-        let x = unsafe { self.normal.read(0, rows * hidden) };
         let parts = [(&layer.query, 0), (&layer.key, queries), (&layer.value, queries + keys)];
-        member.share(projected, piece(projected, 16), |outputs| {
+        scratch.spread.clear();
+        member.share(projected, piece(projected), |outputs| {
+            let x = unsafe { self.normal.read(0, rows * hidden) };
             for (part, (matrix, column)) in parts.iter().enumerate() {
                 let own = outputs.start.max(*column)..outputs.end.min(column + matrix.outputs);
                 if !own.is_empty() {
@@ -245,8 +262,9 @@ impl Stage<'_> {
                 self.attend(task / heads, task % heads, index, scratch);
             }
         });
-        let x = unsafe { self.attended.read(0, rows * queries) };
-        member.share(hidden, piece(hidden, 16), |outputs| {
+        scratch.spread.clear();
+        member.share(hidden, piece(hidden), |outputs| {
+            let x = unsafe { self.attended.read(0, rows * queries) };
             self.product(&layer.attention_output, x, outputs, self.hidden, 0, hidden, Write::Add, scratch);
         });
     }
@@ -313,9 +331,10 @@ impl Stage<'_> {
         let (config, rows) = (self.config, self.step.rows.len());
         let (hidden, inner) = (config.hidden, config.intermediate);
         member.share(rows, 4, |taken| taken.for_each(|row| self.normalise(row, row, &layer.gate_norm)));
-        let x = unsafe { self.normal.read(0, rows * hidden) };
         // Whole vectors, so that the same thread can join what it has computed.
-        member.share(inner, piece(inner, 16), |outputs| {
+        scratch.spread.clear();
+        member.share(inner, piece(inner), |outputs| {
+            let x = unsafe { self.normal.read(0, rows * hidden) };
             for (matrix, out) in [(&layer.gate, self.gate), (&layer.up, self.up)] {
                 self.product(matrix, x, outputs.clone(), out, 0, inner, Write::Set(None), scratch);
             }
@@ -325,8 +344,9 @@ impl Stage<'_> {
                 dispatch(Gate { gate, up });
             }
         });
-        let x = unsafe { self.gate.read(0, rows * inner) };
-        member.share(hidden, piece(hidden, 16), |outputs| {
+        scratch.spread.clear();
+        member.share(hidden, piece(hidden), |outputs| {
+            let x = unsafe { self.gate.read(0, rows * inner) };
             self.product(&layer.down, x, outputs, self.hidden, 0, hidden, Write::Add, scratch);
         });
     }

@@ -9,6 +9,7 @@ use orion_proto::{
 use super::{
     answer::Answer,
     decoder::{Decoder, Row, Step},
+    format::{Constraint, Grammars},
     key_values::KeyValues,
     sampling::{Chooser, log_probabilities},
     schedule::{Chunk, Schedule},
@@ -25,6 +26,8 @@ pub(crate) struct LanguageModel {
     pub(super) cache: KeyValues,
     pub(super) schedule: Schedule,
     pub(super) chooser: Chooser,
+    /// Made when the first answer must be JSON.
+    pub(super) grammars: Option<Grammars>,
     /// Sequences that have ended before they began.
     pub(super) over: Vec<(u64, Delta)>,
     pub(super) arrivals: u64,
@@ -74,6 +77,19 @@ impl LanguageModel {
         Ok(generation.max_tokens.map_or(most - prompt, |tokens| tokens as usize))
     }
 
+    /// The constraint of a format. What all need is made for the first.
+    fn constraint(&mut self, format: &Format) -> Result<Option<Constraint>> {
+        if *format == Format::Text {
+            return Ok(None);
+        }
+        let count = self.decoder.config.vocabulary;
+        let grammars = match self.grammars.take() {
+            Some(grammars) => grammars,
+            None => Grammars::new(&self.vocabulary, count)?,
+        };
+        self.grammars.insert(grammars).constraint(format)
+    }
+
     /// The news of a sequence whose last token's logits these are.
     fn next(&mut self, index: usize, logits_at: usize) -> Result<Delta> {
         let Self { decoder, chooser, schedule, vocabulary, .. } = self;
@@ -81,7 +97,8 @@ impl LanguageModel {
         let logits = &decoder.logits()[logits_at * count..][..count];
         let answer = &mut sequence.answer;
         let position = answer.tokens;
-        let chosen = chooser.choose(logits, &answer.sampling, &answer.counts, position as u64, None);
+        let allowed = answer.constraint.as_mut().map(Constraint::allowed).transpose()?;
+        let chosen = chooser.choose(logits, &answer.sampling, &answer.counts, position as u64, allowed.as_ref());
         let token =
             chosen.ok_or_else(|| Error::new(Code::Internal, "the model computed no token that can be chosen"))?;
         let logprobs = answer.logprobs.map(|alternatives| {
@@ -89,7 +106,7 @@ impl LanguageModel {
                 |(token, logprob)| TokenProbability { token, bytes: vocabulary.bytes(token).to_vec(), logprob };
             log_probabilities(logits, token, alternatives).into_iter().map(probability).collect()
         });
-        let text = answer.push(token, vocabulary);
+        let text = answer.push(token, vocabulary)?;
         sequence.tokens.push(token);
         Ok(Delta {
             tokens: vec![token],
@@ -125,17 +142,15 @@ impl Generator for LanguageModel {
 
     fn add(&mut self, sequence: u64, priority: Priority, generation: &Generation) -> Result<()> {
         generation.check()?;
-        if generation.format != Format::Text {
-            return Err(Error::new(Code::Unimplemented, "answers of a given format are not served yet, only text is"));
-        }
         let prompt = self.prompt(&generation.prompt)?;
         self.check_tokens("the prompt", &prompt)?;
         self.check_tokens("'resume'", &generation.resume)?;
         self.check_tokens("'logit_bias'", generation.sampling.logit_bias.iter().map(|(token, _)| token))?;
         let most = self.most_answer(prompt.len(), generation)?;
         let mut answer = Answer::new(generation, &prompt, most, &self.vocabulary);
+        answer.constraint = self.constraint(&generation.format)?;
         for token in &generation.resume {
-            answer.push(*token, &self.vocabulary);
+            answer.push(*token, &self.vocabulary)?;
         }
         if answer.finish.is_some() {
             let finish = answer.finish.or(Some(FinishReason::Stop));

@@ -9,6 +9,7 @@ mod blocks;
 mod checkpoint;
 mod config;
 mod decoder;
+mod format;
 mod generator;
 pub(crate) mod kernels;
 mod key_values;

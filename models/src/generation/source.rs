@@ -130,12 +130,13 @@ impl Source {
             return Err(named(unservable("its configuration has changed since it was inspected")));
         }
         let weights = DecoderWeights::find(&checkpoint, &config).map_err(named)?;
-        let vocabulary = self.vocabulary(&checkpoint).map_err(named)?;
-        let (total, mut done) = (checkpoint.bytes().max(1) as f32, 0);
-        for file in checkpoint.files() {
-            file.read_ahead(&|bytes| progress((done + bytes) as f32 / total));
-            done += file.bytes().len();
-        }
+        // The vocabulary is built on one thread while another fetches the weights' pages.
+        let vocabulary = std::thread::scope(|scope| {
+            let building = scope.spawn(|| self.vocabulary(&checkpoint));
+            read_ahead(&checkpoint, progress);
+            building.join().unwrap_or_else(|_| Err(unservable("its tokenizer cannot be built")))
+        });
+        let vocabulary = vocabulary.map_err(named)?;
         let step_tokens = self.step_tokens();
         let limits =
             Limits { sequences: self.limits.max_sequences as usize, step_tokens, prefix_cache: self.prefix_cache };
@@ -147,6 +148,7 @@ impl Source {
             decoder: Decoder::new(config, weights, step_tokens),
             schedule: Schedule::new(limits, blocks),
             chooser: Chooser::default(),
+            grammars: None,
             over: Vec::new(),
             arrivals: 0,
             samples: 0.into(),
@@ -158,5 +160,14 @@ impl Source {
             (_, Checkpoint::Gguf(gguf)) => gguf_tokenizer::vocabulary(gguf),
             (place, _) => hub_tokenizer::vocabulary(place.path(), self.config.vocabulary),
         }
+    }
+}
+
+/// Touches every page of the weights. `progress` is told the share that is done.
+fn read_ahead(checkpoint: &Checkpoint, progress: &dyn Fn(f32)) {
+    let (total, mut done) = (checkpoint.bytes().max(1) as f32, 0);
+    for file in checkpoint.files() {
+        file.read_ahead(&|bytes| progress((done + bytes) as f32 / total));
+        done += file.bytes().len();
     }
 }

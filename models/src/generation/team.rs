@@ -1,7 +1,8 @@
 //! The threads of a pool doing one computation together, phase after phase.
 //!
 //! Waking a pool for each of the hundreds of products of a step would cost more than small products take. So a step wakes
-//! it once; between phases its threads wait for each other without sleeping.
+//! it once, and between phases nobody sleeps. A phase has ended when its work is done, not when everybody has been there:
+//! a thread that the system gives no time holds nobody up but with the piece that it has taken.
 
 use std::{
     ops::Range,
@@ -9,23 +10,25 @@ use std::{
 };
 
 /// Looks at the others so often before it lets other threads of the machine run.
-const SPINS: u32 = 20_000;
+const SPINS: u32 = 2_000;
 
 /// What the threads of one computation share.
 struct Team {
-    members: usize,
-    /// Members that have arrived at the end of a phase, over all phases.
-    arrived: AtomicUsize,
     /// A member's computation panicked, so nobody must wait for it.
     broken: AtomicBool,
-    /// Of each phase, how much of its work has been taken.
-    taken: Vec<Taken>,
+    phases: Vec<Phase>,
 }
 
-/// On a cache line of its own.
+/// How far the work of a phase is; each figure on a cache line of its own.
+#[derive(Default)]
+struct Phase {
+    taken: Aligned,
+    done: Aligned,
+}
+
 #[derive(Default)]
 #[repr(align(64))]
-struct Taken(AtomicUsize);
+struct Aligned(AtomicUsize);
 
 /// One thread of a computation.
 pub(crate) struct Member<'a> {
@@ -45,42 +48,41 @@ impl Drop for Alarm<'_> {
 }
 
 /// Runs the same computation of so many phases on every thread of the current pool, and returns when all have ended.
+///
+/// Outside of what it takes in [`Member::share`] a computation must read nothing that a later phase writes: it may be late.
 pub(crate) fn together(phases: usize, work: impl Fn(&mut Member<'_>) + Sync) {
-    let members = rayon::current_num_threads();
-    let taken = (0..phases).map(|_| Taken::default()).collect();
-    let team = Team { members, arrived: AtomicUsize::new(0), broken: AtomicBool::new(false), taken };
+    let team = Team { broken: AtomicBool::new(false), phases: (0..phases).map(|_| Phase::default()).collect() };
     let run = || {
         let _alarm = Alarm(&team.broken);
         work(&mut Member { team: &team, phase: 0 });
     };
-    if members == 1 {
+    if rayon::current_num_threads() == 1 {
         return run();
     }
     rayon::broadcast(|_| run());
 }
 
 impl Member<'_> {
-    /// Takes pieces of `total` items, at most `most` at a time, until the team has taken all; then waits for the others.
+    /// Takes pieces of `total` items, at most `most` at a time, until the team has taken all; then waits until all are
+    /// done.
+    #[expect(clippy::panic, reason = "the computation has too many phases, or another member has panicked already")]
     pub(crate) fn share(&mut self, total: usize, most: usize, mut work: impl FnMut(Range<usize>)) {
-        let taken = self.team.taken.get(self.phase).map(|taken| &taken.0);
-        while let Some(start) =
-            taken.map(|taken| taken.fetch_add(most, Ordering::Relaxed)).filter(|start| *start < total)
-        {
-            work(start..total.min(start + most));
-        }
-        self.wait();
-    }
-
-    /// Ends the phase.
-    #[expect(clippy::panic, reason = "another member has panicked already")]
-    fn wait(&mut self) {
-        let Team { members, arrived, broken, .. } = self.team;
+        let Some(Phase { taken, done }) = self.team.phases.get(self.phase) else {
+            panic!("the computation has {} phases, it must not have more", self.team.phases.len());
+        };
         self.phase += 1;
-        let all = self.phase * members;
-        arrived.fetch_add(1, Ordering::AcqRel);
+        loop {
+            let start = taken.0.fetch_add(most, Ordering::Relaxed);
+            if start >= total {
+                break;
+            }
+            let end = total.min(start + most);
+            work(start..end);
+            done.0.fetch_add(end - start, Ordering::Release);
+        }
         let mut spins = 0;
-        while arrived.load(Ordering::Acquire) < all {
-            if broken.load(Ordering::Acquire) {
+        while done.0.load(Ordering::Acquire) < total {
+            if self.team.broken.load(Ordering::Acquire) {
                 panic!("another thread of the computation panicked");
             }
             spins += 1;

@@ -5,10 +5,12 @@ use std::collections::HashMap;
 use orion_proto::{Code, Delta, FinishReason, Format, Generation, ModelName, Priority, Prompt, Sampling};
 use proptest::prelude::*;
 
-use super::generator::LanguageModel;
+use super::{generator::LanguageModel, schedule::Schedule};
 use crate::{Generator, GeneratorLoad, inspect, tiny_llama};
 
+mod allocation;
 mod fetched;
+mod gguf_model;
 mod reference;
 
 /// The tiny model with this `orion.toml`.
@@ -285,8 +287,16 @@ fn what_can_never_run_is_refused_with_its_figures() {
         let error = model.add(1, Priority::Normal, &generation).unwrap_err();
         assert!(error.code == Code::InvalidArgument && error.message.contains(words), "{error}");
     }
-    let format = Generation { format: Format::JsonSchema("{\"type\": 3}".into()), ..drawn(1, 2, 3) };
-    assert!(model.add(1, Priority::Normal, &format).is_err());
+    for (schema, words) in [
+        ("{\"type\": 3}", "cannot be served"),
+        ("{\"type\": \"object\", \"unevaluatedItems\": 1}", "unevaluatedItems"),
+        ("{", "is no JSON"),
+        ("true", "must be a JSON object"),
+    ] {
+        let format = Generation { format: Format::JsonSchema(schema.into()), ..drawn(1, 2, 3) };
+        let error = model.add(1, Priority::Normal, &format).unwrap_err();
+        assert!(error.code == Code::InvalidArgument && error.message.contains(words), "{error}");
+    }
     // Without a limit, as many as the context holds.
     let open = Generation { max_tokens: None, ..drawn(1, 20, 1) };
     assert_eq!(alone(&mut model, &open).tokens.len(), 30);
@@ -314,6 +324,36 @@ fn conversations_go_through_the_template_and_end_tokens_end_them() {
     };
     // The start token, then "Ġthe" and "Ġan".
     assert_eq!((told(""), told(" the an")), (1, 3));
+}
+
+#[test]
+fn answers_of_a_given_form_are_that_and_survive_every_cut() {
+    let mut model = model("");
+    let schema = r#"{"type": "object", "properties": {"name": {"type": "string", "maxLength": 8},
+        "kind": {"enum": ["one", "two"]}, "sizes": {"type": "array", "items": {"type": "integer"}, "maxItems": 3}},
+        "required": ["name", "kind", "sizes"], "additionalProperties": false}"#;
+    let schema = || Format::JsonSchema(schema.into());
+    for (seed, format) in [(1, schema()), (2, schema()), (3, Format::JsonObject)] {
+        let object = format == Format::JsonObject;
+        let generation = Generation { format, ignore_end: false, ..drawn(seed, 9, 200) };
+        let want = alone(&mut model, &generation);
+        if object && want.finish == Some(FinishReason::Length) {
+            assert!(want.text.trim_start().starts_with('{'), "{}", want.text);
+        } else {
+            let value: serde_json::Value = serde_json::from_str(&want.text).unwrap();
+            assert!(value.is_object() && want.finish == Some(FinishReason::Stop), "{}", want.text);
+            assert!(object || ["one", "two"].contains(&value["kind"].as_str().unwrap()) && value["sizes"].is_array());
+        }
+        for cut in (0..want.tokens.len()).step_by(7) {
+            let rest = Generation { resume: want.tokens[..cut].to_vec(), ..generation.clone() };
+            model.add(1, Priority::Normal, &rest).unwrap();
+            let mut tokens = want.tokens[..cut].to_vec();
+            while model.load().running + model.load().waiting > 0 {
+                model.step().into_iter().for_each(|(_, delta)| tokens.extend(delta.unwrap().tokens));
+            }
+            assert_eq!(tokens, want.tokens, "cut at {cut}");
+        }
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -376,5 +416,3 @@ proptest! {
         }
     }
 }
-
-use super::schedule::Schedule;

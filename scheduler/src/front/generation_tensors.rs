@@ -7,6 +7,8 @@ use orion_proto::{
     inference::{InferParameter, infer_parameter::ParameterChoice},
 };
 
+use crate::response_format::ResponseFormat;
+
 const TEXT_INPUT: &str = "text_input";
 const MAX_TOKENS: &str = "max_tokens";
 const STREAM: &str = "stream";
@@ -97,6 +99,16 @@ fn set(generation: &mut Generation, name: &str, value: &InferParameter) -> Resul
         "stop" | "stop_words" => match &value.parameter_choice {
             Some(ParameterChoice::StringParam(stop)) => generation.stop.push(stop.clone()),
             _ => return Err(Error::invalid(format!("parameter '{name}' must be a string"))),
+        },
+        "response_format" => match &value.parameter_choice {
+            Some(ParameterChoice::StringParam(text)) => {
+                generation.format = ResponseFormat::from_json(text)?.format()?;
+            }
+            _ => {
+                return Err(Error::invalid(
+                    "parameter 'response_format' must be a string: JSON as OpenAI's API has it",
+                ));
+            }
         },
         "ignore_eos" => match &value.parameter_choice {
             Some(ParameterChoice::BoolParam(flag)) => generation.ignore_end = *flag,

@@ -57,17 +57,12 @@ impl<'b, C: Fn(usize) -> &'b [f32]> Kernel for Attention<'_, C> {
             let share = 1.0 / sum;
             let (outs, _) = out.as_chunks_mut::<LANES>();
             for (chunk, outs) in outs.chunks_mut(VALUE_VECTORS).enumerate() {
-                let column = chunk * VALUE_VECTORS * LANES;
-                let values = |position: usize| {
-                    let values = &block(position / BLOCK_TOKENS)[head_size * BLOCK_TOKENS..];
-                    &values[position % BLOCK_TOKENS * head_size + column..]
-                };
-                let weight = |position: usize| scores[position - first_block * BLOCK_TOKENS];
+                let values = Values { block: &block, head_size, column: chunk * VALUE_VECTORS * LANES, first, last };
                 match outs.len() {
-                    4 => weigh::<L, 4>(lanes, first..=last, weight, values, share, outs),
-                    3 => weigh::<L, 3>(lanes, first..=last, weight, values, share, outs),
-                    2 => weigh::<L, 2>(lanes, first..=last, weight, values, share, outs),
-                    _ => weigh::<L, 1>(lanes, first..=last, weight, values, share, outs),
+                    4 => values.weigh::<L, 4>(lanes, scores, share, outs),
+                    3 => values.weigh::<L, 3>(lanes, scores, share, outs),
+                    2 => values.weigh::<L, 2>(lanes, scores, share, outs),
+                    _ => values.weigh::<L, 1>(lanes, scores, share, outs),
                 }
             }
         }
@@ -132,25 +127,38 @@ fn soften<L: Lanes>(lanes: L, scores: &mut [f32], scale: f32) -> f32 {
     lanes.sum(sum)
 }
 
-/// The weighted sum of `N` vectors of the values, position after position, times `share`.
-#[inline(always)]
-fn weigh<'b, L: Lanes, const N: usize>(
-    lanes: L,
-    positions: std::ops::RangeInclusive<usize>,
-    weight: impl Fn(usize) -> f32,
-    values: impl Fn(usize) -> &'b [f32],
-    share: f32,
-    out: &mut [[f32; LANES]],
-) {
-    let mut sums = [lanes.splat(0.0); N];
-    for position in positions {
-        let (weight, (values, _)) = (lanes.splat(weight(position)), values(position).as_chunks::<LANES>());
-        assert!(values.len() >= N, "the values lie inside their block");
-        for (sum, values) in sums.iter_mut().zip(values) {
-            *sum = lanes.fma(weight, lanes.load(values), *sum);
+/// Some vectors of the values of all positions.
+struct Values<'a, C> {
+    block: &'a C,
+    head_size: usize,
+    /// The first value of the vectors.
+    column: usize,
+    first: usize,
+    last: usize,
+}
+
+impl<'b, C: Fn(usize) -> &'b [f32]> Values<'_, C> {
+    /// The sum of `N` vectors, position after position, each weighted by its score, times `share`. The scores begin with
+    /// those of the first position's block.
+    #[inline(always)]
+    fn weigh<L: Lanes, const N: usize>(&self, lanes: L, scores: &[f32], share: f32, out: &mut [[f32; LANES]]) {
+        let mut sums = [lanes.splat(0.0); N];
+        let first_block = self.first / BLOCK_TOKENS;
+        for index in first_block..=self.last / BLOCK_TOKENS {
+            let values = &(self.block)(index)[self.head_size * BLOCK_TOKENS..];
+            let scores = &scores[(index - first_block) * BLOCK_TOKENS..][..BLOCK_TOKENS];
+            let start = self.first.saturating_sub(index * BLOCK_TOKENS);
+            let end = (self.last + 1 - index * BLOCK_TOKENS).min(BLOCK_TOKENS);
+            for (weight, values) in scores.iter().zip(values.chunks_exact(self.head_size)).take(end).skip(start) {
+                let (weight, (vectors, _)) = (lanes.splat(*weight), values[self.column..].as_chunks::<LANES>());
+                assert!(vectors.len() >= N, "the vectors lie inside the values");
+                for (sum, values) in sums.iter_mut().zip(vectors) {
+                    *sum = lanes.fma(weight, lanes.load(values), *sum);
+                }
+            }
         }
-    }
-    for (sum, out) in sums.into_iter().zip(out) {
-        lanes.store(lanes.mul(sum, lanes.splat(share)), out);
+        for (sum, out) in sums.into_iter().zip(out) {
+            lanes.store(lanes.mul(sum, lanes.splat(share)), out);
+        }
     }
 }

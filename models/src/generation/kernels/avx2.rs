@@ -26,6 +26,27 @@ pub(super) fn run<K: Kernel>(kernel: K, lanes: Avx2) -> K::Output {
 
 type V = [__m256; 2];
 
+/// The sums of four times eight lanes: lane `i` to `i + 4`, then `i + 2`, `i + 1`.
+///
+/// # Safety
+/// The machine has AVX.
+#[inline(always)]
+pub(super) unsafe fn sums_of_eights([a, b, c, d]: [__m256; 4]) -> [f32; 4] {
+    // SAFETY: by the caller's word.
+    unsafe {
+        // Four lanes of a beside four of b, of c beside d.
+        let ab = _mm256_add_ps(_mm256_permute2f128_ps::<0x20>(a, b), _mm256_permute2f128_ps::<0x31>(a, b));
+        let cd = _mm256_add_ps(_mm256_permute2f128_ps::<0x20>(c, d), _mm256_permute2f128_ps::<0x31>(c, d));
+        // Two lanes each of a, c, b, d, then one.
+        let twos = _mm256_add_ps(_mm256_shuffle_ps::<0x44>(ab, cd), _mm256_shuffle_ps::<0xee>(ab, cd));
+        let ones = _mm256_add_ps(_mm256_shuffle_ps::<0x88>(twos, twos), _mm256_shuffle_ps::<0xdd>(twos, twos));
+        let both = _mm_unpacklo_ps(_mm256_castps256_ps128(ones), _mm256_extractf128_ps::<1>(ones));
+        let mut sums = [0.0; 4];
+        _mm_storeu_ps(sums.as_mut_ptr(), both);
+        sums
+    }
+}
+
 /// Sixteen bytes, their lower and upper eight as f32.
 macro_rules! widened {
     ($convert:ident, $bytes:expr) => {{
@@ -34,6 +55,8 @@ macro_rules! widened {
     }};
 }
 
+// A closure is no part of the function that is compiled for the instruction set, so none is used here.
+//
 // SAFETY of every block below: a value of `Avx2` exists only where the machine has the instructions, and every address is
 // that of a whole array; the loads and stores are those for any alignment.
 impl Lanes for Avx2 {
@@ -92,11 +115,12 @@ impl Lanes for Avx2 {
     #[inline(always)]
     fn add_exponents(self, values: V, rounded: V) -> V {
         unsafe {
-            let one = |value, rounded| {
-                let exponents = _mm256_slli_epi32::<23>(_mm256_castps_si256(rounded));
-                _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(value), exponents))
-            };
-            [one(values[0], rounded[0]), one(values[1], rounded[1])]
+            let low = _mm256_slli_epi32::<23>(_mm256_castps_si256(rounded[0]));
+            let high = _mm256_slli_epi32::<23>(_mm256_castps_si256(rounded[1]));
+            [
+                _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(values[0]), low)),
+                _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(values[1]), high)),
+            ]
         }
     }
     #[inline(always)]
@@ -109,6 +133,17 @@ impl Lanes for Avx2 {
         }
     }
     #[inline(always)]
+    fn four_sums(self, [a, b, c, d]: [V; 4]) -> [f32; 4] {
+        unsafe {
+            sums_of_eights([
+                _mm256_add_ps(a[0], a[1]),
+                _mm256_add_ps(b[0], b[1]),
+                _mm256_add_ps(c[0], c[1]),
+                _mm256_add_ps(d[0], d[1]),
+            ])
+        }
+    }
+    #[inline(always)]
     fn halves(self, from: &[[u8; 2]; LANES]) -> V {
         let at = from.as_ptr().cast::<__m128i>();
         unsafe { [_mm256_cvtph_ps(_mm_loadu_si128(at)), _mm256_cvtph_ps(_mm_loadu_si128(at.add(1)))] }
@@ -117,8 +152,9 @@ impl Lanes for Avx2 {
     fn brains(self, from: &[[u8; 2]; LANES]) -> V {
         let at = from.as_ptr().cast::<__m128i>();
         unsafe {
-            let one = |halves| _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(halves)));
-            [one(_mm_loadu_si128(at)), one(_mm_loadu_si128(at.add(1)))]
+            let low = _mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(_mm_loadu_si128(at)));
+            let high = _mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(_mm_loadu_si128(at.add(1))));
+            [_mm256_castsi256_ps(low), _mm256_castsi256_ps(high)]
         }
     }
     #[inline(always)]
@@ -140,6 +176,30 @@ impl Lanes for Avx2 {
             let (bytes, mask) = (_mm_loadu_si128(from.as_ptr().cast()), _mm_set1_epi8(15));
             let high = _mm_and_si128(_mm_srli_epi16::<4>(bytes), mask);
             (widened!(_mm256_cvtepu8_epi32, _mm_and_si128(bytes, mask)), widened!(_mm256_cvtepu8_epi32, high))
+        }
+    }
+    #[inline(always)]
+    fn spread(self, from: &[u8; LANES]) -> (V, V) {
+        unsafe {
+            let bytes = _mm256_broadcastsi128_si256(_mm_loadu_si128(from.as_ptr().cast()));
+            let mask = _mm256_set1_epi32(15);
+            let first = _mm256_srlv_epi32(bytes, _mm256_setr_epi32(0, 0, 0, 0, 4, 4, 4, 4));
+            let second = _mm256_srlv_epi32(bytes, _mm256_setr_epi32(8, 8, 8, 8, 12, 12, 12, 12));
+            let third = _mm256_srlv_epi32(bytes, _mm256_setr_epi32(16, 16, 16, 16, 20, 20, 20, 20));
+            let fourth = _mm256_srlv_epi32(bytes, _mm256_setr_epi32(24, 24, 24, 24, 28, 28, 28, 28));
+            (
+                [_mm256_cvtepi32_ps(_mm256_and_si256(first, mask)), _mm256_cvtepi32_ps(_mm256_and_si256(second, mask))],
+                [_mm256_cvtepi32_ps(_mm256_and_si256(third, mask)), _mm256_cvtepi32_ps(_mm256_and_si256(fourth, mask))],
+            )
+        }
+    }
+    #[inline(always)]
+    fn splat_halves(self, [a, b]: [[u8; 2]; 2]) -> (V, V) {
+        unsafe {
+            // Both side by side, four times, then one over the other.
+            let bits = _mm_set1_epi32(i32::from_le_bytes([a[0], a[1], b[0], b[1]]));
+            let both = _mm256_cvtph_ps(bits);
+            ([_mm256_moveldup_ps(both); 2], [_mm256_movehdup_ps(both); 2])
         }
     }
 }

@@ -92,6 +92,17 @@ impl Lanes for Avx512 {
         }
     }
     #[inline(always)]
+    fn four_sums(self, [a, b, c, d]: [V; 4]) -> [f32; 4] {
+        unsafe {
+            super::avx2::sums_of_eights([
+                _mm256_add_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps::<1>(a)),
+                _mm256_add_ps(_mm512_castps512_ps256(b), _mm512_extractf32x8_ps::<1>(b)),
+                _mm256_add_ps(_mm512_castps512_ps256(c), _mm512_extractf32x8_ps::<1>(c)),
+                _mm256_add_ps(_mm512_castps512_ps256(d), _mm512_extractf32x8_ps::<1>(d)),
+            ])
+        }
+    }
+    #[inline(always)]
     fn halves(self, from: &[[u8; 2]; LANES]) -> V {
         unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(from.as_ptr().cast())) }
     }
@@ -120,6 +131,24 @@ impl Lanes for Avx512 {
             let bytes = _mm512_cvtepu8_epi32(_mm_loadu_si128(from.as_ptr().cast()));
             let low = _mm512_and_si512(bytes, _mm512_set1_epi32(15));
             (_mm512_cvtepi32_ps(low), _mm512_cvtepi32_ps(_mm512_srli_epi32::<4>(bytes)))
+        }
+    }
+    #[inline(always)]
+    fn spread(self, from: &[u8; LANES]) -> (V, V) {
+        unsafe {
+            let bytes = _mm512_broadcast_i32x4(_mm_loadu_si128(from.as_ptr().cast()));
+            let mask = _mm512_set1_epi32(15);
+            let shifts = _mm512_setr_epi32(0, 0, 0, 0, 4, 4, 4, 4, 8, 8, 8, 8, 12, 12, 12, 12);
+            let low = _mm512_srlv_epi32(bytes, shifts);
+            let high = _mm512_srlv_epi32(_mm512_srli_epi32::<16>(bytes), shifts);
+            (_mm512_cvtepi32_ps(_mm512_and_si512(low, mask)), _mm512_cvtepi32_ps(_mm512_and_si512(high, mask)))
+        }
+    }
+    #[inline(always)]
+    fn splat_halves(self, [a, b]: [[u8; 2]; 2]) -> (V, V) {
+        unsafe {
+            let both = _mm512_cvtph_ps(_mm256_set1_epi32(i32::from_le_bytes([a[0], a[1], b[0], b[1]])));
+            (_mm512_moveldup_ps(both), _mm512_movehdup_ps(both))
         }
     }
 }

@@ -9,6 +9,8 @@ use super::lanes::{LANES, Lanes};
 pub(crate) unsafe trait Format: Sized {
     /// Its elements, a multiple of the lanes.
     const ELEMENTS: usize;
+    /// Whether its elements come in the order of [`spread`](Lanes::spread), each 32 in theirs.
+    const SPREAD: bool = false;
 
     /// Gives its elements to `sink` in their order, sixteen at a time, with the index of the first. Must be
     /// `#[inline(always)]`.
@@ -37,8 +39,8 @@ pub(crate) struct Q4_0 {
 }
 #[repr(C)]
 pub(crate) struct Q4_1 {
-    scale: Half,
-    least: Half,
+    /// The scale, and the least value.
+    scales: [Half; 2],
     quants: [u8; 16],
 }
 #[repr(C)]
@@ -96,11 +98,12 @@ unsafe impl Format for Bf16 {
 
 unsafe impl Format for Q4_0 {
     const ELEMENTS: usize = 32;
+    const SPREAD: bool = true;
 
     #[inline(always)]
     fn unpack<L: Lanes>(&self, lanes: L, mut sink: impl FnMut(usize, L::V)) {
         let (scale, middle) = (lanes.splat_half(self.scale), lanes.splat(8.0));
-        let (low, high) = lanes.nibbles(&self.quants);
+        let (low, high) = lanes.spread(&self.quants);
         sink(0, lanes.mul(lanes.sub(low, middle), scale));
         sink(LANES, lanes.mul(lanes.sub(high, middle), scale));
     }
@@ -108,11 +111,12 @@ unsafe impl Format for Q4_0 {
 
 unsafe impl Format for Q4_1 {
     const ELEMENTS: usize = 32;
+    const SPREAD: bool = true;
 
     #[inline(always)]
     fn unpack<L: Lanes>(&self, lanes: L, mut sink: impl FnMut(usize, L::V)) {
-        let (scale, least) = (lanes.splat_half(self.scale), lanes.splat_half(self.least));
-        let (low, high) = lanes.nibbles(&self.quants);
+        let (scale, least) = lanes.splat_halves(self.scales);
+        let (low, high) = lanes.spread(&self.quants);
         sink(0, lanes.fma(low, scale, least));
         sink(LANES, lanes.fma(high, scale, least));
     }

@@ -112,12 +112,11 @@ unsafe impl Format for Q4K {
     fn unpack<L: Lanes>(&self, lanes: L, mut sink: impl FnMut(usize, L::V)) {
         let (scale, least) = (lanes.splat_half(self.scale), lanes.splat_half(self.least));
         for (pair, bytes) in self.quants.iter().enumerate() {
-            let of = |part| {
-                let (own, below) = scale_and_least(&self.scales, part);
-                (lanes.mul(scale, lanes.splat(own)), lanes.mul(least, lanes.splat(-below)))
-            };
-            let (first, second) = (of(2 * pair), of(2 * pair + 1));
-            let [left, right] = [lanes.nibbles(&bytes[0]), lanes.nibbles(&bytes[1])];
+            let (own, below) = scale_and_least(&self.scales, 2 * pair);
+            let first = (lanes.mul(scale, lanes.splat(own)), lanes.mul(least, lanes.splat(-below)));
+            let (own, below) = scale_and_least(&self.scales, 2 * pair + 1);
+            let second = (lanes.mul(scale, lanes.splat(own)), lanes.mul(least, lanes.splat(-below)));
+            let (left, right) = (lanes.nibbles(&bytes[0]), lanes.nibbles(&bytes[1]));
             let at = pair * 64;
             sink(at, lanes.fma(left.0, first.0, first.1));
             sink(at + LANES, lanes.fma(right.0, first.0, first.1));

@@ -18,6 +18,8 @@ pub(crate) trait Lanes: Copy {
     fn splat(self, value: f32) -> Self::V;
     /// A number of half precision in all lanes.
     fn splat_half(self, bits: [u8; 2]) -> Self::V;
+    /// Two of them.
+    fn splat_halves(self, bits: [[u8; 2]; 2]) -> (Self::V, Self::V);
     fn load(self, from: &[f32; LANES]) -> Self::V;
     fn store(self, values: Self::V, to: &mut [f32; LANES]);
     fn add(self, a: Self::V, b: Self::V) -> Self::V;
@@ -32,6 +34,8 @@ pub(crate) trait Lanes: Copy {
     fn add_exponents(self, values: Self::V, rounded: Self::V) -> Self::V;
     /// Halves added to halves, down to one value: lane `i` to `i + 8`, then `i + 4`, `i + 2`, `i + 1`.
     fn sum(self, values: Self::V) -> f32;
+    /// The sums of four, each in that order.
+    fn four_sums(self, values: [Self::V; 4]) -> [f32; 4];
 
     /// From numbers of half precision.
     fn halves(self, from: &[[u8; 2]; LANES]) -> Self::V;
@@ -45,6 +49,9 @@ pub(crate) trait Lanes: Copy {
     fn signed(self, from: &[u8; LANES]) -> Self::V;
     /// The low four bits of each byte, and the high four.
     fn nibbles(self, from: &[u8; LANES]) -> (Self::V, Self::V);
+    /// The same 32 in the order that takes no shuffling: value `8 s + l` is in byte `4 (l mod 4) + s`, low for the first
+    /// four `l`, high for the next.
+    fn spread(self, from: &[u8; LANES]) -> (Self::V, Self::V);
 }
 
 /// A computation over lanes.

@@ -25,6 +25,6 @@ pub(crate) use attention::{Attention, BLOCK_TOKENS};
 pub(crate) use elementwise::{Gate, Normalise};
 pub(crate) use lanes::{LANES, dispatch};
 pub(crate) use math::ExpSum;
-pub(crate) use product::{Matrix, Product, Unpack, Write};
+pub(crate) use product::{Matrix, Product, Spread, Unpack, Write};
 pub(crate) use rope::{Rope, RopeStyle};
 pub(crate) use shared::Shared;

@@ -73,6 +73,10 @@ impl Lanes for Portable {
         sums[0]
     }
     #[inline(always)]
+    fn four_sums(self, [a, b, c, d]: [V; 4]) -> [f32; 4] {
+        [self.sum(a), self.sum(b), self.sum(c), self.sum(d)]
+    }
+    #[inline(always)]
     fn halves(self, from: &[[u8; 2]; LANES]) -> V {
         each(|i| half::f16::from_le_bytes(from[i]).to_f32())
     }
@@ -95,5 +99,14 @@ impl Lanes for Portable {
     #[inline(always)]
     fn nibbles(self, from: &[u8; LANES]) -> (V, V) {
         (each(|i| f32::from(from[i] & 15)), each(|i| f32::from(from[i] >> 4)))
+    }
+    #[inline(always)]
+    fn spread(self, from: &[u8; LANES]) -> (V, V) {
+        let value = |i: usize| f32::from(from[4 * (i % 4) + i / 8] >> (i / 4 % 2 * 4) & 15);
+        (each(value), each(|i| value(i + LANES)))
+    }
+    #[inline(always)]
+    fn splat_halves(self, [a, b]: [[u8; 2]; 2]) -> (V, V) {
+        (self.splat_half(a), self.splat_half(b))
     }
 }

@@ -7,12 +7,23 @@ use super::{
     k_quants::{Q2K, Q3K, Q4K, Q5K, Q6K, Q8K},
     lanes::{Kernel, LANES, Lanes},
     shared::Shared,
-    tile::{dots, tile},
+    tile::{COLUMNS, dots, tile},
 };
 use crate::{gguf::Encoding, mapped::MappedBytes};
 
-/// Weight rows that are unpacked together where several rows are multiplied.
-const UNPACKED: usize = 4;
+/// Runs `body` with `F` as the format of an encoding, of those that are named; `rest` for the others.
+macro_rules! with_format {
+    ($encoding:expr, [$($name:ident)*], $format:ident => $body:expr, $rest:expr) => {
+        match $encoding {
+            $(Encoding::$name => {
+                type $format = $name;
+                $body
+            })*
+            #[allow(unreachable_patterns)]
+            _ => $rest,
+        }
+    };
+}
 
 /// A weight `[outputs, inputs]`, as checkpoints hold it. Its inputs are a multiple of the lanes.
 #[derive(Clone, Debug)]
@@ -32,23 +43,30 @@ impl Matrix {
         whole.then_some(Self { bytes, encoding, outputs, inputs, row_bytes })
     }
 
+    /// Whether it is multiplied with [`Spread`] rows.
+    pub(crate) fn is_spread(&self) -> bool {
+        with_format!(
+            self.encoding,
+            [F32 F16 Bf16 Q4_0 Q4_1 Q5_0 Q5_1 Q8_0 Q8_1 Q2K Q3K Q4K Q5K Q6K Q8K],
+            F => F::SPREAD,
+            false
+        )
+    }
+
+    /// Its values, where they lie in memory as they are used.
+    fn plain(&self) -> Option<&[f32]> {
+        if self.encoding != Encoding::F32 || cfg!(target_endian = "big") {
+            return None;
+        }
+        // SAFETY: any bytes are f32 values.
+        let (before, values, after) = unsafe { self.bytes.bytes().align_to::<f32>() };
+        (before.is_empty() && after.is_empty()).then_some(values)
+    }
+
+    #[inline(always)]
     fn row(&self, output: usize) -> &[u8] {
         &self.bytes.bytes()[output * self.row_bytes..][..self.row_bytes]
     }
-}
-
-/// Runs `body` with `F` as the format of an encoding, of those that are named; `rest` for the others.
-macro_rules! with_format {
-    ($encoding:expr, [$($name:ident)*], $format:ident => $body:expr, $rest:expr) => {
-        match $encoding {
-            $(Encoding::$name => {
-                type $format = $name;
-                $body
-            })*
-            #[allow(unreachable_patterns)]
-            _ => $rest,
-        }
-    };
 }
 
 /// What becomes of a product.
@@ -63,7 +81,7 @@ pub(crate) enum Write<'a> {
 /// Some outputs of `x` times a weight, for each of its rows.
 pub(crate) struct Product<'a> {
     pub(crate) matrix: &'a Matrix,
-    /// Row after row.
+    /// Row after row; [`Spread`] if the matrix is.
     pub(crate) x: &'a [f32],
     /// Which outputs.
     pub(crate) outputs: Range<usize>,
@@ -95,26 +113,30 @@ impl Kernel for Product<'_> {
 }
 
 impl Product<'_> {
+    /// The values of up to four neighbouring outputs of a row.
     #[inline(always)]
-    fn put(&self, row: usize, output: usize, value: f32) {
+    fn put(&self, row: usize, output: usize, values: [f32; COLUMNS]) {
+        let count = COLUMNS.min(self.outputs.end - output);
         // SAFETY: these outputs are this product's alone.
-        let place = unsafe { self.out.write(row * self.stride + self.column + output, 1) };
-        place[0] = match self.write {
-            Write::Set(None) => value,
-            Write::Set(Some(bias)) => value + bias[output],
-            Write::Add => place[0] + value,
-        };
+        let places = unsafe { self.out.write(row * self.stride + self.column + output, count) };
+        match self.write {
+            Write::Set(None) => places.copy_from_slice(&values[..count]),
+            Write::Set(Some(bias)) => {
+                for ((place, value), bias) in places.iter_mut().zip(values).zip(&bias[output..]) {
+                    *place = value + bias;
+                }
+            }
+            Write::Add => places.iter_mut().zip(values).for_each(|(place, value)| *place += value),
+        }
     }
 
     #[inline(always)]
     fn one_row<L: Lanes, F: Format>(&self, lanes: L) {
-        for first in self.outputs.clone().step_by(4) {
+        for first in self.outputs.clone().step_by(COLUMNS) {
             // Where fewer are left, the last is computed several times.
-            let rows = [0, 1, 2, 3].map(|next| self.matrix.row((first + next).min(self.outputs.end - 1)));
-            let values = dots::<L, F, 4>(lanes, rows, self.x);
-            for (value, output) in values.into_iter().zip(first..self.outputs.end) {
-                self.put(0, output, value);
-            }
+            let last = self.outputs.end - 1;
+            let row = |next: usize| self.matrix.row((first + next).min(last));
+            self.put(0, first, dots::<L, F>(lanes, [row(0), row(1), row(2), row(3)], self.x));
         }
     }
 
@@ -122,69 +144,74 @@ impl Product<'_> {
     fn rows<L: Lanes>(&mut self, lanes: L) {
         let depth = self.matrix.inputs;
         let mut scratch = std::mem::take(self.scratch);
-        if scratch.len() < UNPACKED * depth {
-            scratch.resize(UNPACKED * depth, 0.0);
+        if scratch.len() < COLUMNS * depth {
+            scratch.resize(COLUMNS * depth, 0.0);
         }
-        let mut output = self.outputs.start;
-        while output < self.outputs.end {
-            let columns = UNPACKED.min(self.outputs.end - output);
-            for (next, to) in scratch.chunks_exact_mut(depth).take(columns).enumerate() {
-                Unpack { matrix: self.matrix, row: output + next, to }.run(lanes);
-            }
-            // Where fewer are left, stale rows are multiplied with them and their values dropped.
-            self.tiles(lanes, &scratch[..UNPACKED * depth], output, columns);
-            output += columns;
+        let plain = self.matrix.plain();
+        for output in self.outputs.clone().step_by(COLUMNS) {
+            let columns = COLUMNS.min(self.outputs.end - output);
+            let rows = plain.and_then(|plain| plain.get(output * depth..(output + COLUMNS) * depth));
+            let weights = match rows {
+                Some(rows) => rows,
+                None => {
+                    // Where fewer are left, stale rows are multiplied with them and their values dropped.
+                    for (next, to) in scratch.chunks_exact_mut(depth).take(columns).enumerate() {
+                        unpack(lanes, self.matrix, output + next, to);
+                    }
+                    &scratch[..COLUMNS * depth]
+                }
+            };
+            self.tiles(lanes, weights, output);
         }
         *self.scratch = scratch;
     }
 
     /// All rows of `x` times the unpacked ones.
     #[inline(always)]
-    fn tiles<L: Lanes>(&self, lanes: L, weights: &[f32], output: usize, columns: usize) {
+    fn tiles<L: Lanes>(&self, lanes: L, weights: &[f32], output: usize) {
         let (depth, rows) = (self.matrix.inputs, self.x.len() / self.matrix.inputs);
         let mut row = 0;
         while row < rows {
             let x = &self.x[row * depth..];
             row += match (rows - row).min(L::TILE_ROWS) {
-                1 => self.tile::<L, 1>(lanes, x, weights, row, output..output + columns),
-                2 => self.tile::<L, 2>(lanes, x, weights, row, output..output + columns),
-                3 => self.tile::<L, 3>(lanes, x, weights, row, output..output + columns),
-                4 => self.tile::<L, 4>(lanes, x, weights, row, output..output + columns),
-                5 => self.tile::<L, 5>(lanes, x, weights, row, output..output + columns),
-                _ => self.tile::<L, 6>(lanes, x, weights, row, output..output + columns),
+                1 => self.tile::<L, 1>(lanes, x, weights, row, output),
+                2 => self.tile::<L, 2>(lanes, x, weights, row, output),
+                3 => self.tile::<L, 3>(lanes, x, weights, row, output),
+                4 => self.tile::<L, 4>(lanes, x, weights, row, output),
+                5 => self.tile::<L, 5>(lanes, x, weights, row, output),
+                _ => self.tile::<L, 6>(lanes, x, weights, row, output),
             };
         }
     }
 
-    /// `R` rows times the unpacked ones, a tile's columns at a time; `R`.
+    /// `R` rows times the unpacked ones; `R`.
     #[inline(always)]
-    fn tile<L: Lanes, const R: usize>(
-        &self,
-        lanes: L,
-        x: &[f32],
-        weights: &[f32],
-        row: usize,
-        outputs: Range<usize>,
-    ) -> usize {
+    fn tile<L: Lanes, const R: usize>(&self, lanes: L, x: &[f32], weights: &[f32], row: usize, output: usize) -> usize {
         let depth = self.matrix.inputs;
-        let put = |column: usize, values: &[f32], next: usize| {
-            for (value, output) in values.iter().zip(outputs.start + column..outputs.end) {
-                self.put(row + next, output, *value);
-            }
+        let values = if L::TILE_COLUMNS == COLUMNS {
+            tile::<L, R, COLUMNS>(lanes, x, weights, depth)
+        } else {
+            tile::<L, R, 2>(lanes, x, weights, depth)
         };
-        if L::TILE_COLUMNS == UNPACKED {
-            for (next, values) in tile::<L, R, UNPACKED>(lanes, x, weights, depth).iter().enumerate() {
-                put(0, values, next);
-            }
-            return R;
-        }
-        for column in [0, 2] {
-            for (next, values) in tile::<L, R, 2>(lanes, x, &weights[column * depth..], depth).iter().enumerate() {
-                put(column, values, next);
-            }
+        for (next, values) in values.into_iter().enumerate() {
+            self.put(row + next, output, values);
         }
         R
     }
+}
+
+/// A row of a weight as f32, in the order of its format.
+#[inline(always)]
+fn unpack<L: Lanes>(lanes: L, matrix: &Matrix, row: usize, to: &mut [f32]) {
+    let (row, (to, _)) = (matrix.row(row), to.as_chunks_mut::<LANES>());
+    with_format!(
+        matrix.encoding,
+        [F32 F16 Bf16 Q4_0 Q4_1 Q5_0 Q5_1 Q8_0 Q8_1 Q2K Q3K Q4K Q5K Q6K Q8K],
+        F => for (block, to) in blocks::<F>(row).iter().zip(to.chunks_exact_mut(F::ELEMENTS / LANES)) {
+            block.unpack(lanes, |at, values| lanes.store(values, &mut to[at / LANES]));
+        },
+        ()
+    );
 }
 
 /// A row of a weight as f32.
@@ -201,15 +228,34 @@ impl Kernel for Unpack<'_> {
 
     #[inline(always)]
     fn run<L: Lanes>(self, lanes: L) {
-        let row = self.matrix.row(self.row);
-        let (to, _) = self.to.as_chunks_mut::<LANES>();
-        with_format!(
-            self.matrix.encoding,
-            [F32 F16 Bf16 Q4_0 Q4_1 Q5_0 Q5_1 Q8_0 Q8_1 Q2K Q3K Q4K Q5K Q6K Q8K],
-            F => for (block, to) in blocks::<F>(row).iter().zip(to.chunks_exact_mut(F::ELEMENTS / LANES)) {
-                block.unpack(lanes, |at, values| lanes.store(values, &mut to[at / LANES]));
-            },
-            ()
-        );
+        unpack(lanes, self.matrix, self.row, self.to);
+        if self.matrix.is_spread() {
+            let (blocks, _) = self.to.as_chunks_mut::<32>();
+            for block in blocks {
+                let spread = *block;
+                for (index, value) in block.iter_mut().enumerate() {
+                    *value = spread[index % 4 * 8 + index / 4];
+                }
+            }
+        }
+    }
+}
+
+/// Brings each 32 values into the order in which formats that are spread give theirs: value `4 l + s` to `8 s + l`.
+pub(crate) struct Spread<'a> {
+    pub(crate) from: &'a [f32],
+    pub(crate) to: &'a mut [f32],
+}
+
+impl Kernel for Spread<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes>(self, _: L) {
+        for (from, to) in self.from.as_chunks::<32>().0.iter().zip(self.to.as_chunks_mut::<32>().0) {
+            for (index, to) in to.iter_mut().enumerate() {
+                *to = from[index % 8 * 4 + index / 8];
+            }
+        }
     }
 }

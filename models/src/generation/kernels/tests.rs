@@ -60,10 +60,14 @@ fn quantised(outputs: usize) -> Vec<(Encoding, Matrix, Vec<f32>)> {
 
 fn product(matrix: &Matrix, x: &[f32], run: impl FnOnce(Product<'_>)) -> Vec<f32> {
     let rows = x.len() / matrix.inputs;
+    let mut spread = x.to_vec();
+    if matrix.is_spread() {
+        dispatch(Spread { from: x, to: &mut spread });
+    }
     let mut out = vec![f32::NAN; rows * matrix.outputs];
     run(Product {
         matrix,
-        x,
+        x: &spread,
         outputs: 0..matrix.outputs,
         out: Shared::new(&mut out),
         column: 0,

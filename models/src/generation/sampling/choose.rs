@@ -2,6 +2,7 @@
 
 use std::cmp::Ordering;
 
+use llguidance::toktrie::SimpleVob;
 use orion_proto::Sampling;
 
 use super::{
@@ -12,6 +13,11 @@ use crate::generation::kernels::{ExpSum, LANES, dispatch};
 
 /// So many of the likeliest are put in order first where only their sum tells how many are needed.
 const FIRST_ORDERED: usize = 256;
+
+/// A lower temperature is no other: what it leaves is the likeliest.
+const LEAST_TEMPERATURE: f32 = 1e-6;
+/// What exp makes of the greatest difference; who weighs no more is never drawn.
+const NO_WEIGHT: f32 = 2e-38;
 
 /// The likeliest token, the lowest of equal ones; none where no logit is a number.
 pub(crate) fn likeliest(logits: &[f32]) -> Option<u32> {
@@ -35,7 +41,7 @@ pub(crate) struct Chooser {
 }
 
 impl Chooser {
-    /// The token at a position. `allowed` says of each token whether it may be chosen; without it, all may. None where the
+    /// The token at a position. Only those that are `allowed` may be chosen; without it, all may. None where the
     /// logits are no numbers, or none is allowed.
     pub(crate) fn choose(
         &mut self,
@@ -43,7 +49,7 @@ impl Chooser {
         sampling: &Sampling,
         counts: &Counts,
         position: u64,
-        allowed: Option<&dyn Fn(u32) -> bool>,
+        allowed: Option<&SimpleVob>,
     ) -> Option<u32> {
         let greedy = sampling.temperature == 0.0;
         if greedy && leaves_logits(sampling) && allowed.is_none() {
@@ -53,8 +59,11 @@ impl Chooser {
         self.logits.extend_from_slice(logits);
         counts.apply(sampling, &mut self.logits);
         if let Some(allowed) = allowed {
-            let refused = (0..).zip(&mut self.logits).filter(|(token, _)| !allowed(*token));
-            refused.for_each(|(_, logit)| *logit = f32::NEG_INFINITY);
+            allowed.iter_unset_entries(|token| {
+                if let Some(logit) = self.logits.get_mut(token) {
+                    *logit = f32::NEG_INFINITY;
+                }
+            });
         }
         let best = likeliest(&self.logits)?;
         let greatest = self.logits.get(best as usize).copied().filter(|greatest| greatest.is_finite())?;
@@ -65,11 +74,15 @@ impl Chooser {
     fn draw(&mut self, greatest: f32, sampling: &Sampling, number: f64) -> Option<u32> {
         let vocabulary = self.logits.len();
         self.logits.resize(vocabulary.next_multiple_of(LANES), f32::NEG_INFINITY);
-        dispatch(ExpSum { values: &mut self.logits, greatest, scale: 1.0 / sampling.temperature });
+        dispatch(ExpSum {
+            values: &mut self.logits,
+            greatest,
+            scale: 1.0 / sampling.temperature.max(LEAST_TEMPERATURE),
+        });
         let weights = &self.logits[..vocabulary];
         let plain = sampling.top_k == 0 && sampling.top_p >= 1.0 && sampling.min_p == 0.0;
         self.candidates.clear();
-        self.candidates.extend(weights.iter().copied().zip(0..).filter(|(weight, _)| *weight > 0.0));
+        self.candidates.extend(weights.iter().copied().zip(0..).filter(|(weight, _)| *weight > NO_WEIGHT));
         if !plain {
             self.narrow(sampling);
         }
@@ -134,7 +147,13 @@ fn order_first(candidates: &mut [(f32, u32)], count: usize) {
 mod tests {
     use super::*;
 
-    fn shares(logits: &[f32], sampling: &Sampling, allowed: Option<&dyn Fn(u32) -> bool>) -> Vec<f64> {
+    fn only(count: usize, tokens: &[u32]) -> SimpleVob {
+        let mut allowed = SimpleVob::alloc(count);
+        tokens.iter().for_each(|token| allowed.allow_token(*token));
+        allowed
+    }
+
+    fn shares(logits: &[f32], sampling: &Sampling, allowed: Option<&SimpleVob>) -> Vec<f64> {
         let mut chooser = Chooser::default();
         let mut counts = vec![0.0; logits.len()];
         const DRAWS: u64 = 20_000;
@@ -157,7 +176,7 @@ mod tests {
         near(&shares(&logits, &Sampling { top_k: 2, ..warm.clone() }, None), &[4.0 / 7.0, 3.0 / 7.0, 0.0, 0.0]);
         near(&shares(&logits, &Sampling { top_p: 0.6, ..warm.clone() }, None), &[4.0 / 7.0, 3.0 / 7.0, 0.0, 0.0]);
         near(&shares(&logits, &Sampling { min_p: 0.4, ..warm.clone() }, None), &[4.0 / 9.0, 3.0 / 9.0, 2.0 / 9.0, 0.0]);
-        near(&shares(&logits, &warm, Some(&|token| token != 0)), &[0.0, 0.5, 1.0 / 3.0, 1.0 / 6.0]);
+        near(&shares(&logits, &warm, Some(&only(4, &[1, 2, 3]))), &[0.0, 0.5, 1.0 / 3.0, 1.0 / 6.0]);
         let squares: f64 = 0.16 + 0.09 + 0.04 + 0.01;
         let cold = Sampling { temperature: 0.5, ..warm };
         near(&shares(&logits, &cold, None), &[0.16, 0.09, 0.04, 0.01].map(|p| p / squares));
@@ -177,13 +196,22 @@ mod tests {
     }
 
     #[test]
+    fn a_number_just_below_one_falls_on_what_is_allowed() {
+        for (temperature, number) in [(1.0, 1.0), (1.0, 0.999_999_999), (1e-40, 0.5), (100.0, 1.0)] {
+            let sampling = Sampling { temperature, ..Sampling::default() };
+            let mut chooser = Chooser { logits: vec![f32::NEG_INFINITY, 2.0, f32::NEG_INFINITY], ..Chooser::default() };
+            assert_eq!(chooser.draw(2.0, &sampling, number), Some(1), "{temperature} {number}");
+        }
+    }
+
+    #[test]
     fn ties_go_to_the_lowest_and_no_number_to_none() {
-        let choose = |logits: &[f32], allowed: Option<&dyn Fn(u32) -> bool>| {
+        let choose = |logits: &[f32], allowed: Option<&SimpleVob>| {
             Chooser::default().choose(logits, &Sampling::default(), &Counts::default(), 0, allowed)
         };
         assert_eq!(choose(&[1.0, 3.0, 3.0], None), Some(1));
-        assert_eq!(choose(&[1.0, 3.0, 3.0], Some(&|token| token == 2)), Some(2));
-        assert_eq!(choose(&[1.0, 3.0], Some(&|_| false)), None);
+        assert_eq!(choose(&[1.0, 3.0, 3.0], Some(&only(3, &[2]))), Some(2));
+        assert_eq!(choose(&[1.0, 3.0], Some(&only(2, &[]))), None);
         assert_eq!(choose(&[f32::NAN, 2.0], None), Some(1));
         assert_eq!(choose(&[], None), None);
     }

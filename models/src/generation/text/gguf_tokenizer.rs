@@ -20,6 +20,9 @@ const UNKNOWN: u32 = 2;
 const CONTROL: u32 = 3;
 const USER_DEFINED: u32 = 4;
 
+/// Control tokens after which nothing follows, whatever else the metadata names.
+const ENDS: [&str; 6] = ["<|endoftext|>", "<|end_of_text|>", "<|im_end|>", "<|eot_id|>", "<|end|>", "<end_of_turn>"];
+
 /// How GPT-2 cuts words.
 const GPT2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
 /// How Llama 3 does.
@@ -64,7 +67,10 @@ pub(crate) fn vocabulary(gguf: &Gguf) -> Result<Vocabulary> {
     let (start, end) = (token(gguf, "bos"), token(gguf, "eos"));
     // SentencePiece models begin with their start token where the metadata is silent, as ggml has it.
     let adds_start = bool(gguf, "add_bos_token").unwrap_or(spelling == Spelling::SentencePiece);
-    let mut ends: Vec<u32> = [end, token(gguf, "eot"), token(gguf, "eom")].into_iter().flatten().collect();
+    let control = tokens.iter().zip(&kinds).zip(0u32..).filter(|((_, kind), _)| **kind == CONTROL);
+    let known = control.filter(|((token, _), _)| ENDS.contains(token)).map(|(_, id)| id);
+    let mut ends: Vec<u32> = [end, token(gguf, "eot"), token(gguf, "eom")].into_iter().flatten().chain(known).collect();
+    ends.sort_unstable();
     ends.dedup();
     let template = gguf.get("tokenizer.chat_template").and_then(Value::text);
     let template = template.map(|source| ChatTemplate::new(source, text(start), text(end))).transpose()?;

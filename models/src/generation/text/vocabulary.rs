@@ -59,6 +59,11 @@ impl Vocabulary {
         self.ends.contains(&token)
     }
 
+    /// Tokens after which nothing follows.
+    pub(crate) fn ends(&self) -> &[u32] {
+        &self.ends
+    }
+
     /// Whether what follows these tokens is the begin of a text, whose first space is none of it.
     pub(crate) fn begins_after(&self, tokens: &[u32]) -> bool {
         self.strips && tokens.last().copied() == self.begin

@@ -4,10 +4,9 @@ use std::collections::BTreeMap;
 
 use orion_proto::{Error, Format, Generation, Parameters, Prompt, Sampling};
 use serde::Deserialize;
-use serde_json::Value;
 
 use super::Refusal;
-use crate::api::http::parameters::Scalar;
+use crate::{api::http::parameters::Scalar, response_format::ResponseFormat};
 
 /// Answers that one request may ask for.
 const MOST_ANSWERS: u32 = 16;
@@ -18,19 +17,6 @@ const MOST_ANSWERS: u32 = 16;
 enum Stops {
     One(String),
     Several(Vec<String>),
-}
-
-#[derive(Debug, Deserialize)]
-struct ResponseFormat {
-    r#type: String,
-    #[serde(default)]
-    json_schema: Option<JsonSchema>,
-}
-
-#[derive(Debug, Deserialize)]
-struct JsonSchema {
-    #[serde(default)]
-    schema: Option<Value>,
 }
 
 /// Whether a stream ends with the count of its tokens.
@@ -140,19 +126,8 @@ impl Settings {
     }
 
     fn format(&self) -> Result<Format, Refusal> {
-        let Some(format) = &self.response_format else { return Ok(Format::Text) };
-        match (format.r#type.as_str(), format.json_schema.as_ref().and_then(|schema| schema.schema.as_ref())) {
-            ("text", _) => Ok(Format::Text),
-            ("json_object", _) => Ok(Format::JsonObject),
-            ("json_schema", Some(schema)) => Ok(Format::JsonSchema(schema.to_string())),
-            ("json_schema", None) => {
-                Err(about("response_format", "a 'response_format' of type json_schema must have json_schema.schema"))
-            }
-            _ => {
-                let text = "the type of 'response_format' must be text, json_object or json_schema";
-                Err(about("response_format", text))
-            }
-        }
+        let format = self.response_format.as_ref().map_or(Ok(Format::Text), ResponseFormat::format);
+        format.map_err(|error| Refusal::from(error).about("response_format"))
     }
 
     /// What the request says of how it is scheduled.
