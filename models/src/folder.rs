@@ -2,19 +2,21 @@
 
 use std::path::{Path, PathBuf};
 
-use orion_proto::{Code, Error, ModelName, ModelPolicy, ModelSpec, Result};
-use serde::Deserialize;
-
 use crate::{
-    Family, Manifest, Precision, embedding, generation, magika, onnx,
-    orion_toml::{Generation, Kind, OrionToml},
-    silero_vad, simulated, unreadable, unservable, whisper,
+    Family, Manifest, Precision, embedding, generation,
+    layout::{files_ending, is_gguf, is_onnx, model_type, newest_version, only_gguf, onnx_file},
+    magika, nano_ocr, onnx,
+    orion_toml::{Kind, OrionToml},
+    silero_vad, simulated, unreadable, unservable, vision, whisper,
 };
+use orion_proto::{Code, Error, ModelName, ModelPolicy, ModelSpec, Result};
 
-const SERVED: &str = "served today are .gguf and .onnx files, folders of a hub (config.json of model_type \"bert\", \
+pub(crate) const SERVED: &str = "served today are .gguf and .onnx files, folders of a hub (config.json of model_type \"bert\", \
                       \"llama\", \"mistral\", \"qwen2\", \"qwen3\" or \"whisper\", tokenizer.json, *.safetensors), \
-                      Magika (config.min.json, model.onnx), Silero VAD (config.json of model_type \"silero-vad\", \
-                      model.safetensors) and folders whose orion.toml says kind = \"simulated\"";
+                      folders of models of images (config.json of model_type \"efficientnet-lite\", \"resnet\" or \
+                      \"crnn-ocr\", *.safetensors), Magika (config.min.json, model.onnx), Silero VAD (config.json of \
+                      model_type \"silero-vad\", model.safetensors) and folders whose orion.toml says kind = \
+                      \"simulated\"";
 
 /// Says what a model's path holds, from its configuration and headers alone; every length is checked against its file.
 ///
@@ -31,96 +33,144 @@ fn inspect_path(name: &ModelName, path: &Path) -> Result<Manifest> {
         _ => unreadable(path, &error),
     })?;
     if !found.is_dir() {
-        if is_onnx(path) {
-            return onnx_manifest(name, path, path, "1".into(), &OrionToml::default());
-        }
-        if !is_gguf(path) {
-            return Err(not_a_folder(path));
-        }
-        let source = generation::Source::inspect_gguf(path, &Generation::default())?;
-        return Ok(generator(name, "1".into(), source, path, ModelPolicy::default()));
+        let settings = OrionToml::default();
+        let place = Place { name, path, folder: path.into(), version: "1".into(), settings };
+        return match () {
+            () if is_onnx(path) => place.onnx(path),
+            () if is_gguf(path) => place.gguf(path),
+            () => Err(not_a_folder(path)),
+        };
     }
     let settings = OrionToml::read(path)?.unwrap_or_default();
-    let max_rows = settings.batching.max_rows;
-    let policy = settings.policy()?;
-    if settings.kind == Some(Kind::Simulated) {
-        let latency = settings.simulated.unwrap_or_default();
-        let spec = simulated::spec(name, "1".into(), max_rows, &latency, policy);
-        let weight_bytes = spec.memory_bytes;
-        return Ok(Manifest {
-            spec,
-            flops_per_row: 0.0,
-            weight_bytes,
-            path: path.into(),
-            family: Family::Simulated(latency),
-        });
+    let simulated = settings.kind == Some(Kind::Simulated);
+    let (folder, version) = if simulated { (path.into(), "1".into()) } else { newest_version(path)? };
+    let place = Place { name, path, folder, version, settings };
+    match place.settings.kind.map_or_else(|| recognised(&place.folder), |kind| Ok(Some(kind)))? {
+        Some(Kind::Simulated) => place.simulated(),
+        Some(Kind::Onnx) => place.onnx(&onnx_file(&place.folder)?),
+        Some(Kind::Magika) => place.magika(),
+        Some(Kind::SileroVad) => place.silero_vad(),
+        Some(Kind::SentenceEmbedding) => place.embedding(),
+        None => place.by_model_type(),
     }
-    let (folder, version) = newest_version(path)?;
-    match settings.kind.map_or_else(|| recognised(&folder), |kind| Ok(Some(kind)))? {
-        Some(Kind::Onnx) => return onnx_manifest(name, path, &onnx_file(&folder)?, version, &settings),
-        Some(Kind::Magika) => {
-            let source = magika::Source::inspect(&folder, settings.precision.unwrap_or_default(), max_rows)?;
-            return Ok(Manifest {
-                spec: ModelSpec { policy, ..source.spec(name, version, max_rows) },
-                flops_per_row: source.graph.flops,
-                weight_bytes: source.graph.weight_bytes,
-                path: path.into(),
-                family: Family::Magika(source),
-            });
-        }
-        Some(Kind::SileroVad) => {
-            let source = silero_vad::Source::inspect(&folder, settings.precision.unwrap_or_default())?;
-            let policy = ModelPolicy { sequences: true, ..policy };
-            return Ok(Manifest {
-                spec: ModelSpec { policy, ..source.spec(name, version, max_rows) },
-                flops_per_row: source.flops(),
-                weight_bytes: source.weight_bytes,
-                path: path.into(),
-                family: Family::SileroVad(source),
-            });
-        }
-        Some(Kind::SentenceEmbedding | Kind::Simulated) | None => {}
-    }
-    if settings.kind != Some(Kind::SentenceEmbedding) {
-        if let Some(gguf) = only_gguf(&folder)? {
-            let source = generation::Source::inspect_gguf(&gguf, &settings.generation)?;
-            return Ok(generator(name, version, source, path, policy));
-        }
-        let model_type = model_type(&folder)?;
-        if generation::ARCHITECTURES.contains(&model_type.as_str()) {
-            let source = generation::Source::inspect_folder(&folder, &settings.generation)?;
-            return Ok(generator(name, version, source, path, policy));
-        }
-        if model_type == "whisper" {
-            return inspect_whisper(name, path, &folder, version, settings);
-        }
-        if model_type != "bert" {
-            return Err(unservable(format!("config.json's model_type '{model_type}' is not served yet; {SERVED}")));
-        }
-    }
-    let source = embedding::Source::inspect(&folder, settings.precision.unwrap_or_default())?;
-    Ok(Manifest {
-        spec: ModelSpec { policy, ..source.spec(name, version, max_rows) },
-        flops_per_row: source.config.flops(embedding::TYPICAL_TOKENS),
-        weight_bytes: source.weight_bytes,
-        path: path.into(),
-        family: Family::Embedding(source),
-    })
 }
 
-fn generator(
-    name: &ModelName,
+/// Where a model lies, and what its owner says of it.
+struct Place<'a> {
+    name: &'a ModelName,
+    path: &'a Path,
+    /// Of its newest version.
+    folder: PathBuf,
     version: String,
-    source: generation::Source,
-    path: &Path,
-    policy: ModelPolicy,
-) -> Manifest {
-    Manifest {
-        spec: ModelSpec { policy, ..source.spec(name, version) },
-        flops_per_row: source.flops(),
-        weight_bytes: source.weight_bytes,
-        path: path.into(),
-        family: Family::Generation(Box::new(source)),
+    settings: OrionToml,
+}
+
+impl Place<'_> {
+    fn manifest(&self, spec: ModelSpec, flops_per_row: f64, weight_bytes: u64, family: Family) -> Result<Manifest> {
+        let policy = ModelPolicy { sequences: spec.policy.sequences, ..self.settings.policy()? };
+        let spec = ModelSpec { policy, ..spec };
+        Ok(Manifest { spec, flops_per_row, weight_bytes, path: self.path.into(), family })
+    }
+
+    fn max_rows(&self) -> usize {
+        self.settings.batching.max_rows
+    }
+
+    /// What a folder of a hub says that it is in its config.json, or the only GGUF file of a folder.
+    fn by_model_type(&self) -> Result<Manifest> {
+        if let Some(gguf) = only_gguf(&self.folder)? {
+            return self.gguf(&gguf);
+        }
+        let model_type = model_type(&self.folder)?;
+        match model_type.as_str() {
+            generator if generation::ARCHITECTURES.contains(&generator) => {
+                self.generator(generation::Source::inspect_folder(&self.folder, &self.settings.generation)?)
+            }
+            "whisper" => self.whisper(),
+            images if vision::MODEL_TYPES.contains(&images) => self.vision(),
+            nano_ocr::MODEL_TYPE => self.nano_ocr(),
+            "bert" => self.embedding(),
+            _ => Err(unservable(format!("config.json's model_type '{model_type}' is not served yet; {SERVED}"))),
+        }
+    }
+
+    fn embedding(&self) -> Result<Manifest> {
+        let source = embedding::Source::inspect(&self.folder, self.settings.precision.unwrap_or_default())?;
+        let spec = source.spec(self.name, self.version.clone(), self.max_rows());
+        let flops = source.config.flops(embedding::TYPICAL_TOKENS);
+        self.manifest(spec, flops, source.weight_bytes, Family::Embedding(source))
+    }
+
+    fn gguf(&self, file: &Path) -> Result<Manifest> {
+        self.generator(generation::Source::inspect_gguf(file, &self.settings.generation)?)
+    }
+
+    fn generator(&self, source: generation::Source) -> Result<Manifest> {
+        let spec = source.spec(self.name, self.version.clone());
+        self.manifest(spec, source.flops(), source.weight_bytes, Family::Generation(Box::new(source)))
+    }
+
+    fn simulated(&self) -> Result<Manifest> {
+        let latency = self.settings.simulated.clone().unwrap_or_default();
+        let policy = self.settings.policy()?;
+        let spec = simulated::spec(self.name, self.version.clone(), self.max_rows(), &latency, policy);
+        let weight_bytes = spec.memory_bytes;
+        self.manifest(spec, 0.0, weight_bytes, Family::Simulated(latency))
+    }
+
+    fn onnx(&self, file: &Path) -> Result<Manifest> {
+        let precision = self.settings.precision.unwrap_or_default();
+        let source = onnx::Source::inspect(file, precision, self.max_rows())?;
+        let spec = source.spec(self.name, self.version.clone(), self.max_rows());
+        self.manifest(spec, source.flops, source.weight_bytes, Family::Onnx(source))
+    }
+
+    fn magika(&self) -> Result<Manifest> {
+        let precision = self.settings.precision.unwrap_or_default();
+        let source = magika::Source::inspect(&self.folder, precision, self.max_rows())?;
+        let spec = source.spec(self.name, self.version.clone(), self.max_rows());
+        let (flops, weight_bytes) = (source.graph.flops, source.graph.weight_bytes);
+        self.manifest(spec, flops, weight_bytes, Family::Magika(source))
+    }
+
+    fn silero_vad(&self) -> Result<Manifest> {
+        let source = silero_vad::Source::inspect(&self.folder, self.settings.precision.unwrap_or_default())?;
+        let mut spec = source.spec(self.name, self.version.clone(), self.max_rows());
+        spec.policy.sequences = true;
+        self.manifest(spec, source.flops(), source.weight_bytes, Family::SileroVad(source))
+    }
+
+    fn whisper(&self) -> Result<Manifest> {
+        self.check_f32("whisper computes")?;
+        let source = whisper::Source::inspect(&self.folder)?;
+        let spec = source.spec(self.name, self.version.clone(), self.max_rows());
+        let flops = source.config.flops(whisper::TYPICAL_TOKENS);
+        self.manifest(spec, flops, source.weight_bytes, Family::Whisper(source))
+    }
+
+    fn vision(&self) -> Result<Manifest> {
+        self.check_f32("models of images compute")?;
+        let source = vision::Source::inspect(&self.folder)?;
+        let spec = source.spec(self.name, self.version.clone(), self.max_rows());
+        self.manifest(spec, source.flops(), source.weight_bytes(), Family::Vision(source))
+    }
+
+    fn nano_ocr(&self) -> Result<Manifest> {
+        self.check_f32("models of images compute")?;
+        let source = nano_ocr::Source::inspect(&self.folder)?;
+        let spec = source.spec(self.name, self.version.clone(), self.max_rows());
+        self.manifest(spec, source.flops(), source.weight_bytes(), Family::NanoOcr(source))
+    }
+
+    /// Some families compute in f32 whatever their weights are stored in.
+    fn check_f32(&self, who: &str) -> Result<()> {
+        match self.settings.precision.unwrap_or_default() {
+            Precision::F32 => Ok(()),
+            other => Err(Error::invalid(format!(
+                "orion.toml says precision = \"{}\", {who} in \"f32\" alone: leave it out",
+                other.name()
+            ))),
+        }
     }
 }
 
@@ -132,141 +182,6 @@ fn recognised(folder: &Path) -> Result<Option<Kind>> {
         (false, false) => Some(Kind::Onnx),
         (true, _) if model_type(folder)? == "silero-vad" => Some(Kind::SileroVad),
         _ => None,
-    })
-}
-
-fn onnx_manifest(
-    name: &ModelName,
-    path: &Path,
-    file: &Path,
-    version: String,
-    settings: &OrionToml,
-) -> Result<Manifest> {
-    let max_rows = settings.batching.max_rows;
-    let source = onnx::Source::inspect(file, settings.precision.unwrap_or_default(), max_rows)?;
-    Ok(Manifest {
-        spec: ModelSpec { policy: settings.policy()?, ..source.spec(name, version, max_rows) },
-        flops_per_row: source.flops,
-        weight_bytes: source.weight_bytes,
-        path: path.into(),
-        family: Family::Onnx(source),
-    })
-}
-
-/// The graph of a folder: `model.onnx`, or the only file of its format.
-fn onnx_file(folder: &Path) -> Result<PathBuf> {
-    let whole = folder.join("model.onnx");
-    match files_ending(folder, ".onnx")?.as_slice() {
-        _ if whole.is_file() => Ok(whole),
-        [file] => Ok(file.clone()),
-        [] => Err(unservable(format!("folder {} has no *.onnx", folder.display()))),
-        files => Err(unservable(format!(
-            "folder {} has {} *.onnx, it must have one, or one named model.onnx",
-            folder.display(),
-            files.len()
-        ))),
-    }
-}
-
-fn is_gguf(path: &Path) -> bool {
-    path.extension().is_some_and(|suffix| suffix.eq_ignore_ascii_case("gguf"))
-}
-
-fn is_onnx(path: &Path) -> bool {
-    path.extension().is_some_and(|suffix| suffix.eq_ignore_ascii_case("onnx"))
-}
-
-/// The GGUF file of a folder that holds no other model.
-fn only_gguf(folder: &Path) -> Result<Option<PathBuf>> {
-    if folder.join("config.json").exists() {
-        return Ok(None);
-    }
-    let mut files = entries(folder)?.into_iter().map(|name| folder.join(name)).filter(|path| is_gguf(path));
-    let Some(first) = files.next() else { return Ok(None) };
-    match files.count() {
-        0 => Ok(Some(first)),
-        more => Err(unservable(format!(
-            "folder {} holds {} .gguf files, it must hold one: give the path of the file itself",
-            folder.display(),
-            more + 1
-        ))),
-    }
-}
-
-fn inspect_whisper(
-    name: &ModelName,
-    path: &Path,
-    folder: &Path,
-    version: String,
-    settings: OrionToml,
-) -> Result<Manifest> {
-    let precision = settings.precision.unwrap_or_default();
-    if precision != Precision::F32 {
-        let asked = precision.name();
-        return Err(unservable(format!("orion.toml asks for precision '{asked}', whisper computes in 'f32' alone")));
-    }
-    let source = whisper::Source::inspect(folder)?;
-    Ok(Manifest {
-        spec: ModelSpec { policy: settings.policy()?, ..source.spec(name, version, settings.batching.max_rows) },
-        flops_per_row: source.config.flops(whisper::TYPICAL_TOKENS),
-        weight_bytes: source.weight_bytes,
-        path: path.into(),
-        family: Family::Whisper(source),
-    })
-}
-
-/// The folder that holds the files, and its version: of Triton's `<model>/<version>/` the newest.
-fn newest_version(path: &Path) -> Result<(PathBuf, String)> {
-    let number = |name: &String| name.parse::<u64>().ok().filter(|n| *n > 0 && n.to_string() == *name);
-    let has_files = path.join("config.json").exists() || !files_ending(path, ".onnx")?.is_empty();
-    let newest = entries(path)?.into_iter().filter(|name| path.join(name).is_dir()).filter_map(|n| number(&n)).max();
-    Ok(match newest {
-        Some(version) if !has_files => (path.join(version.to_string()), version.to_string()),
-        _ => (path.into(), "1".into()),
-    })
-}
-
-/// The names in a folder, sorted.
-fn entries(folder: &Path) -> Result<Vec<String>> {
-    let io = |error: std::io::Error| unreadable(folder, &error);
-    let mut names = Vec::new();
-    for entry in std::fs::read_dir(folder).map_err(io)? {
-        names.push(entry.map_err(io)?.file_name().to_string_lossy().into_owned());
-    }
-    names.sort();
-    Ok(names)
-}
-
-/// The files of a folder whose names end so, sorted.
-pub(crate) fn files_ending(folder: &Path, suffix: &str) -> Result<Vec<PathBuf>> {
-    Ok(entries(folder)?.iter().filter(|name| name.ends_with(suffix)).map(|name| folder.join(name)).collect())
-}
-
-fn model_type(folder: &Path) -> Result<String> {
-    #[derive(Deserialize)]
-    struct Typed {
-        model_type: Option<String>,
-    }
-    let path = folder.join("config.json");
-    if !path.exists() {
-        return Err(unknown_folder(folder)?);
-    }
-    let text = crate::file::read_text(&path)?;
-    let typed: Typed = serde_json::from_slice(&text).map_err(|error| {
-        unservable(format!("{} cannot be read: {}", path.display(), error.to_string().to_lowercase()))
-    })?;
-    typed.model_type.ok_or_else(|| unservable(format!("{} has no model_type; {SERVED}", path.display())))
-}
-
-fn unknown_folder(folder: &Path) -> Result<Error> {
-    let names = entries(folder)?;
-    Ok(match names.is_empty() {
-        true => unservable(format!("folder {} is empty; {SERVED}", folder.display())),
-        false => {
-            let more = if names.len() > 8 { ", …" } else { "" };
-            let listed = names.iter().take(8).map(String::as_str).collect::<Vec<_>>().join(", ");
-            unservable(format!("folder {} has no config.json, it holds: {listed}{more}; {SERVED}", folder.display()))
-        }
     })
 }
 

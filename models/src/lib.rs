@@ -14,6 +14,7 @@ use orion_proto::{
 };
 
 pub mod checkpoint;
+mod convnet;
 mod embedding;
 mod file;
 mod folder;
@@ -21,9 +22,12 @@ mod generation;
 mod gguf;
 mod given_up;
 mod identity;
+mod imaging;
 mod kernels;
+mod layout;
 mod magika;
 mod mapped;
+mod nano_ocr;
 mod onnx;
 mod orion_toml;
 mod pace;
@@ -33,6 +37,7 @@ mod simulated;
 mod tiny_bert;
 #[doc(hidden)]
 pub mod tiny_llama;
+mod vision;
 mod whisper;
 
 pub use folder::inspect;
@@ -48,10 +53,10 @@ pub struct ModelRequest {
     pub inputs: Vec<Tensor>,
     /// Whether text beyond the model's limit is cut instead of refused.
     pub truncate: bool,
-    /// Parameters that only some models know.
-    pub parameters: Vec<(String, InferParameter)>,
     /// Its place in a sequence, for models that keep a state between requests.
     pub sequence: Option<Sequence>,
+    /// Parameters that only some models know.
+    pub parameters: Vec<(String, InferParameter)>,
     /// Set while it runs if nobody waits for it any more: it need not be computed to its end.
     pub given_up: GivenUp,
 }
@@ -167,6 +172,8 @@ pub struct Manifest {
 enum Family {
     Embedding(embedding::Source),
     Generation(Box<generation::Source>),
+    Vision(vision::Source),
+    NanoOcr(nano_ocr::Source),
     Magika(magika::Source),
     Onnx(onnx::Source),
     SileroVad(silero_vad::Source),
@@ -209,6 +216,8 @@ pub fn load_at(manifest: &Manifest, pace: &Arc<Pace>, progress: &dyn Fn(f32)) ->
     Ok(match &manifest.family {
         Family::Embedding(source) => Loaded::Model(Box::new(embedding::Embedder::load(spec, source, progress)?)),
         Family::Generation(source) => Loaded::Generator(Box::new(source.load(spec, progress)?)),
+        Family::Vision(source) => Loaded::Model(Box::new(vision::Classifier::load(spec, source, progress)?)),
+        Family::NanoOcr(source) => Loaded::Model(Box::new(nano_ocr::Reader::load(spec, source, progress)?)),
         Family::Magika(source) => Loaded::Model(Box::new(magika::Magika::load(spec, source, progress)?)),
         Family::Onnx(source) => Loaded::Model(Box::new(onnx::OnnxModel::load(spec, source, progress)?)),
         Family::SileroVad(source) => Loaded::Model(Box::new(silero_vad::SileroVad::load(spec, source, progress)?)),

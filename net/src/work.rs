@@ -99,13 +99,13 @@ fn head(tensor: &Tensor) -> session::TensorHead {
 /// A batch as a transfer's header and payload; the tensors' bytes are shared, not copied.
 pub fn encode_batch(batch: &Batch) -> (Bytes, Vec<Payload>) {
     let attempts = batch.attempts.iter().map(|attempt| {
-        let Parameters { truncate, sequence, ref others, .. } = attempt.request.parameters;
+        let Parameters { truncate, sequence, others, .. } = &attempt.request.parameters;
         // A generation holds what its parameters said.
         let others = if attempt.request.generation.is_none() { others.as_slice() } else { &[] };
         session::Attempt {
             attempt: attempt.attempt,
             inputs: attempt.request.inputs.iter().map(head).collect(),
-            truncate,
+            truncate: *truncate,
             parameters: others.iter().map(Into::into).collect(),
             generation: attempt.request.generation.as_ref().map(Into::into),
             sequence: sequence.map(|sequence| sequence.key),

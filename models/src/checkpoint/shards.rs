@@ -8,7 +8,7 @@ use std::{
 use orion_proto::Result;
 use serde::Deserialize;
 
-use crate::{folder::files_ending, unservable};
+use crate::{layout::files_ending, unservable};
 
 /// Hugging Face's index of a checkpoint that is cut into several files.
 const INDEX: &str = "model.safetensors.index.json";

@@ -12,6 +12,7 @@ mod allocation;
 mod fetched;
 mod gguf_model;
 mod reference;
+mod structured;
 
 /// The tiny model with this `orion.toml`.
 fn model(settings: &str) -> LanguageModel {
@@ -324,36 +325,6 @@ fn conversations_go_through_the_template_and_end_tokens_end_them() {
     };
     // The start token, then "Ġthe" and "Ġan".
     assert_eq!((told(""), told(" the an")), (1, 3));
-}
-
-#[test]
-fn answers_of_a_given_form_are_that_and_survive_every_cut() {
-    let mut model = model("");
-    let schema = r#"{"type": "object", "properties": {"name": {"type": "string", "maxLength": 8},
-        "kind": {"enum": ["one", "two"]}, "sizes": {"type": "array", "items": {"type": "integer"}, "maxItems": 3}},
-        "required": ["name", "kind", "sizes"], "additionalProperties": false}"#;
-    let schema = || Format::JsonSchema(schema.into());
-    for (seed, format) in [(1, schema()), (2, schema()), (3, Format::JsonObject)] {
-        let object = format == Format::JsonObject;
-        let generation = Generation { format, ignore_end: false, ..drawn(seed, 9, 200) };
-        let want = alone(&mut model, &generation);
-        if object && want.finish == Some(FinishReason::Length) {
-            assert!(want.text.trim_start().starts_with('{'), "{}", want.text);
-        } else {
-            let value: serde_json::Value = serde_json::from_str(&want.text).unwrap();
-            assert!(value.is_object() && want.finish == Some(FinishReason::Stop), "{}", want.text);
-            assert!(object || ["one", "two"].contains(&value["kind"].as_str().unwrap()) && value["sizes"].is_array());
-        }
-        for cut in (0..want.tokens.len()).step_by(7) {
-            let rest = Generation { resume: want.tokens[..cut].to_vec(), ..generation.clone() };
-            model.add(1, Priority::Normal, &rest).unwrap();
-            let mut tokens = want.tokens[..cut].to_vec();
-            while model.load().running + model.load().waiting > 0 {
-                model.step().into_iter().for_each(|(_, delta)| tokens.extend(delta.unwrap().tokens));
-            }
-            assert_eq!(tokens, want.tokens, "cut at {cut}");
-        }
-    }
 }
 
 #[derive(Clone, Debug)]

@@ -67,6 +67,11 @@ impl Linear {
         Self { weight: panels, bias, activation }
     }
 
+    /// Bytes of the packed weight and the bias at most, for any instruction set.
+    pub(crate) fn bytes(inputs: usize, outputs: usize) -> u64 {
+        ((inputs + 1) * outputs.next_multiple_of(MOST_WIDTH) * size_of::<f32>()) as u64
+    }
+
     /// Of `x` `[rows, inputs]` into `out` `[rows, outputs]`.
     pub(crate) fn forward(&self, x: &[f32], out: &mut [f32]) {
         self.forward_strided(x, self.weight.depth, x.len() / self.weight.depth, out);

@@ -41,6 +41,18 @@ impl WithSimd for MachineWidth {
     }
 }
 
+/// The rows of this machine's tiles.
+pub(super) struct MachineRows;
+
+impl WithSimd for MachineRows {
+    type Output = usize;
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) -> usize {
+        tile_rows::<S>()
+    }
+}
+
 impl Panels {
     /// Makes room for a matrix, keeping the memory.
     #[inline(always)]

@@ -8,6 +8,7 @@ use orion_proto::{Code, Error, ModelName, ModelSpec, Result};
 use super::{
     Core, Nanos,
     curve::{Curve, LONGEST},
+    failed_load::Failure,
     load_time::LoadTime,
     nanos,
     peak::Peak,
@@ -170,16 +171,6 @@ pub(super) struct Model {
     /// Since when nothing could run it.
     pub orphaned: Option<Nanos>,
     pub statistics: Statistics,
-}
-
-/// A load that failed.
-#[derive(Clone, Debug)]
-pub(super) struct Failure {
-    pub device: usize,
-    pub worker: usize,
-    pub reason: String,
-    pub times: u32,
-    pub retry_at: Nanos,
 }
 
 impl Model {

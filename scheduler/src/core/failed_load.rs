@@ -2,11 +2,21 @@
 
 use std::time::Duration;
 
-use super::{Core, Nanos, catalogue::Failure, nanos};
+use super::{Core, Nanos, nanos};
 
 /// Wait before a load that failed is tried again on the same device; doubles up to the longest.
 const RETRY: Duration = Duration::from_secs(1);
 const LONGEST_RETRY: Duration = Duration::from_secs(60);
+
+/// A load that failed.
+#[derive(Clone, Debug)]
+pub(super) struct Failure {
+    pub device: usize,
+    pub worker: usize,
+    pub reason: String,
+    pub times: u32,
+    pub retry_at: Nanos,
+}
 
 impl<T, L: Clone> Core<T, L> {
     pub(super) fn load_failed(&mut self, now: Nanos, id: usize, reason: String) {

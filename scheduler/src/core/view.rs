@@ -145,7 +145,7 @@ impl<T, L: Clone> Core<T, L> {
     }
 
     fn failed_loads(&self, worker: &Worker<L>) -> impl Iterator<Item = cluster::NodeModel> {
-        let on = |failure: &&super::catalogue::Failure| worker.devices.contains(&failure.device);
+        let on = |failure: &&super::failed_load::Failure| worker.devices.contains(&failure.device);
         self.models.iter().flat_map(move |model| {
             model.failures.iter().filter(on).map(|failure| cluster::NodeModel {
                 name: model.name.to_string(),

@@ -32,7 +32,7 @@ async fn read(fields: &[(&str, &[u8])]) -> std::result::Result<Form, Value> {
 #[tokio::test]
 async fn a_form_is_read_whatever_the_order_of_its_fields() {
     let wave: Vec<u8> = (0..400_000u32).flat_map(|n| (n * 7).to_le_bytes()).collect();
-    let form = read(&[
+    let fields: [(&str, &[u8]); 10] = [
         ("temperature", b"0.2"),
         ("file", &wave),
         ("response_format", b"verbose_json"),
@@ -43,8 +43,8 @@ async fn a_form_is_read_whatever_the_order_of_its_fields() {
         ("priority", b"2"),
         ("idempotent", b"false"),
         ("model", b"whisper"),
-    ]);
-    let form = form.await.unwrap();
+    ];
+    let form = read(&fields).await.unwrap();
     assert!(form.file == wave && form.model == "whisper" && form.format == Format::VerboseJson);
     let parameters = [("temperature", "0.2"), ("prompt", "Sense — and"), ("priority", "2"), ("idempotent", "false")];
     assert_eq!(form.parameters, parameters.map(|(name, value)| (name, value.to_owned())));
