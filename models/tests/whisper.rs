@@ -1,5 +1,6 @@
-//! The real model against its authors' implementation. `scripts/fetch-models whisper-tiny-en --to models-data` fetches it and
-//! the clips; `ORION_MODELS` names another folder than `models-data`.
+//! The real model against its authors' implementation. `scripts/fetch-models whisper-tiny-en --to models-data` fetches it; the
+//! clips are `test/data/librivox` of the source package pocketsphinx 5.1.1, in `models-data/samples`. `ORION_MODELS` names
+//! another folder than `models-data`.
 
 #![expect(clippy::unwrap_used, reason = "a test may panic, in its helpers too")]
 
@@ -45,10 +46,7 @@ fn fetched() -> Option<(Box<dyn Model>, Vec<Vec<u8>>)> {
     let (path, samples) = (root.join("whisper-tiny-en"), root.join("samples/librivox"));
     for path in [&path, &samples] {
         if !path.exists() {
-            println!(
-                "skipped: {} is not there, fetch it with: scripts/fetch-models all --to models-data",
-                path.display()
-            );
+            println!("skipped: {} is not there", path.display());
             return None;
         }
     }

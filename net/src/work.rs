@@ -100,6 +100,8 @@ fn head(tensor: &Tensor) -> session::TensorHead {
 pub fn encode_batch(batch: &Batch) -> (Bytes, Vec<Payload>) {
     let attempts = batch.attempts.iter().map(|attempt| {
         let Parameters { truncate, sequence, others, .. } = &attempt.request.parameters;
+        // A generation holds what its parameters said.
+        let others = if attempt.request.generation.is_none() { others.as_slice() } else { &[] };
         session::Attempt {
             attempt: attempt.attempt,
             inputs: attempt.request.inputs.iter().map(head).collect(),
