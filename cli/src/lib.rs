@@ -8,6 +8,7 @@ mod bench;
 mod client;
 mod command;
 mod completion;
+mod convert;
 mod data_folder;
 mod doctor;
 mod explain;
@@ -67,5 +68,6 @@ fn print_usage(usage: &clap::Error, out: &mut dyn Write, err: &mut dyn Write) ->
         false => (out, std::io::IsTerminal::is_terminal(&std::io::stdout())),
     };
     let _ = if terminal { write!(stream, "{}", text.ansi()) } else { write!(stream, "{text}") };
-    u8::try_from(usage.exit_code()).unwrap_or(1)
+    // Clap's own status for a mistake, 2, says here that something could not be placed.
+    u8::from(usage.use_stderr())
 }

@@ -1,4 +1,4 @@
-//! `orion models`: what is served, and loading and unloading it.
+//! `orion models`: what is served, loading and unloading it, and converting files of weights.
 
 use std::{io::Write, time::Duration};
 
@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use crate::{
     Failure,
     client::{Client, ServerArguments, block_on},
+    convert::{self, ConvertArguments},
     progress,
     table::{Format, facts, figure, state, table, write, write_json, write_table},
     units::bytes,
@@ -21,7 +22,7 @@ use crate::{
 
 const POLL: Duration = Duration::from_millis(200);
 
-/// List models, show, load or unload one
+/// List models, show, load, unload or convert one
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
@@ -55,29 +56,32 @@ enum ModelsCommand {
         /// The model's name
         name: String,
     },
+    Convert(ConvertArguments),
 }
 
 pub(crate) fn run(arguments: &ModelsArguments, out: &mut dyn Write) -> Result<(), Failure> {
-    block_on(async {
-        let mut client = arguments.server.connect().await?;
-        let format = arguments.server.output;
-        match &arguments.command {
-            None => list(&mut client, format, out).await,
-            Some(ModelsCommand::Show { name }) => show(&mut client, name, format, out).await,
-            Some(ModelsCommand::Load { name }) => {
-                load(&client, name).await?;
-                show_change(&mut client, name, "loaded", format, out).await
-            }
-            Some(ModelsCommand::Unload { name }) => {
-                let spinner = progress::spinner(format!("unloading {name}"));
-                let request = RepositoryModelUnloadRequest { model_name: name.clone(), ..Default::default() };
-                let done = client.inference.repository_model_unload(request).await;
-                spinner.finish_and_clear();
-                done?;
-                show_change(&mut client, name, "unloaded", format, out).await
-            }
+    let (server, format) = (&arguments.server, arguments.server.output);
+    match &arguments.command {
+        Some(ModelsCommand::Convert(conversion)) => convert::run(conversion, format, out),
+        None => block_on(async { list(&mut server.connect().await?, format, out).await }),
+        Some(ModelsCommand::Show { name }) => {
+            block_on(async { show(&mut server.connect().await?, name, format, out).await })
         }
-    })
+        Some(ModelsCommand::Load { name }) => block_on(async {
+            let mut client = server.connect().await?;
+            load(&client, name).await?;
+            show_change(&mut client, name, "loaded", format, out).await
+        }),
+        Some(ModelsCommand::Unload { name }) => block_on(async {
+            let mut client = server.connect().await?;
+            let spinner = progress::spinner(format!("unloading {name}"));
+            let request = RepositoryModelUnloadRequest { model_name: name.clone(), ..Default::default() };
+            let done = client.inference.repository_model_unload(request).await;
+            spinner.finish_and_clear();
+            done?;
+            show_change(&mut client, name, "unloaded", format, out).await
+        }),
+    }
 }
 
 async fn models(client: &mut Client) -> Result<Vec<Model>, Failure> {

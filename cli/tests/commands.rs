@@ -91,6 +91,24 @@ fn infer_sends_the_parameters_that_its_flags_say() {
 }
 
 #[test]
+fn convert_needs_no_server_and_says_what_it_took_and_wrote() {
+    let folder = tempfile::tempdir().unwrap();
+    let target = folder.path().join("model").display().to_string();
+    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/data/checkpoints/training.pt");
+    let convert = |flags: &[&str]| orion(&[&["models", "convert", source, &target], flags].concat());
+    let json = convert(&["-o", "json"]).json();
+    assert_eq!((&json["key"], &json["left_out"]), (&"model".into(), &serde_json::json!(["optimizer"])));
+    assert_eq!(
+        (&json["tensors"], &json["files"]),
+        (&9.into(), &serde_json::json!([format!("{target}/model.safetensors")]))
+    );
+    let there = convert(&[]);
+    assert!(there.failed(1).contains("model.safetensors is already there, --force replaces it"), "{}", there.err);
+    let again = convert(&["--force", "--dtype", "bf16", "--key", "model"]);
+    assert!(again.done().contains("9, below key 'model', not those below: optimizer"), "{}", again.out);
+}
+
+#[test]
 fn failures_go_to_standard_error_with_their_exit_status() {
     let server = Server::start();
     let unknown = server.orion(&["infer", "nope", "--text", "a", "-o", "json"]);
@@ -102,7 +120,7 @@ fn failures_go_to_standard_error_with_their_exit_status() {
     assert!(server.orion(&["nodes", "show", "x"]).failed(1).contains("the server's nodes are: here, edge"));
     assert!(server.orion(&["models", "show", "x"]).failed(1).contains("the server's models are: minilm, lazy"));
     assert!(server.orion(&["infer", "minilm", "--data", "1"]).failed(1).contains("text BYTES [-1]"));
-    assert!(orion(&["infer", "minilm"]).failed(2).contains("--text"));
+    assert!(orion(&["infer", "minilm"]).failed(1).contains("--text"));
 
     // Bound and never accepting would hang; a port that was just given back refuses.
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();

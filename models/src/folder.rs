@@ -6,14 +6,15 @@ use orion_proto::{Code, Error, ModelName, ModelPolicy, ModelSpec, Result};
 use serde::Deserialize;
 
 use crate::{
-    Family, Manifest, embedding, generation,
+    Family, Manifest, embedding, generation, magika, onnx,
     orion_toml::{Generation, Kind, OrionToml},
-    simulated, unreadable, unservable,
+    silero_vad, simulated, unreadable, unservable,
 };
 
-const SERVED: &str = "served today are .gguf files, folders of a hub (config.json of model_type \"bert\", \"llama\", \
-                      \"mistral\", \"qwen2\" or \"qwen3\", tokenizer.json, *.safetensors) and folders whose orion.toml \
-                      says kind = \"simulated\"";
+const SERVED: &str = "served today are .gguf and .onnx files, folders of a hub (config.json of model_type \"bert\", \
+                      \"llama\", \"mistral\", \"qwen2\" or \"qwen3\", tokenizer.json, *.safetensors), Magika \
+                      (config.min.json, model.onnx), Silero VAD (config.json of model_type \"silero-vad\", \
+                      model.safetensors) and folders whose orion.toml says kind = \"simulated\"";
 
 /// Says what a model's path holds, from its configuration and headers alone; every length is checked against its file.
 ///
@@ -30,6 +31,9 @@ fn inspect_path(name: &ModelName, path: &Path) -> Result<Manifest> {
         _ => unreadable(path, &error),
     })?;
     if !found.is_dir() {
+        if is_onnx(path) {
+            return onnx_manifest(name, path, path, "1".into(), &OrionToml::default());
+        }
         if !is_gguf(path) {
             return Err(not_a_folder(path));
         }
@@ -52,6 +56,31 @@ fn inspect_path(name: &ModelName, path: &Path) -> Result<Manifest> {
         });
     }
     let (folder, version) = newest_version(path)?;
+    match settings.kind.map_or_else(|| recognised(&folder), |kind| Ok(Some(kind)))? {
+        Some(Kind::Onnx) => return onnx_manifest(name, path, &onnx_file(&folder)?, version, &settings),
+        Some(Kind::Magika) => {
+            let source = magika::Source::inspect(&folder, settings.precision.unwrap_or_default(), max_rows)?;
+            return Ok(Manifest {
+                spec: ModelSpec { policy, ..source.spec(name, version, max_rows) },
+                flops_per_row: source.graph.flops,
+                weight_bytes: source.graph.weight_bytes,
+                path: path.into(),
+                family: Family::Magika(source),
+            });
+        }
+        Some(Kind::SileroVad) => {
+            let source = silero_vad::Source::inspect(&folder, settings.precision.unwrap_or_default())?;
+            let policy = ModelPolicy { sequences: true, ..policy };
+            return Ok(Manifest {
+                spec: ModelSpec { policy, ..source.spec(name, version, max_rows) },
+                flops_per_row: source.flops(),
+                weight_bytes: source.weight_bytes,
+                path: path.into(),
+                family: Family::SileroVad(source),
+            });
+        }
+        Some(Kind::SentenceEmbedding | Kind::Simulated) | None => {}
+    }
     if settings.kind != Some(Kind::SentenceEmbedding) {
         if let Some(gguf) = only_gguf(&folder)? {
             let source = generation::Source::inspect_gguf(&gguf, &settings.generation)?;
@@ -92,8 +121,56 @@ fn generator(
     }
 }
 
+/// What a folder without `kind` in its orion.toml holds, where its files' names or its model_type tell.
+fn recognised(folder: &Path) -> Result<Option<Kind>> {
+    let (configured, graphs) = (folder.join("config.json").exists(), files_ending(folder, ".onnx")?);
+    Ok(match (configured, graphs.is_empty()) {
+        (false, false) if magika::is_in(folder) => Some(Kind::Magika),
+        (false, false) => Some(Kind::Onnx),
+        (true, _) if model_type(folder)? == "silero-vad" => Some(Kind::SileroVad),
+        _ => None,
+    })
+}
+
+fn onnx_manifest(
+    name: &ModelName,
+    path: &Path,
+    file: &Path,
+    version: String,
+    settings: &OrionToml,
+) -> Result<Manifest> {
+    let max_rows = settings.batching.max_rows;
+    let source = onnx::Source::inspect(file, settings.precision.unwrap_or_default(), max_rows)?;
+    Ok(Manifest {
+        spec: ModelSpec { policy: settings.policy()?, ..source.spec(name, version, max_rows) },
+        flops_per_row: source.flops,
+        weight_bytes: source.weight_bytes,
+        path: path.into(),
+        family: Family::Onnx(source),
+    })
+}
+
+/// The graph of a folder: `model.onnx`, or the only file of its format.
+fn onnx_file(folder: &Path) -> Result<PathBuf> {
+    let whole = folder.join("model.onnx");
+    match files_ending(folder, ".onnx")?.as_slice() {
+        _ if whole.is_file() => Ok(whole),
+        [file] => Ok(file.clone()),
+        [] => Err(unservable(format!("folder {} has no *.onnx", folder.display()))),
+        files => Err(unservable(format!(
+            "folder {} has {} *.onnx, it must have one, or one named model.onnx",
+            folder.display(),
+            files.len()
+        ))),
+    }
+}
+
 fn is_gguf(path: &Path) -> bool {
     path.extension().is_some_and(|suffix| suffix.eq_ignore_ascii_case("gguf"))
+}
+
+fn is_onnx(path: &Path) -> bool {
+    path.extension().is_some_and(|suffix| suffix.eq_ignore_ascii_case("onnx"))
 }
 
 /// The GGUF file of a folder that holds no other model.
@@ -116,7 +193,7 @@ fn only_gguf(folder: &Path) -> Result<Option<PathBuf>> {
 /// The folder that holds the files, and its version: of Triton's `<model>/<version>/` the newest.
 fn newest_version(path: &Path) -> Result<(PathBuf, String)> {
     let number = |name: &String| name.parse::<u64>().ok().filter(|n| *n > 0 && n.to_string() == *name);
-    let has_files = path.join("config.json").exists();
+    let has_files = path.join("config.json").exists() || !files_ending(path, ".onnx")?.is_empty();
     let newest = entries(path)?.into_iter().filter(|name| path.join(name).is_dir()).filter_map(|n| number(&n)).max();
     Ok(match newest {
         Some(version) if !has_files => (path.join(version.to_string()), version.to_string()),
@@ -158,11 +235,9 @@ fn model_type(folder: &Path) -> Result<String> {
 
 fn unknown_folder(folder: &Path) -> Result<Error> {
     let names = entries(folder)?;
-    let single = |suffix| names.iter().find(|name| name.ends_with(suffix));
-    Ok(match single(".onnx") {
-        Some(file) => not_a_folder(&folder.join(file)),
-        None if names.is_empty() => unservable(format!("folder {} is empty; {SERVED}", folder.display())),
-        None => {
+    Ok(match names.is_empty() {
+        true => unservable(format!("folder {} is empty; {SERVED}", folder.display())),
+        false => {
             let more = if names.len() > 8 { ", …" } else { "" };
             let listed = names.iter().take(8).map(String::as_str).collect::<Vec<_>>().join(", ");
             unservable(format!("folder {} has no config.json, it holds: {listed}{more}; {SERVED}", folder.display()))
@@ -171,13 +246,7 @@ fn unknown_folder(folder: &Path) -> Result<Error> {
 }
 
 fn not_a_folder(file: &Path) -> Error {
-    let format = file.extension().map(|suffix| suffix.to_string_lossy().to_lowercase());
-    unservable(match format.as_deref() {
-        Some(format @ "onnx") => {
-            format!("{} is a .{format} file, a format that is not served yet; {SERVED}", file.display())
-        }
-        _ => format!("{} is a file, the path must be its folder; {SERVED}", file.display()),
-    })
+    unservable(format!("{} is a file, the path must be its folder; {SERVED}", file.display()))
 }
 
 #[cfg(test)]
@@ -228,7 +297,8 @@ mod tests {
             (gguf.join("llama.gguf"), ["llama.gguf is not a whole GGUF file", "the version takes 4 bytes"]),
             (gguf, ["llama.gguf is not a whole GGUF file", "the version takes 4 bytes"]),
             (two, ["holds 2 .gguf files", "must hold one"]),
-            (folder("a.ONNX", "").join("a.ONNX"), ["a.ONNX is a .onnx file", "not served yet"]),
+            (folder("a.ONNX", "").join("a.ONNX"), ["a.ONNX: it holds no graph", ""]),
+            (folder("a.onnx", "nonsense"), ["a.onnx is not a whole ONNX file", ""]),
             (folder("a.txt", "").join("a.txt"), ["is a file", "its folder"]),
             (folder("weights.bin", ""), ["it holds: weights.bin", "kind = \"simulated\""]),
             (folder("config.json", r#"{"model_type": "t5"}"#), ["'t5'", "\"bert\", \"llama\""]),
@@ -252,6 +322,9 @@ mod tests {
                 words.iter().all(|word| error.message.contains(word)) && error.message.starts_with("model 'm': ");
             assert!(found && error.code == Code::FailedPrecondition, "{error}");
         }
+        let two = folder("a.onnx", "");
+        fs::write(two.join("b.onnx"), "").unwrap();
+        assert!(refusal(&two).message.contains("has 2 *.onnx, it must have one"));
         let mistaken = refusal(&folder("orion.toml", "kind = \"simulated\"\nspeed = 1"));
         assert!(mistaken.code == Code::InvalidArgument && mistaken.message.contains("speed"), "{mistaken}");
     }
@@ -263,7 +336,7 @@ mod tests {
         let wide = tiny_bert::CONFIG.replace("\"intermediate_size\": 83", "\"intermediate_size\": 84");
         fs::write(root.path().join("config.json"), wide).unwrap();
         let error = refusal(root.path());
-        let words = "tensor 'encoder.layer.0.intermediate.dense.weight' has shape [83, 48], config.json says [84, 48]";
+        let words = "tensor 'encoder.layer.0.intermediate.dense.weight' has shape [83, 48], it must be [84, 48]";
         assert!(error.message.contains(words), "{error}");
         fs::write(root.path().join("config.json"), tiny_bert::CONFIG.replace("_layers\": 2", "_layers\": 3")).unwrap();
         assert!(

@@ -8,8 +8,11 @@ use std::{
     sync::Arc,
 };
 
-use orion_proto::{Code, Delta, Error, Generation, InferAnswer, ModelSpec, Priority, Result, ServiceCurve, Tensor};
+use orion_proto::{
+    Code, Delta, Error, Generation, InferAnswer, ModelSpec, Priority, Result, Sequence, ServiceCurve, Tensor,
+};
 
+pub mod checkpoint;
 mod embedding;
 mod file;
 mod folder;
@@ -17,15 +20,17 @@ mod generation;
 mod gguf;
 mod given_up;
 mod identity;
+mod magika;
 mod mapped;
+mod onnx;
 mod orion_toml;
 mod pace;
+mod silero_vad;
 mod simulated;
 #[cfg(test)]
 mod tiny_bert;
 #[doc(hidden)]
 pub mod tiny_llama;
-mod weights;
 
 pub use folder::inspect;
 pub use given_up::GivenUp;
@@ -40,6 +45,8 @@ pub struct ModelRequest {
     pub inputs: Vec<Tensor>,
     /// Whether text beyond the model's limit is cut instead of refused.
     pub truncate: bool,
+    /// Its place in a sequence, for models that keep a state between requests.
+    pub sequence: Option<Sequence>,
     /// Set while it runs if nobody waits for it any more: it need not be computed to its end.
     pub given_up: GivenUp,
 }
@@ -155,6 +162,9 @@ pub struct Manifest {
 enum Family {
     Embedding(embedding::Source),
     Generation(Box<generation::Source>),
+    Magika(magika::Source),
+    Onnx(onnx::Source),
+    SileroVad(silero_vad::Source),
     Simulated(orion_toml::Simulated),
 }
 
@@ -193,6 +203,9 @@ pub fn load_at(manifest: &Manifest, pace: &Arc<Pace>, progress: &dyn Fn(f32)) ->
     Ok(match &manifest.family {
         Family::Embedding(source) => Loaded::Model(Box::new(embedding::Embedder::load(spec, source, progress)?)),
         Family::Generation(source) => Loaded::Generator(Box::new(source.load(spec, progress)?)),
+        Family::Magika(source) => Loaded::Model(Box::new(magika::Magika::load(spec, source, progress)?)),
+        Family::Onnx(source) => Loaded::Model(Box::new(onnx::OnnxModel::load(spec, source, progress)?)),
+        Family::SileroVad(source) => Loaded::Model(Box::new(silero_vad::SileroVad::load(spec, source, progress)?)),
         Family::Simulated(latency) => {
             Loaded::Model(Box::new(simulated::SimulatedModel::load(spec, latency.clone(), pace.clone(), progress)))
         }

@@ -17,13 +17,16 @@ const PAGE_BYTES: usize = 4096;
 pub(crate) struct MappedFile(Arc<Mmap>);
 
 impl MappedFile {
-    /// Maps a regular file.
+    /// Maps a regular file of any length.
+    ///
+    /// # Errors
+    /// NOT_FOUND or FAILED_PRECONDITION naming the file.
     pub(crate) fn open(path: &Path) -> Result<Self> {
         let io = |error: std::io::Error| unreadable(path, &error);
         file::check_regular(path)?;
         let file = File::open(path).map_err(io)?;
-        // SAFETY: the mapping is read only. Whoever changes a model's file while it is served changes its weights, and
-        // no value of a weight is out of bounds for anything.
+        // SAFETY: the mapping is read only, and no value of a weight is out of bounds for anything. Cutting the file under
+        // it would end the process with SIGBUS: model files are replaced by renaming, never written in place.
         let map = unsafe { Mmap::map(&file) }.map_err(io)?;
         Ok(Self(Arc::new(map)))
     }
@@ -42,6 +45,12 @@ impl MappedFile {
             std::hint::black_box(touched);
             progress(number * STRIDE_BYTES + stride.len());
         }
+    }
+}
+
+impl AsRef<[u8]> for MappedFile {
+    fn as_ref(&self) -> &[u8] {
+        self.bytes()
     }
 }
 

@@ -41,6 +41,9 @@ impl Precision {
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Kind {
     SentenceEmbedding,
+    Magika,
+    Onnx,
+    SileroVad,
     Simulated,
 }
 

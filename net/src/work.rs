@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use orion_proto::{
-    Code, Datatype, Delta, Error, Generation, InferAnswer, InferRequest, Parameters, Payload, Result, Tensor, session,
+    Code, Datatype, Delta, Error, Generation, InferAnswer, InferRequest, Parameters, Payload, Result, Sequence, Tensor,
+    session,
 };
 use prost::Message;
 
@@ -97,11 +98,17 @@ fn head(tensor: &Tensor) -> session::TensorHead {
 
 /// A batch as a transfer's header and payload; the tensors' bytes are shared, not copied.
 pub fn encode_batch(batch: &Batch) -> (Bytes, Vec<Payload>) {
-    let attempts = batch.attempts.iter().map(|attempt| session::Attempt {
-        attempt: attempt.attempt,
-        inputs: attempt.request.inputs.iter().map(head).collect(),
-        truncate: attempt.request.parameters.truncate,
-        generation: attempt.request.generation.as_ref().map(Into::into),
+    let attempts = batch.attempts.iter().map(|attempt| {
+        let Parameters { truncate, sequence, .. } = attempt.request.parameters;
+        session::Attempt {
+            attempt: attempt.attempt,
+            inputs: attempt.request.inputs.iter().map(head).collect(),
+            truncate,
+            generation: attempt.request.generation.as_ref().map(Into::into),
+            sequence: sequence.map(|sequence| sequence.key),
+            sequence_start: sequence.is_some_and(|sequence| sequence.start),
+            sequence_end: sequence.is_some_and(|sequence| sequence.end),
+        }
     });
     let wire = session::Batch {
         batch: batch.batch,
@@ -193,7 +200,9 @@ pub fn decode_batch(transfer: Transfer) -> Result<Batch> {
     let model = wire.model;
     let attempts = wire.attempts.into_iter().map(|attempt| {
         let inputs = attempt.inputs.into_iter().map(|head| tensor(head, &mut payload)).collect::<Result<_>>()?;
-        let parameters = Parameters { truncate: attempt.truncate, ..Default::default() };
+        let (start, end) = (attempt.sequence_start, attempt.sequence_end);
+        let sequence = attempt.sequence.map(|key| Sequence { key, start, end });
+        let parameters = Parameters { truncate: attempt.truncate, sequence, ..Default::default() };
         let generation = attempt.generation.map(Generation::try_from).transpose()?;
         let request = Arc::new(InferRequest { inputs, parameters, generation, ..Default::default() });
         Ok(Attempt { attempt: attempt.attempt, request })
@@ -257,12 +266,15 @@ mod tests {
     #[test]
     fn batches_and_results_round_trip() {
         let request = |n| Arc::new(InferRequest { inputs: vec![fp32("a", n), fp32("b", 2)], ..Default::default() });
-        let attempts = vec![Attempt { attempt: 1, request: request(3) }, Attempt { attempt: 2, request: request(0) }];
+        let sequence = Some(Sequence { key: 8, start: false, end: true });
+        let parameters = Parameters { sequence, truncate: true, ..Default::default() };
+        let in_sequence = Arc::new(InferRequest { parameters, ..(*request(0)).clone() });
+        let attempts = vec![Attempt { attempt: 1, request: request(3) }, Attempt { attempt: 2, request: in_sequence }];
         let batch = Batch { batch: 9, epoch: 4, model: "m".into(), device: "cpu0".into(), attempts };
         let back = decode_batch(transfer(encode_batch(&batch))).unwrap();
         assert_eq!((back.batch, back.epoch, &*back.model, &*back.device), (9, 4, "m", "cpu0"));
         for (sent, got) in batch.attempts.iter().zip(&back.attempts) {
-            assert_eq!((sent.attempt, &sent.request.inputs), (got.attempt, &got.request.inputs));
+            assert_eq!((sent.attempt, &sent.request), (got.attempt, &got.request));
         }
         let delta = Delta { text: "é".into(), tokens: vec![3], ..Delta::default() };
         let answer = InferAnswer { outputs: vec![fp32("y", 5)], usage_tokens: 11, delta: Some(delta) };

@@ -17,6 +17,7 @@ use crate::{
         InferParameter, InferTensorContents, ModelInferRequest, infer_parameter::ParameterChoice,
         model_infer_request::InferInputTensor,
     },
+    sequence::{self, Sequence},
     tensor::element_count,
 };
 
@@ -45,8 +46,10 @@ pub struct Parameters {
     pub tenant: Option<Arc<str>>,
     /// Requests of one key go to one replica where the model's balancer hashes.
     pub routing_key: Option<u64>,
-    /// Whether it may run twice. One that may not is not tried again after its execution began.
+    /// Whether it may run twice. One that may not, such as one of a sequence, is not tried again after its execution began.
     pub idempotent: bool,
+    /// Its place in a sequence.
+    pub sequence: Option<Sequence>,
     /// Parameters that only some models know.
     pub others: Vec<(String, InferParameter)>,
 }
@@ -60,6 +63,7 @@ impl Default for Parameters {
             tenant: None,
             routing_key: None,
             idempotent: true,
+            sequence: None,
             others: Vec::new(),
         }
     }
@@ -130,11 +134,30 @@ impl Parameters {
                 microseconds => self.timeout = Some(Duration::from_micros(microseconds)),
             },
             "truncate" => self.truncate = boolean(name, value)?,
-            "idempotent" => self.idempotent = boolean(name, value)?,
+            // Running twice would advance the sequence twice.
+            "idempotent" => self.idempotent = boolean(name, value)? && self.sequence.is_none(),
             "routing_key" => self.routing_key = Some(routing_key(&text(name, value)?)),
+            "sequence_id" => {
+                if let Some(key) = sequence::key(name, value)? {
+                    self.sequence().key = key;
+                }
+            }
+            "sequence_start" | "sequence_end" => {
+                // A flag that is not set says nothing.
+                if boolean(name, value)? {
+                    let sequence = self.sequence();
+                    let flag = if name == "sequence_start" { &mut sequence.start } else { &mut sequence.end };
+                    *flag = true;
+                }
+            }
             _ => self.others.push((name.to_owned(), value.clone())),
         }
         Ok(())
+    }
+
+    fn sequence(&mut self) -> &mut Sequence {
+        self.idempotent = false;
+        self.sequence.get_or_insert_default()
     }
 
     fn from_wire(map: &HashMap<String, InferParameter>) -> Result<Self> {
@@ -144,7 +167,7 @@ impl Parameters {
     }
 }
 
-fn number(name: &str, value: &InferParameter) -> Result<u64> {
+pub(crate) fn number(name: &str, value: &InferParameter) -> Result<u64> {
     let number = match &value.parameter_choice {
         Some(ParameterChoice::Uint64Param(n)) => Some(*n),
         Some(ParameterChoice::Int64Param(n)) => u64::try_from(*n).ok(),
@@ -317,7 +340,7 @@ mod tests {
         let mut parameters = Parameters::default();
         parameters.set("priority", &value(ParameterChoice::Uint64Param(2))).unwrap();
         parameters.set("timeout", &value(ParameterChoice::Int64Param(1500))).unwrap();
-        parameters.set("sequence_id", &value(ParameterChoice::StringParam("s".into()))).unwrap();
+        parameters.set("correlation_id", &value(ParameterChoice::StringParam("s".into()))).unwrap();
         assert_eq!(parameters.priority, Priority::Critical);
         assert_eq!(parameters.timeout, Some(Duration::from_micros(1500)));
         for (name, choice) in [
@@ -326,6 +349,10 @@ mod tests {
             ("truncate", ParameterChoice::StringParam("yes".into())),
             ("idempotent", ParameterChoice::Uint64Param(1)),
             ("routing_key", ParameterChoice::BoolParam(true)),
+            ("sequence_id", ParameterChoice::BoolParam(true)),
+            ("sequence_id", ParameterChoice::Int64Param(-1)),
+            ("sequence_start", ParameterChoice::Int64Param(1)),
+            ("sequence_end", ParameterChoice::StringParam("true".into())),
         ] {
             assert!(parameters.set(name, &value(choice)).is_err_and(|e| e.message.contains(name)));
         }

@@ -12,6 +12,7 @@ mod infer;
 mod name;
 mod payload;
 mod policy;
+mod sequence;
 mod spec;
 mod tensor;
 
@@ -23,6 +24,7 @@ pub use infer::{InferAnswer, InferRequest, Parameters, Priority, routing_key};
 pub use name::{ModelName, valid_name};
 pub use payload::Payload;
 pub use policy::{ModelPolicy, Requirements, compute_capability};
+pub use sequence::Sequence;
 pub use spec::{GeneratorSpec, ModelSpec, ServiceCurve, TensorSpec};
 pub use tensor::{Tensor, element_count};
 

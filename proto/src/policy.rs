@@ -47,6 +47,8 @@ pub struct ModelPolicy {
     pub balancer: String,
     /// Whether a straggling batch may be run a second time elsewhere.
     pub hedge: bool,
+    /// Whether it keeps a state between the requests of a sequence, which therefore go to one replica one by one.
+    pub sequences: bool,
     /// What a device must have.
     pub requirements: Requirements,
 }
@@ -61,6 +63,7 @@ impl Default for ModelPolicy {
             pin: false,
             balancer: String::new(),
             hedge: false,
+            sequences: false,
             requirements: Requirements::default(),
         }
     }
@@ -109,6 +112,7 @@ impl TryFrom<session::ModelPolicy> for ModelPolicy {
             pin: wire.pin,
             balancer: wire.balancer,
             hedge: wire.hedge,
+            sequences: wire.sequences,
             requirements: Requirements {
                 device_kinds: wire.device_kinds,
                 datatype: wire.datatype,
@@ -141,6 +145,7 @@ impl From<&ModelPolicy> for session::ModelPolicy {
             pin: policy.pin,
             balancer: policy.balancer.clone(),
             hedge: policy.hedge,
+            sequences: policy.sequences,
             device_kinds: needs.device_kinds.clone(),
             datatype: needs.datatype.clone(),
             labels: needs.labels.clone().into_iter().collect(),
@@ -164,6 +169,7 @@ mod tests {
             min_replicas: 0,
             pin: true,
             balancer: "random".into(),
+            sequences: true,
             requirements: Requirements {
                 compute_capability: Some((8, 6)),
                 labels: [("rack".to_owned(), "a".to_owned())].into(),

@@ -111,6 +111,13 @@ impl TensorSpec {
 }
 
 impl ModelSpec {
+    /// Whether requests have rows: every tensor begins with an open dimension, or may have any shape. A request to a model
+    /// without rows counts as one.
+    pub fn has_rows(&self) -> bool {
+        let open = |spec: &TensorSpec| spec.shape.first().is_none_or(|size| *size < 0);
+        self.inputs.iter().chain(&self.outputs).all(open)
+    }
+
     /// Checks a request's inputs: each declared one is there once, nothing else is, and all hold the same rows.
     ///
     /// # Errors
@@ -133,6 +140,9 @@ impl ModelSpec {
         }
         if let Some(missing) = self.inputs.iter().find(|spec| inputs.iter().all(|t| t.name != spec.name)) {
             return Err(Error::invalid(format!("input '{}' of model '{}' is missing", missing.name, self.name)));
+        }
+        if !self.has_rows() {
+            return Ok(1);
         }
         let rows = inputs.first().map_or(1, Tensor::rows);
         let most = self.max_batch_rows.saturating_mul(ROW_BATCHES).max(ROWS);
@@ -166,7 +176,8 @@ impl ModelSpec {
             let Some(tensor) = outputs.iter().find(|tensor| tensor.name == spec.name) else {
                 return wrong(format!("did not answer its output '{}'", spec.name));
             };
-            if spec.check(tensor).is_err() || tensor.check_size().is_err() || tensor.rows() != rows {
+            let odd = self.has_rows() && tensor.rows() != rows;
+            if odd || spec.check(tensor).is_err() || tensor.check_size().is_err() {
                 return wrong(format!("answered its output '{}' with another type or shape than declared", spec.name));
             }
         }
@@ -283,5 +294,39 @@ impl From<session::ServiceCurve> for ServiceCurve {
 impl From<ServiceCurve> for session::ServiceCurve {
     fn from(curve: ServiceCurve) -> Self {
         Self { base_seconds: curve.base_seconds, per_row_seconds: curve.per_row_seconds }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Payload;
+
+    #[test]
+    fn a_model_without_rows_takes_tensors_of_any_leading_dimension() {
+        let fp32 = |name: &str, shape: &[i64]| {
+            let count = shape.iter().product::<i64>() as usize;
+            Tensor::new(name, Datatype::Fp32, shape.to_vec(), Payload::from(vec![0; count * 4])).unwrap()
+        };
+        let mut spec = ModelSpec {
+            name: ModelName::new("m").unwrap(),
+            version: "1".into(),
+            family: "onnx".into(),
+            inputs: vec![TensorSpec::new("a", Datatype::Fp32, [-1, 2]), TensorSpec::new("b", Datatype::Fp32, [2, -1])],
+            outputs: vec![TensorSpec::new("y", Datatype::Fp32, [-1])],
+            max_batch_rows: 1,
+            memory_bytes: 0,
+            inline: false,
+            policy: ModelPolicy::default(),
+            generator: None,
+        };
+        let inputs = [fp32("a", &[3, 2]), fp32("b", &[2, 5])];
+        assert!(!spec.has_rows());
+        assert_eq!(spec.check_inputs(&inputs).ok(), Some(1));
+        assert!(spec.check_answer(&[fp32("y", &[7])], 1).is_ok());
+        spec.inputs[1].shape = vec![-1, -1];
+        assert!(spec.has_rows());
+        assert!(spec.check_inputs(&inputs).is_err_and(|error| error.message.contains("must agree")));
+        assert!(spec.check_answer(&[fp32("y", &[7])], 1).is_err());
     }
 }

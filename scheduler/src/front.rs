@@ -37,7 +37,7 @@ struct CancelOnDrop<'a> {
 impl Drop for CancelOnDrop<'_> {
     fn drop(&mut self) {
         if let Some(key) = self.key {
-            self.scheduler.with_core(|core, _| core.cancel(key));
+            self.scheduler.with_core(|core, now| core.cancel(now, key));
         }
     }
 }

@@ -43,7 +43,8 @@ impl ResponseFormat {
                 Err(Error::invalid("a 'response_format' of type json_schema must have json_schema.schema"))
             }
             (other, _) => {
-                let text = format!("'response_format' has the type '{other}', it must be text, json_object or json_schema");
+                let text =
+                    format!("'response_format' has the type '{other}', it must be text, json_object or json_schema");
                 Err(Error::invalid(text))
             }
         }

@@ -46,7 +46,7 @@ class Triton:
 
     STATUS = {
         "INVALID_ARGUMENT": "400", "UNAUTHENTICATED": "401", "NOT_FOUND": "404", "UNIMPLEMENTED": "501",
-        "UNAVAILABLE": "503", "DEADLINE_EXCEEDED": "504",
+        "FAILED_PRECONDITION": "409", "UNAVAILABLE": "503", "DEADLINE_EXCEEDED": "504",
     }
 
     def __init__(self, protocol, server):

@@ -19,5 +19,13 @@ mod simulate;
 mod warm_up;
 mod worker;
 
+/// Making folders that are served of other programs' files: for the command line, which links model code only through here.
+pub mod convert {
+    pub use orion_models::{
+        Precision,
+        checkpoint::{Conversion, Converted, Format, convert},
+    };
+}
+
 pub use simulate::Simulation;
 pub use worker::{Options, Worker, WorkerHandle};

@@ -2,7 +2,7 @@
 
 use orion_models::{GivenUp, ModelRequest};
 use orion_net::{Attempt, AttemptResult, Batch, BatchResult};
-use orion_proto::{Code, Error, InferAnswer, Result};
+use orion_proto::{Code, Error, InferAnswer, Parameters, Result};
 
 /// What became of one attempt.
 pub(crate) enum Outcome {
@@ -98,7 +98,8 @@ pub(crate) fn judged(answers: Vec<Result<InferAnswer>>, requests: usize) -> Vec<
 
 pub(crate) fn model_request(attempt: &Attempt, given_up: GivenUp) -> ModelRequest {
     let request = &attempt.request;
-    ModelRequest { inputs: request.inputs.clone(), truncate: request.parameters.truncate, given_up }
+    let Parameters { truncate, sequence, .. } = request.parameters;
+    ModelRequest { inputs: request.inputs.clone(), truncate, sequence, given_up }
 }
 
 pub(crate) fn rows_of(attempt: &Attempt) -> usize {

@@ -1,7 +1,5 @@
 //! The family `sentence-embedding`: a BERT encoder, the mean of its real tokens, unit length.
 
-use std::path::Path;
-
 use bytes::{BufMut, BytesMut};
 use orion_proto::{Code, Datatype, Error, InferAnswer, ModelSpec, Payload, Result, Tensor, encode_bytes_elements};
 use rayon::prelude::*;
@@ -140,6 +138,6 @@ impl Model for Embedder {
 }
 
 fn unloadable(source: &Source, error: &candle_core::Error) -> Error {
-    let folder = source.tokenizer.parent().unwrap_or(Path::new("")).display();
+    let folder = source.folder.display();
     crate::unservable(format!("the weights in {folder} cannot be loaded: {}", error.to_string().to_lowercase()))
 }

@@ -6,13 +6,13 @@ use orion_proto::{Datatype, Error, ModelName, ModelPolicy, ModelSpec, Result, Te
 use serde::Deserialize;
 
 use super::{BertConfig, buckets};
-use crate::{Precision, folder::files_ending, unservable, weights::Weights};
+use crate::{Precision, checkpoint::Checkpoint, unservable};
 
 /// The files of a model, whose headers were found to fit its configuration.
 #[derive(Clone, Debug)]
 pub(crate) struct Source {
     pub(crate) config: BertConfig,
-    pub(crate) weights: Vec<PathBuf>,
+    pub(crate) folder: PathBuf,
     pub(crate) tokenizer: PathBuf,
     /// What stands before each tensor's name: nothing, or `bert` in files saved with a head.
     pub(crate) prefix: &'static str,
@@ -31,24 +31,16 @@ impl Source {
         if !tokenizer.is_file() {
             return Err(unservable(format!("folder {} has no tokenizer.json", folder.display())));
         }
-        let whole = folder.join("model.safetensors");
-        let weights = if whole.is_file() { vec![whole] } else { files_ending(folder, ".safetensors")? };
-        if weights.is_empty() {
-            return Err(unservable(format!("folder {} has no *.safetensors", folder.display())));
-        }
-        let headers: Vec<Weights> = weights.iter().map(|path| Weights::read(path)).collect::<Result<_>>()?;
-        let bare = headers.iter().any(|header| header.has("embeddings.word_embeddings.weight"));
+        let checkpoint = Checkpoint::open(folder)?;
+        let bare = checkpoint.get("embeddings.word_embeddings.weight").is_some();
         let prefix = if bare { "" } else { "bert" };
         let mut parameters = 0u64;
         for (name, shape) in config.tensors() {
             let name = if bare { name } else { format!("{prefix}.{name}") };
-            let header = headers.iter().find(|header| header.has(&name)).unwrap_or(&headers[0]);
-            let elements =
-                header.expect(&name, &shape).map_err(|error| unservable(format!("{}: {error}", folder.display())))?;
-            parameters = parameters.saturating_add(elements);
+            parameters = parameters.saturating_add(checkpoint.expect(&name, &shape)?.elements());
         }
-        let weight_bytes = headers.iter().map(|header| header.bytes).sum();
-        Ok(Self { config, weights, tokenizer, prefix, precision, weight_bytes, parameters })
+        let weight_bytes = checkpoint.file_bytes();
+        Ok(Self { config, folder: folder.into(), tokenizer, prefix, precision, weight_bytes, parameters })
     }
 
     /// What it takes and gives once it is loaded.

@@ -4,7 +4,7 @@ use candle_core::{D, DType, Device, IndexOp, Result, Tensor};
 use candle_nn::{VarBuilder, ops::softmax_last_dim};
 
 use super::{BertConfig, Source};
-use crate::Precision;
+use crate::{Precision, checkpoint::Checkpoint};
 
 /// Added to the score of a padded token: finite, since 0 · −∞ is NaN, and far below any real score.
 const PADDED: f32 = -1e30;
@@ -157,9 +157,8 @@ impl TensorEncoder {
 }
 
 /// The weights by name, memory-mapped.
-pub(super) fn vars<'a>(source: &Source, dtype: DType, device: &Device) -> Result<VarBuilder<'a>> {
-    // SAFETY: the files are only read while loading; one that is cut meanwhile ends the process, as for every
-    // memory-mapped file.
-    let vars = unsafe { VarBuilder::from_mmaped_safetensors(&source.weights, dtype, device) }?;
+pub(super) fn vars(source: &Source, dtype: DType, device: &Device) -> Result<VarBuilder<'static>> {
+    let checkpoint = Checkpoint::open(&source.folder).map_err(|error| candle_core::Error::Msg(error.message))?;
+    let vars = checkpoint.into_vars(dtype, device);
     Ok(if source.prefix.is_empty() { vars } else { vars.pp(source.prefix) })
 }

@@ -1,20 +1,18 @@
 //! The tensors of a decoder, whichever kind of file they lie in.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use orion_proto::Result;
-use safetensors::Dtype;
 
 use super::{
     config::DecoderConfig,
     kernels::{Matrix, Unpack, dispatch},
 };
 use crate::{
-    folder::files_ending,
+    checkpoint::{self, Element},
     gguf::{Encoding, Gguf},
     mapped::{MappedBytes, MappedFile},
     unservable,
-    weights::Weights,
 };
 
 /// A tensor of a decoder.
@@ -96,7 +94,7 @@ impl Part {
 #[derive(Clone, Debug)]
 pub(crate) enum Checkpoint {
     Gguf(Box<Gguf>),
-    Safetensors(Vec<(MappedFile, Weights)>),
+    Safetensors(checkpoint::Checkpoint),
 }
 
 /// A tensor that was found.
@@ -107,22 +105,16 @@ struct Found {
 }
 
 impl Checkpoint {
-    /// Opens the safetensors files of a folder: `model.safetensors`, or all that are there.
+    /// Opens the safetensors files of a folder, one or many.
     pub(crate) fn safetensors(folder: &Path) -> Result<Self> {
-        let whole = folder.join("model.safetensors");
-        let paths = if whole.is_file() { vec![whole] } else { files_ending(folder, ".safetensors")? };
-        if paths.is_empty() {
-            return Err(unservable(format!("folder {} has no *.safetensors", folder.display())));
-        }
-        let open = |path: &PathBuf| Ok((MappedFile::open(path)?, Weights::read(path)?));
-        paths.iter().map(open).collect::<Result<_>>().map(Self::Safetensors)
+        checkpoint::Checkpoint::open(folder).map(Self::Safetensors)
     }
 
     /// The mapped files.
-    pub(crate) fn files(&self) -> Vec<&MappedFile> {
+    pub(crate) fn files(&self) -> &[MappedFile] {
         match self {
-            Self::Gguf(gguf) => vec![&gguf.file],
-            Self::Safetensors(files) => files.iter().map(|(file, _)| file).collect(),
+            Self::Gguf(gguf) => std::slice::from_ref(&gguf.file),
+            Self::Safetensors(tensors) => tensors.files(),
         }
     }
 
@@ -142,18 +134,17 @@ impl Checkpoint {
                 let bytes = gguf.tensor_bytes(info)?;
                 Some(Found { encoding: info.encoding, shape: info.shape.clone(), bytes })
             })),
-            Self::Safetensors(files) => {
-                let place = files.iter().find_map(|(file, weights)| Some((file, weights.tensor(&name)?)));
-                let Some((file, (dtype, shape, range))) = place else { return Ok(None) };
-                let encoding = match dtype {
-                    Dtype::F32 => Encoding::F32,
-                    Dtype::F16 => Encoding::F16,
-                    Dtype::BF16 => Encoding::Bf16,
+            Self::Safetensors(tensors) => {
+                let Some(entry) = tensors.get(&name) else { return Ok(None) };
+                let encoding = match entry.element {
+                    Element::F32 => Encoding::F32,
+                    Element::F16 => Encoding::F16,
+                    Element::Bf16 => Encoding::Bf16,
                     other => {
                         return Err(unservable(format!("tensor '{name}' is {other}, it must be F32, F16 or BF16")));
                     }
                 };
-                Ok(MappedBytes::new(file, range).map(|bytes| Found { encoding, shape: shape.to_vec(), bytes }))
+                Ok(tensors.mapped(entry).map(|bytes| Found { encoding, shape: entry.shape.clone(), bytes }))
             }
         }
     }

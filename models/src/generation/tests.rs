@@ -9,6 +9,7 @@ use super::{generator::LanguageModel, schedule::Schedule};
 use crate::{Generator, GeneratorLoad, inspect, tiny_llama};
 
 mod allocation;
+mod fetched;
 mod gguf_model;
 mod reference;
 

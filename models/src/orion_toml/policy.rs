@@ -70,6 +70,7 @@ impl OrionToml {
             pin: self.placement.pin,
             balancer: self.balancer.clone().unwrap_or_default(),
             hedge: self.hedge,
+            sequences: default.sequences,
             requirements: self.requirements()?,
         })
     }
@@ -181,6 +182,7 @@ mod tests {
             pin: true,
             balancer: "power-of-two".into(),
             hedge: true,
+            sequences: false,
             requirements: Requirements {
                 device_kinds: vec!["cuda".into()],
                 datatype: "bf16".into(),

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use orion_proto::{Code, Error, Result};
 
-use super::{Admitted, Core, ModelState, Nanos, cost::Cost, drain::retry_after, nanos, queue::LaneKey};
+use super::{Admitted, Core, ModelState, Nanos, cost::Cost, drain::retry_after, placement::Room, queue::LaneKey};
 
 fn seconds(nanos: Nanos) -> f64 {
     nanos as f64 / 1e9
@@ -34,23 +34,36 @@ impl<T, L: Clone> Core<T, L> {
         }
         match admitted.deadline {
             // How long a generation takes is its own affair: it has begun to answer long before.
-            _ if self.models[index].is_generator() => self.admit_in_time(now, index, lane),
+            _ if self.models[index].is_generator() => self.admit_in_time(now, index, admitted, lane),
             Some(deadline) => self.admit_until(now, index, admitted, lane.bucket, deadline),
-            None => self.admit_in_time(now, index, lane),
+            None => self.admit_in_time(now, index, admitted, lane),
         }
     }
 
     /// A request whose deadline cannot be met is refused: for the deadline's sake when no device could meet it, for the
     /// work's when one could if it were idle. Whether what waits before it leaves it time is not decided here: it may be
     /// worth more than that when a device is free (refusing by the own queue costs 0.4% of the answers at load 1.3).
-    fn admit_until(&self, now: Nanos, index: usize, admitted: &Admitted, bucket: u8, deadline: Nanos) -> Result<()> {
+    fn admit_until(
+        &mut self,
+        now: Nanos,
+        index: usize,
+        admitted: &Admitted,
+        bucket: u8,
+        deadline: Nanos,
+    ) -> Result<()> {
         let left = deadline.saturating_sub(now);
         let least = self.least_cost(now, index, bucket, admitted.rows, admitted.bytes);
         let Some(least) = least else { return Ok(()) };
         if least.total() <= left {
             return Ok(());
         }
-        let (idle, left) = (Cost { work: 0, ..least }.total(), seconds(left));
+        let idle = Cost { work: 0, ..least }.total();
+        // Others are pushed out only where the holders could not meet it either if they were idle.
+        let room = if idle <= left { Room::Free } else { Room::Evict };
+        if self.copy_for(now, index, (admitted.rows, admitted.bytes), left, room) {
+            return Ok(());
+        }
+        let left = seconds(left);
         if idle <= deadline.saturating_sub(now) {
             let text = format!("the deadline is in {left:.3} s, running work takes {:.3} s", seconds(least.work));
             return Err(Error::new(Code::ResourceExhausted, text).retry_after(self.drain_after(now, index)));
@@ -61,9 +74,12 @@ impl<T, L: Clone> Core<T, L> {
     }
 
     /// A request without a deadline is refused when what goes before it would take longer than its model's owner allows.
-    fn admit_in_time(&self, now: Nanos, index: usize, lane: LaneKey) -> Result<()> {
-        let most = self.models[index].spec.as_ref().map_or(Nanos::MAX, |spec| nanos(spec.policy.max_queue));
+    fn admit_in_time(&mut self, now: Nanos, index: usize, admitted: &Admitted, lane: LaneKey) -> Result<()> {
+        let most = self.max_queue(index);
         let Err(waits) = self.waits_within(now, index, lane, most) else { return Ok(()) };
+        if self.copy_for(now, index, (admitted.rows, admitted.bytes), waits, Room::Free) {
+            return Ok(());
+        }
         let text = format!(
             "what goes before a request to model '{}' takes {:.1} s, at most {:.1} s may (max_queue_s)",
             self.models[index].name,
@@ -91,10 +107,11 @@ impl<T, L: Clone> Core<T, L> {
     pub(super) fn reason(&self, index: usize) -> String {
         let model = &self.models[index];
         match self.model_state(index) {
+            // Its last replica may still run what it has.
+            _ if !model.wanted => "unloaded".into(),
             ModelState::Ready => String::new(),
             ModelState::Cold => "not in memory, the next request brings it back".into(),
             ModelState::Loading | ModelState::Unloading => "loading".into(),
-            ModelState::Unloaded if !model.wanted => "unloaded".into(),
             ModelState::Unloaded => "no worker has it, start one with: orion worker --join <session address>".into(),
             ModelState::Failed => self.failures(index).join("; "),
         }

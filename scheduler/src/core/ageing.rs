@@ -141,9 +141,8 @@ impl<T, L: Clone> Core<T, L> {
 
     /// Whether a device could take a copy, but for the memory.
     fn may_hold(&mut self, now: Nanos, index: usize, device: usize) -> bool {
-        let here = |id: &usize| self.replicas[*id].model == index;
         let failed = self.models[index].failures.iter().any(|f| f.device == device && f.retry_at > now);
-        let free = !failed && !self.devices[device].residents.iter().any(here);
+        let free = !failed && !self.is_on(index, device);
         // In the order of their numbers.
         free && self.suitable(index).binary_search(&device).is_ok()
     }

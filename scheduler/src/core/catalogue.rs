@@ -12,6 +12,7 @@ use super::{
     nanos,
     peak::Peak,
     queue::Queue,
+    sequences::Sequences,
     work::Rank,
 };
 
@@ -144,6 +145,8 @@ pub(super) struct Model {
     pub unreadable: Vec<(usize, String)>,
     pub known: Vec<Known>,
     pub replicas: Vec<usize>,
+    /// Replicas that are being unloaded.
+    pub leaving: usize,
     /// Devices on which it could not be loaded: why, how often, and when to try again.
     pub failures: Vec<Failure>,
     pub queue: Queue,
@@ -163,6 +166,7 @@ pub(super) struct Model {
     /// Somebody asks for it by name: it may evict others.
     pub demanded: bool,
     pub balancer: Option<Box<dyn Balancer>>,
+    pub sequences: Sequences,
     /// Since when nothing could run it.
     pub orphaned: Option<Nanos>,
     pub statistics: Statistics,
@@ -190,6 +194,7 @@ impl Model {
             unreadable: Vec::new(),
             known: Vec::new(),
             replicas: Vec::new(),
+            leaving: 0,
             failures: Vec::new(),
             queue: Queue::default(),
             work: 0,
@@ -201,6 +206,7 @@ impl Model {
             rated: 0,
             demanded: false,
             balancer: None,
+            sequences: Sequences::default(),
             orphaned: None,
             statistics: Statistics::default(),
         }
@@ -331,12 +337,6 @@ impl<T, L: Clone> Core<T, L> {
         Ok(())
     }
 
-    fn drop_replicas(&mut self, now: Nanos, index: usize) {
-        for replica in self.models[index].replicas.clone() {
-            self.unload(now, replica);
-        }
-    }
-
     /// A worker says what a model is, or that it cannot read it.
     pub(super) fn inspected(
         &mut self,
@@ -373,7 +373,7 @@ impl<T, L: Clone> Core<T, L> {
         // A generation begins where that is predicted to be soonest, whatever is asked for: its prompt may be kept there.
         let binds = strategy != Strategy::default() && spec.generator.is_none();
         self.models[index].balancer = binds.then(|| strategy.balancer(seed));
-        self.binds |= self.models[index].balancer.is_some();
+        self.binds |= self.models[index].balancer.is_some() || spec.policy.sequences;
         self.models[index].spec = Some(spec);
     }
 

@@ -52,11 +52,11 @@ impl<T, L: Clone> Core<T, L> {
         Ok(self.cordon_name(index).to_owned())
     }
 
-    /// As the tables write it: a draining worker that runs nothing is drained.
+    /// As the tables write it: a draining worker is drained when it runs nothing, and nothing waits that only it could run.
     pub(super) fn cordon_name(&self, index: usize) -> &'static str {
         let worker = &self.workers[index];
         match worker.cordon {
-            Cordon::Draining if self.is_idle(index) => "drained",
+            Cordon::Draining if self.is_idle(index) && !self.is_awaited(index) => "drained",
             cordon => cordon.name(),
         }
     }
@@ -66,10 +66,20 @@ impl<T, L: Clone> Core<T, L> {
         self.workers[index].devices.iter().all(|device| self.devices[*device].is_idle())
     }
 
+    /// Whether requests wait for a model that stays nowhere else.
+    fn is_awaited(&self, index: usize) -> bool {
+        let awaited = |model: usize| !self.models[model].queue.is_empty() && self.staying(model) == 0;
+        self.held_by(index).into_iter().any(|(model, _)| awaited(model))
+    }
+
     /// A worker takes part again.
     fn readmit(&mut self, now: Nanos, index: usize) {
         for (model, id) in self.held_by(index) {
             self.models[model].demanded &= !self.replicas[id].serves();
+            // What was made elsewhere meanwhile may be as many as there may be.
+            if self.models[model].max_replicas().is_some_and(|most| self.staying(model) > most) {
+                self.unload(now, id);
+            }
         }
         self.serve_all(now, index);
     }

@@ -26,6 +26,8 @@ pub(super) struct Placed {
     /// The model's other replicas, and how many of those that take work were compared.
     pub others: usize,
     pub compared: usize,
+    /// The next best would be cheaper, had it not failed lately.
+    pub failed_lately: bool,
     pub batch_requests: usize,
     pub batch_rows: usize,
 }
@@ -37,6 +39,8 @@ pub(super) enum Reason {
     Cost,
     /// A balancer of this name had bound it there.
     Bound(&'static str),
+    /// The state of its sequence was there.
+    Sequence,
     /// Its breaker wanted to know whether the replica works again.
     Probe,
     /// An earlier run had failed, on other devices.
@@ -175,6 +179,7 @@ impl<T, L: Clone> Core<T, L> {
             next_best: None,
             others: model.replicas.len().saturating_sub(1),
             compared: 0,
+            failed_lately: false,
             batch_requests: attempts.len(),
             batch_rows: rows,
         };
@@ -186,12 +191,16 @@ impl<T, L: Clone> Core<T, L> {
             let replica = &self.replicas[**other];
             **other != id && self.takes_part(replica.device) && !replica.stalled && replica.breaker.allows(now)
         };
-        let others = model.replicas.iter().filter(takes_work).take(COMPARED).map(|other| self.replicas[*other].device);
-        let costs: Vec<(usize, Cost)> =
-            others.map(|other| (other, self.cost(now, index, other, rows, bytes))).collect();
+        let cost = |other: usize| self.cost(now, index, self.replicas[other].device, rows, bytes);
+        let others = model.replicas.iter().filter(takes_work).take(COMPARED);
+        let costs: Vec<(usize, Cost)> = others.map(|other| (*other, cost(*other))).collect();
         placed.compared = costs.len();
-        let best = costs.into_iter().min_by_key(|(_, cost)| cost.total());
-        placed.next_best = best.map(|(other, cost)| self.place_of(other, Some(cost)));
+        if let Some((other, cost)) = costs.into_iter().min_by_key(|(_, cost)| cost.total()) {
+            let chosen = placed.chosen.cost.unwrap_or_default().total();
+            let penalised = |id: usize, total: Nanos| total.saturating_add(self.replicas[id].penalty(now));
+            placed.failed_lately = cost.total() < chosen && penalised(id, chosen) <= penalised(other, cost.total());
+            placed.next_best = Some(self.place_of(self.replicas[other].device, Some(cost)));
+        }
         placed
     }
 
@@ -208,6 +217,9 @@ impl<T, L: Clone> Core<T, L> {
             () if !request.failed_on.is_empty() => Reason::Elsewhere,
             () if request.attempts > 1 => Reason::Split,
             () if model.is_inline() => Reason::Inline,
+            () if request.bound == Some(id) && request.sequence().is_some_and(|sequence| !sequence.start) => {
+                Reason::Sequence
+            }
             () if request.bound == Some(id) => {
                 let policy = model.spec.as_ref().map(|spec| spec.policy.balancer.parse::<Strategy>());
                 Reason::Bound(policy.and_then(std::result::Result::ok).unwrap_or_default().name())

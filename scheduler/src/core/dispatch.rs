@@ -196,6 +196,9 @@ impl<T, L: Clone> Core<T, L> {
         let (Some(link), Some(spec)) = (self.workers[worker].link.clone(), self.models[model].spec.clone()) else {
             return false;
         };
+        if spec.policy.sequences {
+            self.sequences_run_on(id, &keys);
+        }
         let number = self.number();
         let mut rows = 0usize;
         let (mut attempts, mut running) = (Vec::with_capacity(keys.len()), Vec::with_capacity(keys.len()));
@@ -300,6 +303,7 @@ impl<T, L: Clone> Core<T, L> {
             // It moves again, or nobody will tell any more whether it does.
             replica.stalled = false;
         }
+        self.tell_unload(running.replica);
         let Some(device) = self.devices.get_mut(running.device) else { return Some(running) };
         if running.beside {
             device.beside = device.beside.saturating_sub(1);

@@ -22,7 +22,7 @@ pub(super) fn retry_after(work: Nanos) -> Duration {
 /// Predicted work of a device that goes before one request, nanoseconds.
 struct Before {
     lane: LaneKey,
-    /// Of higher priorities, of the request's own tenant, and what has waited once already.
+    /// Of higher priorities, and what has waited once already.
     surely: f64,
     /// Of its priority and its tenant.
     own: f64,
@@ -124,7 +124,7 @@ impl<T, L: Clone> Core<T, L> {
     }
 
     /// Predicted time of what a balancer has bound to a replica.
-    fn bound_work(&self, id: usize) -> Nanos {
+    pub(super) fn bound_work(&self, id: usize) -> Nanos {
         let replica = &self.replicas[id];
         let rows = replica.bound.as_ref().map_or(0, |queue| queue.rows());
         if rows == 0 { 0 } else { replica.line(0).drain(rows, self.models[replica.model].max_rows()) }

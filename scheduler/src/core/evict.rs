@@ -76,16 +76,27 @@ impl<T, L: Clone> Core<T, L> {
 
     /// Whether a copy of a model fits on a device once all is gone that may be evicted.
     pub(super) fn has_room(&self, index: usize, device: usize) -> bool {
-        let (bytes, peak) = self.needs(index, device);
-        let at = &self.devices[device];
-        let leaves = |id: &usize| self.replicas[*id].state == ModelState::Unloading || !self.is_kept(*id);
-        let (gone, stay): (Vec<usize>, Vec<usize>) = at.residents.iter().copied().partition(leaves);
-        let sent = gone.iter().map(|id| &self.replicas[*id]).filter(|replica| replica.sent);
-        let freed = sent.map(|replica| replica.bytes).sum();
-        bytes <= at.ledger.free_after(freed, self.peak_of(&stay).max(peak))
+        self.needs(index, device).0 <= self.most_room(index, device)
     }
 
-    /// Requests that its loss would cost, for a byte.
+    /// Bytes that a model's weights could have on a device, beside what its batches take, once all is gone that may be
+    /// evicted.
+    pub(super) fn most_room(&self, index: usize, device: usize) -> u64 {
+        let peak = self.needs(index, device).1;
+        let at = &self.devices[device];
+        let (mut freed, mut kept) = (0u64, 0u64);
+        for id in &at.residents {
+            let replica = &self.replicas[*id];
+            match replica.state == ModelState::Unloading || !self.is_kept(*id) {
+                true if replica.sent => freed = freed.saturating_add(replica.bytes),
+                true => {}
+                false => kept = kept.max(replica.peak.bytes),
+            }
+        }
+        at.ledger.free_after(freed, kept.max(peak))
+    }
+
+    /// Requests that its loss would cost, for a byte; of each sequence whose state it has, the next.
     fn worth(&self, now: Nanos, id: usize) -> f64 {
         let replica = &self.replicas[id];
         let model = &self.models[replica.model];
@@ -93,6 +104,7 @@ impl<T, L: Clone> Core<T, L> {
         let shared = if copies < 2 { 1.0 } else { COPY / ((copies - 1) as f64).powi(2) };
         let bound = replica.bound.as_ref().map_or(0, |queue| queue.len());
         let expected = HORIZON * model.rate_at(now) * shared;
-        (expected + (model.queue.len() + bound) as f64) / replica.bytes as f64
+        let states = model.sequences.held_by(id);
+        (expected + (model.queue.len() + bound + states) as f64) / replica.bytes as f64
     }
 }

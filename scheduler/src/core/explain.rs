@@ -5,7 +5,7 @@ use std::{collections::VecDeque, sync::Arc};
 use orion_proto::{Code, cluster};
 
 use super::{
-    Core, Nanos,
+    Admitted, Core, Nanos,
     cost::Cost,
     course::{Place, Placed, Reason, Stages},
     replica::Replica,
@@ -32,6 +32,8 @@ pub(super) struct Trace {
     stages: Stages,
     total: Nanos,
     run: Option<(Reason, Arc<Placed>)>,
+    /// Why it was not admitted.
+    refusal: Option<Box<str>>,
     /// When this was so.
     at: Nanos,
 }
@@ -62,6 +64,11 @@ fn place(of: &Place) -> cluster::PlaceCost {
         cost: of.cost.map(terms),
         ..Default::default()
     }
+}
+
+/// A name longer than this is no name: kept, it would cost more than what it explains.
+fn is_named(id: &str) -> bool {
+    !id.is_empty() && id.len() <= LONGEST_ID
 }
 
 impl Trace {
@@ -95,6 +102,9 @@ impl Trace {
     }
 
     fn why(&self) -> String {
+        if let Some(refusal) = &self.refusal {
+            return format!("not admitted: {refusal}");
+        }
         let Some((reason, placed)) = &self.run else {
             let text = if self.attempts == 0 { "no device has taken it" } else { "no device has taken it again" };
             return text.to_owned();
@@ -102,6 +112,7 @@ impl Trace {
         match reason {
             Reason::Cost => cheapest(placed),
             Reason::Bound(balancer) => format!("bound to it by the balancer '{balancer}'"),
+            Reason::Sequence => "the state of its sequence is there".to_owned(),
             Reason::Probe => "to find out whether the replica works again after failures".to_owned(),
             Reason::Elsewhere => "tried again where it had not failed".to_owned(),
             Reason::Again => "tried again where it had failed: no other device could take it".to_owned(),
@@ -117,6 +128,9 @@ fn cheapest(placed: &Placed) -> String {
     match &placed.next_best {
         None if placed.others == 0 => "the only replica".to_owned(),
         None => "the only replica that takes work".to_owned(),
+        Some(_) if placed.failed_lately => {
+            "the lowest predicted seconds but for a replica that failed lately".to_owned()
+        }
         Some(other) if total(&placed.chosen) > total(other) => {
             "idle, while the queue fills the device that would answer a single request sooner".to_owned()
         }
@@ -128,13 +142,37 @@ fn cheapest(placed: &Placed) -> String {
 }
 
 impl<T, L: Clone> Core<T, L> {
-    /// Remembers an answered request that its client named.
+    /// Remembers a request that its client named and that is answered now.
     pub(super) fn trace_end(&mut self, now: Nanos, request: &Request<T>, failed: Option<Code>) {
-        // A name longer than this is no name: kept, it would cost more than what it explains.
-        if request.request.id.is_empty() || request.request.id.len() > LONGEST_ID {
+        if is_named(&request.request.id) {
+            self.keep_trace(self.trace(now, request, failed.map_or("ok", Code::name)));
+        }
+    }
+
+    /// Remembers a request that its client named and that was not admitted.
+    pub(super) fn trace_refused(&mut self, now: Nanos, index: usize, refused: &Admitted, error: &orion_proto::Error) {
+        if !is_named(&refused.request.id) {
             return;
         }
-        let trace = self.trace(now, request, failed.map_or("ok", Code::name));
+        let parameters = &refused.request.parameters;
+        self.keep_trace(Trace {
+            id: refused.request.id.as_str().into(),
+            model: self.models[index].name.clone(),
+            outcome: error.code.name(),
+            priority: parameters.priority as u8,
+            tenant: parameters.tenant.clone(),
+            rows: refused.rows,
+            attempts: 0,
+            deadline: refused.deadline.map(|deadline| deadline.saturating_sub(now)),
+            stages: Stages::default(),
+            total: 0,
+            run: None,
+            refusal: Some(error.message.as_str().into()),
+            at: now,
+        });
+    }
+
+    fn keep_trace(&mut self, trace: Trace) {
         if self.traces.0.len() == REMEMBERED {
             self.traces.0.pop_front();
         }
@@ -155,6 +193,7 @@ impl<T, L: Clone> Core<T, L> {
             stages: request.course.stages(now, run),
             total: now.saturating_sub(request.arrived),
             run: run.map(|run| (run.reason, run.placed.clone())),
+            refusal: None,
             at: now,
         }
     }
@@ -185,7 +224,7 @@ impl<T, L: Clone> Core<T, L> {
         let model = &self.models[index];
         let replicas = || model.replicas.iter().map(|id| &self.replicas[*id]);
         let bound = replicas().filter_map(|replica| replica.bound.as_ref()).map(|queue| queue.len()).sum::<usize>();
-        let bound_work = replicas().map(Replica::bound_work).fold(0, Nanos::saturating_add);
+        let bound_work = model.replicas.iter().map(|id| self.bound_work(*id)).fold(0, Nanos::saturating_add);
         let mut places: Vec<cluster::PlaceCost> =
             self.devices.iter().map(|(id, _)| self.explain_place(now, index, id)).collect();
         let total = |place: &cluster::PlaceCost| place.cost.as_ref().map_or(f64::MAX, |cost| cost.total_seconds);
@@ -210,7 +249,8 @@ impl<T, L: Clone> Core<T, L> {
     fn explain_place(&self, now: Nanos, index: usize, id: usize) -> cluster::PlaceCost {
         let (model, device) = (&self.models[index], &self.devices[id]);
         let worker = &self.workers[device.worker];
-        let replica = model.replicas.iter().map(|id| &self.replicas[*id]).find(|replica| replica.device == id);
+        let holder = model.replicas.iter().find(|replica| self.replicas[**replica].device == id);
+        let replica = holder.map(|id| &self.replicas[*id]);
         let refusal = match replica {
             Some(replica) => self.takes_no_work(now, replica),
             None => self.takes_no_copy(index, id),
@@ -218,7 +258,7 @@ impl<T, L: Clone> Core<T, L> {
         let cost = refusal.is_none().then(|| {
             let cost = self.cost(now, index, id, 1, 0);
             // A balancer would bind it behind what is bound there.
-            let ahead = replica.map_or(0, Replica::bound_work);
+            let ahead = holder.map_or(0, |id| self.bound_work(*id));
             terms(Cost { work: cost.work.saturating_add(ahead), ..cost })
         });
         cluster::PlaceCost {

@@ -5,6 +5,7 @@
 
 mod admission;
 mod ageing;
+mod bound;
 mod candidates;
 mod catalogue;
 mod cluster;
@@ -33,13 +34,16 @@ mod readiness;
 mod reading;
 mod replica;
 mod request;
+mod rescue;
 mod resume;
 mod retry;
+mod sequences;
 mod settle;
 mod stalled;
 mod telemetry;
 mod tenants;
 mod trust;
+mod unload;
 mod view;
 mod work;
 
@@ -182,6 +186,7 @@ pub enum Command<T, L> {
 struct Scratch {
     models: Vec<(Nanos, usize)>,
     needs: Vec<(f64, usize)>,
+    full: Vec<placement::Full>,
     takers: Vec<(Nanos, usize)>,
 }
 
@@ -215,7 +220,7 @@ pub struct Core<T, L> {
     wanting: BTreeSet<(u64, usize)>,
     /// Models that wait and have no copy, by the time from which on one of their requests is past its objective.
     claims: BTreeSet<(Nanos, usize)>,
-    /// Whether any model's balancer binds requests on arrival.
+    /// Whether any model's balancer binds requests on arrival, or its sequences do.
     binds: bool,
     /// Devices whose copy engine is busy.
     copying: usize,
@@ -228,11 +233,15 @@ pub struct Core<T, L> {
     cursor: usize,
     offered_from: usize,
     wished_from: usize,
+    /// The same for copies that queues need.
+    needs_from: usize,
     faded_from: usize,
     /// Models that workers are to be asked about, which have enough to read for now.
     unasked: BTreeSet<usize>,
     asked_from: usize,
     scratch: Scratch,
+    /// Models of which a sequence's next request waits for its replica, to be given out once the input is dealt with.
+    turned: Vec<usize>,
     requests: Slab<Request<T>>,
     request_bytes: usize,
     batches: BTreeMap<u64, Running>,
@@ -273,10 +282,12 @@ impl<T, L: Clone> Core<T, L> {
             cursor: 0,
             offered_from: 0,
             wished_from: 0,
+            needs_from: 0,
             faded_from: 0,
             unasked: BTreeSet::new(),
             asked_from: 0,
             scratch: Scratch::default(),
+            turned: Vec::new(),
             requests: Slab::new(),
             request_bytes: 0,
             batches: BTreeMap::new(),
@@ -333,6 +344,7 @@ impl<T, L: Clone> Core<T, L> {
         self.ask_as_time_passes();
         self.settle_wishes(now);
         self.offer_again(now);
+        self.take_turns(now);
     }
 
     /// What was left to busier devices may be better off with an idle one by now.

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use super::{Core, ModelState, Nanos, filter, work::COPY_TIME};
+use super::{Core, Nanos, filter, work::COPY_TIME};
 
 /// Share of the last request's slack within which a queue must drain, or else a copy may help.
-const SAFE: f64 = 0.5;
+pub(super) const SAFE: f64 = 0.5;
 /// Share of the other work of a device that is taken to go before a model's.
 const AHEAD: f64 = 0.5;
 /// A replica pays only on a device whose predicted work is under this share of its holders'.
@@ -18,14 +18,17 @@ const LOAD_TAU: f64 = 0.7;
 const QUEUED: usize = 4;
 /// Of the models that have no copy, and of those whose holders are too slow, so many are looked at for one input.
 const LOOKED_AT: usize = 32;
+/// In a large cluster so many of each for every one that is tried.
+const CHOICE: usize = 4;
 /// Devices on which room is looked for, the best first.
 const TRIES: usize = 4;
 /// Devices that are looked at for one copy.
 const TARGETS: usize = 64;
 /// Holders of one model whose work is looked at.
 const HOLDERS: usize = 16;
-/// Wishes that are looked at for one input.
-const WISHES: usize = 64;
+/// Devices that are looked at for all the copies of one input together: a few devices are looked at for every model that
+/// needs one, many for the few that need one most.
+const LOOKS: usize = 256;
 
 /// What an input concerned: the models whose need for a copy may have changed.
 #[derive(Clone, Copy, Debug)]
@@ -36,9 +39,25 @@ pub(super) enum Concern {
 
 /// Whether a copy may push others out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Room {
+pub(super) enum Room {
     Free,
     Evict,
+}
+
+/// A device on which a copy found no room: what takes as much finds none there either, for the same input.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Full {
+    device: usize,
+    /// Bytes of weights and of batches.
+    needs: (u64, u64),
+    /// There will be room when what runs there has ended.
+    once_idle: bool,
+}
+
+impl Full {
+    fn holds_for(&self, device: usize, (weights, batches): (u64, u64)) -> bool {
+        self.device == device && weights >= self.needs.0 && batches >= self.needs.1
+    }
 }
 
 impl<T, L: Clone> Core<T, L> {
@@ -49,9 +68,11 @@ impl<T, L: Clone> Core<T, L> {
             return;
         }
         self.refresh_wants(now, concern);
-        let mut needs = std::mem::take(&mut self.scratch.needs);
+        let (mut needs, mut full) = (std::mem::take(&mut self.scratch.needs), std::mem::take(&mut self.scratch.full));
         needs.clear();
-        let densest = self.homeless.iter().rev().take(LOOKED_AT).chain(self.wanting.iter().rev().take(LOOKED_AT));
+        let most = self.most_copies();
+        let looked_at = LOOKED_AT.min(most * CHOICE);
+        let densest = self.homeless.iter().rev().take(looked_at).chain(self.wanting.iter().rev().take(looked_at));
         needs.extend(densest.filter_map(|&(_, index)| Some((self.need(now, index)?, index))));
         if let Concern::Model(index) = concern
             && needs.iter().all(|(_, other)| *other != index)
@@ -59,13 +80,24 @@ impl<T, L: Clone> Core<T, L> {
             needs.extend(self.need(now, index).map(|need| (need, index)));
         }
         needs.sort_unstable_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
-        for &(_, index) in &needs {
+        if let Some(rest) = needs.get_mut(most / 2..).filter(|rest| rest.len() > most - most / 2) {
+            // In turns: those that find no room must not keep the others from being looked at.
+            self.needs_from = (self.needs_from + most - most / 2) % rest.len();
+            rest.rotate_left(self.needs_from);
+        }
+        for &(_, index) in needs.iter().take(most) {
             if self.copying >= self.devices.len() {
                 break;
             }
-            self.copy(now, index);
+            self.copy(now, index, &mut full);
         }
-        self.scratch.needs = needs;
+        full.clear();
+        (self.scratch.needs, self.scratch.full) = (needs, full);
+    }
+
+    /// Models for which one input may look for a device.
+    fn most_copies(&self) -> usize {
+        LOOKS / self.devices.len().clamp(1, TARGETS)
     }
 
     /// Sees again which of the models concerned are drained too late by their holders.
@@ -107,8 +139,9 @@ impl<T, L: Clone> Core<T, L> {
         let left = queue.last_due().unwrap_or(head.due).saturating_sub(now);
         // One that has hours must not stand for all: the queue is drained as its head expects it, or its model's owner.
         let left = left.min(head.window.max(self.objective(index)));
-        // Past its objective a request is still wanted: such a queue is drained in their window.
-        if head.hard { left } else { left.max(head.window) }
+        // Past its objective a request is still wanted: such a queue is drained in their window, and before others are
+        // refused for it.
+        if head.hard { left } else { left.max(head.window).min(self.max_queue(index)) }
     }
 
     /// When a model's holders are predicted to have drained its queue, nanoseconds from now. `known`: a device for which
@@ -130,17 +163,23 @@ impl<T, L: Clone> Core<T, L> {
         sum / model.replicas.len().clamp(1, HOLDERS) as f64
     }
 
+    /// Whether a model may have one more copy.
+    pub(super) fn may_copy(&self, index: usize) -> bool {
+        let model = &self.models[index];
+        let copied = model.spec.as_ref().is_some_and(|spec| !spec.inline) && model.wanted;
+        let full = model.max_replicas().is_some_and(|most| self.staying(index) >= most);
+        copied && !full && model.replicas.len() < self.devices.len()
+    }
+
     /// How much a copy would help, if at all.
     pub(super) fn need(&self, now: Nanos, index: usize) -> Option<f64> {
         let model = &self.models[index];
-        let spec = model.spec.as_ref().filter(|spec| !spec.inline)?;
-        let stay = || model.replicas.iter().filter(|id| self.stays(**id));
-        let full = spec.policy.max_replicas.is_some_and(|most| stay().count() >= most as usize);
-        if !model.wanted || full || model.replicas.len() >= self.devices.len() {
+        let spec = model.spec.as_ref()?;
+        if !self.may_copy(index) {
             return None;
         }
         let head = model.queue.head()?;
-        let miss = if stay().next().is_none() { 1.0 } else { model.want };
+        let miss = if model.replicas.iter().any(|id| self.stays(*id)) { model.want } else { 1.0 };
         if miss <= 0.0 {
             return None;
         }
@@ -162,8 +201,9 @@ impl<T, L: Clone> Core<T, L> {
     }
 
     /// Starts a copy on the device where it would answer soonest, unless it would not be less loaded than the holders.
-    pub(super) fn copy(&mut self, now: Nanos, index: usize) -> bool {
-        let Some(device) = self.target(now, index, Room::Evict) else { return false };
+    /// `full`: what was found full for this input.
+    pub(super) fn copy(&mut self, now: Nanos, index: usize, full: &mut Vec<Full>) -> bool {
+        let Some(device) = self.target(now, index, Room::Evict, full) else { return false };
         let takes_part = |id: &&usize| self.takes_part(self.replicas[**id].device);
         let holders = self.models[index]
             .replicas
@@ -175,11 +215,15 @@ impl<T, L: Clone> Core<T, L> {
         {
             return false;
         }
-        self.start_load(now, index, device)
+        let started = self.start_load(now, index, device);
+        if !started {
+            full.push(Full { device, needs: self.needs(index, device), once_idle: true });
+        }
+        started
     }
 
     /// The device with a free copy engine that would answer first with a new copy.
-    fn target(&mut self, now: Nanos, index: usize, room: Room) -> Option<usize> {
+    pub(super) fn target(&mut self, now: Nanos, index: usize, room: Room, full: &mut Vec<Full>) -> Option<usize> {
         let suitable = self.suitable(index);
         let bytes = self.models[index].spec.as_ref()?.memory_bytes;
         let from = if suitable.len() > TARGETS { self.turn(suitable.len()) } else { 0 };
@@ -188,7 +232,7 @@ impl<T, L: Clone> Core<T, L> {
             let at = &self.devices[device];
             at.loading.is_none()
                 && (if room == Room::Free { self.fits_now(index, device) } else { at.ledger.could_hold(bytes) })
-                && at.residents.iter().all(|id| self.replicas[*id].model != index)
+                && !self.is_on(index, device)
                 && self.models[index].failures.iter().all(|f| f.device != device || f.retry_at <= now)
         });
         let ranked = fits.map(|device| {
@@ -199,8 +243,26 @@ impl<T, L: Clone> Core<T, L> {
         let mut ranked: Vec<_> = ranked.collect();
         ranked.sort_unstable();
         // What would have to leave is added up for the best alone, not for all that were looked at.
-        let has_room = |device: &usize| room == Room::Free || self.has_room(index, *device);
-        ranked.into_iter().map(|(_, device)| device).take(TRIES).find(has_room)
+        for (_, device) in ranked.into_iter().take(TRIES) {
+            let needs = self.needs(index, device);
+            let found = full.iter().find(|full| full.holds_for(device, needs)).map(|full| full.once_idle);
+            match found {
+                Some(false) => {}
+                _ if room == Room::Evict && !self.has_room(index, device) => {
+                    full.push(Full { device, needs, once_idle: false });
+                }
+                Some(true) => return None,
+                None => return Some(device),
+            }
+        }
+        None
+    }
+
+    /// Whether a device holds a model, or still unloads it.
+    pub(super) fn is_on(&self, index: usize, device: usize) -> bool {
+        let (model, at) = (&self.models[index], &self.devices[device]);
+        model.replicas.iter().any(|id| self.replicas[*id].device == device)
+            || (model.leaving > 0 && at.residents.iter().any(|id| self.replicas[*id].model == index))
     }
 
     /// A place in a list that moves on with every call.
@@ -260,7 +322,7 @@ impl<T, L: Clone> Core<T, L> {
     pub(super) fn settle_wishes(&mut self, now: Nanos) {
         // Round and round: those that cannot be met must not keep the others from being looked at.
         let rest = self.unplaced.range(self.wished_from..).chain(self.unplaced.range(..self.wished_from));
-        let wishes: Vec<usize> = rest.take(WISHES).copied().collect();
+        let wishes: Vec<usize> = rest.take(self.most_copies()).copied().collect();
         self.wished_from = wishes.last().map_or(0, |last| last + 1);
         for index in wishes {
             if self.settle_wish(now, index) {
@@ -284,8 +346,10 @@ impl<T, L: Clone> Core<T, L> {
             if !must && !self.homeless.is_empty() {
                 return false;
             }
-            let free = self.target(now, index, Room::Free);
-            let Some(device) = free.or_else(|| if must { self.target(now, index, Room::Evict) } else { None }) else {
+            let free = self.target(now, index, Room::Free, &mut Vec::new());
+            let Some(device) =
+                free.or_else(|| if must { self.target(now, index, Room::Evict, &mut Vec::new()) } else { None })
+            else {
                 // A first copy that nobody asked for evicts nothing: requests bring it.
                 return !must && !self.may_come(index, spec.memory_bytes);
             };
@@ -300,12 +364,7 @@ impl<T, L: Clone> Core<T, L> {
     fn may_come(&mut self, index: usize, bytes: u64) -> bool {
         let suitable = self.suitable(index);
         suitable.iter().take(TARGETS).any(|device| bytes <= self.devices[*device].ledger.free())
-            || self.is_leaving(index)
-    }
-
-    pub(super) fn is_leaving(&self, index: usize) -> bool {
-        let here = |id: &usize| self.replicas[*id].model == index && self.replicas[*id].state == ModelState::Unloading;
-        self.devices.iter().take(TARGETS).any(|(_, device)| device.residents.iter().any(here))
+            || self.models[index].leaving > 0
     }
 
     /// A load ended: what waits may run, and the copy engine may go on.
@@ -324,7 +383,8 @@ impl<T, L: Clone> Core<T, L> {
     /// A model may get another copy when it has none, or more waits than a batch would take along.
     pub(super) fn may_need_copy(&self, index: usize) -> bool {
         let model = &self.models[index];
-        !model.queue.is_empty() && (model.queue.len() > QUEUED || !model.replicas.iter().any(|id| self.stays(*id)))
+        let much = model.queue.len() > QUEUED || model.work as f64 > SAFE * self.max_queue(index) as f64;
+        !model.queue.is_empty() && (much || !model.replicas.iter().any(|id| self.stays(*id)))
     }
 
     /// Copies of a model that are not on a worker which is being emptied.

@@ -37,9 +37,10 @@ impl<T, L: Clone> Core<T, L> {
             return Some(failure.reason.clone());
         }
         (!self.has_room(index, id)).then(|| {
-            let ((weights, peak), free) = (self.needs(index, id), device.ledger.free());
+            let ((weights, peak), room) = (self.needs(index, id), self.most_room(index, id));
             let needed = weights.saturating_add(peak);
-            format!("the model needs {needed} bytes, {free} are free and the rest is pinned or kept (min_replicas)")
+            let room = room.saturating_add(peak);
+            format!("the model needs {needed} bytes, {room} can be had beside what is pinned or kept (min_replicas)")
         })
     }
 
@@ -55,7 +56,7 @@ impl<T, L: Clone> Core<T, L> {
         if !model.wanted {
             return ModelState::Unloaded;
         }
-        let again = || self.unplaced.contains(&index) && self.is_leaving(index);
+        let again = || self.unplaced.contains(&index) && self.models[index].leaving > 0;
         if any(ModelState::Loading) || (model.spec.is_none() && !model.asked.is_empty()) || again() {
             return ModelState::Loading;
         }

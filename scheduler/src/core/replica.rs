@@ -33,11 +33,13 @@ pub(super) struct Replica {
     pub running: usize,
     /// A batch of it stands still: nothing more is given to it until that ends.
     pub stalled: bool,
+    /// It is to be unloaded, and its worker is not told yet.
+    pub untold: bool,
     /// Whether it has run a batch since it was loaded.
     pub ran: bool,
     /// Rows beyond which a batch ran out of memory, and when that was last so.
     pub rows_limit: Option<(usize, Nanos)>,
-    /// Requests that a balancer bound to it.
+    /// Requests that a balancer or their sequences bound to it.
     pub bound: Option<Box<Queue>>,
     /// Requests that were bound to it and are not answered.
     pub outstanding: usize,
@@ -110,12 +112,6 @@ impl Replica {
         &self.curves
     }
 
-    /// Predicted time of what a balancer has bound to it and does not run yet.
-    pub(super) fn bound_work(&self) -> Nanos {
-        let rows = self.bound.as_ref().map_or(0, |queue| queue.rows());
-        if rows == 0 { 0 } else { self.line(0).predict(rows) }
-    }
-
     /// Whether it runs batches as far as it is concerned.
     pub(super) fn serves(&self) -> bool {
         self.state == ModelState::Ready
@@ -141,6 +137,7 @@ impl<T, L: Clone> Core<T, L> {
             peak: self.known_peak(model, device),
             running: 0,
             stalled: false,
+            untold: false,
             ran: false,
             rows_limit: None,
             bound: None,
@@ -182,70 +179,6 @@ impl<T, L: Clone> Core<T, L> {
         self.commands.push(Command::Load { link, name, device, path, order });
     }
 
-    /// Has a replica unloaded. Its memory counts as taken until the worker says that it is gone.
-    pub(super) fn unload(&mut self, now: Nanos, id: usize) {
-        let replica = &self.replicas[id];
-        if replica.state == ModelState::Unloading {
-            return;
-        }
-        let (model, device) = (replica.model, replica.device);
-        let link = self.workers[self.devices[device].worker].link.clone();
-        if !replica.sent {
-            return self.forget_replica(now, id);
-        }
-        let order = self.number();
-        self.unshare(model);
-        self.replicas[id].state = ModelState::Unloading;
-        self.replicas[id].order = order;
-        self.models[model].replicas.retain(|other| *other != id);
-        self.share_work(model);
-        if self.devices[device].loading == Some(id) {
-            self.set_loading(device, None);
-        }
-        self.forget_turn(device, id);
-        self.changed = true;
-        let (name, device) = (self.models[model].name.clone(), self.devices[device].name.clone());
-        // Without a connection it is told when it is back.
-        self.commands.extend(link.map(|link| Command::Unload { link, name, device, order }));
-        self.rebind(now, id);
-    }
-
-    /// A replica is gone.
-    pub(super) fn forget_replica(&mut self, now: Nanos, id: usize) {
-        let (model, device) = (self.replicas[id].model, self.replicas[id].device);
-        self.replicas[id].state = ModelState::Unloading;
-        self.rebind(now, id);
-        self.part(id);
-        self.unshare(model);
-        let replica = self.replicas.remove(id);
-        self.models[model].replicas.retain(|other| *other != id);
-        self.devices[device].residents.retain(|other| *other != id);
-        if self.devices[device].loading == Some(id) {
-            self.set_loading(device, None);
-        }
-        self.forget_turn(device, id);
-        if replica.sent {
-            self.devices[device].ledger.give_back(replica.bytes);
-        }
-        self.reserve_activations(device);
-        self.share_work(model);
-        self.changed = true;
-    }
-
-    /// Batches and requests that outlive a replica do not take the next in its place for it.
-    fn part(&mut self, id: usize) {
-        for number in &self.devices[self.replicas[id].device].batches {
-            let Some(running) = self.batches.get_mut(number).filter(|running| running.replica == id) else { continue };
-            running.replica = usize::MAX;
-            for (_, key) in &running.attempts {
-                let request = self.requests.get_mut(key.place).filter(|request| request.serial == key.serial);
-                if let Some(request) = request.filter(|request| request.bound == Some(id)) {
-                    request.bound = None;
-                }
-            }
-        }
-    }
-
     /// A worker says what became of a model on one of its devices.
     pub fn report(&mut self, now: Nanos, session: u64, report: Report) {
         let Some(worker) = self.by_session(session) else { return };
@@ -257,16 +190,6 @@ impl<T, L: Clone> Core<T, L> {
         match report.state {
             ModelState::Cold => self.take_inspection(now, worker, index, device, report),
             _ => self.take_report(now, worker, index, device, report),
-        }
-    }
-
-    /// Of an earlier scheduler, or invented: a worker does not decide what is served.
-    fn unload_stray(&mut self, worker: usize, report: Report) {
-        let order = self.number();
-        let there = matches!(report.state, ModelState::Ready | ModelState::Loading);
-        if let Some(link) = self.workers[worker].link.clone().filter(|_| there) {
-            let device = Arc::from(report.device.as_str());
-            self.commands.push(Command::Unload { link, name: report.name, device, order });
         }
     }
 

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use orion_net::Endpoint;
 use orion_proto::{Code, Datatype, Error, InferRequest, ModelSpec, Result};
 
 use super::{
@@ -10,9 +9,9 @@ use super::{
     cost::SAMPLE,
     course::Course,
     generate::{Generated, Listener},
-    nanos,
     placement::Concern,
     queue::{LaneKey, Waiting},
+    sequences::in_sequence,
 };
 
 /// Bytes of one row up to which requests are in the first length bucket; each next bucket is four times as long.
@@ -54,7 +53,7 @@ pub(super) struct Request<T> {
     pub running: Option<(u64, u64)>,
     /// A second run, because the first straggles.
     pub hedge: Option<(u64, u64)>,
-    /// The replica to which a balancer bound it.
+    /// The replica to which a balancer bound it, or the state of its sequence.
     pub bound: Option<usize>,
     /// For its explanation.
     pub course: Course,
@@ -122,7 +121,7 @@ impl<T, L: Clone> Core<T, L> {
     ///
     /// # Errors
     /// UNAVAILABLE when no worker can run it, RESOURCE_EXHAUSTED when too much waits, both with a time to come back;
-    /// DEADLINE_EXCEEDED when its deadline cannot be met.
+    /// DEADLINE_EXCEEDED when its deadline cannot be met; FAILED_PRECONDITION when the state of its sequence is not there.
     pub fn submit(&mut self, now: Nanos, admitted: Admitted, ticket: T) -> Result<RequestKey> {
         let index = self.index(admitted.spec.name.as_str())?;
         let parameters = &admitted.request.parameters;
@@ -131,7 +130,13 @@ impl<T, L: Clone> Core<T, L> {
             priority: parameters.priority as u8,
             tenant: self.tenants.number(parameters.tenant.as_ref()),
         };
-        self.admit(now, index, &admitted, lane)?;
+        if let Err(error) = self.admit(now, index, &admitted, lane) {
+            self.trace_refused(now, index, &admitted, &error);
+            return Err(error);
+        }
+        if let Some(sequence) = in_sequence(&admitted.spec, &admitted.request) {
+            self.admit_in_sequence(now, index, sequence)?;
+        }
         let serial = self.number();
         let objective = self.objective(index);
         let due = admitted.deadline.unwrap_or(now.saturating_add(objective));
@@ -164,8 +169,11 @@ impl<T, L: Clone> Core<T, L> {
         self.models[index].arrived(now);
         self.budget.deposit(now);
         self.blame_budget.deposit(now);
-        self.enqueue(now, key);
-        self.start_waiting(now, index);
+        if self.enter_sequence(key) {
+            self.enqueue(now, key);
+            self.start_waiting(now, index);
+            self.take_turns(now);
+        }
         Ok(key)
     }
 
@@ -181,22 +189,30 @@ impl<T, L: Clone> Core<T, L> {
         if self.may_need_copy(index) {
             self.place(now, Concern::Model(index));
         }
+        if self.models[index].balancer.is_some() {
+            self.copy_for_bound(now, index);
+        }
     }
 
-    /// Puts a request in its queue: the model's, or that of the replica that its balancer picks.
+    /// Puts a request in its queue: the model's, or that of the replica that its balancer picks or that has the state of
+    /// its sequence.
     pub(super) fn enqueue(&mut self, now: Nanos, key: RequestKey) {
         let Some(request) = self.request(key) else { return };
         let (index, lane, waiting) = (request.model, request.lane, request.waiting(key));
-        let routing_key = request.request.parameters.routing_key;
+        let (routing_key, sequence) = (request.request.parameters.routing_key, request.sequence());
+        let home = match sequence.map(|sequence| self.home_of(now, index, sequence)).transpose() {
+            Ok(home) => home.flatten(),
+            Err(error) => return self.fail(now, key, error),
+        };
         self.tenants.entered(lane.priority, lane.tenant);
+        if let Some(id) = home {
+            self.bind(id, key, lane, waiting);
+            return self.turned.push(index);
+        }
         if self.models[index].balancer.is_some()
             && let Some(id) = self.balance(now, index, routing_key, waiting.rows)
         {
-            self.replicas[id].bound.get_or_insert_default().push(lane, waiting);
-            self.replicas[id].outstanding += 1;
-            if let Some(request) = self.request_mut(key) {
-                request.bound = Some(id);
-            }
+            self.bind(id, key, lane, waiting);
             let device = self.replicas[id].device;
             return self.fill(now, device);
         }
@@ -204,64 +220,26 @@ impl<T, L: Clone> Core<T, L> {
         self.requeued(index);
     }
 
-    /// The replica to which the model's balancer binds a request.
-    fn balance(&mut self, now: Nanos, index: usize, key: Option<u64>, rows: usize) -> Option<usize> {
-        let serves = |id: &&usize| {
-            let replica = &self.replicas[**id];
-            self.can_run(now, **id) && self.takes_part(replica.device)
-        };
-        let ids: Vec<usize> = self.models[index].replicas.iter().filter(serves).copied().collect();
-        let endpoints: Vec<Endpoint> = ids.iter().map(|id| self.endpoint(now, *id, rows)).collect();
-        let at = self.models[index].balancer.as_mut()?.pick(now, &endpoints, key)?;
-        ids.get(at).copied()
-    }
-
-    fn endpoint(&self, now: Nanos, id: usize, rows: usize) -> Endpoint {
-        let replica = &self.replicas[id];
-        let (line, device) = (replica.line(0), &self.devices[replica.device]);
-        let (single, waiting) = (line.predict(1).max(1), replica.bound.as_ref().map_or(0, |queue| queue.rows()));
-        let ahead = if waiting == 0 { 0 } else { line.predict(waiting) };
-        Endpoint {
-            id: device.hash,
-            outstanding: u32::try_from(replica.outstanding).unwrap_or(u32::MAX),
-            weight: 1e9 / single as f64,
-            predicted: device.remaining(now).saturating_add(ahead).saturating_add(line.predict(rows)),
-        }
-    }
-
-    /// A replica takes no more work: its bound requests are bound to others, or wait for any.
-    pub(super) fn rebind(&mut self, now: Nanos, id: usize) {
-        let Some(mut queue) = self.replicas[id].bound.take() else { return };
-        let model = self.replicas[id].model;
-        for key in queue.drain() {
-            let Some(request) = self.request_mut(key) else { continue };
-            request.bound = None;
-            let lane = request.lane;
-            self.tenants.left(lane.priority, lane.tenant);
-            self.replicas[id].outstanding = self.replicas[id].outstanding.saturating_sub(1);
-            self.enqueue(now, key);
-        }
-        self.requeued(model);
-    }
-
     /// The client went away: the request leaves the queue; a result that still comes is dropped.
-    pub fn cancel(&mut self, key: RequestKey) {
-        if self.give_up(key).is_some() {
+    pub fn cancel(&mut self, now: Nanos, key: RequestKey) {
+        if self.give_up(now, key).is_some() {
             self.totals.cancelled += 1;
         }
+        self.take_turns(now);
     }
 
     /// The client's time ran out: the request fails wherever it is.
     pub fn expire(&mut self, now: Nanos, key: RequestKey) {
-        let Some(request) = self.give_up(key) else { return };
+        let Some(request) = self.give_up(now, key) else { return };
         let error = Error::new(Code::DeadlineExceeded, "the request's time ran out");
         self.refuse(now, request, error);
+        self.take_turns(now);
     }
 
     /// Takes a request out; workers that have it are told.
-    fn give_up(&mut self, key: RequestKey) -> Option<Request<T>> {
+    fn give_up(&mut self, now: Nanos, key: RequestKey) -> Option<Request<T>> {
         self.leave_queue(key);
-        let request = self.take_request(key)?;
+        let request = self.remove_request(key)?;
         self.absolve_blamed(&request);
         let runs = [request.running, request.hedge];
         for (batch, attempt) in runs.into_iter().flatten() {
@@ -273,6 +251,10 @@ impl<T, L: Clone> Core<T, L> {
             if let Some(link) = worker.link.clone().filter(|_| worker.is_connected()) {
                 self.commands.push(Command::Cancel { link, batch, attempts: vec![attempt] });
             }
+        }
+        if let Some(sequence) = request.sequence() {
+            // Whether one that runs still changes the state is not known.
+            self.leave_sequence(now, request.model, sequence.key, key, request.running.is_none());
         }
         Some(request)
     }
@@ -341,7 +323,7 @@ impl<T, L: Clone> Core<T, L> {
         self.requests.get_mut(key.place).filter(|request| request.serial == key.serial)
     }
 
-    pub(super) fn take_request(&mut self, key: RequestKey) -> Option<Request<T>> {
+    pub(super) fn remove_request(&mut self, key: RequestKey) -> Option<Request<T>> {
         self.request(key)?;
         let request = self.requests.remove(key.place);
         self.request_bytes -= request.bytes;
@@ -353,12 +335,17 @@ impl<T, L: Clone> Core<T, L> {
 
     /// Answers a request that is in no queue with an error.
     pub(super) fn fail(&mut self, now: Nanos, key: RequestKey, error: Error) {
-        if let Some(request) = self.take_request(key) {
-            self.refuse(now, request, error);
+        let Some(request) = self.remove_request(key) else { return };
+        let (index, sequence) = (request.model, request.sequence());
+        // A worker that was not heard of again may have run it.
+        let kept = request.attempts == 0 || error.code != Code::Unavailable;
+        self.refuse(now, request, error);
+        if let Some(sequence) = sequence {
+            self.leave_sequence(now, index, sequence.key, key, kept);
         }
     }
 
-    fn refuse(&mut self, now: Nanos, request: Request<T>, mut error: Error) {
+    pub(super) fn refuse(&mut self, now: Nanos, request: Request<T>, mut error: Error) {
         if let Some(sent) = request.generated.as_ref().map(Generated::sent).filter(|sent| *sent > 0) {
             error.message = format!("{}; {sent} tokens were sent", error.message);
         }
@@ -374,31 +361,23 @@ impl<T, L: Clone> Core<T, L> {
     /// Answers everything that waits for a model that is not served any more.
     pub(super) fn refuse_queue(&mut self, now: Nanos, index: usize) {
         let error = self.not_ready(index);
-        let mut keys = self.models[index].queue.drain();
-        for id in self.models[index].replicas.clone() {
-            keys.extend(self.replicas[id].bound.take().map(|mut queue| queue.drain()).unwrap_or_default());
-        }
-        for key in keys {
-            if let Some(request) = self.request(key) {
-                let lane = request.lane;
-                self.tenants.left(lane.priority, lane.tenant);
-                self.fail(now, key, error.clone());
+        // Once one of a sequence is answered, the next takes its turn.
+        loop {
+            let mut keys = self.models[index].queue.drain();
+            for id in self.models[index].replicas.clone() {
+                keys.extend(self.replicas[id].bound.take().map(|mut queue| queue.drain()).unwrap_or_default());
+            }
+            if keys.is_empty() {
+                break;
+            }
+            for key in keys {
+                if let Some(request) = self.request(key) {
+                    let lane = request.lane;
+                    self.tenants.left(lane.priority, lane.tenant);
+                    self.fail(now, key, error.clone());
+                }
             }
         }
         self.requeued(index);
-    }
-
-    /// Answers requests whose model nothing has been able to run for longer than the grace.
-    pub(super) fn answer_orphans(&mut self, now: Nanos) {
-        for index in 0..self.models.len() {
-            if self.models[index].queue.is_empty() || self.has_hope(now, index) {
-                self.models[index].orphaned = None;
-                continue;
-            }
-            let since = *self.models[index].orphaned.get_or_insert(now);
-            if now.saturating_sub(since) >= nanos(self.limits.orphan_grace) {
-                self.refuse_queue(now, index);
-            }
-        }
     }
 }

@@ -22,7 +22,7 @@ impl<T, L: Clone> Core<T, L> {
                 let model = &self.models[replica.model];
                 let (link, name, device, order) = (link.clone(), model.name.clone(), at.name.clone(), replica.order);
                 match (replica.state, model.path.clone()) {
-                    (ModelState::Unloading, _) => {
+                    (ModelState::Unloading, _) if !replica.untold => {
                         self.commands.push(Command::Unload { link, name, device, order });
                     }
                     (ModelState::Loading, Some(path)) if replica.sent => {

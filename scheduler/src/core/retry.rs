@@ -21,8 +21,13 @@ impl<T, L: Clone> Core<T, L> {
         }
         let first = again.first().and_then(|key| self.request(*key));
         let Some(index) = first.map(|request| request.model) else { return };
+        // Before they are in line: the one that failed would take them again.
+        let failed: Vec<usize> =
+            again.iter().filter_map(|key| self.request(*key)).flat_map(|r| r.failed_on.clone()).collect();
+        let deadlines = again.iter().filter_map(|key| self.request(*key)?.deadline);
+        let within = deadlines.min().map_or(Nanos::MAX, |deadline| deadline.saturating_sub(now));
+        self.copy_elsewhere(now, index, &failed, within);
         self.wait_together(now, again);
-        self.copy_elsewhere(now, index, failed_on);
     }
 
     /// Counts a fault of a request and a retry; the error with which to answer it if that is not allowed.
@@ -196,17 +201,6 @@ impl<T, L: Clone> Core<T, L> {
         })
     }
 
-    /// A model that only a device held that failed, or is to be emptied, is loaded on another if one can hold it.
-    pub(super) fn copy_elsewhere(&mut self, now: Nanos, index: usize, device: usize) {
-        let takes_part = |id: &&usize| self.takes_part(self.replicas[**id].device) && !self.replicas[**id].stalled;
-        let model = &self.models[index];
-        let stay: Vec<usize> = model.replicas.iter().filter(takes_part).map(|id| self.replicas[*id].device).collect();
-        let full = model.max_replicas().is_some_and(|most| stay.len() >= most);
-        if !full && stay.iter().all(|other| *other == device) {
-            self.copy(now, index);
-        }
-    }
-
     /// Of a suspect's work, what another worker can run now and may run twice.
     pub(super) fn retry_elsewhere(&mut self, now: Nanos, worker: usize) {
         let numbers: Vec<u64> = self.batches_of(worker, |_, _| true);
@@ -289,7 +283,7 @@ impl<T, L: Clone> Core<T, L> {
         let first = again.first().and_then(|key| self.request(*key));
         let Some(index) = first.map(|request| request.model) else { return };
         self.wait_together(now, again);
-        self.copy_elsewhere(now, index, device);
+        self.copy_elsewhere(now, index, &[device], Nanos::MAX);
     }
 
     fn stop(&mut self, key: RequestKey, batch: u64) {

@@ -72,6 +72,7 @@ impl<T, L: Clone> Core<T, L> {
         }
         self.fill(now, device);
         self.offer(now, index);
+        self.take_turns(now);
         self.place(now, Concern::Device(device));
     }
 
@@ -173,7 +174,9 @@ impl<T, L: Clone> Core<T, L> {
                 continue;
             }
             request.course.told(figures.batch, waited, service);
-            let may_repeat = done.not_started || request.request.parameters.idempotent;
+            // What goes on with a sequence runs where its state is, or not at all.
+            let goes_on = request.sequence().is_some_and(|sequence| !sequence.start);
+            let may_repeat = (done.not_started && !goes_on) || request.request.parameters.idempotent;
             match done.outcome {
                 Ok(answer) => self.succeed(now, key, answer, service),
                 Err(_) if matches!(fault, Fault::Batch | Fault::Memory) && several && may_repeat => halve.push(key),
@@ -195,7 +198,7 @@ impl<T, L: Clone> Core<T, L> {
     }
 
     fn succeed(&mut self, now: Nanos, key: RequestKey, answer: InferAnswer, service: Nanos) {
-        let Some(mut request) = self.take_request(key) else { return };
+        let Some(mut request) = self.remove_request(key) else { return };
         self.call_off(&mut request);
         self.blame(now, &request);
         self.totals.succeeded += 1;
@@ -209,7 +212,11 @@ impl<T, L: Clone> Core<T, L> {
         statistics.last = now;
         self.trace_end(now, &request, None);
         let outcome: Result<InferAnswer> = Ok(answer);
+        let (index, sequence) = (request.model, request.sequence());
         self.commands.push(Command::Settle { ticket: request.ticket, spec: request.spec, outcome });
+        if let Some(sequence) = sequence {
+            self.leave_sequence(now, index, sequence.key, key, !sequence.end);
+        }
     }
 
     /// Another run of an answered request is worth nothing any more.

@@ -1,4 +1,4 @@
-//! What stands still: batches that do not end, and loads.
+//! What stands still: batches that do not end, loads, and queues that nothing can run.
 
 use std::time::Duration;
 
@@ -50,7 +50,7 @@ impl<T, L: Clone> Core<T, L> {
             let other = |other: &usize| *other != id && self.takes_part(self.replicas[*other].device);
             if !self.models[index].replicas.iter().any(other) {
                 // Where nothing else holds the model, a copy is made; its requests follow when it is there.
-                self.copy_elsewhere(now, index, device);
+                self.copy_elsewhere(now, index, &[device], Nanos::MAX);
                 continue;
             }
             let repeats = |key: RequestKey| self.request(key).is_none_or(|r| r.request.parameters.idempotent);
@@ -76,6 +76,20 @@ impl<T, L: Clone> Core<T, L> {
                 running.attempts = kept;
             }
             self.retry(now, again, device);
+        }
+    }
+
+    /// Answers requests whose model nothing has been able to run for longer than the grace.
+    pub(super) fn answer_orphans(&mut self, now: Nanos) {
+        for index in 0..self.models.len() {
+            if self.models[index].queue.is_empty() || self.has_hope(now, index) {
+                self.models[index].orphaned = None;
+                continue;
+            }
+            let since = *self.models[index].orphaned.get_or_insert(now);
+            if now.saturating_sub(since) >= nanos(self.limits.orphan_grace) {
+                self.refuse_queue(now, index);
+            }
         }
     }
 }

@@ -16,6 +16,8 @@ mod peaks;
 mod placing;
 mod reading;
 mod recount;
+mod rescue;
+mod sequences;
 mod starvation;
 mod world;
 

@@ -193,7 +193,7 @@ impl Generating {
 impl Drop for Generating {
     fn drop(&mut self) {
         if self.answer.is_some() {
-            self.scheduler.with_core(|core, _| core.cancel(self.key));
+            self.scheduler.with_core(|core, now| core.cancel(now, self.key));
         }
     }
 }

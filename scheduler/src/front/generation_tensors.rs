@@ -104,7 +104,9 @@ fn set(generation: &mut Generation, name: &str, value: &InferParameter) -> Resul
             Some(ParameterChoice::StringParam(text)) => {
                 generation.format = ResponseFormat::from_json(text)?.format()?;
             }
-            _ => return Err(Error::invalid("parameter 'response_format' must be a string: JSON as OpenAI's API has it")),
+            _ => {
+                return Err(Error::invalid("parameter 'response_format' must be a string: JSON as OpenAI's API has it"));
+            }
         },
         "ignore_eos" => match &value.parameter_choice {
             Some(ParameterChoice::BoolParam(flag)) => generation.ignore_end = *flag,

@@ -1,11 +1,13 @@
 //! The forward pass once more, plainly and in double precision, against every variant of the family.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, path::Path};
 
-use safetensors::SafeTensors;
+use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 
 use super::{alone, loaded};
 use crate::{
+    Precision,
+    checkpoint::{Conversion, convert},
     generation::config::{DecoderConfig, RopeConfig, RopeScaling},
     tiny_llama,
 };
@@ -13,11 +15,18 @@ use orion_proto::{Generation, Prompt};
 
 type Tensors = HashMap<String, Vec<f64>>;
 
-fn tensors(folder: &std::path::Path) -> Tensors {
+fn tensors(folder: &Path) -> Tensors {
     let bytes = std::fs::read(folder.join("model.safetensors")).unwrap();
     let file = SafeTensors::deserialize(&bytes).unwrap();
-    let values = |data: &[u8]| data.as_chunks::<4>().0.iter().map(|b| f64::from(f32::from_le_bytes(*b))).collect();
-    file.iter().map(|(name, view)| (name.to_owned(), values(view.data()))).collect()
+    let halves = |view: &TensorView<'_>, wide: fn([u8; 2]) -> f32| {
+        view.data().as_chunks().0.iter().map(|bytes| f64::from(wide(*bytes))).collect()
+    };
+    let values = |view: &TensorView<'_>| match view.dtype() {
+        Dtype::F16 => halves(view, |bytes| half::f16::from_le_bytes(bytes).to_f32()),
+        Dtype::BF16 => halves(view, |bytes| half::bf16::from_le_bytes(bytes).to_f32()),
+        _ => view.data().as_chunks().0.iter().map(|bytes| f64::from(f32::from_le_bytes(*bytes))).collect(),
+    };
+    file.iter().map(|(name, view)| (name.to_owned(), values(&view))).collect()
 }
 
 fn multiply(weight: &[f64], x: &[f64]) -> Vec<f64> {
@@ -91,15 +100,49 @@ fn logits(config: &DecoderConfig, tensors: &Tensors, tokens: &[u32]) -> Vec<f64>
     multiply(&tensors[output], &last)
 }
 
+/// The tiny model's configuration with other words in it.
+fn changed(pairs: &[(&str, &str)]) -> String {
+    pairs.iter().fold(tiny_llama::CONFIG.to_owned(), |text, (from, to)| {
+        assert!(text.contains(from), "{from}");
+        text.replace(from, to)
+    })
+}
+
+const UNTIED: &str = "\"tie_word_embeddings\": false";
+const TIED: &str = "\"tie_word_embeddings\": true";
+
+/// Greedy tokens of the model in `folder`, and their logarithms, are those of these tensors.
+fn check(folder: &Path, tensors: &Tensors, new_tokens: u32) {
+    let mut model = loaded(folder, "");
+    let mut tokens: Vec<u32> = (0..40).map(|at| at * 7 % 288).collect();
+    let generation = Generation {
+        max_tokens: Some(new_tokens),
+        logprobs: Some(20),
+        ignore_end: true,
+        ..Generation::new(Prompt::Tokens(tokens.clone()))
+    };
+    let given = alone(&mut model, &generation);
+    let config = &model.decoder.config;
+    for (token, told) in given.tokens.iter().zip(&given.logprobs) {
+        let logits = logits(config, tensors, &tokens);
+        let total = logits.iter().map(|logit| logit.exp()).sum::<f64>().ln();
+        for (token, bits) in told {
+            let (got, want) = (f64::from(f32::from_bits(*bits)), logits[*token as usize] - total);
+            assert!((got - want).abs() < 2e-4, "{config:?}: token {token} has {got}, not {want}");
+        }
+        let likeliest = logits.iter().copied().fold(f64::MIN, f64::max);
+        assert!(likeliest - logits[*token as usize] < 1e-3, "{config:?}");
+        tokens.push(*token);
+    }
+}
+
 #[test]
 fn every_variant_agrees_with_double_precision() {
-    let changed =
-        |pairs: &[(&str, &str)]| pairs.iter().fold(tiny_llama::CONFIG.to_owned(), |text, (a, b)| text.replace(a, b));
     let llama3 = r#""rope_scaling": {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0,
         "high_freq_factor": 4.0, "original_max_position_embeddings": 64}, "hidden_act""#;
     for (config, bias, head_norm) in [
         (tiny_llama::CONFIG.to_owned(), false, false),
-        (changed(&[("\"tie_word_embeddings\": false", "\"tie_word_embeddings\": true")]), false, false),
+        (changed(&[(UNTIED, TIED)]), false, false),
         (changed(&[("\"hidden_act\"", llama3)]), false, false),
         (changed(&[("llama", "mistral"), ("\"hidden_act\"", "\"sliding_window\": 11, \"hidden_act\"")]), false, false),
         (changed(&[("llama", "qwen2")]), true, false),
@@ -107,26 +150,53 @@ fn every_variant_agrees_with_double_precision() {
     ] {
         let folder = tempfile::tempdir().unwrap();
         tiny_llama::write_with(folder.path(), &config, bias, head_norm).unwrap();
-        let mut model = loaded(folder.path(), "");
-        let mut tokens: Vec<u32> = (0..40).map(|at| at * 7 % 288).collect();
-        let generation = Generation {
-            max_tokens: Some(8),
-            logprobs: Some(20),
-            ignore_end: true,
-            ..Generation::new(Prompt::Tokens(tokens.clone()))
-        };
-        let given = alone(&mut model, &generation);
-        let tensors = tensors(folder.path());
-        for (token, told) in given.tokens.iter().zip(&given.logprobs) {
-            let logits = logits(&model.decoder.config, &tensors, &tokens);
-            let total = logits.iter().map(|logit| logit.exp()).sum::<f64>().ln();
-            for (token, bits) in told {
-                let (got, want) = (f64::from(f32::from_bits(*bits)), logits[*token as usize] - total);
-                assert!((got - want).abs() < 2e-4, "{config}: token {token} has {got}, not {want}");
-            }
-            let likeliest = logits.iter().copied().fold(f64::MIN, f64::max);
-            assert!(likeliest - logits[*token as usize] < 1e-3, "{config}");
-            tokens.push(*token);
+        check(folder.path(), &tensors(folder.path()), 8);
+    }
+}
+
+/// `model.safetensors` cut in two files and an index.
+fn shard(folder: &Path) {
+    let whole = folder.join("model.safetensors");
+    let bytes = std::fs::read(&whole).unwrap();
+    std::fs::remove_file(whole).unwrap();
+    let tensors = SafeTensors::deserialize(&bytes).unwrap();
+    let names = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"];
+    let mut places = HashMap::new();
+    for (number, name) in names.into_iter().enumerate() {
+        let part: Vec<_> =
+            tensors.iter().enumerate().filter(|(at, _)| at % 2 == number).map(|(_, view)| view).collect();
+        places.extend(part.iter().map(|view| (view.0, name)));
+        std::fs::write(folder.join(name), safetensors::serialize(part, None).unwrap()).unwrap();
+    }
+    let index = serde_json::json!({"metadata": {}, "weight_map": places});
+    std::fs::write(folder.join("model.safetensors.index.json"), index.to_string()).unwrap();
+}
+
+#[test]
+fn halves_and_shards_of_every_family_agree_with_double_precision() {
+    for (family, bias, head_norm, tied) in [
+        ("llama", false, false, false),
+        ("mistral", false, false, true),
+        ("qwen2", true, false, true),
+        ("qwen3", false, true, false),
+    ] {
+        let whole = tempfile::tempdir().unwrap();
+        let config = changed(&[("llama", family), (UNTIED, if tied { TIED } else { UNTIED })]);
+        tiny_llama::write_with(whole.path(), &config, bias, head_norm).unwrap();
+        for precision in [Precision::F32, Precision::F16, Precision::Bf16] {
+            let folder = tempfile::tempdir().unwrap();
+            let conversion = Conversion {
+                source: whole.path().join("model.safetensors"),
+                folder: folder.path().into(),
+                precision: Some(precision),
+                config: Some(whole.path().join("config.json")),
+                tokenizer: Some(whole.path().join("tokenizer.json")),
+                ..Conversion::default()
+            };
+            convert(&conversion, &|_| {}).unwrap();
+            let tensors = tensors(folder.path());
+            shard(folder.path());
+            check(folder.path(), &tensors, 3);
         }
     }
 }

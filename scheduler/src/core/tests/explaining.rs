@@ -226,7 +226,7 @@ fn places(world: &World) -> (cluster::ModelExplanation, Vec<(String, Option<f64>
 fn what_a_balancer_has_bound_is_queued_and_stands_before_the_next() {
     let policy = ModelPolicy { min_replicas: 2, balancer: "round-robin".into(), ..ModelPolicy::default() };
     let mut world = World::new(vec![model("m", 1, policy)], &[&[100], &[100]]);
-    (0..11).for_each(|_| drop(world.ask(0)));
+    (0..11).for_each(|_| _ = world.ask(0));
     let (told, places) = places(&world);
     // One row runs on each for 5 ms; of the others five wait for the first and four for the second.
     assert_eq!((told.queued, (told.queued_work_seconds * 1e3).round()), (9, 9.0 + 8.0));

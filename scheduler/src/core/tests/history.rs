@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use orion_proto::{ModelPolicy, Parameters, Priority};
+use orion_proto::{ModelPolicy, Parameters, Priority, Sequence};
 use proptest::prelude::*;
 
 use super::{
@@ -12,7 +12,7 @@ use super::{
 };
 
 const WORKERS: usize = 3;
-const MODELS: usize = 7;
+const MODELS: usize = 8;
 
 /// One step of a random history.
 #[derive(Clone, Debug)]
@@ -24,6 +24,7 @@ enum Step {
         deadline: Option<u64>,
         idempotent: bool,
         rows: usize,
+        sequence: Option<Sequence>,
     },
     Cancel(usize),
     Expire(usize),
@@ -57,11 +58,13 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Fate::First),
     ];
     let deadline = prop::option::of(prop_oneof![5u64..60, 200u64..3000]);
+    let sequence = (0u64..3, prop::bool::weighted(0.3), prop::bool::weighted(0.1));
+    let sequence = sequence.prop_map(|(key, start, end)| Sequence { key, start, end });
     let cordon = prop_oneof![2 => Just(Cordon::No), 1 => Just(Cordon::Cordoned), 1 => Just(Cordon::Draining)];
     prop_oneof![
-        14 => (0..MODELS, 0u8..5, 0u8..4, deadline, any::<bool>(), 1usize..6).prop_map(
-            |(model, priority, tenant, deadline, idempotent, rows)| Step::Submit {
-                model, priority, tenant, deadline, idempotent, rows,
+        14 => (0..MODELS, 0u8..5, 0u8..4, deadline, any::<bool>(), 1usize..6, prop::option::of(sequence)).prop_map(
+            |(model, priority, tenant, deadline, idempotent, rows, sequence)| Step::Submit {
+                model, priority, tenant, deadline, idempotent, rows, sequence,
             }
         ),
         1 => (0usize..8).prop_map(Step::Cancel),
@@ -94,6 +97,7 @@ fn models() -> Vec<ModelSpec> {
         model("single", 40, ModelPolicy { max_replicas: Some(1), ..policy() }),
         model("bound", 50, ModelPolicy { balancer: "least-connections".into(), ..policy() }),
         model("hedged", 20, ModelPolicy { hedge: true, ..policy() }),
+        model("states", 20, ModelPolicy { sequences: true, ..policy() }),
         model("large", 90, ModelPolicy { slo: Some(Duration::from_millis(50)), ..policy() }),
         ModelSpec { inline: true, memory_bytes: 0, ..model("identity", 0, policy()) },
     ]
@@ -117,12 +121,13 @@ fn world(peaks: &[u64]) -> World {
 fn apply(world: &mut World, step: Step) {
     let (now, lease) = (world.now, 350 * MS);
     match step {
-        Step::Submit { model, priority, tenant, deadline, idempotent, rows } => {
+        Step::Submit { model, priority, tenant, deadline, idempotent, rows, sequence } => {
             use Priority::{Critical, High, Low, Normal, Realtime};
             let parameters = Parameters {
                 priority: [Realtime, Critical, High, Normal, Low][priority as usize],
                 tenant: (tenant > 0).then(|| Arc::from(format!("t{tenant}").as_str())),
-                idempotent,
+                idempotent: idempotent && sequence.is_none(),
+                sequence,
                 ..Parameters::default()
             };
             let deadline = deadline.map(|after| after * MS);
@@ -130,7 +135,7 @@ fn apply(world: &mut World, step: Step) {
         }
         Step::Cancel(nth) => {
             if let Some((key, ticket)) = unsettled(world, nth) {
-                world.core.cancel(key);
+                world.core.cancel(now, key);
                 world.sent.get_mut(&ticket).unwrap().cancelled = true;
             }
         }

@@ -36,17 +36,22 @@ pub(super) fn check(core: &TestCore) {
 }
 
 fn requests(core: &TestCore) {
-    let places = waiting(core);
+    let (places, mut waits) = (waiting(core), 0);
     let mut tenants: BTreeMap<(u8, u32), usize> = BTreeMap::new();
-    for (_, request) in &core.requests {
-        let place = places.get(&request.serial).copied().unwrap_or_default();
+    for (place, request) in &core.requests {
+        let found = places.get(&request.serial).copied().unwrap_or_default();
+        let later = request.sequence().is_some_and(|sequence| {
+            let key = RequestKey { place, serial: request.serial };
+            !core.models[request.model].sequences.is_current(sequence.key, key)
+        });
         let expected = match (request.running, request.bound) {
             (Some(_), _) => (0, 0),
             (None, Some(_)) => (0, 1),
-            (None, None) => (1, 0),
+            (None, None) => (usize::from(!later), 0),
         };
-        assert_eq!(place, expected, "request {}: {request:?}", request.ticket);
-        if request.running.is_none() {
+        assert_eq!(found, expected, "request {}: {request:?}", request.ticket);
+        waits += usize::from(request.running.is_none() && !later);
+        if request.running.is_none() && !later {
             *tenants.entry((request.lane.priority, request.lane.tenant)).or_default() += 1;
         }
         for (batch, attempt) in [request.running, request.hedge].into_iter().flatten() {
@@ -55,7 +60,7 @@ fn requests(core: &TestCore) {
         }
         assert!(request.running.is_some() || request.hedge.is_none());
     }
-    assert_eq!(places.len(), core.requests.iter().filter(|(_, request)| request.running.is_none()).count());
+    assert_eq!(places.len(), waits);
     let abandoned: usize = core.batches.values().map(|running| running.abandoned_bytes).sum();
     let bytes = core.requests.iter().map(|(_, request)| request.bytes).sum::<usize>() + abandoned;
     assert_eq!(core.request_bytes, bytes);
@@ -71,6 +76,10 @@ fn replicas(core: &TestCore) {
         assert!(core.devices[replica.device].residents.contains(&id));
         let counts = core.models[replica.model].replicas.contains(&id);
         assert_eq!(counts, replica.state != ModelState::Unloading, "replica {id} is {:?}", replica.state);
+    }
+    for (index, model) in core.models.iter().enumerate() {
+        let leaving = core.replicas.iter().filter(|(_, r)| r.model == index && r.state == ModelState::Unloading);
+        assert_eq!(model.leaving, leaving.count(), "replicas of {} that are being unloaded", model.name);
     }
     for (_, request) in &core.requests {
         assert!(request.bound.is_none_or(|id| core.replicas[id].model == request.model));

@@ -61,7 +61,7 @@ impl Case {
         for (curve, (base, row, _)) in world.curves.iter_mut().zip(&self.models) {
             *curve = ServiceCurve { base_seconds: base / 1e3, per_row_seconds: row / 1e3 };
         }
-        (0..self.workers).for_each(|_| drop(world.add(&[100], 0.0)));
+        (0..self.workers).for_each(|_| _ = world.add(&[100], 0.0));
         world
     }
 

@@ -52,6 +52,8 @@ pub(super) struct Resident {
     pub(super) bytes: u64,
     pub(super) state: ModelState,
     pub(super) order: u64,
+    /// Unique among all loads: a model that is loaded again has no state of before.
+    pub(super) born: u64,
 }
 
 #[derive(Debug)]
@@ -105,6 +107,8 @@ pub(super) struct World {
     pub(super) peak_bytes: u64,
     /// What loads take, as workers tell it.
     pub(super) load_seconds: f64,
+    /// Where each sequence of a model went on last, and its last request.
+    pub(super) states: HashMap<(usize, u64), ((usize, usize, u64), u64)>,
     /// Every command, in order.
     pub(super) told: Vec<Told>,
     links: u64,
@@ -129,6 +133,7 @@ impl World {
             row_bytes: 8,
             peak_bytes: 0,
             load_seconds: 0.1,
+            states: HashMap::new(),
             told: Vec::new(),
             links: 0,
             holders: Vec::new(),

@@ -27,7 +27,7 @@ impl World {
             return self.tell(at, report);
         }
         let bytes = self.specs[model].memory_bytes;
-        node.residents.insert((model, device), Resident { bytes, state: ModelState::Loading, order });
+        node.residents.insert((model, device), Resident { bytes, state: ModelState::Loading, order, born: self.loads });
         assert!(
             self.held(at, device) <= self.nodes[at].devices[device],
             "w{at} d{device} is to hold {} of {} bytes: {:?}",
@@ -84,8 +84,26 @@ impl World {
                 assert!(other.is_none(), "request {} runs again where it failed, not at {other:?}", ticket(attempt));
             }
         }
+        batch.attempts.iter().for_each(|attempt| self.go_on(at, model, device, attempt));
         self.ran.push((at, device, batch.attempts.iter().map(ticket).collect()));
         self.nodes[at].batches.push_back(batch);
+    }
+
+    /// A request of a sequence goes on where the one before it ran.
+    fn go_on(&mut self, at: usize, model: usize, device: usize, attempt: &orion_net::Attempt) {
+        let Some(sequence) = attempt.request.parameters.sequence.filter(|sequence| sequence.key != 0) else { return };
+        if !self.specs[model].policy.sequences {
+            return;
+        }
+        let here = (at, device, self.nodes[at].residents.get(&(model, device)).map_or(0, |resident| resident.born));
+        let before = self.states.insert((model, sequence.key), (here, ticket(attempt)));
+        let state = before.filter(|_| !sequence.start).map(|(place, _)| place);
+        assert!(
+            sequence.start || state == Some(here),
+            "{} runs at {here:?}, its state is at {state:?}",
+            ticket(attempt)
+        );
+        assert!(before.is_none_or(|(_, last)| last < ticket(attempt)), "{} runs after a later one", ticket(attempt));
     }
 
     fn has_failed(&self, key: RequestKey, holder: (usize, usize)) -> bool {

@@ -99,6 +99,7 @@ fn parameters_come_beside_openais_own_fields() {
         timeout: Some(std::time::Duration::from_micros(1500)),
         truncate: true,
         routing_key: Some(orion_proto::routing_key("k")),
+        sequence: None,
         idempotent: false,
         tenant: None,
         others: Vec::new(),

@@ -1,0 +1,49 @@
+//! Copies for the sake of one request: no holder would answer it in time, or all of them have failed it.
+
+use super::{
+    Core, Nanos, nanos,
+    placement::{Room, SAFE},
+};
+
+impl<T, L: Clone> Core<T, L> {
+    /// Makes a copy of a model where it would answer a request of so many rows and bytes `within` this time; says whether
+    /// it was made.
+    pub(super) fn copy_for(
+        &mut self,
+        now: Nanos,
+        index: usize,
+        (rows, bytes): (usize, usize),
+        within: Nanos,
+        room: Room,
+    ) -> bool {
+        if !self.may_copy(index) {
+            return false;
+        }
+        let Some(device) = self.target(now, index, room, &mut Vec::new()) else { return false };
+        self.cost(now, index, device, rows, bytes).total() <= within && self.start_load(now, index, device)
+    }
+
+    /// What a balancer has bound is in no queue that copies are made for: where its replicas are predicted to take too
+    /// long for it, another is made while memory is free, and later requests may be bound to that.
+    pub(super) fn copy_for_bound(&mut self, now: Nanos, index: usize) {
+        let waits = self.queue_time(now, index);
+        if waits as f64 > SAFE * self.objective(index).min(self.max_queue(index)) as f64 {
+            self.copy_for(now, index, (1, 0), waits, Room::Free);
+        }
+    }
+
+    /// A model of which all replicas that take work are on devices that failed, or are to be emptied, is loaded on another
+    /// that would answer `within` this time.
+    pub(super) fn copy_elsewhere(&mut self, now: Nanos, index: usize, failed: &[usize], within: Nanos) {
+        let takes_part = |id: &&usize| self.takes_part(self.replicas[**id].device) && !self.replicas[**id].stalled;
+        let mut stay = self.models[index].replicas.iter().filter(takes_part).map(|id| self.replicas[*id].device);
+        if stay.all(|device| failed.contains(&device)) {
+            self.copy_for(now, index, (1, 0), within, Room::Evict);
+        }
+    }
+
+    /// What may go before a request without a deadline.
+    pub(super) fn max_queue(&self, index: usize) -> Nanos {
+        self.models[index].spec.as_ref().map_or(Nanos::MAX, |spec| nanos(spec.policy.max_queue))
+    }
+}
