@@ -105,7 +105,9 @@ fn set(generation: &mut Generation, name: &str, value: &InferParameter) -> Resul
                 generation.format = ResponseFormat::from_json(text)?.format()?;
             }
             _ => {
-                return Err(Error::invalid("parameter 'response_format' must be a string: JSON as OpenAI's API has it"));
+                return Err(Error::invalid(
+                    "parameter 'response_format' must be a string: JSON as OpenAI's API has it",
+                ));
             }
         },
         "ignore_eos" => match &value.parameter_choice {
