@@ -6,15 +6,17 @@ use orion_proto::{Code, Error, ModelName, ModelPolicy, ModelSpec, Result};
 use serde::Deserialize;
 
 use crate::{
-    Family, Manifest, embedding, generation, magika, onnx,
+    Family, Manifest, Precision, embedding, generation, magika, nano_ocr, onnx,
     orion_toml::{Generation, Kind, OrionToml},
-    silero_vad, simulated, unreadable, unservable,
+    silero_vad, simulated, unreadable, unservable, vision, whisper,
 };
 
 const SERVED: &str = "served today are .gguf and .onnx files, folders of a hub (config.json of model_type \"bert\", \
-                      \"llama\", \"mistral\", \"qwen2\" or \"qwen3\", tokenizer.json, *.safetensors), Magika \
-                      (config.min.json, model.onnx), Silero VAD (config.json of model_type \"silero-vad\", \
-                      model.safetensors) and folders whose orion.toml says kind = \"simulated\"";
+                      \"llama\", \"mistral\", \"qwen2\", \"qwen3\" or \"whisper\", tokenizer.json, *.safetensors), \
+                      folders of models of images (config.json of model_type \"efficientnet-lite\", \"resnet\" or \
+                      \"crnn-ocr\", *.safetensors), Magika (config.min.json, model.onnx), Silero VAD (config.json of \
+                      model_type \"silero-vad\", model.safetensors) and folders whose orion.toml says kind = \
+                      \"simulated\"";
 
 /// Says what a model's path holds, from its configuration and headers alone; every length is checked against its file.
 ///
@@ -91,6 +93,24 @@ fn inspect_path(name: &ModelName, path: &Path) -> Result<Manifest> {
             let source = generation::Source::inspect_folder(&folder, &settings.generation)?;
             return Ok(generator(name, version, source, path, policy));
         }
+        if model_type == "whisper" {
+            return inspect_whisper(name, path, &folder, version, settings);
+        }
+        let images = |spec: ModelSpec, flops_per_row: f64, weight_bytes: u64, family: Family| -> Result<Manifest> {
+            check_images(settings.precision)?;
+            let spec = ModelSpec { policy: policy.clone(), ..spec };
+            Ok(Manifest { spec, flops_per_row, weight_bytes, path: path.into(), family })
+        };
+        if vision::MODEL_TYPES.contains(&model_type.as_str()) {
+            let source = vision::Source::inspect(&folder)?;
+            let spec = source.spec(name, version, max_rows);
+            return images(spec, source.flops(), source.weight_bytes(), Family::Vision(source));
+        }
+        if model_type == nano_ocr::MODEL_TYPE {
+            let source = nano_ocr::Source::inspect(&folder)?;
+            let spec = source.spec(name, version, max_rows);
+            return images(spec, source.flops(), source.weight_bytes(), Family::NanoOcr(source));
+        }
         if model_type != "bert" {
             return Err(unservable(format!("config.json's model_type '{model_type}' is not served yet; {SERVED}")));
         }
@@ -118,6 +138,17 @@ fn generator(
         weight_bytes: source.weight_bytes,
         path: path.into(),
         family: Family::Generation(Box::new(source)),
+    }
+}
+
+/// Models of images compute in f32 whatever their weights are stored in.
+fn check_images(precision: Option<Precision>) -> Result<()> {
+    match precision.unwrap_or_default() {
+        Precision::F32 => Ok(()),
+        other => Err(Error::invalid(format!(
+            "orion.toml says precision = \"{}\", models of images compute in \"f32\": leave it out",
+            other.name()
+        ))),
     }
 }
 
@@ -188,6 +219,28 @@ fn only_gguf(folder: &Path) -> Result<Option<PathBuf>> {
             more + 1
         ))),
     }
+}
+
+fn inspect_whisper(
+    name: &ModelName,
+    path: &Path,
+    folder: &Path,
+    version: String,
+    settings: OrionToml,
+) -> Result<Manifest> {
+    let precision = settings.precision.unwrap_or_default();
+    if precision != Precision::F32 {
+        let asked = precision.name();
+        return Err(unservable(format!("orion.toml asks for precision '{asked}', whisper computes in 'f32' alone")));
+    }
+    let source = whisper::Source::inspect(folder)?;
+    Ok(Manifest {
+        spec: ModelSpec { policy: settings.policy()?, ..source.spec(name, version, settings.batching.max_rows) },
+        flops_per_row: source.config.flops(whisper::TYPICAL_TOKENS),
+        weight_bytes: source.weight_bytes,
+        path: path.into(),
+        family: Family::Whisper(source),
+    })
 }
 
 /// The folder that holds the files, and its version: of Triton's `<model>/<version>/` the newest.

@@ -10,9 +10,11 @@ use std::{
 
 use orion_proto::{
     Code, Delta, Error, Generation, InferAnswer, ModelSpec, Priority, Result, Sequence, ServiceCurve, Tensor,
+    inference::InferParameter,
 };
 
 pub mod checkpoint;
+mod convnet;
 mod embedding;
 mod file;
 mod folder;
@@ -20,8 +22,11 @@ mod generation;
 mod gguf;
 mod given_up;
 mod identity;
+mod imaging;
+mod kernels;
 mod magika;
 mod mapped;
+mod nano_ocr;
 mod onnx;
 mod orion_toml;
 mod pace;
@@ -31,6 +36,8 @@ mod simulated;
 mod tiny_bert;
 #[doc(hidden)]
 pub mod tiny_llama;
+mod vision;
+mod whisper;
 
 pub use folder::inspect;
 pub use given_up::GivenUp;
@@ -47,6 +54,8 @@ pub struct ModelRequest {
     pub truncate: bool,
     /// Its place in a sequence, for models that keep a state between requests.
     pub sequence: Option<Sequence>,
+    /// Parameters that only some models know.
+    pub parameters: Vec<(String, InferParameter)>,
     /// Set while it runs if nobody waits for it any more: it need not be computed to its end.
     pub given_up: GivenUp,
 }
@@ -162,10 +171,13 @@ pub struct Manifest {
 enum Family {
     Embedding(embedding::Source),
     Generation(Box<generation::Source>),
+    Vision(vision::Source),
+    NanoOcr(nano_ocr::Source),
     Magika(magika::Source),
     Onnx(onnx::Source),
     SileroVad(silero_vad::Source),
     Simulated(orion_toml::Simulated),
+    Whisper(whisper::Source),
 }
 
 /// What a simulated model will take on a device.
@@ -203,12 +215,15 @@ pub fn load_at(manifest: &Manifest, pace: &Arc<Pace>, progress: &dyn Fn(f32)) ->
     Ok(match &manifest.family {
         Family::Embedding(source) => Loaded::Model(Box::new(embedding::Embedder::load(spec, source, progress)?)),
         Family::Generation(source) => Loaded::Generator(Box::new(source.load(spec, progress)?)),
+        Family::Vision(source) => Loaded::Model(Box::new(vision::Classifier::load(spec, source, progress)?)),
+        Family::NanoOcr(source) => Loaded::Model(Box::new(nano_ocr::Reader::load(spec, source, progress)?)),
         Family::Magika(source) => Loaded::Model(Box::new(magika::Magika::load(spec, source, progress)?)),
         Family::Onnx(source) => Loaded::Model(Box::new(onnx::OnnxModel::load(spec, source, progress)?)),
         Family::SileroVad(source) => Loaded::Model(Box::new(silero_vad::SileroVad::load(spec, source, progress)?)),
         Family::Simulated(latency) => {
             Loaded::Model(Box::new(simulated::SimulatedModel::load(spec, latency.clone(), pace.clone(), progress)))
         }
+        Family::Whisper(source) => Loaded::Model(Box::new(whisper::Whisper::load(spec, source, progress)?)),
     })
 }
 

@@ -99,11 +99,12 @@ fn head(tensor: &Tensor) -> session::TensorHead {
 /// A batch as a transfer's header and payload; the tensors' bytes are shared, not copied.
 pub fn encode_batch(batch: &Batch) -> (Bytes, Vec<Payload>) {
     let attempts = batch.attempts.iter().map(|attempt| {
-        let Parameters { truncate, sequence, .. } = attempt.request.parameters;
+        let Parameters { truncate, sequence, others, .. } = &attempt.request.parameters;
         session::Attempt {
             attempt: attempt.attempt,
             inputs: attempt.request.inputs.iter().map(head).collect(),
-            truncate,
+            truncate: *truncate,
+            parameters: others.iter().map(Into::into).collect(),
             generation: attempt.request.generation.as_ref().map(Into::into),
             sequence: sequence.map(|sequence| sequence.key),
             sequence_start: sequence.is_some_and(|sequence| sequence.start),
@@ -200,9 +201,10 @@ pub fn decode_batch(transfer: Transfer) -> Result<Batch> {
     let model = wire.model;
     let attempts = wire.attempts.into_iter().map(|attempt| {
         let inputs = attempt.inputs.into_iter().map(|head| tensor(head, &mut payload)).collect::<Result<_>>()?;
+        let others = attempt.parameters.into_iter().map(Into::into).collect();
         let (start, end) = (attempt.sequence_start, attempt.sequence_end);
         let sequence = attempt.sequence.map(|key| Sequence { key, start, end });
-        let parameters = Parameters { truncate: attempt.truncate, sequence, ..Default::default() };
+        let parameters = Parameters { truncate: attempt.truncate, sequence, others, ..Default::default() };
         let generation = attempt.generation.map(Generation::try_from).transpose()?;
         let request = Arc::new(InferRequest { inputs, parameters, generation, ..Default::default() });
         Ok(Attempt { attempt: attempt.attempt, request })
@@ -252,6 +254,7 @@ pub fn decode_from_worker(transfer: Transfer) -> Result<FromWorker> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use orion_proto::inference::InferParameter;
 
     fn transfer((header, payload): (Bytes, Vec<Payload>)) -> Transfer {
         let mut whole = Payload::default();
@@ -267,7 +270,8 @@ mod tests {
     fn batches_and_results_round_trip() {
         let request = |n| Arc::new(InferRequest { inputs: vec![fp32("a", n), fp32("b", 2)], ..Default::default() });
         let sequence = Some(Sequence { key: 8, start: false, end: true });
-        let parameters = Parameters { sequence, truncate: true, ..Default::default() };
+        let others = vec![("prompt".to_owned(), InferParameter { parameter_choice: None })];
+        let parameters = Parameters { sequence, truncate: true, others, ..Default::default() };
         let in_sequence = Arc::new(InferRequest { parameters, ..(*request(0)).clone() });
         let attempts = vec![Attempt { attempt: 1, request: request(3) }, Attempt { attempt: 2, request: in_sequence }];
         let batch = Batch { batch: 9, epoch: 4, model: "m".into(), device: "cpu0".into(), attempts };

@@ -10,6 +10,7 @@ mod error;
 mod generation;
 mod infer;
 mod name;
+mod parameter;
 mod payload;
 mod policy;
 mod sequence;

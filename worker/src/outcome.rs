@@ -98,8 +98,9 @@ pub(crate) fn judged(answers: Vec<Result<InferAnswer>>, requests: usize) -> Vec<
 
 pub(crate) fn model_request(attempt: &Attempt, given_up: GivenUp) -> ModelRequest {
     let request = &attempt.request;
-    let Parameters { truncate, sequence, .. } = request.parameters;
-    ModelRequest { inputs: request.inputs.clone(), truncate, sequence, given_up }
+    let Parameters { truncate, sequence, others, .. } = &request.parameters;
+    let (inputs, parameters) = (request.inputs.clone(), others.clone());
+    ModelRequest { inputs, truncate: *truncate, sequence: *sequence, parameters, given_up }
 }
 
 pub(crate) fn rows_of(attempt: &Attempt) -> usize {

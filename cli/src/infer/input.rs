@@ -1,6 +1,10 @@
 //! A request's input tensors, from flags and the model's declaration.
 
-use std::{io::BufRead, path::Path, str::FromStr};
+use std::{
+    io::BufRead,
+    path::{Path, PathBuf},
+    str::FromStr,
+};
 
 use bytes::Bytes;
 use orion_proto::{
@@ -143,6 +147,20 @@ pub(crate) fn from_texts(model: &str, declared: &[InputMetadata], texts: &[Strin
     Input::new(&input.name, input.datatype, fill_rows(&input.shape, fields.len(), 1), &fields)
 }
 
+/// One row for each file, its contents as they are.
+pub(crate) fn from_files(model: &str, declared: &[InputMetadata], files: &[PathBuf]) -> Result<Input, Failure> {
+    let input = only(model, declared, "BYTES", |input| input.datatype == Datatype::Bytes)?;
+    let mut data = Vec::new();
+    for path in files {
+        let unreadable = |why: &dyn std::fmt::Display| Failure::new(format!("'{}' {why}", path.display()));
+        let contents = std::fs::read(path).map_err(|error| unreadable(&format_args!("cannot be read: {error}")))?;
+        let length = u32::try_from(contents.len()).map_err(|_| unreadable(&"has 4 GiB or more, a row takes less"))?;
+        data.extend_from_slice(&length.to_le_bytes());
+        data.extend_from_slice(&contents);
+    }
+    Input::from_raw(&input.name, input.datatype, fill_rows(&input.shape, files.len(), 1), data.into())
+}
+
 /// The values of `--data` in the shape given, or in the one that the declaration leaves open.
 pub(crate) fn from_data(
     model: &str,
@@ -223,6 +241,18 @@ mod tests {
         assert_eq!(open_shape(&[2, 2], 4), [2, 2]);
         assert_eq!(fill_rows(&[], 5, 1), [5]);
         assert_eq!(fill_rows(&[-1, -1, 7], 5, 16), [5, 16, 7]);
+    }
+
+    #[test]
+    fn files_are_rows_as_they_are_and_a_missing_one_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let [here, missing] = ["here", "missing"].map(|name| folder.path().join(name));
+        std::fs::write(&here, b"\xff\0").unwrap();
+        let declared = [InputMetadata { name: "image".into(), datatype: Datatype::Bytes, shape: vec![-1] }];
+        let input = from_files("m", &declared, &[here.clone(), here.clone()]).unwrap();
+        assert_eq!((input.shape.as_slice(), input.data.as_ref()), ([2].as_slice(), &b"\x02\0\0\0\xff\0".repeat(2)[..]));
+        let failure = from_files("m", &declared, &[here, missing.clone()]).unwrap_err();
+        assert!(failure.message.contains(&missing.display().to_string()), "{}", failure.message);
     }
 
     #[test]

@@ -4,7 +4,7 @@ mod answer;
 mod input;
 mod npy;
 
-use std::{collections::HashMap, io::Write, time::Duration};
+use std::{collections::HashMap, io::Write, path::PathBuf, time::Duration};
 
 use clap::{ArgGroup, Args};
 use orion_proto::inference::{
@@ -25,10 +25,11 @@ const GRACE: Duration = Duration::from_secs(1);
 
 /// Send one request to a model and print its answer
 #[derive(Args, Debug)]
-#[command(group = ArgGroup::new("values").required(true).args(["text", "data", "input"]), after_help = "\
+#[command(group = ArgGroup::new("values").required(true).args(["text", "file", "data", "input"]), after_help = "\
 Examples:
   orion infer minilm --text 'a cat on a mat' --text 'a dog in a bog'
   sort sentences.txt | orion infer minilm --text - -o json
+  orion infer efficientnet-lite0 --file cat.jpg --file dog.png
   orion infer identity --data 1,2,3,4 --shape 2,2
   orion infer identity --input 'INPUT0=FP32[1,3]:1,2,3'
   orion infer identity --input INPUT0=@array.npy
@@ -39,6 +40,9 @@ pub(crate) struct InferArguments {
     /// Text for the model's BYTES input; may be given again; '-' reads lines from standard input
     #[arg(long, value_name = "TEXT")]
     text: Vec<String>,
+    /// A file as it is, for the model's BYTES input: an image, a recording; may be given again
+    #[arg(long, value_name = "FILE")]
+    file: Vec<PathBuf>,
     /// Values for the model's only numeric input
     #[arg(long, value_name = "VALUES", allow_hyphen_values = true)]
     data: Option<String>,
@@ -66,6 +70,8 @@ pub(crate) struct InferArguments {
 
 pub(crate) fn run(arguments: &InferArguments, out: &mut dyn Write) -> Result<(), Failure> {
     let texts = input::read_texts(&arguments.text)?;
+    let files: Vec<String> = arguments.file.iter().map(|path| path.display().to_string()).collect();
+    let labels = if files.is_empty() { &texts } else { &files };
     block_on(async {
         let mut client = arguments.server.connect().await?;
         let inputs = inputs(arguments, &texts, &mut client).await?;
@@ -80,7 +86,7 @@ pub(crate) fn run(arguments: &InferArguments, out: &mut dyn Write) -> Result<(),
         let answer = answer::Answer::read(answered?.into_inner())?;
         match arguments.server.output {
             Format::Json => write_json(out, &answer),
-            Format::Table => write(out, &answer.as_tables(&texts)),
+            Format::Table => write(out, &answer.as_tables(labels)),
         }
     })
 }
@@ -97,6 +103,9 @@ async fn inputs(arguments: &InferArguments, texts: &[String], client: &mut Clien
         return Ok(arguments.input.clone());
     }
     let declared = declared_inputs(client, &arguments.model).await?;
+    if !arguments.file.is_empty() {
+        return Ok(vec![input::from_files(&arguments.model, &declared, &arguments.file)?]);
+    }
     match &arguments.data {
         Some(values) => Ok(vec![input::from_data(&arguments.model, &declared, values, &arguments.shape)?]),
         None => Ok(vec![input::from_texts(&arguments.model, &declared, texts)?]),

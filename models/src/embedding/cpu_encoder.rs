@@ -5,11 +5,8 @@ use std::sync::{Mutex, PoisonError};
 use candle_core::{DType, Device, Result};
 use candle_nn::VarBuilder;
 
-use super::{
-    BertConfig, Source,
-    kernels::{Activation, Linear, Norm, attend, normalise_sum},
-    tensor_encoder::vars,
-};
+use super::{BertConfig, Source, tensor_encoder::vars};
+use crate::kernels::{Activation, Linear, Norm, attend, normalise_sum};
 
 struct Layer {
     query_key_value: Linear,

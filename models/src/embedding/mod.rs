@@ -7,7 +7,6 @@ use rayon::prelude::*;
 mod buckets;
 mod config;
 mod cpu_encoder;
-mod kernels;
 mod source;
 mod tensor_encoder;
 #[cfg(test)]

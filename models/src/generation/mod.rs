@@ -11,7 +11,7 @@ mod config;
 mod decoder;
 mod format;
 mod generator;
-mod kernels;
+pub(crate) mod kernels;
 mod key_values;
 mod sampling;
 mod schedule;

@@ -1,4 +1,4 @@
-//! OpenAI's API: models, embeddings, chat and plain completions.
+//! OpenAI's API: models, embeddings, chat and plain completions, transcriptions.
 
 mod answers;
 mod chat;
@@ -8,6 +8,7 @@ mod events;
 mod refusal;
 mod settings;
 mod tools;
+mod transcriptions;
 
 use axum::{extract::State, response::Response};
 use serde::Serialize;
@@ -17,6 +18,7 @@ pub(super) use completions::completions;
 pub(super) use embeddings::embeddings;
 pub(super) use events::events;
 pub(super) use refusal::Refusal;
+pub(super) use transcriptions::transcriptions;
 
 use super::{Api, ModelPath, reply::json};
 

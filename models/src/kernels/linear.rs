@@ -67,15 +67,24 @@ impl Linear {
         Self { weight: panels, bias, activation }
     }
 
+    /// Bytes of the packed weight and the bias at most, for any instruction set.
+    pub(crate) fn bytes(inputs: usize, outputs: usize) -> u64 {
+        ((inputs + 1) * outputs.next_multiple_of(MOST_WIDTH) * size_of::<f32>()) as u64
+    }
+
     /// Of `x` `[rows, inputs]` into `out` `[rows, outputs]`.
     pub(crate) fn forward(&self, x: &[f32], out: &mut [f32]) {
-        let rows = x.len() / self.weight.depth;
+        self.forward_strided(x, self.weight.depth, x.len() / self.weight.depth, out);
+    }
+
+    /// The same where the rows lie `stride` apart; rows that overlap make it a convolution.
+    pub(crate) fn forward_strided(&self, x: &[f32], stride: usize, rows: usize, out: &mut [f32]) {
         let pieces: Vec<(usize, usize)> = even_pieces(rows, TASK_ROWS).collect();
         let (output, arch) = (Output::new(out), Arch::new());
         (0..self.weight.count() * pieces.len()).into_par_iter().for_each(|task| {
             // A thread's neighbouring tasks share a panel, which stays in its cache.
             let (panel, (first, rows)) = (task / pieces.len(), pieces[task % pieces.len()]);
-            arch.dispatch(Task { layer: self, x, output, panel, first, rows });
+            arch.dispatch(Task { layer: self, x, stride, output, panel, first, rows });
         });
     }
 }
@@ -84,6 +93,7 @@ impl Linear {
 struct Task<'a> {
     layer: &'a Linear,
     x: &'a [f32],
+    stride: usize,
     output: Output,
     panel: usize,
     first: usize,
@@ -101,7 +111,7 @@ impl WithSimd for Task<'_> {
         let mut tile: Tile = [0.0; MOST_ROWS * MOST_WIDTH];
         for (offset, rows) in even_pieces(self.rows, tile_rows::<S>()) {
             let first = self.first + offset;
-            multiply(simd, &self.x[first * weight.depth..], weight.depth, rows, panel, &mut tile);
+            multiply(simd, &self.x[first * self.stride..], self.stride, rows, panel, &mut tile);
             for (row, values) in tile.chunks_exact_mut(MOST_WIDTH).take(rows).enumerate() {
                 let (vectors, _) = S::as_mut_simd_f32s(values);
                 for (value, bias) in vectors.iter_mut().zip(bias) {
@@ -123,6 +133,20 @@ impl WithSimd for Task<'_> {
 mod tests {
     use super::*;
     use rand::{RngExt, SeedableRng, rngs::StdRng};
+
+    #[test]
+    fn a_convolution_is_a_product_over_overlapping_rows() {
+        // Three taps of two channels, stride 2, over five steps.
+        let x: Vec<f32> = (0..10).map(|n| n as f32).collect();
+        let weight: Vec<f32> = (0..12).map(|n| (n * n % 7) as f32).collect();
+        let layer = Linear::new(&weight, vec![0.5, -1.0], Activation::None);
+        let mut out = [f32::NAN; 4];
+        layer.forward_strided(&x, 4, 2, &mut out);
+        let tap = |step: usize, channel: usize| {
+            (0..6).map(|n| x[4 * step + n] * weight[6 * channel + n]).sum::<f32>() + [0.5, -1.0][channel]
+        };
+        assert_eq!(out, [tap(0, 0), tap(0, 1), tap(1, 0), tap(1, 1)]);
+    }
 
     #[test]
     fn agrees_with_the_plain_sum_at_every_edge() {

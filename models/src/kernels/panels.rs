@@ -41,6 +41,18 @@ impl WithSimd for MachineWidth {
     }
 }
 
+/// The rows of this machine's tiles.
+pub(super) struct MachineRows;
+
+impl WithSimd for MachineRows {
+    type Output = usize;
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) -> usize {
+        tile_rows::<S>()
+    }
+}
+
 impl Panels {
     /// Makes room for a matrix, keeping the memory.
     #[inline(always)]
@@ -76,6 +88,23 @@ impl Panels {
                 }
             }
         }
+    }
+
+    /// Takes one row.
+    #[inline(always)]
+    pub(super) fn set_row(&mut self, row: usize, values: &[f32]) {
+        let (width, size) = (self.width, self.width * self.depth);
+        for (values, panel) in values.chunks(width).zip(self.data.chunks_exact_mut(size)) {
+            panel[row * width..][..values.len()].copy_from_slice(values);
+        }
+    }
+
+    /// Takes one column.
+    #[inline(always)]
+    pub(super) fn set_column(&mut self, column: usize, values: &[f32]) {
+        let (width, size) = (self.width, self.width * self.depth);
+        let panel = &mut self.data[column / width * size..][..size];
+        values.iter().zip(panel.chunks_exact_mut(width)).for_each(|(value, row)| row[column % width] = *value);
     }
 
     /// The panels, each `depth · width` values, with the columns that they hold.

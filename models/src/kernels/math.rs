@@ -1,6 +1,6 @@
-//! exp and GELU on whole vectors.
+//! exp and the functions made of it, on whole vectors.
 
-use pulp::Simd;
+use pulp::{Arch, Simd, WithSimd};
 
 /// A polynomial, highest power first.
 #[inline(always)]
@@ -23,6 +23,21 @@ pub(super) fn exp_not_positive<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
     let small = simd.transmute_u32s_f32s(polynomial(simd, rest, &taylor));
     let exponent = simd.wrapping_dyn_shl_u32s(simd.transmute_u32s_f32s(rounded), simd.splat_u32s(23));
     simd.transmute_f32s_u32s(simd.add_u32s(small, exponent))
+}
+
+/// 1 / (1 + exp(−x)), within 2e-7.
+#[inline(always)]
+pub(super) fn sigmoid<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
+    let small = exp_not_positive(simd, simd.neg_f32s(simd.abs_f32s(x)));
+    let above = simd.div_f32s(simd.splat_f32s(1.0), simd.add_f32s(small, simd.splat_f32s(1.0)));
+    simd.select_f32s(simd.less_than_f32s(x, simd.splat_f32s(0.0)), simd.mul_f32s(small, above), above)
+}
+
+/// The hyperbolic tangent, within 4e-7.
+#[inline(always)]
+pub(super) fn tanh<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
+    let twice = sigmoid(simd, simd.add_f32s(x, x));
+    simd.mul_add_e_f32s(twice, simd.splat_f32s(2.0), simd.splat_f32s(-1.0))
 }
 
 /// x / 2 · (1 + erf(x / √2)), within 1e-6.
@@ -49,13 +64,39 @@ pub(super) fn gelu<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
     simd.mul_add_e_f32s(half, erf, half)
 }
 
+/// GELU of each value.
+pub(crate) fn gelu_all(values: &mut [f32]) {
+    Arch::new().dispatch(GeluAll(values));
+}
+
+struct GeluAll<'a>(&'a mut [f32]);
+
+impl WithSimd for GeluAll<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let (vectors, rest) = S::as_mut_simd_f32s(self.0);
+        vectors.iter_mut().for_each(|x| *x = gelu(simd, *x));
+        rest.iter_mut().for_each(|x| *x = simd.reduce_max_f32s(gelu(simd, simd.splat_f32s(*x))));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use candle_core::cpu::erf::erf_f64;
     use pulp::{Arch, WithSimd};
 
-    struct Each<'a>(&'a mut [f32], bool);
+    #[derive(Clone, Copy)]
+    enum Function {
+        Exp,
+        Gelu,
+        Sigmoid,
+        Tanh,
+    }
+
+    struct Each<'a>(&'a mut [f32], Function);
 
     impl WithSimd for Each<'_> {
         type Output = ();
@@ -63,7 +104,28 @@ mod tests {
         #[inline(always)]
         fn with_simd<S: Simd>(self, simd: S) {
             for x in S::as_mut_simd_f32s(self.0).0 {
-                *x = if self.1 { exp_not_positive(simd, *x) } else { gelu(simd, *x) };
+                *x = match self.1 {
+                    Function::Exp => exp_not_positive(simd, *x),
+                    Function::Gelu => gelu(simd, *x),
+                    Function::Sigmoid => sigmoid(simd, *x),
+                    Function::Tanh => tanh(simd, *x),
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn sigmoid_and_tanh_agree_with_double_precision() {
+        let mut points: Vec<f32> = (0..160_000).map(|i| (i as f32 - 80_000.0) / 2_000.0).collect();
+        points.extend([-1e30, 1e30, f32::MIN, f32::MAX].repeat(16));
+        let exact: [(Function, fn(f64) -> f64); 2] =
+            [(Function::Sigmoid, |x| 1.0 / (1.0 + (-x).exp())), (Function::Tanh, f64::tanh)];
+        for (function, exact) in exact {
+            let mut got = points.clone();
+            Arch::new().dispatch(Each(&mut got, function));
+            for (x, got) in points.iter().zip(got) {
+                let want = exact(f64::from(*x));
+                assert!((f64::from(got) - want).abs() < 4e-7, "f({x}) = {got}, not {want}");
             }
         }
     }
@@ -72,7 +134,7 @@ mod tests {
     fn both_agree_with_double_precision() {
         let points: Vec<f32> = (0..160_000).map(|i| (i as f32 - 80_000.0) / 8_000.0).collect();
         let mut got = points.clone();
-        Arch::new().dispatch(Each(&mut got, false));
+        Arch::new().dispatch(Each(&mut got, Function::Gelu));
         for (x, got) in points.iter().zip(got) {
             let x = f64::from(*x);
             let want = x / 2.0 * (1.0 + erf_f64(x / 2f64.sqrt()));
@@ -80,13 +142,13 @@ mod tests {
         }
         let points: Vec<f32> = points.iter().map(|x| (x - 10.0) * 4.3).collect();
         let mut got = points.clone();
-        Arch::new().dispatch(Each(&mut got, true));
+        Arch::new().dispatch(Each(&mut got, Function::Exp));
         for (x, got) in points.iter().zip(got) {
             let want = f64::from(*x).exp();
             assert!((f64::from(got) / want - 1.0).abs() < 3e-7, "exp({x}) = {got}, not {want}");
         }
         let mut far = [f32::MIN, -1e30, -88.0, f32::NEG_INFINITY].repeat(16);
-        Arch::new().dispatch(Each(&mut far, true));
+        Arch::new().dispatch(Each(&mut far, Function::Exp));
         assert!(far.iter().all(|x| (0.0..1e-37).contains(x)), "{far:?}");
     }
 }

@@ -87,7 +87,7 @@ impl WithSimd for Head<'_> {
 
 /// Over a row of whole vectors; what is filled up with `f32::MIN` gets a weight of about 1e-38.
 #[inline(always)]
-fn softmax<S: Simd>(simd: S, row: &mut [f32]) {
+pub(super) fn softmax<S: Simd>(simd: S, row: &mut [f32]) {
     let (row, _) = S::as_mut_simd_f32s(row);
     let greatest = row.iter().fold(simd.splat_f32s(f32::MIN), |most, &x| simd.max_f32s(most, x));
     let greatest = simd.splat_f32s(simd.reduce_max_f32s(greatest));
