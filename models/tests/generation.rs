@@ -6,7 +6,7 @@
 use std::path::PathBuf;
 
 use orion_models::{Generator, inspect, load};
-use orion_proto::{Delta, Generation, ModelName, Priority, Prompt};
+use orion_proto::{Delta, FinishReason, Format, Generation, ModelName, Priority, Prompt, Sampling};
 
 /// The fetched model; `None`, said aloud, where it was not fetched.
 fn fetched(name: &str) -> Option<Box<dyn Generator>> {
@@ -81,5 +81,30 @@ fn smollm2_answers_in_its_chat_template() {
     let (_, text, last) = answer(&mut *model, &generation);
     println!("{text}");
     assert!(text.contains("Paris"), "{text}");
-    assert_eq!(last.finish, Some(orion_proto::FinishReason::Stop));
+    assert_eq!(last.finish, Some(FinishReason::Stop));
+}
+
+#[test]
+fn smollm2_keeps_to_a_schema_and_goes_on_from_any_token() {
+    let Some(mut model) = fetched("smollm2") else { return };
+    let schema = r#"{"type": "object", "properties": {"name": {"type": "string", "maxLength": 12},
+        "city": {"enum": ["Paris", "Rome"]}, "age": {"type": "integer", "minimum": 0, "maximum": 99}},
+        "required": ["name", "city", "age"], "additionalProperties": false}"#;
+    let messages = r#"[{"role": "user", "content": "Describe Marie, who lives in Paris, as JSON."}]"#.to_owned();
+    for temperature in [0.0, 1.5] {
+        let generation = Generation {
+            max_tokens: Some(64),
+            format: Format::JsonSchema(schema.into()),
+            sampling: Sampling { temperature, seed: 5, ..Sampling::default() },
+            ..Generation::new(Prompt::Chat { messages: messages.clone(), tools: None })
+        };
+        let (tokens, text, last) = answer(&mut *model, &generation);
+        println!("{text}");
+        let value: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(last.finish, Some(FinishReason::Stop));
+        assert!(["Paris", "Rome"].contains(&value["city"].as_str().unwrap()) && value["age"].as_u64().unwrap() < 100);
+        let half = tokens.len() / 2;
+        let rest = Generation { resume: tokens[..half].to_vec(), ..generation };
+        assert_eq!(answer(&mut *model, &rest).0, tokens[half..]);
+    }
 }

@@ -58,12 +58,16 @@ macro_rules! widened {
 // A closure is no part of the function that is compiled for the instruction set, so none is used here.
 //
 // SAFETY of every block below: a value of `Avx2` exists only where the machine has the instructions, and every address is
-// that of a whole array; the loads and stores are those for any alignment.
+// that of a whole array or only prefetched; the loads and stores are those for any alignment.
 impl Lanes for Avx2 {
     type V = V;
     const TILE_ROWS: usize = 3;
     const TILE_COLUMNS: usize = 2;
 
+    #[inline(always)]
+    fn prefetch(self, at: *const u8) {
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
+    }
     #[inline(always)]
     fn splat(self, value: f32) -> V {
         unsafe { [_mm256_set1_ps(value); 2] }

@@ -29,12 +29,16 @@ pub(super) fn run<K: Kernel>(kernel: K, lanes: Avx512) -> K::Output {
 type V = __m512;
 
 // SAFETY of every block below: a value of `Avx512` exists only where the machine has the instructions, and every address
-// is that of a whole array; the loads and stores are those for any alignment.
+// is that of a whole array or only prefetched; the loads and stores are those for any alignment.
 impl Lanes for Avx512 {
     type V = V;
     const TILE_ROWS: usize = 6;
     const TILE_COLUMNS: usize = 4;
 
+    #[inline(always)]
+    fn prefetch(self, at: *const u8) {
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
+    }
     #[inline(always)]
     fn splat(self, value: f32) -> V {
         unsafe { _mm512_set1_ps(value) }

@@ -15,6 +15,8 @@ pub(crate) trait Lanes: Copy {
     /// Columns of a product's tile.
     const TILE_COLUMNS: usize;
 
+    /// Asks for the memory at an address, which need not exist, without waiting for it.
+    fn prefetch(self, at: *const u8);
     fn splat(self, value: f32) -> Self::V;
     /// A number of half precision in all lanes.
     fn splat_half(self, bits: [u8; 2]) -> Self::V;

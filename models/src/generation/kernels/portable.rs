@@ -19,6 +19,8 @@ impl Lanes for Portable {
     const TILE_COLUMNS: usize = 2;
 
     #[inline(always)]
+    fn prefetch(self, _: *const u8) {}
+    #[inline(always)]
     fn splat(self, value: f32) -> V {
         [value; LANES]
     }

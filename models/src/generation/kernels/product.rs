@@ -25,6 +25,11 @@ macro_rules! with_format {
     };
 }
 
+/// What lies so far ahead is fetched from memory.
+const AHEAD_BYTES: usize = 4096;
+/// Bytes that are fetched at once.
+const LINE_BYTES: usize = 64;
+
 /// A weight `[outputs, inputs]`, as checkpoints hold it. Its inputs are a multiple of the lanes.
 #[derive(Clone, Debug)]
 pub(crate) struct Matrix {
@@ -61,6 +66,16 @@ impl Matrix {
         // SAFETY: any bytes are f32 values.
         let (before, values, after) = unsafe { self.bytes.bytes().align_to::<f32>() };
         (before.is_empty() && after.is_empty()).then_some(values)
+    }
+
+    /// Has the rows that come a little later brought from memory: across the borders of pages the hardware does not do
+    /// it by itself.
+    #[inline(always)]
+    fn fetch_ahead<L: Lanes>(&self, lanes: L, output: usize) {
+        let start = self.bytes.bytes().as_ptr().wrapping_add(output * self.row_bytes + AHEAD_BYTES);
+        for line in (0..COLUMNS * self.row_bytes).step_by(LINE_BYTES) {
+            lanes.prefetch(start.wrapping_add(line));
+        }
     }
 
     #[inline(always)]
@@ -135,6 +150,7 @@ impl Product<'_> {
         for first in self.outputs.clone().step_by(COLUMNS) {
             // Where fewer are left, the last is computed several times.
             let last = self.outputs.end - 1;
+            self.matrix.fetch_ahead(lanes, first);
             let row = |next: usize| self.matrix.row((first + next).min(last));
             self.put(0, first, dots::<L, F>(lanes, [row(0), row(1), row(2), row(3)], self.x));
         }
@@ -150,6 +166,7 @@ impl Product<'_> {
         let plain = self.matrix.plain();
         for output in self.outputs.clone().step_by(COLUMNS) {
             let columns = COLUMNS.min(self.outputs.end - output);
+            self.matrix.fetch_ahead(lanes, output);
             let rows = plain.and_then(|plain| plain.get(output * depth..(output + COLUMNS) * depth));
             let weights = match rows {
                 Some(rows) => rows,

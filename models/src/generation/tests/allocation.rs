@@ -1,32 +1,39 @@
-//! The greatest piece of memory that the tests have asked the system for.
+//! The greatest piece of memory that a test's own thread has asked the system for.
 
 use std::{
     alloc::{GlobalAlloc, Layout, System},
-    sync::atomic::{AtomicUsize, Ordering},
+    cell::Cell,
 };
 
-static GREATEST: AtomicUsize = AtomicUsize::new(0);
+thread_local! {
+    static GREATEST: Cell<usize> = const { Cell::new(0) };
+}
 
 struct Watched;
 
 #[global_allocator]
 static WATCHED: Watched = Watched;
 
+fn watch(size: usize) {
+    // A thread that ends has no cell any more.
+    let _ = GREATEST.try_with(|greatest| greatest.set(greatest.get().max(size)));
+}
+
 // SAFETY: everything is the system allocator's work.
 unsafe impl GlobalAlloc for Watched {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        GREATEST.fetch_max(layout.size(), Ordering::Relaxed);
+        watch(layout.size());
         // SAFETY: the caller's word is passed on, here and below.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        GREATEST.fetch_max(layout.size(), Ordering::Relaxed);
+        watch(layout.size());
         unsafe { System.alloc_zeroed(layout) }
     }
 
     unsafe fn realloc(&self, at: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        GREATEST.fetch_max(size, Ordering::Relaxed);
+        watch(size);
         unsafe { System.realloc(at, layout, size) }
     }
 
@@ -35,7 +42,7 @@ unsafe impl GlobalAlloc for Watched {
     }
 }
 
-/// Its bytes, by any test so far.
+/// The bytes of the greatest piece so far.
 pub(super) fn greatest() -> usize {
-    GREATEST.load(Ordering::Relaxed)
+    GREATEST.with(Cell::get)
 }

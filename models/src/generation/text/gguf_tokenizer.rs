@@ -19,6 +19,7 @@ use crate::{
 const UNKNOWN: u32 = 2;
 const CONTROL: u32 = 3;
 const USER_DEFINED: u32 = 4;
+const UNUSED: u32 = 5;
 
 /// Control tokens after which nothing follows, whatever else the metadata names.
 const ENDS: [&str; 6] = ["<|endoftext|>", "<|end_of_text|>", "<|im_end|>", "<|eot_id|>", "<|end|>", "<end_of_turn>"];
@@ -74,8 +75,9 @@ pub(crate) fn vocabulary(gguf: &Gguf) -> Result<Vocabulary> {
     ends.dedup();
     let template = gguf.get("tokenizer.chat_template").and_then(Value::text);
     let template = template.map(|source| ChatTemplate::new(source, text(start), text(end))).transpose()?;
+    let unused = |id: u32| kinds.get(id as usize) == Some(&UNUSED);
     Ok(Vocabulary {
-        bytes: Vocabulary::token_bytes(&tokenizer, spelling, tokens.len())?,
+        bytes: Vocabulary::token_bytes(&tokenizer, spelling, tokens.len(), unused)?,
         tokenizer,
         start: start.filter(|_| adds_start),
         begin: start,

@@ -71,7 +71,7 @@ pub(crate) fn vocabulary(folder: &Path, count: usize) -> Result<Vocabulary> {
     let begin = start.as_deref().and_then(|start| tokenizer.token_to_id(start));
     let begin = begin.or_else(|| tokenizer.encode_fast("", true).ok()?.get_ids().last().copied());
     Ok(Vocabulary {
-        bytes: Vocabulary::token_bytes(&tokenizer, spelling, count)?,
+        bytes: Vocabulary::token_bytes(&tokenizer, spelling, count, |_| false)?,
         start: None,
         begin,
         ends,

@@ -28,8 +28,14 @@ pub(crate) struct Vocabulary {
 }
 
 impl Vocabulary {
-    /// The bytes of each of `count` tokens: none for special ones and those that the tokenizer does not know.
-    pub(super) fn token_bytes(tokenizer: &Tokenizer, spelling: Spelling, count: usize) -> Result<TokenBytes> {
+    /// The bytes of each of `count` tokens: none for special ones, those that the tokenizer does not know and those
+    /// that are `unused`.
+    pub(super) fn token_bytes(
+        tokenizer: &Tokenizer,
+        spelling: Spelling,
+        count: usize,
+        unused: impl Fn(u32) -> bool,
+    ) -> Result<TokenBytes> {
         let vocabulary = tokenizer.get_vocab(true);
         let added = tokenizer.get_added_tokens_decoder();
         let characters = byte_characters();
@@ -40,6 +46,7 @@ impl Vocabulary {
             })?;
             *place = match added.get(id) {
                 Some(added) if added.special => Vec::new(),
+                None if unused(*id) => Vec::new(),
                 Some(_) => token.as_bytes().to_vec(),
                 None => spelled(spelling, &characters, token),
             };
