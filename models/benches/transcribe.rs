@@ -14,7 +14,10 @@ const THREADS: usize = 2;
 /// Bytes before the samples of the clips, which are WAV files of 16 bits at 16 kHz.
 const HEADER: usize = 44;
 
-fn fetched() -> Result<(Box<dyn Model>, Vec<Vec<u8>>), Box<dyn std::error::Error>> {
+/// A model, and files for it.
+type Fetched = (Box<dyn Model>, Vec<Vec<u8>>);
+
+fn fetched() -> Result<Fetched, Box<dyn std::error::Error>> {
     let default = concat!(env!("CARGO_MANIFEST_DIR"), "/../models-data").into();
     let root = PathBuf::from(std::env::var("ORION_MODELS").unwrap_or(default));
     let mut paths: Vec<PathBuf> = Vec::new();

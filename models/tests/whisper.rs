@@ -39,8 +39,11 @@ fn expected() -> Expected {
     serde_json::from_str(include_str!("../../tests/data/expected/whisper-tiny-en.json")).unwrap()
 }
 
+/// A model, and files for it.
+type Fetched = (Box<dyn Model>, Vec<Vec<u8>>);
+
 /// The fetched model and the clips, as files; `None`, said aloud, where they were not fetched.
-fn fetched() -> Option<(Box<dyn Model>, Vec<Vec<u8>>)> {
+fn fetched() -> Option<Fetched> {
     let default = concat!(env!("CARGO_MANIFEST_DIR"), "/../models-data").into();
     let root = PathBuf::from(std::env::var("ORION_MODELS").unwrap_or(default));
     let (path, samples) = (root.join("whisper-tiny-en"), root.join("samples/librivox"));

@@ -95,7 +95,7 @@ impl View {
             run *= axis.size;
             outer -= 1;
         }
-        let left = if run == 0 { 0 } else { self.count() / run };
+        let left = self.count().checked_div(run).unwrap_or(0);
         Runs { axes: &self.axes[..outer], index: vec![0; outer], at: self.start, run: run * size, size, left }
     }
 }

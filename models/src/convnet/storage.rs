@@ -22,13 +22,13 @@ impl Storage {
             [Some(*from), *added].into_iter().flatten().for_each(|Value(value)| last_read[value] = step + 1);
         }
         let (mut places, mut sizes, mut free_after): (Vec<usize>, Vec<usize>, Vec<usize>) = Default::default();
-        for value in 0..values {
+        for (value, last_read) in last_read.into_iter().enumerate() {
             let place = free_after.iter().position(|read| *read < value).unwrap_or(free_after.len());
             if place == free_after.len() {
                 free_after.push(0);
                 sizes.push(0);
             }
-            free_after[place] = last_read[value];
+            free_after[place] = last_read;
             sizes[place] = sizes[place].max(network.layouts[value].len());
             places.push(place);
         }

@@ -88,7 +88,7 @@ mod tests {
     use candle_core::cpu::erf::erf_f64;
     use pulp::{Arch, WithSimd};
 
-    #[derive(Clone, Copy)]
+    #[derive(Clone, Copy, PartialEq)]
     enum Function {
         Exp,
         Gelu,
@@ -118,13 +118,12 @@ mod tests {
     fn sigmoid_and_tanh_agree_with_double_precision() {
         let mut points: Vec<f32> = (0..160_000).map(|i| (i as f32 - 80_000.0) / 2_000.0).collect();
         points.extend([-1e30, 1e30, f32::MIN, f32::MAX].repeat(16));
-        let exact: [(Function, fn(f64) -> f64); 2] =
-            [(Function::Sigmoid, |x| 1.0 / (1.0 + (-x).exp())), (Function::Tanh, f64::tanh)];
-        for (function, exact) in exact {
+        for function in [Function::Sigmoid, Function::Tanh] {
             let mut got = points.clone();
             Arch::new().dispatch(Each(&mut got, function));
             for (x, got) in points.iter().zip(got) {
-                let want = exact(f64::from(*x));
+                let x = f64::from(*x);
+                let want = if function == Function::Tanh { x.tanh() } else { 1.0 / (1.0 + (-x).exp()) };
                 assert!((f64::from(got) - want).abs() < 4e-7, "f({x}) = {got}, not {want}");
             }
         }

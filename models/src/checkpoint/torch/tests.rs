@@ -30,7 +30,14 @@ impl Pickled {
         sizes.iter().fold(self.raw(b"("), |pickled, &size| pickled.int(size)).raw(b"t")
     }
 
-    fn tensor(self, kind: &str, key: &str, count: usize, offset: usize, shape: &[usize], strides: &[usize]) -> Self {
+    fn tensor(
+        self,
+        kind: &str,
+        key: &str,
+        count: usize,
+        offset: usize,
+        (shape, strides): (&[usize], &[usize]),
+    ) -> Self {
         self.global("torch._utils", "_rebuild_tensor_v2")
             .raw(b"(")
             .raw(b"(")
@@ -62,13 +69,13 @@ fn weights() -> Pickled {
     let first = pickled().global("collections", "OrderedDict").raw(b")R(");
     first
         .text("whole")
-        .tensor("FloatStorage", "0", 12, 0, &[3, 4], &[4, 1])
+        .tensor("FloatStorage", "0", 12, 0, (&[3, 4], &[4, 1]))
         .text("turned")
-        .tensor("FloatStorage", "0", 12, 4, &[4, 2], &[1, 4])
+        .tensor("FloatStorage", "0", 12, 4, (&[4, 2], &[1, 4]))
         .text("half")
         .global("torch._utils", "_rebuild_parameter")
         .raw(b"(")
-        .tensor("HalfStorage", "7", 1, 0, &[], &[])
+        .tensor("HalfStorage", "7", 1, 0, (&[], &[]))
         .raw(b"\x88")
         .global("collections", "OrderedDict")
         .raw(b")RtR")
@@ -154,7 +161,7 @@ fn chosen(root: Pickled, key: Option<&str>) -> Result<(Vec<String>, Option<Strin
 
 #[test]
 fn the_dict_that_holds_the_weights_is_found_or_must_be_named() {
-    let tensor = |pickled: Pickled| pickled.tensor("HalfStorage", "7", 1, 0, &[1], &[1]);
+    let tensor = |pickled: Pickled| pickled.tensor("HalfStorage", "7", 1, 0, (&[1], &[1]));
     let one = |pickled: Pickled, name: &str| tensor(pickled.raw(b"}(").text(name)).raw(b"u");
     let names = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>();
     let beside = |first, second| {
@@ -206,7 +213,7 @@ fn what_is_not_a_tensor_is_refused_by_its_name() {
         (pickled().raw(b"\x8d\xff\xff\xff\xff\xff\xff\xff\xff"), "declares"),
         (pickled().raw(b"\x80\x09"), "protocol 9"),
         (pickled().raw(&b")0".repeat(1 << 21)), "more than 2097152 steps"),
-        (pickled().tensor("FloatStorage", "0", 12, 0, &[1 << 40], &[0]), "a dict of tensors"),
+        (pickled().tensor("FloatStorage", "0", 12, 0, (&[1 << 40], &[0])), "a dict of tensors"),
     ] {
         let error = chosen(pickle, None).unwrap_err();
         assert!(error.message.contains(words), "{words}: {error}");
@@ -227,7 +234,7 @@ fn tensors_that_lie_about_their_storage_are_refused() {
         (12, 0, vec![usize::MAX], vec![1], "whole numbers from 0 up"),
     ] {
         let root =
-            pickled().raw(b"}(").text("x").tensor("FloatStorage", "0", count, offset, &shape, &strides).raw(b"u");
+            pickled().raw(b"}(").text("x").tensor("FloatStorage", "0", count, offset, (&shape, &strides)).raw(b"u");
         for legacy_form in [false, true] {
             // The old form says the count twice.
             if legacy_form && count != 12 {
@@ -247,10 +254,10 @@ fn tensors_that_lie_about_their_storage_are_refused() {
 fn what_holds_itself_or_doubles_ends() {
     // d["d"] = d, beside a tensor.
     let itself = pickled().raw(b"}q\x00(").text("d").raw(b"h\x00").text("t");
-    let itself = itself.tensor("HalfStorage", "7", 1, 0, &[], &[]).raw(b"u");
+    let itself = itself.tensor("HalfStorage", "7", 1, 0, (&[], &[])).raw(b"u");
     assert_eq!(chosen(itself, None).unwrap().0, ["t"]);
     // Forty lists, each twice in the next.
-    let mut doubling = pickled().raw(b"}(").text("t").tensor("HalfStorage", "7", 1, 0, &[], &[]).raw(b"]q\x000");
+    let mut doubling = pickled().raw(b"}(").text("t").tensor("HalfStorage", "7", 1, 0, (&[], &[])).raw(b"]q\x000");
     for depth in 0..40 {
         doubling = doubling.raw(&[b']', b'q', depth + 1, b'(', b'h', depth, b'h', depth, b'e', b'0']);
     }
@@ -263,7 +270,7 @@ fn names_that_many_paths_share_do_not_grow_without_end() {
     let long = "k".repeat(1 << 20);
     let mut root = pickled().raw(b"}(").text("m").raw(b"}(").text(&long).raw(b"}(");
     for n in 0..64 {
-        root = root.int(n).tensor("HalfStorage", "7", 1, 0, &[], &[]);
+        root = root.int(n).tensor("HalfStorage", "7", 1, 0, (&[], &[]));
     }
     let error = chosen(root.raw(b"uuu"), None).unwrap_err();
     assert!(error.message.contains("names take more than"), "{error}");
@@ -273,7 +280,7 @@ fn names_that_many_paths_share_do_not_grow_without_end() {
 fn tensors_that_share_a_storage_cannot_grow_without_end() {
     let mut root = pickled().raw(b"}(");
     for n in 0..1000 {
-        root = root.int(n).tensor("FloatStorage", "0", 1 << 16, 0, &[1 << 16], &[1]);
+        root = root.int(n).tensor("FloatStorage", "0", 1 << 16, 0, (&[1 << 16], &[1]));
     }
     let file = archive(&root.raw(b"u").stop(), &[("0", vec![0; 4 << 16])]);
     let error = read_archive(&file, None).err().unwrap();

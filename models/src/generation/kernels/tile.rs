@@ -58,6 +58,7 @@ pub(super) fn tile<L: Lanes, const R: usize, const C: usize>(
 /// # Safety
 /// `x` is the begin of `R` rows of `depth` values, `weights` that of `C`; rows are whole vectors.
 #[inline(always)]
+#[expect(clippy::needless_range_loop, reason = "with iterators the sums leave their registers")]
 unsafe fn strip<L: Lanes, const R: usize, const C: usize>(
     lanes: L,
     x: *const f32,

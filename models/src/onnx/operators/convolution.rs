@@ -160,7 +160,7 @@ impl Transposed {
         let extra = attributes.ints("output_padding")?.cloned().unwrap_or_else(|| vec![0; count]);
         let wanted = attributes.ints("output_shape")?;
         let mut plan = Self { strides, dilations, pads: Vec::new(), output: Vec::new() };
-        for axis in 0..count {
+        for (axis, given) in given.into_iter().enumerate() {
             let size =
                 |value: Option<&usize>| value.and_then(|&value| i64::try_from(value).ok()).filter(|v| *v < 1 << 40);
             let (stride, dilation) = (plan.strides[axis] as i64, plan.dilations[axis] as i64);
@@ -177,7 +177,7 @@ impl Transposed {
                     let output = wanted.get(wanted.len().saturating_sub(count) + axis).copied().unwrap_or(-1);
                     share(whole.saturating_sub(output).max(0), automatic)
                 }
-                (None, "NOTSET") => (given[axis].0 as i64, given[axis].1 as i64),
+                (None, "NOTSET") => (given.0 as i64, given.1 as i64),
                 (None, "VALID") => (0, 0),
                 (None, "SAME_UPPER" | "SAME_LOWER") => share((whole - input * stride).max(0), automatic),
                 (None, other) => return Err(refused!("auto_pad is '{other}', which is unknown")),

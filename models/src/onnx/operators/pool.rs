@@ -26,12 +26,15 @@ fn pooled_dims(input: &Tensor, window: &Window) -> Vec<usize> {
     input.dims()[..2].iter().chain(&window.output).copied().collect()
 }
 
+/// The library's kernel for planes, of such windows at such strides.
+type Planes = fn(&Tensor, (usize, usize), (usize, usize)) -> candle_core::Result<Tensor>;
+
 /// One number for each window of the padded input, by the library's kernel for planes or from the windows themselves.
 fn pool(
     call: &Call<'_>,
     padded: &Tensor,
     window: &Window,
-    planes: fn(&Tensor, (usize, usize), (usize, usize)) -> candle_core::Result<Tensor>,
+    planes: Planes,
     windows: fn(&Tensor) -> candle_core::Result<Tensor>,
 ) -> Outcome<Tensor> {
     let dims = pooled_dims(padded, window);

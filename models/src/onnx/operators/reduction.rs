@@ -77,13 +77,13 @@ const NEVER: Option<f64> = None;
 
 reduction! {
     sum, |x| x.sum(1), |values| values.iter().fold(0, |sum: i64, &value| sum.wrapping_add(value)), Some(0.0);
-    mean, |x| x.mean(1), |values| mean_of(values), NEVER;
+    mean, |x| x.mean(1), mean_of, NEVER;
     maximum, |x| x.max(1), |values| values.iter().copied().max().unwrap_or(0), NEVER;
     minimum, |x| x.min(1), |values| values.iter().copied().min().unwrap_or(0), NEVER;
     product, |x| products(x), |values| values.iter().fold(1, |all: i64, &value| all.wrapping_mul(value)), Some(1.0);
     l1, |x| x.abs()?.sum(1), |values| values.iter().fold(0, |sum: i64, value| sum.wrapping_add(value.wrapping_abs())), Some(0.0);
     l2, |x| x.sqr()?.sum(1)?.sqrt(), |values| (square_sum(values) as f64).sqrt() as i64, Some(0.0);
-    sum_of_squares, |x| x.sqr()?.sum(1), |values| square_sum(values), Some(0.0);
+    sum_of_squares, |x| x.sqr()?.sum(1), square_sum, Some(0.0);
     log_of_sum, |x| x.sum(1)?.log(), |values| (values.iter().sum::<i64>() as f64).ln() as i64, Some(f64::NEG_INFINITY);
     log_of_sum_of_exponentials, |x| x.log_sum_exp(1), |_| 0, Some(f64::NEG_INFINITY);
 }

@@ -19,6 +19,9 @@ use super::*;
 /// Seconds that each batch is said to have waited on its worker.
 pub(super) const WAITED: f64 = 0.0005;
 
+/// A worker, a device of it, and when the model was loaded there.
+pub(super) type Whereabouts = (usize, usize, u64);
+
 /// A request as a test sends it; it waits for ever unless told otherwise.
 #[derive(Clone, Debug)]
 pub(super) struct Ask {
@@ -108,7 +111,7 @@ pub(super) struct World {
     /// What loads take, as workers tell it.
     pub(super) load_seconds: f64,
     /// Where each sequence of a model went on last, and its last request.
-    pub(super) states: HashMap<(usize, u64), ((usize, usize, u64), u64)>,
+    pub(super) states: HashMap<(usize, u64), (Whereabouts, u64)>,
     /// Every command, in order.
     pub(super) told: Vec<Told>,
     links: u64,
