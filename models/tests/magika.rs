@@ -1,7 +1,7 @@
 //! The real Magika against what its own package answers. `scripts/fetch-models magika --to models-data` fetches it;
 //! `ORION_MODELS` names another folder than `models-data`.
 
-#![expect(clippy::unwrap_used, reason = "a test may panic, in its helpers too")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test may panic, in its helpers too")]
 
 use std::path::PathBuf;
 
