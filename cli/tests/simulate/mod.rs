@@ -92,21 +92,21 @@ fn a_made_up_cluster_is_of_the_size_that_was_asked_for() {
 #[test]
 fn mistakes_are_named() {
     let (a, b) = (workload_a(1), workload_b());
-    for (arguments, status, part) in [
-        (["--workload", "a", "--requests", "1"].as_slice(), 1, "--trace FILE"),
-        (&["--workload", "scale", "--trace", path(&a)], 1, "makes its own"),
-        (&["--workload", "b", "--trace", path(&b), "--noise", "0.1"], 1, "--noise is for workload a"),
-        (&["--workload", "b", "--trace", path(&a)], 1, "not one of workload b"),
-        (&["--workload", "a", "--trace", "/nowhere/t"], 1, "trace '/nowhere/t' cannot be read"),
-        (&["--workload", "a", "--trace", path(&a), "--workers", "2"], 2, "cannot be used with"),
-        (&["--trace", path(&a)], 2, "--workload"),
-        (&[], 2, "--workload"),
-        (&["--workers", "0"], 2, "1 to 1000000"),
-        (&["--load", "0"], 2, "above 0"),
-        (&["--requests", "0"], 2, "--requests"),
+    for (arguments, part) in [
+        (["--workload", "a", "--requests", "1"].as_slice(), "--trace FILE"),
+        (&["--workload", "scale", "--trace", path(&a)], "makes its own"),
+        (&["--workload", "b", "--trace", path(&b), "--noise", "0.1"], "--noise is for workload a"),
+        (&["--workload", "b", "--trace", path(&a)], "not one of workload b"),
+        (&["--workload", "a", "--trace", "/nowhere/t"], "trace '/nowhere/t' cannot be read"),
+        (&["--workload", "a", "--trace", path(&a), "--workers", "2"], "cannot be used with"),
+        (&["--trace", path(&a)], "--workload"),
+        (&[], "--workload"),
+        (&["--workers", "0"], "1 to 1000000"),
+        (&["--load", "0"], "above 0"),
+        (&["--requests", "0"], "--requests"),
     ] {
         let ran = sched(arguments);
-        assert!(ran.failed(status).contains(part), "{arguments:?}: {}", ran.err);
+        assert!(ran.failed(1).contains(part), "{arguments:?}: {}", ran.err);
     }
 }
 
