@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use orion_proto::Result;
+use serde::de::DeserializeOwned;
 
 use crate::{unreadable, unservable};
 
@@ -25,4 +26,10 @@ pub(crate) fn read_text(path: &Path) -> Result<Vec<u8>> {
         return Err(unservable(format!("{} has {bytes} bytes, at most {TEXT_BYTES} are read", path.display())));
     }
     std::fs::read(path).map_err(|error| unreadable(path, &error))
+}
+
+/// Reads a JSON file whole.
+pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
+    let broken = |error: serde_json::Error| format!("{}: {}", path.display(), error.to_string().to_lowercase());
+    serde_json::from_slice(&read_text(path)?).map_err(|error| unservable(broken(error)))
 }

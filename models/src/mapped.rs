@@ -48,6 +48,16 @@ impl MappedFile {
     }
 }
 
+/// Touches every page of some files. `progress` is told the share that is done.
+pub(crate) fn read_ahead(files: &[MappedFile], progress: &dyn Fn(f32)) {
+    let total = files.iter().map(|file| file.bytes().len()).sum::<usize>().max(1) as f32;
+    let mut done = 0;
+    for file in files {
+        file.read_ahead(&|bytes| progress((done + bytes) as f32 / total));
+        done += file.bytes().len();
+    }
+}
+
 impl AsRef<[u8]> for MappedFile {
     fn as_ref(&self) -> &[u8] {
         self.bytes()

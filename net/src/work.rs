@@ -106,7 +106,11 @@ pub fn encode_batch(batch: &Batch) -> (Bytes, Vec<Payload>) {
             attempt: attempt.attempt,
             inputs: attempt.request.inputs.iter().map(head).collect(),
             truncate: *truncate,
-            parameters: others.iter().map(Into::into).collect(),
+            parameters: others
+                .iter()
+                .cloned()
+                .map(|(name, value)| session::Parameter { name, value: Some(value) })
+                .collect(),
             generation: attempt.request.generation.as_ref().map(Into::into),
             sequence: sequence.map(|sequence| sequence.key),
             sequence_start: sequence.is_some_and(|sequence| sequence.start),
@@ -203,7 +207,8 @@ pub fn decode_batch(transfer: Transfer) -> Result<Batch> {
     let model = wire.model;
     let attempts = wire.attempts.into_iter().map(|attempt| {
         let inputs = attempt.inputs.into_iter().map(|head| tensor(head, &mut payload)).collect::<Result<_>>()?;
-        let others = attempt.parameters.into_iter().map(Into::into).collect();
+        let named = |parameter: session::Parameter| (parameter.name, parameter.value.unwrap_or_default());
+        let others = attempt.parameters.into_iter().map(named).collect();
         let (start, end) = (attempt.sequence_start, attempt.sequence_end);
         let sequence = attempt.sequence.map(|key| Sequence { key, start, end });
         let parameters = Parameters { truncate: attempt.truncate, sequence, others, ..Default::default() };
@@ -256,7 +261,7 @@ pub fn decode_from_worker(transfer: Transfer) -> Result<FromWorker> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use orion_proto::inference::InferParameter;
+    use orion_proto::inference::{InferParameter, infer_parameter::ParameterChoice::*};
 
     fn transfer((header, payload): (Bytes, Vec<Payload>)) -> Transfer {
         let mut whole = Payload::default();
@@ -272,7 +277,9 @@ mod tests {
     fn batches_and_results_round_trip() {
         let request = |n| Arc::new(InferRequest { inputs: vec![fp32("a", n), fp32("b", 2)], ..Default::default() });
         let sequence = Some(Sequence { key: 8, start: false, end: true });
-        let others = vec![("prompt".to_owned(), InferParameter { parameter_choice: None })];
+        let values =
+            [None, Some(BoolParam(true)), Some(Int64Param(-3)), Some(DoubleParam(0.25)), Some(StringParam("é".into()))];
+        let others = values.map(|value| ("prompt".to_owned(), InferParameter { parameter_choice: value })).to_vec();
         let parameters = Parameters { sequence, truncate: true, others, ..Default::default() };
         let in_sequence = Arc::new(InferRequest { parameters, ..(*request(0)).clone() });
         let attempts = vec![Attempt { attempt: 1, request: request(3) }, Attempt { attempt: 2, request: in_sequence }];

@@ -10,7 +10,6 @@ mod error;
 mod generation;
 mod infer;
 mod name;
-mod parameter;
 mod payload;
 mod policy;
 mod sequence;

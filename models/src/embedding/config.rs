@@ -5,7 +5,7 @@ use std::path::Path;
 use orion_proto::Result;
 use serde::Deserialize;
 
-use crate::unservable;
+use crate::{file::read_json, unservable};
 
 /// What `config.json` says of a BERT encoder; other keys are not needed to run it.
 #[derive(Clone, Debug, Deserialize)]
@@ -41,9 +41,8 @@ impl BertConfig {
     /// Reads `config.json` and refuses what the encoder would compute wrongly.
     pub(crate) fn read(folder: &Path) -> Result<Self> {
         let path = folder.join("config.json");
-        let text = crate::file::read_text(&path)?;
         let refused = |reason: String| unservable(format!("{}: {reason}", path.display()));
-        let config: Self = serde_json::from_slice(&text).map_err(|error| refused(error.to_string().to_lowercase()))?;
+        let config: Self = read_json(&path)?;
         config.check().map_err(refused)?;
         Ok(config)
     }

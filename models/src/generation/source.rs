@@ -15,7 +15,7 @@ use super::{
     schedule::{Limits, Schedule},
     text::{Vocabulary, gguf_tokenizer, hub_tokenizer},
 };
-use crate::{gguf::Gguf, orion_toml::Generation, unservable};
+use crate::{gguf::Gguf, mapped::read_ahead, orion_toml::Generation, unservable};
 
 /// The family's name.
 const FAMILY: &str = "text-generation";
@@ -133,7 +133,7 @@ impl Source {
         // The vocabulary is built on one thread while another fetches the weights' pages.
         let vocabulary = std::thread::scope(|scope| {
             let building = scope.spawn(|| self.vocabulary(&checkpoint));
-            read_ahead(&checkpoint, progress);
+            read_ahead(checkpoint.files(), progress);
             building.join().unwrap_or_else(|_| Err(unservable("its tokenizer cannot be built")))
         });
         let vocabulary = vocabulary.map_err(named)?;
@@ -160,14 +160,5 @@ impl Source {
             (_, Checkpoint::Gguf(gguf)) => gguf_tokenizer::vocabulary(gguf),
             (place, _) => hub_tokenizer::vocabulary(place.path(), self.config.vocabulary),
         }
-    }
-}
-
-/// Touches every page of the weights. `progress` is told the share that is done.
-fn read_ahead(checkpoint: &Checkpoint, progress: &dyn Fn(f32)) {
-    let (total, mut done) = (checkpoint.bytes().max(1) as f32, 0);
-    for file in checkpoint.files() {
-        file.read_ahead(&|bytes| progress((done + bytes) as f32 / total));
-        done += file.bytes().len();
     }
 }

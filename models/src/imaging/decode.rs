@@ -1,6 +1,9 @@
 //! JPEG, PNG and WebP files to pixels. What a file says of itself is checked before it is decoded.
 
-use std::io::Cursor;
+use std::{
+    io::Cursor,
+    panic::{AssertUnwindSafe, catch_unwind},
+};
 
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
 
@@ -41,6 +44,12 @@ impl Rgb {
 /// # Errors
 /// What is wrong with it, and what would be right.
 pub(crate) fn decode(file: &[u8]) -> Result<Rgb, String> {
+    // A decoder that panics fails this file, not the whole batch.
+    let failed = |_| Err("it cannot be decoded: its decoder failed on it".to_owned());
+    catch_unwind(AssertUnwindSafe(|| decoded(file))).unwrap_or_else(failed)
+}
+
+fn decoded(file: &[u8]) -> Result<Rgb, String> {
     if file.len() > MOST_FILE_BYTES {
         return Err(format!("the file has {} bytes, at most {MOST_FILE_BYTES} are taken", file.len()));
     }

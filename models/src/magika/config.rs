@@ -5,7 +5,7 @@ use std::{collections::HashMap, path::Path};
 use orion_proto::Result;
 use serde::Deserialize;
 
-use crate::{file::read_text, unservable};
+use crate::{file::read_json, unservable};
 
 /// The file's name, beside `model.onnx`.
 pub(super) const FILE: &str = "config.min.json";
@@ -61,8 +61,7 @@ impl Config {
     fn read(folder: &Path) -> Result<Self> {
         let path = folder.join(FILE);
         let refused = |reason: String| unservable(format!("{}: {reason}", path.display()));
-        let config: Self =
-            serde_json::from_slice(&read_text(&path)?).map_err(|error| refused(error.to_string().to_lowercase()))?;
+        let config: Self = read_json(&path)?;
         config.check().map_err(refused)?;
         Ok(config)
     }
@@ -128,7 +127,6 @@ fn texts(folder: &Path) -> Result<HashMap<String, bool>> {
     if !path.is_file() {
         return Ok(HashMap::new());
     }
-    let types: HashMap<String, Type> = serde_json::from_slice(&read_text(&path)?)
-        .map_err(|error| unservable(format!("{}: {}", path.display(), error.to_string().to_lowercase())))?;
+    let types: HashMap<String, Type> = read_json(&path)?;
     Ok(types.into_iter().map(|(label, known)| (label, known.is_text)).collect())
 }

@@ -163,7 +163,7 @@ impl Model for Magika {
             Seen::Label(_) => None,
         });
         let scores = self.scores(&asked.collect::<Vec<_>>());
-        let mut rest = scores.as_ref().map(|scores| scores.iter().cloned()).map_err(Error::clone);
+        let mut rest = scores.map(Vec::into_iter);
         let answer_of = |seen: Result<Vec<Seen>>| {
             let verdict = |seen: &Seen| match (seen, &mut rest) {
                 (Seen::Label(label), _) => Ok(((*label).to_owned(), 1.0)),

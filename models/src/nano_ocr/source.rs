@@ -13,7 +13,7 @@ use super::{
 use crate::{
     checkpoint::Checkpoint,
     convnet::{self, Network},
-    file::read_text,
+    file::read_json,
     imaging::INPUT,
     kernels::Linear,
     unservable,
@@ -62,8 +62,7 @@ impl Source {
     pub(crate) fn inspect(folder: &Path) -> Result<Self> {
         let path = folder.join("config.json");
         let refused = |reason: String| unservable(format!("{}: {reason}", path.display()));
-        let config: Config =
-            serde_json::from_slice(&read_text(&path)?).map_err(|error| refused(error.to_string().to_lowercase()))?;
+        let config: Config = read_json(&path)?;
         config.check().map_err(refused)?;
         let alphabet = config.characters.map_or_else(Alphabet::default, |characters| Alphabet::new(&characters));
         let (network, checkpoint) = (network().map_err(refused)?, Checkpoint::open(folder)?);

@@ -38,7 +38,8 @@ struct Values {
     bytes: usize,
 }
 
-fn bytes(tensor: &Tensor) -> usize {
+/// What a tensor takes.
+pub(super) fn bytes(tensor: &Tensor) -> usize {
     tensor.elem_count().saturating_mul(tensor.dtype().size_in_bytes())
 }
 

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use candle_core::{Device, Result, Tensor};
 
 use super::{
-    evaluator::{Evaluator, Limits},
+    evaluator::{Evaluator, Limits, bytes},
     graph::{Block, Graph, Node, Slot},
     operators::{Kernel, is_float},
 };
@@ -15,10 +15,6 @@ use crate::Precision;
 const FOLDED_AT_LEAST: usize = 1 << 20;
 /// Or so many times the bytes of those.
 const FOLDED_TIMES: usize = 4;
-
-fn bytes(tensor: &Tensor) -> usize {
-    tensor.elem_count().saturating_mul(tensor.dtype().size_in_bytes())
-}
 
 impl Evaluator {
     /// Converts a graph's weights, which are dropped one by one. `progress` is told the share that is done, from 0 to 1.

@@ -162,7 +162,11 @@ fn open_sizes(graph: &Graph, precision: Precision) -> std::result::Result<(Vec<u
     let mut fitting = Vec::new();
     let mut first = None;
     let mut problem = None;
-    for size in TYPICAL {
+    let is_open = |dimension: &Dimension| matches!(dimension, Dimension::Open(_));
+    let inner = |input: &Declared| input.dims.iter().flatten().skip(1).any(is_open);
+    // Where only the rows are open, all sizes are the same.
+    let sizes = if graph.inputs.iter().any(inner) { &TYPICAL[..] } else { &TYPICAL[..1] };
+    for &size in sizes {
         match infer(graph, &shapes(&graph.inputs, 1, size), precision) {
             Ok(inferred) => {
                 fitting.push(size);
@@ -171,12 +175,12 @@ fn open_sizes(graph: &Graph, precision: Precision) -> std::result::Result<(Vec<u
             Err(reason) => problem = problem.or(Some(reason)),
         }
     }
-    let open = |input: &Declared| input.dims.iter().flatten().any(|dimension| matches!(dimension, Dimension::Open(_)));
+    let open = |input: &Declared| input.dims.iter().flatten().any(is_open);
     match (first, problem) {
         (Some(first), _) => Ok((fitting, Some(first))),
         // Every size is given, so no request can be right.
         (None, Some(problem)) if !graph.inputs.iter().any(open) => Err(problem),
-        (None, _) => Ok((TYPICAL.to_vec(), None)),
+        (None, _) => Ok((sizes.to_vec(), None)),
     }
 }
 

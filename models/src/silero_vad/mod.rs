@@ -95,10 +95,9 @@ impl SileroVad {
 
     /// The states that chains begin with, in this order.
     fn joined(&self, order: &[usize], chains: &[Chain]) -> candle_core::Result<Cell> {
-        let zeros = self.network.begin(order.len())?;
         let rows = |part: fn(&State) -> &Vec<f32>| {
             let values: Vec<f32> = order.iter().flat_map(|&at| part(&chains[at].begin).iter().copied()).collect();
-            Computed::from_vec(values, (order.len(), HIDDEN), zeros.hidden.device())
+            Computed::from_vec(values, (order.len(), HIDDEN), &self.network.device)
         };
         Ok(Cell { hidden: rows(|state| &state.hidden)?, cell: rows(|state| &state.cell)? })
     }

@@ -38,7 +38,7 @@ pub(super) struct Network {
     output: Tensor,
     output_bias: Tensor,
     dtype: DType,
-    device: Device,
+    pub(super) device: Device,
 }
 
 /// The states of an LSTM cell, one row each, `[rows, HIDDEN]`.
@@ -103,12 +103,6 @@ impl Network {
             dtype,
             device: device.clone(),
         })
-    }
-
-    /// The state of a sequence that begins.
-    pub(super) fn begin(&self, rows: usize) -> Result<Cell> {
-        let zeros = Tensor::zeros((rows, HIDDEN), DType::F32, &self.device)?;
-        Ok(Cell { hidden: zeros.clone(), cell: zeros })
     }
 
     /// What windows say to the cell, `[rows, 4 · HIDDEN]`; each window is its context and then its own samples.

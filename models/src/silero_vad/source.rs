@@ -6,7 +6,7 @@ use orion_proto::{Datatype, ModelName, ModelPolicy, ModelSpec, Result, TensorSpe
 use serde::Deserialize;
 
 use super::{HIDDEN, SEQUENCE_BYTES, WINDOW};
-use crate::{Precision, checkpoint::Checkpoint, unservable};
+use crate::{Precision, checkpoint::Checkpoint, file::read_json, unservable};
 
 /// The rate that the weights were trained for, samples a second.
 const SAMPLING_RATE: u32 = 16_000;
@@ -101,8 +101,7 @@ fn check_rate(folder: &Path) -> Result<()> {
         return Ok(());
     }
     let refused = |reason: String| unservable(format!("{}: {reason}", path.display()));
-    let config: Config = serde_json::from_slice(&crate::file::read_text(&path)?)
-        .map_err(|error| refused(error.to_string().to_lowercase()))?;
+    let config: Config = read_json(&path)?;
     match config.sampling_rate {
         SAMPLING_RATE => Ok(()),
         rate => Err(refused(format!("sampling_rate is {rate}, only {SAMPLING_RATE} is served"))),

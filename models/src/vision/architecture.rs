@@ -6,7 +6,7 @@ use orion_proto::Result;
 use serde::Deserialize;
 
 use super::{Preparation, efficientnet, processor, resnet};
-use crate::{convnet::Network, file::read_text, unservable};
+use crate::{convnet::Network, file::read_json, unservable};
 
 /// A classifier before it is loaded: convolutions, the mean of each channel, one dense layer.
 #[derive(Clone, Debug)]
@@ -33,10 +33,7 @@ pub(super) struct Config {
 impl Config {
     /// Reads `config.json`.
     pub(super) fn read(folder: &Path) -> Result<Self> {
-        let path = folder.join("config.json");
-        let text = read_text(&path)?;
-        serde_json::from_slice(&text)
-            .map_err(|error| unservable(format!("{}: {}", path.display(), error.to_string().to_lowercase())))
+        read_json(&folder.join("config.json"))
     }
 
     /// Whether a checkpoint of so many classes is the one that it describes.

@@ -6,7 +6,7 @@ use orion_proto::Result;
 use serde::Deserialize;
 
 use super::preparation::{Crop, Preparation};
-use crate::{file::read_text, imaging::Filter, unservable};
+use crate::{file::read_json, imaging::Filter, unservable};
 
 const FILE: &str = "preprocessor_config.json";
 /// Pixels of a side.
@@ -52,10 +52,8 @@ pub(super) fn read(folder: &Path) -> Result<Preparation> {
     if !path.exists() {
         return Ok(Preparation::IMAGENET);
     }
-    let text = read_text(&path)?;
     let refused = |reason: String| unservable(format!("{}: {reason}", path.display()));
-    let processor: Processor =
-        serde_json::from_slice(&text).map_err(|error| refused(error.to_string().to_lowercase()))?;
+    let processor: Processor = read_json(&path)?;
     processor.preparation().map_err(refused)
 }
 

@@ -5,7 +5,7 @@ use std::path::Path;
 use orion_proto::Result;
 use serde::Deserialize;
 
-use crate::{generation::kernels::LANES, unservable};
+use crate::{file::read_json, generation::kernels::LANES, unservable};
 
 /// From this vocabulary on a model is multilingual: its prompt names a language.
 const MULTILINGUAL: usize = 51_865;
@@ -39,9 +39,8 @@ impl WhisperConfig {
     /// Reads `config.json` and refuses what would be computed wrongly.
     pub(crate) fn read(folder: &Path) -> Result<Self> {
         let path = folder.join("config.json");
-        let text = crate::file::read_text(&path)?;
         let refused = |reason: String| unservable(format!("{}: {reason}", path.display()));
-        let config: Self = serde_json::from_slice(&text).map_err(|error| refused(error.to_string().to_lowercase()))?;
+        let config: Self = read_json(&path)?;
         config.check().map_err(refused)?;
         Ok(config)
     }

@@ -50,7 +50,7 @@ impl Vocabulary {
         let previous = special(&["<|startofprev|>"])?;
         let no_speech = special(&["<|nospeech|>", "<|nocaptions|>"])?;
         let no_timestamps = special(&["<|notimestamps|>"])?;
-        let first_timestamp = no_timestamps + 1;
+        let first_timestamp = no_timestamps.saturating_add(1);
         let timestamps = config.vocab_size.saturating_sub(first_timestamp as usize);
         let greatest = tokenizer.get_vocab(true).into_values().max().unwrap_or(0) as usize;
         if greatest >= config.vocab_size || timestamps <= config.max_source_positions || end >= no_timestamps {

@@ -11,7 +11,7 @@ use crate::{
     generation::kernels::Matrix,
     gguf::Encoding,
     kernels::{Activation, Linear, Norm},
-    unservable,
+    mapped, unservable,
 };
 
 /// The epsilon of every layer normalisation.
@@ -34,11 +34,7 @@ impl<'a> Weights<'a> {
 
     /// Reads what is used where it lies, so that no request waits for the disk.
     pub(super) fn read_ahead(&self, progress: &dyn Fn(f32)) {
-        let (total, mut done) = (self.source.weight_bytes.max(1) as f32, 0);
-        for file in self.checkpoint.files() {
-            file.read_ahead(&|bytes| progress((done + bytes) as f32 / total));
-            done += file.bytes().len();
-        }
+        mapped::read_ahead(self.checkpoint.files(), progress);
     }
 
     /// A tensor `[outputs, inputs]`.

@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use orion_proto::{Code, Error, Result};
 
-use super::{Admitted, Core, ModelState, Nanos, cost::Cost, drain::retry_after, placement::Room, queue::LaneKey};
+use super::{
+    Admitted, Core, ModelState, Nanos, cost::Cost, drain::retry_after, placement::Room, queue::LaneKey,
+    sequences::in_sequence,
+};
 
 fn seconds(nanos: Nanos) -> f64 {
     nanos as f64 / 1e9
@@ -28,6 +31,9 @@ impl<T, L: Clone> Core<T, L> {
                 "requests of {} bytes are under way, at most {} are taken",
                 self.request_bytes, self.limits.bytes
             )));
+        }
+        if let Some(sequence) = in_sequence(&admitted.spec, &admitted.request) {
+            self.admit_in_sequence(now, index, sequence)?;
         }
         if self.models[index].is_inline() {
             return Ok(());
@@ -60,7 +66,7 @@ impl<T, L: Clone> Core<T, L> {
         let idle = Cost { work: 0, ..least }.total();
         // Others are pushed out only where the holders could not meet it either if they were idle.
         let room = if idle <= left { Room::Free } else { Room::Evict };
-        if self.copy_for(now, index, (admitted.rows, admitted.bytes), left, room) {
+        if self.copy_for_admitted(now, index, admitted, left, room) {
             return Ok(());
         }
         let left = seconds(left);
@@ -77,7 +83,7 @@ impl<T, L: Clone> Core<T, L> {
     fn admit_in_time(&mut self, now: Nanos, index: usize, admitted: &Admitted, lane: LaneKey) -> Result<()> {
         let most = self.max_queue(index);
         let Err(waits) = self.waits_within(now, index, lane, most) else { return Ok(()) };
-        if self.copy_for(now, index, (admitted.rows, admitted.bytes), waits, Room::Free) {
+        if self.copy_for_admitted(now, index, admitted, waits, Room::Free) {
             return Ok(());
         }
         let text = format!(
@@ -87,6 +93,12 @@ impl<T, L: Clone> Core<T, L> {
             seconds(most)
         );
         Err(Error::new(Code::ResourceExhausted, text).retry_after(retry_after(waits)))
+    }
+
+    /// A copy for a request's sake, unless the request goes on where the state of its sequence is.
+    fn copy_for_admitted(&mut self, now: Nanos, index: usize, admitted: &Admitted, within: Nanos, room: Room) -> bool {
+        let goes_on = in_sequence(&admitted.spec, &admitted.request).is_some_and(|sequence| !sequence.start);
+        !goes_on && self.copy_for(now, index, (admitted.rows, admitted.bytes), within, room)
     }
 
     /// Why a model cannot answer, for a client.

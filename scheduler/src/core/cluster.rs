@@ -149,7 +149,7 @@ impl<T, L: Clone> Core<T, L> {
             }
         }
         let worker = &mut self.workers[index];
-        if let Some(link) = worker.link.replace(link) {
+        if let Some(link) = worker.link.take() {
             self.commands.push(Command::Close { link, reason: "its worker joined anew" });
         }
         self.sessions.remove(&worker.session);
@@ -167,6 +167,8 @@ impl<T, L: Clone> Core<T, L> {
         if resumed {
             self.retry_what_never_arrived(now, index, &hello.holding);
         }
+        // Set last: nothing that was decided above may overtake the welcome.
+        self.workers[index].link = Some(link);
         let holding = &mut self.workers[index].holding;
         *holding = hello.holding;
         holding.sort_unstable();

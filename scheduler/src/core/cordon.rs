@@ -78,7 +78,9 @@ impl<T, L: Clone> Core<T, L> {
             self.models[model].demanded &= !self.replicas[id].serves();
             // What was made elsewhere meanwhile may be as many as there may be.
             if self.models[model].max_replicas().is_some_and(|most| self.staying(model) > most) {
-                self.unload(now, id);
+                // What does not serve yet goes before what does.
+                let loading = self.models[model].replicas.iter().copied().find(|id| !self.replicas[*id].serves());
+                self.unload(now, loading.unwrap_or(id));
             }
         }
         self.serve_all(now, index);

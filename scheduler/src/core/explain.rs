@@ -294,7 +294,7 @@ impl<T, L: Clone> Core<T, L> {
         if self.devices[id].residents.iter().any(|id| self.replicas[*id].model == index) {
             return Some("its copy there is being unloaded".to_owned());
         }
-        let copies = model.replicas.iter().filter(|id| self.stays(**id)).count();
+        let copies = self.staying(index);
         match model.max_replicas().filter(|most| copies >= *most) {
             Some(most) => Some(format!("{copies} copies are there, at most {most} may be (max_replicas)")),
             None => self.refusal(index, id),

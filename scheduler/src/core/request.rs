@@ -11,7 +11,6 @@ use super::{
     generate::{Generated, Listener},
     placement::Concern,
     queue::{LaneKey, Waiting},
-    sequences::in_sequence,
 };
 
 /// Bytes of one row up to which requests are in the first length bucket; each next bucket is four times as long.
@@ -133,9 +132,6 @@ impl<T, L: Clone> Core<T, L> {
         if let Err(error) = self.admit(now, index, &admitted, lane) {
             self.trace_refused(now, index, &admitted, &error);
             return Err(error);
-        }
-        if let Some(sequence) = in_sequence(&admitted.spec, &admitted.request) {
-            self.admit_in_sequence(now, index, sequence)?;
         }
         let serial = self.number();
         let objective = self.objective(index);

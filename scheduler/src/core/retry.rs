@@ -19,6 +19,11 @@ impl<T, L: Clone> Core<T, L> {
                 Err(error) => self.fail(now, key, error),
             }
         }
+        self.try_again(now, again);
+    }
+
+    /// Puts requests whose retries are counted in line again, after a copy elsewhere where all that hold their model failed.
+    fn try_again(&mut self, now: Nanos, again: Vec<RequestKey>) {
         let first = again.first().and_then(|key| self.request(*key));
         let Some(index) = first.map(|request| request.model) else { return };
         // Before they are in line: the one that failed would take them again.
@@ -280,10 +285,7 @@ impl<T, L: Clone> Core<T, L> {
         if let Some(link) = self.workers[worker].link.clone().filter(|_| !taken.is_empty()) {
             self.commands.push(Command::Cancel { link, batch: number, attempts: taken });
         }
-        let first = again.first().and_then(|key| self.request(*key));
-        let Some(index) = first.map(|request| request.model) else { return };
-        self.wait_together(now, again);
-        self.copy_elsewhere(now, index, &[device], Nanos::MAX);
+        self.try_again(now, again);
     }
 
     fn stop(&mut self, key: RequestKey, batch: u64) {

@@ -183,10 +183,13 @@ impl<T, L: Clone> Core<T, L> {
         let home = self.models[index].sequences.home(sequence.key).and_then(|id| Some((id, self.replicas.get(id)?)));
         let (id, replica) = home.ok_or_else(unknown)?;
         let worker = &self.workers[self.devices[replica.device].worker];
-        if self.can_run(now, id) && self.takes_part(replica.device) {
+        // A model that is to make room for a claimant still has the state: what waits for it is held back, not refused.
+        let runs = replica.serves() && !replica.stalled && replica.breaker.allows(now);
+        if runs && self.takes_part(replica.device) {
             return Ok(Some(id));
         }
-        if worker.state == WorkerState::Suspect || (replica.serves() && self.takes_part(replica.device)) {
+        let comes_back = matches!(worker.state, WorkerState::Suspect | WorkerState::Joining);
+        if comes_back || (replica.serves() && self.takes_part(replica.device)) {
             let text = format!("worker '{}', which has the sequence's state, cannot run it at present", worker.name);
             return Err(Error::new(Code::Unavailable, text).retry_after(Duration::from_secs(1)));
         }

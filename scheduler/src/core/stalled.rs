@@ -47,7 +47,10 @@ impl<T, L: Clone> Core<T, L> {
         for number in late {
             let Some(running) = self.batches.get(&number) else { continue };
             let (id, device, index) = (running.replica, running.device, running.model);
-            let other = |other: &usize| *other != id && self.takes_part(self.replicas[*other].device);
+            let other = |other: &usize| {
+                let replica = &self.replicas[*other];
+                *other != id && replica.serves() && self.takes_part(replica.device)
+            };
             if !self.models[index].replicas.iter().any(other) {
                 // Where nothing else holds the model, a copy is made; its requests follow when it is there.
                 self.copy_elsewhere(now, index, &[device], Nanos::MAX);

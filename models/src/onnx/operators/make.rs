@@ -104,6 +104,8 @@ pub(super) fn triangle(call: &Call<'_>) -> Outcome<Vec<Tensor>> {
         let distance = ((at % columns) as i64 - (at / columns) as i64).saturating_sub(offset);
         u8::from(if upper { distance >= 0 } else { distance <= 0 })
     };
+    // Of an input without elements too.
+    call.fits(&[rows, columns], DType::U8)?;
     let mask: Vec<u8> = (0..rows * columns).map(kept).collect();
     let mask = Tensor::from_vec(mask, (rows, columns), &Device::Cpu)?.to_device(input.device())?;
     Ok(vec![mask.broadcast_as(input.shape())?.where_cond(input, &input.zeros_like()?)?])

@@ -67,9 +67,14 @@ pub(super) fn pad(call: &Call<'_>) -> Outcome<Vec<Tensor>> {
         None => call.attributes().float("value", 0.0)?.into(),
     };
     let mode = call.attributes().text("mode", "constant")?;
-    call.fits(&pad_dims(input.dims(), &sides)?, input.dtype())?;
+    let wanted = pad_dims(input.dims(), &sides)?;
+    call.fits(&wanted, input.dtype())?;
     let mut padded = input.clone();
     for (axis, &(before, after)) in sides.iter().enumerate().filter(|(_, sides)| **sides != (0, 0)) {
+        // A dimension that is cut later does not make this step small.
+        let mut dims = padded.dims().to_vec();
+        dims[axis] = wanted[axis];
+        call.fits(&dims, input.dtype())?;
         padded = match mode {
             "constant" => constant_pad(&padded, axis, before, after, value)?,
             mode => {

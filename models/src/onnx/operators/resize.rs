@@ -219,10 +219,11 @@ impl Resize {
         let count = taps.first().map_or(1, Vec::len);
         let mut weights = vec![1; input.rank()];
         weights[axis.axis] = axis.to;
+        let input = input.contiguous()?;
         let part = |tap: usize| -> Outcome<Tensor> {
             let places: Vec<u32> = taps.iter().map(|taps| taps[tap].0).collect();
             let places = Tensor::from_vec(places, axis.to, input.device())?;
-            let picked = input.contiguous()?.index_select(&places, axis.axis)?;
+            let picked = input.index_select(&places, axis.axis)?;
             if count == 1 {
                 return Ok(picked);
             }

@@ -137,6 +137,9 @@ fn tensors_that_would_be_too_large_are_refused_before_they_are_made() {
         assert!(error.code == Code::InvalidArgument && error.message.contains("it would give"), "{operator}: {error}");
     }
     assert_eq!(growing("Tile", &[2, 3]).unwrap()[0].dims(), [2, 3]);
+    // The second dimension is cut when the first has grown.
+    let error = growing("Pad", &[1 << 24, -1, 0, 0]).unwrap_err();
+    assert!(error.message.contains("it would give"), "{error}");
     // Many that are each small enough.
     let names: Vec<String> = (0..40).map(|index| format!("t{index}")).collect();
     let mut nodes: Vec<NodeProto> = names.iter().map(|name| node("Tile", &["x", "n"], &[name])).collect();
@@ -151,6 +154,19 @@ fn tensors_that_would_be_too_large_are_refused_before_they_are_made() {
     let read = evaluator(model(graph), Precision::F32).unwrap();
     let error = read.run(vec![Tensor::zeros((1, 1), DType::F32, &Device::Cpu).unwrap()]).unwrap_err();
     assert!(error.code == Code::ResourceExhausted && error.message.contains("67108864 bytes"), "{error}");
+}
+
+#[test]
+fn a_mask_is_measured_whatever_its_input_holds() {
+    let mut graph = adding(weight("w", &[0, 1 << 20, 1 << 20], &[]));
+    graph.node = vec![node("Trilu", &["w"], &["y"])];
+    let read = super::graph(model(graph)).unwrap();
+    let inspected = Source::of(&read, Path::new("m.onnx"), 1, Precision::F32, 4).map(|_| ());
+    let loaded = Evaluator::load(read, &Device::Cpu, Precision::F32, LIMITS, &|_| {});
+    let x = Tensor::zeros((1, 2), DType::F32, &Device::Cpu).unwrap();
+    let loaded = loaded.map_err(|error| error.to_string());
+    let ran = loaded.and_then(|read| read.run(vec![x]).map_err(|error| error.message));
+    assert!(ran.as_ref().is_err_and(|error| error.contains("it would give")), "{inspected:?} {ran:?}");
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! No request is refused, or given to a device that failed it, for want of a copy that another device could have.
 
-use orion_proto::{ModelPolicy, ServiceCurve};
+use orion_proto::{ModelPolicy, Parameters, Sequence, ServiceCurve};
 
 use super::{
     world::{Ask, Fate, World, model},
@@ -41,6 +41,24 @@ fn a_deadline_that_a_new_copy_meets_is_not_refused() {
             }
         }
     }
+}
+
+#[test]
+fn what_goes_on_with_a_sequence_makes_no_copy() {
+    let mut world = on(2, ModelPolicy { sequences: true, ..ModelPolicy::default() });
+    let ask = |start, deadline| {
+        let sequence = Some(Sequence { key: 9, start, end: false });
+        Ask { deadline, parameters: Parameters { sequence, idempotent: false, ..Parameters::default() }, ..Ask::of(0) }
+    };
+    let first = world.submit(ask(true, None)).unwrap();
+    world.ask(0);
+    let before = copies(&world);
+    assert!(world.submit(ask(false, Some(300 * MS))).is_err());
+    let unknown = Sequence { key: 8, start: false, end: false };
+    let parameters = Parameters { sequence: Some(unknown), idempotent: false, ..Parameters::default() };
+    let error = world.submit(Ask { parameters, deadline: Some(300 * MS), ..Ask::of(0) }).unwrap_err();
+    assert_eq!((error.code, copies(&world)), (Code::FailedPrecondition, before));
+    assert!(world.outcome(first).is_none());
 }
 
 #[test]

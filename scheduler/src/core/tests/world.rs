@@ -22,6 +22,20 @@ pub(super) const WAITED: f64 = 0.0005;
 /// A worker, a device of it, and when the model was loaded there.
 pub(super) type Whereabouts = (usize, usize, u64);
 
+/// Whether a command goes to the worker of this link.
+fn is_for(command: &Command<u64, u64>, at: u64) -> bool {
+    match command {
+        Command::Settle { .. } | Command::Tell { .. } => false,
+        Command::Run { link, .. }
+        | Command::Inspect { link, .. }
+        | Command::Load { link, .. }
+        | Command::Unload { link, .. }
+        | Command::Cancel { link, .. }
+        | Command::Drained { link, .. }
+        | Command::Close { link, .. } => *link == at,
+    }
+}
+
 /// A request as a test sends it; it waits for ever unless told otherwise.
 #[derive(Clone, Debug)]
 pub(super) struct Ask {
@@ -199,6 +213,7 @@ impl World {
         self.links += 1;
         let link = self.links;
         let Ok(joined) = self.core.join(self.now, self.hello(at), "grpc", link) else { return false };
+        assert!(self.core.commands.iter().all(|told| !is_for(told, link)), "nothing overtakes the welcome");
         self.nodes[at].link = Some(link);
         self.nodes[at].session = joined.session;
         self.nodes[at].life += u64::from(!joined.resumed);
