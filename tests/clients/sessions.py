@@ -16,13 +16,13 @@ def messages():
     with tempfile.TemporaryDirectory() as folder:
         out = pathlib.Path(folder) / "descriptors"
         source = serving.ROOT / "proto" / "wire"
-        status = protoc.main(["protoc", f"-I{source}", f"--descriptor_set_out={out}", "session.proto"])
+        status = protoc.main(["protoc", f"-I{source}", "--include_imports", f"--descriptor_set_out={out}", "session.proto"])
         assert status == 0
         files = descriptor_pb2.FileDescriptorSet.FromString(out.read_bytes())
     pool = descriptor_pool.DescriptorPool()
     for file in files.file:
         pool.Add(file)
-    return message_factory.GetMessageClassesForFiles([files.file[0].name], pool)
+    return message_factory.GetMessageClassesForFiles(["session.proto"], pool)
 
 
 MESSAGES = messages()
