@@ -12,6 +12,7 @@ use super::{
     load_time::LoadTime,
     nanos,
     peak::Peak,
+    prefill,
     queue::Queue,
     sequences::Sequences,
     work::Rank,
@@ -168,6 +169,7 @@ pub(super) struct Model {
     pub demanded: bool,
     pub balancer: Option<Box<dyn Balancer>>,
     pub sequences: Sequences,
+    pub prompts: prefill::OfModel,
     /// Since when nothing could run it.
     pub orphaned: Option<Nanos>,
     pub statistics: Statistics,
@@ -198,6 +200,7 @@ impl Model {
             demanded: false,
             balancer: None,
             sequences: Sequences::default(),
+            prompts: prefill::OfModel::default(),
             orphaned: None,
             statistics: Statistics::default(),
         }
@@ -262,6 +265,12 @@ impl Model {
 
     pub(super) fn is_generator(&self) -> bool {
         self.spec.as_ref().is_some_and(|spec| spec.generator.is_some())
+    }
+
+    /// Generations that one of its replicas runs at once.
+    pub(super) fn places(&self) -> usize {
+        let generator = self.spec.as_ref().and_then(|spec| spec.generator);
+        generator.map_or(0, |generator| generator.max_sequences as usize)
     }
 
     pub(super) fn is_inline(&self) -> bool {
