@@ -267,12 +267,6 @@ impl Model {
         self.spec.as_ref().is_some_and(|spec| spec.generator.is_some())
     }
 
-    /// Generations that one of its replicas runs at once.
-    pub(super) fn places(&self) -> usize {
-        let generator = self.spec.as_ref().and_then(|spec| spec.generator);
-        generator.map_or(0, |generator| generator.max_sequences as usize)
-    }
-
     pub(super) fn is_inline(&self) -> bool {
         self.spec.as_ref().is_some_and(|spec| spec.inline)
     }

@@ -8,7 +8,9 @@ use std::{fmt::Debug, sync::Arc};
 use orion_net::AttemptDelta;
 use orion_proto::{Code, Delta, Error, InferRequest};
 
-use super::{Command, Core, Nanos, Prefix, RequestKey, order::WEIGHTS, prompt_report::Begun, queue::Group};
+use super::{
+    Command, Core, Nanos, Prefix, RequestKey, catalogue::Model, order::WEIGHTS, prompt_report::Begun, queue::Group,
+};
 
 /// Who is told of each step of a generation.
 pub trait Listener: Send + Sync + Debug {
@@ -56,6 +58,14 @@ impl Generated {
         let mut resumed = InferRequest::clone(request);
         resumed.generation.iter_mut().for_each(|generation| generation.resume.clone_from(&self.tokens));
         Arc::new(resumed)
+    }
+}
+
+impl Model {
+    /// Generations that one of its replicas runs at once.
+    pub(super) fn places(&self) -> usize {
+        let generator = self.spec.as_ref().and_then(|spec| spec.generator);
+        generator.map_or(0, |generator| generator.max_sequences as usize)
     }
 }
 
