@@ -63,7 +63,7 @@ impl Front {
         let key = scheduler.with_core(|core, now| {
             let deadline = timeout.map(|t| now.saturating_add(u64::try_from(t.as_nanos()).unwrap_or(u64::MAX)));
             let request = Arc::new(request);
-            core.submit(now, Admitted { spec, request, rows, bytes, deadline, listener: None }, ticket)
+            core.submit(now, Admitted { spec, request, rows, bytes, deadline, generation: None }, ticket)
         })?;
         // An inline model has answered by now: no waiting, no guard.
         let outcome = match answer.try_recv() {

@@ -10,10 +10,10 @@ use std::{
 };
 
 use orion_proto::{
-    Datatype, InferRequest, ModelName, ModelPolicy, ModelSpec, Parameters, Payload, ServiceCurve, Tensor, TensorSpec,
-    session,
+    Datatype, Delta, Generation, GeneratorSpec, InferRequest, ModelName, ModelPolicy, ModelSpec, Parameters, Payload,
+    Prompt, ServiceCurve, Tensor, TensorSpec, session,
 };
-use orion_scheduler::core::{Admitted, Core, IN_PROCESS, Limits, ModelState, Report};
+use orion_scheduler::core::{Admitted, Core, IN_PROCESS, Limits, Listener, ModelState, Opening, Prefix, Report};
 
 /// Requests that wait.
 const REQUESTS: usize = 10_000;
@@ -21,6 +21,11 @@ const REQUESTS: usize = 10_000;
 const MOST: isize = 2048;
 /// Bytes of its tensor.
 const TENSOR: usize = 64;
+/// Bytes of a prompt, of which 29 beginnings are hashed; and those of the hashes that one of any length has more.
+const PROMPT: usize = 12 * 1024;
+const HASHES: isize = (64 - 29) * 8;
+/// Requests that run at once, at most.
+const MOST_RUNNING: usize = 4;
 
 struct Counting;
 
@@ -59,7 +64,11 @@ fn spec() -> ModelSpec {
     }
 }
 
-fn core() -> Core<u64, u32> {
+fn generator() -> GeneratorSpec {
+    GeneratorSpec { context_tokens: 4096, max_sequences: MOST_RUNNING as u32, cache_tokens: 1 << 16, chat: true }
+}
+
+fn core(generator: Option<GeneratorSpec>) -> Core<u64, u32> {
     let limits = Limits { requests: 2 * REQUESTS, ..Limits::default() };
     let mut core = Core::new(1, limits);
     core.want(0, &ModelName::new("sentences").unwrap(), "/models/sentences".into(), false);
@@ -74,7 +83,7 @@ fn core() -> Core<u64, u32> {
         state,
         error: String::new(),
         progress: 1.0,
-        spec: Some(spec()),
+        spec: Some(ModelSpec { generator, ..spec() }),
         curve: ServiceCurve { base_seconds: 0.001, per_row_seconds: 0.001 },
         order,
         load_seconds: 0.1,
@@ -102,26 +111,59 @@ fn request(number: usize) -> InferRequest {
     }
 }
 
-#[test]
-fn a_request_that_waits_takes_at_most_two_kibibytes_beside_its_tensors() {
-    let mut core = core();
-    let spec = Arc::new(spec());
+/// A generation with a long prompt, whose text counts as its tensors.
+fn generation(number: usize, prompt: &str) -> InferRequest {
+    let prompt = Prompt::Text(prompt.to_owned());
+    InferRequest { generation: Some(Generation::new(prompt)), inputs: Vec::new(), ..request(number) }
+}
+
+#[derive(Debug)]
+struct Nobody;
+
+impl Listener for Nobody {
+    fn tell(&self, _: Delta) {}
+}
+
+/// Bytes that each of many takes beside its tensors while it waits.
+fn each(core: &mut Core<u64, u32>, tensors: usize, mut admitted: impl FnMut(usize) -> Admitted) -> isize {
     let mut submit = |number: usize| {
-        let admitted = Admitted {
-            spec: spec.clone(),
-            request: Arc::new(request(number)),
-            rows: 1,
-            bytes: TENSOR,
-            deadline: None,
-            listener: None,
-        };
-        core.submit(1, admitted, number as u64).unwrap();
+        core.submit(1, admitted(number), number as u64).unwrap();
     };
-    submit(0);
+    // The first run, and lists that grow with the number of requests are as long as they get.
+    (0..=MOST_RUNNING).for_each(&mut submit);
     let before = HELD.load(Ordering::Relaxed);
     (1..=REQUESTS).for_each(&mut submit);
-    let each = (HELD.load(Ordering::Relaxed) - before) / REQUESTS as isize - TENSOR as isize;
+    let each = (HELD.load(Ordering::Relaxed) - before) / REQUESTS as isize - tensors as isize;
     assert!(core.totals().queued >= REQUESTS as u64);
     println!("{each} bytes a request");
-    assert!((100..=MOST).contains(&each), "{each} bytes a request");
+    each
+}
+
+#[test]
+fn a_request_that_waits_takes_at_most_two_kibibytes_beside_its_tensors() {
+    let spec = Arc::new(spec());
+    let bytes = each(&mut core(None), TENSOR, |number| Admitted {
+        spec: spec.clone(),
+        request: Arc::new(request(number)),
+        rows: 1,
+        bytes: TENSOR,
+        deadline: None,
+        generation: None,
+    });
+    assert!((100..=MOST).contains(&bytes), "{bytes} bytes a request");
+    let prompt = "words ".repeat(PROMPT / 6);
+    let listener: Arc<dyn Listener> = Arc::new(Nobody);
+    let bytes = each(&mut core(Some(generator())), prompt.len(), |number| {
+        let request = generation(number, &prompt);
+        let prefix = Prefix::new(1, &request.generation.as_ref().unwrap().prompt);
+        Admitted {
+            spec: spec.clone(),
+            request: Arc::new(request),
+            rows: 1,
+            bytes: prompt.len(),
+            deadline: None,
+            generation: Some(Opening { listener: listener.clone(), prefix }),
+        }
+    });
+    assert!((100..=MOST - HASHES).contains(&bytes), "{bytes} bytes a generation");
 }

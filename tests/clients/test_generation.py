@@ -252,3 +252,43 @@ def test_a_stream_outlives_its_worker(start, models, settings):
     assert text == unbroken
     if "extra_body" in settings:
         check_person(text)
+
+
+def test_prompts_that_begin_alike_go_where_that_is_cached(start, models, tmp_path):
+    """Two idle workers, one of which has read long instructions: new conversations under them go there."""
+    folder = tmp_path / "smollm2"
+    folder.mkdir()
+    for file in models["smollm2"].iterdir():
+        (folder / file.name).symlink_to(file)
+    (folder / "orion.toml").write_text("[placement]\nmin_replicas = 2\n")
+    server = start("two", {"smollm2": folder})
+    server.add_worker("w2")
+    explained = lambda kind, name: json.loads(server.get(f"/v2/orion/explain/{kind}/{name}")[2])
+
+    def copies(count):
+        places = explained("models", "smollm2")["places"]
+        return sum(place["replica"] == "ready" and not place["refusal"] for place in places) == count
+
+    instructions = "Answer as a pirate would, in one word. " * 20
+    until(lambda: copies(2), "two copies")
+    # Only the second is there when they are read.
+    server.worker.kill()
+    until(lambda: copies(1), "one copy")
+    with client_of(server) as client:
+
+        def ask(question):
+            messages = [{"role": "system", "content": instructions}, {"role": "user", "content": question}]
+            name = question.strip("?").replace(" ", "-")
+            settings = {"model": "smollm2", "max_tokens": 2, "extra_headers": {"x-request-id": name}}
+            usage = client.chat.completions.create(messages=messages, **settings).usage
+            return usage.prompt_tokens_details.cached_tokens / usage.prompt_tokens, explained("requests", name)
+
+        cached, said = ask("Who?")
+        assert (said["chosen"]["worker"], said["prompt"]["cached_tokens"]) == ("w2", 0) and cached < 0.5
+        server.start_worker()
+        until(lambda: copies(2), "two copies")
+        for question in ("Where?", "When was that?", "And why?"):
+            cached, said = ask(question)
+            assert said["chosen"]["worker"] == "w2" and cached > 0.5, (cached, said)
+            assert said["prompt"]["cached_tokens"] > said["prompt"]["tokens"] / 2, said
+            assert said["prompt"]["saved_seconds"] > 0 and "of prefill" in said["why"], said

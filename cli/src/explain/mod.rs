@@ -28,7 +28,7 @@ Examples:
 
 Of a request: its stages, its device with each term of the predicted cost, the next best device, and why. It is named by its \
 id: the Open Inference Protocol's id, or the header x-request-id. The server remembers the last that were answered. \
-Of a model: each device's predicted seconds for one row, max(work, load, carriage) + service + answer, or why it takes none.")]
+Of a model: each device's predicted seconds for one row, max(work, load, carriage) + prefill + service + answer, or why it takes none.")]
 pub(crate) struct ExplainArguments {
     /// A model's name or a request's id; a name that is both is the model's
     #[arg(value_name = "REQUEST|MODEL")]
@@ -96,18 +96,26 @@ impl Explanation {
     }
 }
 
-/// Headings of a cost's terms.
-const TERMS: [&str; 6] = ["work", "load", "carriage", "service", "answer", "total"];
+/// A cost's terms by their headings. Only a generation has a prefill.
+fn terms(cost: &Cost, generation: bool) -> Vec<(&'static str, String)> {
+    let all = [
+        ("work", cost.work_seconds),
+        ("load", cost.load_seconds),
+        ("carriage", cost.carriage_seconds),
+        (PREFILL, cost.prefill_seconds),
+        ("service", cost.service_seconds),
+        ("answer", cost.answer_seconds),
+        ("total", cost.total_seconds),
+    ];
+    let text = |term: f64| if term == 0.0 { "0".to_owned() } else { seconds(term) };
+    let shown = all.into_iter().filter(|(name, _)| generation || *name != PREFILL);
+    shown.map(|(name, term)| (name, text(term))).collect()
+}
 
-/// A cost's terms in the order of [`TERMS`].
-fn terms(cost: &Cost) -> [String; TERMS.len()] {
-    [
-        cost.work_seconds,
-        cost.load_seconds,
-        cost.carriage_seconds,
-        cost.service_seconds,
-        cost.answer_seconds,
-        cost.total_seconds,
-    ]
-    .map(|term| if term == 0.0 { "0".to_owned() } else { seconds(term) })
+const PREFILL: &str = "prefill";
+
+/// Columns of a table of places: what names each, then the terms of its cost.
+fn columns(names: &[&'static str], generation: bool) -> Vec<&'static str> {
+    let terms = terms(&Cost::default(), generation);
+    names.iter().copied().chain(terms.into_iter().map(|(name, _)| name)).collect()
 }

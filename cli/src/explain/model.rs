@@ -4,7 +4,7 @@ use comfy_table::Cell;
 use orion_proto::cluster::{ModelExplanation, PlaceCost};
 use orion_scheduler::api::explanation::balancer;
 
-use super::{TERMS, terms};
+use super::{columns, terms};
 use crate::{
     table::{facts, figure, render, state, table},
     units::{bytes, measured_seconds, seconds},
@@ -34,12 +34,12 @@ fn queue(model: &ModelExplanation) -> String {
 
 /// The devices that take it, the best first.
 fn costs(places: &[PlaceCost]) -> String {
-    let mut table = table(&[["worker", "device", "replica"].as_slice(), &TERMS].concat());
+    let mut table = table(&columns(&["worker", "device", "replica"], false));
     for place in places {
         let Some(cost) = &place.cost else { continue };
         let replica = if place.replica.is_empty() { Cell::new("none") } else { state(&place.replica) };
         let mut cells = vec![Cell::new(&place.worker), Cell::new(&place.device), replica];
-        cells.extend(terms(cost).map(figure));
+        cells.extend(terms(cost, false).into_iter().map(|(_, term)| figure(term)));
         table.add_row(cells);
     }
     if table.is_empty() { "no device takes it\n".into() } else { render(table) }

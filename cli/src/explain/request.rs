@@ -4,7 +4,7 @@ use comfy_table::Cell;
 use orion_proto::cluster::{PlaceCost, RequestExplanation};
 use orion_scheduler::api::explanation::stages;
 
-use super::{TERMS, terms};
+use super::{columns, terms};
 use crate::{
     table::{facts, figure, render, table},
     units::seconds,
@@ -26,9 +26,17 @@ pub(super) fn text(request: &RequestExplanation) -> String {
         ("deadline", deadline),
         ("attempts", request.attempts.to_string()),
         ("batch", batch),
+        ("prompt", prompt(request)),
     ]);
     let places = places(request).map(|places| format!("\n{places}")).unwrap_or_default();
     format!("{head}\n{}{places}\nwhy: {}\n", stage_table(request), why(request))
+}
+
+/// What was predicted of a generation's prompt where it went.
+fn prompt(request: &RequestExplanation) -> String {
+    let Some(prompt) = &request.prompt else { return String::new() };
+    let (tokens, cached, saved) = (prompt.tokens, prompt.cached_tokens, seconds(prompt.saved_seconds));
+    format!("about {tokens} tokens, {cached} predicted as cached: {saved} of prefill saved")
 }
 
 fn outcome(request: &RequestExplanation) -> String {
@@ -50,10 +58,11 @@ fn stage_table(request: &RequestExplanation) -> String {
 
 /// The chosen device's predicted cost beside the next best's; nothing before there is one.
 fn places(request: &RequestExplanation) -> Option<String> {
-    let mut table = table(&[["predicted for", "worker", "device"].as_slice(), &TERMS].concat());
+    let generation = request.prompt.is_some();
+    let mut table = table(&columns(&["predicted for", "worker", "device"], generation));
     let mut row = |name: &str, place: &PlaceCost| {
         let mut cells = vec![Cell::new(name), Cell::new(&place.worker), Cell::new(&place.device)];
-        cells.extend(terms(&place.cost.unwrap_or_default()).map(figure));
+        cells.extend(terms(&place.cost.unwrap_or_default(), generation).into_iter().map(|(_, term)| figure(term)));
         table.add_row(cells);
     };
     row("chosen", request.chosen.as_ref()?);

@@ -64,6 +64,23 @@ fn a_request_is_explained_by_its_stages_and_its_device() {
 }
 
 #[test]
+fn a_generation_is_explained_by_its_prompt_too() {
+    let server = Server::start();
+    let ran = server.orion(&["explain", "story"]);
+    let text = ran.done();
+    assert_eq!(
+        line(text, "prompt").join(" "),
+        "prompt about 812 tokens, 640 predicted as cached: 1.50 s of prefill saved"
+    );
+    assert_eq!(line(text, "predicted for")[5..].join(" "), "load carriage prefill service answer total");
+    assert_eq!(line(text, "chosen")[1..].join(" "), "here cpu0 0 0 1.00 ms 250 ms 2.00 ms 0 3.00 ms");
+    let json = server.orion(&["explain", "story", "-o", "json"]).json();
+    assert_eq!(json["prompt"], json!({ "tokens": 812, "cached_tokens": 640, "saved_seconds": 1.5 }));
+    assert_eq!(json["chosen"]["cost"]["prefill_seconds"], 0.25);
+    assert_eq!(server.orion(&["explain", "7", "-o", "json"]).json()["prompt"], Value::Null);
+}
+
+#[test]
 fn what_is_neither_a_model_nor_a_request_is_said_so() {
     let server = Server::start();
     let failed = |arguments: &[&str]| server.orion(&[&["explain"], arguments].concat()).failed(1).to_owned();

@@ -15,8 +15,8 @@ use orion_proto::{
     answer::ModelInferResponse,
     cluster::{
         Cost, DeviceLedger, ExplainModelRequest, ExplainRequestRequest, Model, ModelExplanation, ModelsRequest,
-        ModelsResponse, Node, NodeEvent, NodeModel, NodesRequest, NodesResponse, PlaceCost, RequestExplanation,
-        SetNodeRequest, SetNodeResponse, StatusRequest, StatusResponse,
+        ModelsResponse, Node, NodeEvent, NodeModel, NodesRequest, NodesResponse, PlaceCost, PromptPrediction,
+        RequestExplanation, SetNodeRequest, SetNodeResponse, StatusRequest, StatusResponse,
         cluster_server::{Cluster, ClusterServer},
     },
     inference::{
@@ -321,6 +321,13 @@ fn explained_request(id: &str) -> RequestExplanation {
     }
 }
 
+fn explained_generation(id: &str) -> RequestExplanation {
+    let mut chosen = place("here", 0.0);
+    chosen.cost.iter_mut().for_each(|cost| cost.prefill_seconds = 0.25);
+    let prompt = PromptPrediction { tokens: 812, cached_tokens: 640, saved_seconds: 1.5 };
+    RequestExplanation { chosen: Some(chosen), prompt: Some(prompt), ..explained_request(id) }
+}
+
 #[tonic::async_trait]
 impl Cluster for Shared {
     async fn status(&self, _: Request<StatusRequest>) -> Result<Response<StatusResponse>, Status> {
@@ -383,6 +390,7 @@ impl Cluster for Shared {
     ) -> Result<Response<RequestExplanation>, Status> {
         match request.into_inner().id.as_str() {
             id @ ("7" | "a/7" | "minilm") => Ok(Response::new(explained_request(id))),
+            id @ "story" => Ok(Response::new(explained_generation(id))),
             id => Err(Status::not_found(format!("request '{id}' is not under way"))),
         }
     }

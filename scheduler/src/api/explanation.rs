@@ -1,6 +1,6 @@
 //! Explanations as JSON: over HTTP, and from `orion explain -o json`.
 
-use orion_proto::cluster::{Cost, ModelExplanation, PlaceCost, RequestExplanation};
+use orion_proto::cluster::{Cost, ModelExplanation, PlaceCost, PromptPrediction, RequestExplanation};
 use serde_json::{Value, json};
 
 /// A model: its queue, and each device's predicted cost or refusal.
@@ -42,6 +42,7 @@ pub fn request(of: &RequestExplanation) -> Value {
         "batch": { "requests": of.batch_requests, "rows": of.batch_rows },
         "chosen": of.chosen.as_ref().map(chosen),
         "next_best": of.next_best.as_ref().map(chosen),
+        "prompt": of.prompt.as_ref().map(prompt),
         "other_replicas": of.other_replicas,
         "why": of.why,
         "age_seconds": of.age_seconds,
@@ -85,11 +86,17 @@ fn chosen(of: &PlaceCost) -> Value {
     json!({ "worker": of.worker, "device": of.device, "cost": of.cost.as_ref().map(cost) })
 }
 
+/// What was predicted of a generation's prompt where it went.
+fn prompt(of: &PromptPrediction) -> Value {
+    json!({ "tokens": of.tokens, "cached_tokens": of.cached_tokens, "saved_seconds": of.saved_seconds })
+}
+
 fn cost(of: &Cost) -> Value {
     json!({
         "work_seconds": of.work_seconds,
         "load_seconds": of.load_seconds,
         "carriage_seconds": of.carriage_seconds,
+        "prefill_seconds": of.prefill_seconds,
         "service_seconds": of.service_seconds,
         "answer_seconds": of.answer_seconds,
         "total_seconds": of.total_seconds,

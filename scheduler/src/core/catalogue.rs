@@ -12,6 +12,7 @@ use super::{
     load_time::LoadTime,
     nanos,
     peak::Peak,
+    prefill,
     queue::Queue,
     sequences::Sequences,
     work::Rank,
@@ -168,6 +169,7 @@ pub(super) struct Model {
     pub demanded: bool,
     pub balancer: Option<Box<dyn Balancer>>,
     pub sequences: Sequences,
+    pub prompts: prefill::OfModel,
     /// Since when nothing could run it.
     pub orphaned: Option<Nanos>,
     pub statistics: Statistics,
@@ -198,6 +200,7 @@ impl Model {
             demanded: false,
             balancer: None,
             sequences: Sequences::default(),
+            prompts: prefill::OfModel::default(),
             orphaned: None,
             statistics: Statistics::default(),
         }

@@ -10,7 +10,7 @@ use super::{
 /// Replicas that are looked at: among so many, one is about as good as the best.
 pub(super) const SAMPLE: usize = 64;
 
-/// `max(work left there, loading the model, carrying the request) + service + carrying the answer`, nanoseconds.
+/// `max(work left there, loading the model, carrying the request) + prefill + service + carrying the answer`, nanoseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Cost {
     /// Until the device is done with what it runs and was given.
@@ -19,7 +19,9 @@ pub(super) struct Cost {
     pub load: Nanos,
     /// Until the request is at the device.
     pub carriage: Nanos,
-    /// On the device.
+    /// Of a generation: for the part of its prompt that is not cached.
+    pub prefill: Nanos,
+    /// On the device; of a generation its first step.
     pub service: Nanos,
     /// Until the answer is back.
     pub answer: Nanos,
@@ -28,7 +30,7 @@ pub(super) struct Cost {
 impl Cost {
     pub(super) fn total(&self) -> Nanos {
         let start = self.work.max(self.load).max(self.carriage);
-        start.saturating_add(self.service).saturating_add(self.answer)
+        start.saturating_add(self.prefill).saturating_add(self.service).saturating_add(self.answer)
     }
 }
 
@@ -94,7 +96,7 @@ impl<T, L: Clone> Core<T, L> {
     fn cost_on(&self, now: Nanos, device: usize, load: Nanos, service: Nanos, bytes: usize) -> Cost {
         let at = &self.devices[device];
         let answer = self.workers[at.worker].lead;
-        Cost { work: at.remaining(now), load, carriage: self.carriage(device, bytes), service, answer }
+        Cost { work: at.remaining(now), load, carriage: self.carriage(device, bytes), prefill: 0, service, answer }
     }
 
     /// Until so many bytes given to a device now are there.

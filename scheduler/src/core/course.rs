@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use orion_net::{BreakerState, Strategy};
 
-use super::{Core, Nanos, RequestKey, cost::Cost, request::Request};
+use super::{Core, Nanos, RequestKey, cost::Cost, prefill::Prefill, request::Request};
 
 /// Other replicas whose cost is compared with the chosen one's.
 const COMPARED: usize = 16;
@@ -30,6 +30,8 @@ pub(super) struct Placed {
     pub failed_lately: bool,
     pub batch_requests: usize,
     pub batch_rows: usize,
+    /// Of a generation.
+    pub prefill: Option<Prefill>,
 }
 
 /// Why a run went where it went.
@@ -182,16 +184,24 @@ impl<T, L: Clone> Core<T, L> {
             failed_lately: false,
             batch_requests: attempts.len(),
             batch_rows: rows,
+            prefill: None,
         };
         if model.is_inline() {
             return placed;
         }
-        placed.chosen.cost = Some(self.cost(now, index, device, rows, bytes));
+        let generation = requests().next().filter(|_| model.is_generator());
+        placed.prefill = generation.map(|request| self.prefill(id, request));
+        let cost = |id: usize| match generation {
+            Some(request) => self.first_token_cost(now, id, request),
+            None => self.cost(now, index, self.replicas[id].device, rows, bytes),
+        };
+        placed.chosen.cost = Some(cost(id));
         let takes_work = |other: &&usize| {
             let replica = &self.replicas[**other];
-            **other != id && self.takes_part(replica.device) && !replica.stalled && replica.breaker.allows(now)
+            let full = generation.is_some() && replica.running >= model.places();
+            let works = self.takes_part(replica.device) && !replica.stalled && replica.breaker.allows(now);
+            **other != id && works && !full
         };
-        let cost = |other: usize| self.cost(now, index, self.replicas[other].device, rows, bytes);
         let others = model.replicas.iter().filter(takes_work).take(COMPARED);
         let costs: Vec<(usize, Cost)> = others.map(|other| (*other, cost(*other))).collect();
         placed.compared = costs.len();

@@ -31,6 +31,8 @@ pub(super) struct Running {
     /// When it is predicted to be done.
     pub expected: Nanos,
     pub predicted: Nanos,
+    /// Predicted time of its prompt, until it begins to answer.
+    pub prefill: Nanos,
     /// It runs beside the device, which takes other batches meanwhile.
     pub beside: bool,
     /// A second run of a batch that straggles, or such a batch itself.
@@ -237,6 +239,7 @@ impl<T, L: Clone> Core<T, L> {
             given: now,
             expected,
             predicted,
+            prefill: 0,
             beside,
             hedged,
             abandoned_bytes: 0,
@@ -300,6 +303,7 @@ impl<T, L: Clone> Core<T, L> {
         self.request_bytes -= running.abandoned_bytes;
         if let Some(replica) = self.replicas.get_mut(running.replica).filter(|r| r.device == running.device) {
             replica.running = replica.running.saturating_sub(1);
+            replica.prompts.reading = replica.prompts.reading.saturating_sub(running.prefill);
             // It moves again, or nobody will tell any more whether it does.
             replica.stalled = false;
         }

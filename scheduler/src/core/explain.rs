@@ -8,6 +8,7 @@ use super::{
     Admitted, Core, Nanos,
     cost::Cost,
     course::{Place, Placed, Reason, Stages},
+    prefill::Prefill,
     replica::Replica,
     request::Request,
 };
@@ -53,6 +54,7 @@ fn terms(cost: Cost) -> cluster::Cost {
         carriage_seconds: seconds(cost.carriage),
         service_seconds: seconds(cost.service),
         answer_seconds: seconds(cost.answer),
+        prefill_seconds: seconds(cost.prefill),
         total_seconds: seconds(cost.total()),
     }
 }
@@ -63,6 +65,14 @@ fn place(of: &Place) -> cluster::PlaceCost {
         device: of.device.to_string(),
         cost: of.cost.map(terms),
         ..Default::default()
+    }
+}
+
+fn prompt(of: Prefill) -> cluster::PromptPrediction {
+    cluster::PromptPrediction {
+        tokens: of.tokens.round() as u64,
+        cached_tokens: of.cached.round() as u64,
+        saved_seconds: seconds(of.saved),
     }
 }
 
@@ -98,6 +108,7 @@ impl Trace {
             other_replicas: placed.map_or(0, |placed| placed.others as u64),
             why: self.why(),
             age_seconds: seconds(now.saturating_sub(self.at)),
+            prompt: placed.and_then(|placed| placed.prefill).map(prompt),
         }
     }
 
@@ -110,7 +121,7 @@ impl Trace {
             return text.to_owned();
         };
         match reason {
-            Reason::Cost => cheapest(placed),
+            Reason::Cost => cheapest(placed) + &saved(placed),
             Reason::Bound(balancer) => format!("bound to it by the balancer '{balancer}'"),
             Reason::Sequence => "the state of its sequence is there".to_owned(),
             Reason::Probe => "to find out whether the replica works again after failures".to_owned(),
@@ -138,6 +149,19 @@ fn cheapest(placed: &Placed) -> String {
             format!("the lowest predicted seconds of the {} replicas that were compared", placed.compared + 1)
         }
         Some(_) => "the lowest predicted seconds".to_owned(),
+    }
+}
+
+/// What of a generation's prompt was believed to be cached where it went.
+fn saved(placed: &Placed) -> String {
+    match placed.prefill.filter(|prefill| prefill.saved > 0) {
+        Some(Prefill { tokens, cached, saved, .. }) => {
+            let saved = seconds(saved);
+            format!(
+                "; {cached:.0} of about {tokens:.0} prompt tokens are cached there, which saves {saved:.3} s of prefill"
+            )
+        }
+        None => String::new(),
     }
 }
 

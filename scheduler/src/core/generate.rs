@@ -8,7 +8,9 @@ use std::{fmt::Debug, sync::Arc};
 use orion_net::AttemptDelta;
 use orion_proto::{Code, Delta, Error, InferRequest};
 
-use super::{Command, Core, Nanos, RequestKey, order::WEIGHTS, queue::Group};
+use super::{
+    Command, Core, Nanos, Prefix, RequestKey, catalogue::Model, order::WEIGHTS, prompt_report::Begun, queue::Group,
+};
 
 /// Who is told of each step of a generation.
 pub trait Listener: Send + Sync + Debug {
@@ -16,18 +18,31 @@ pub trait Listener: Send + Sync + Debug {
     fn tell(&self, delta: Delta);
 }
 
+/// What a generation begins with.
+#[derive(Clone, Debug)]
+pub struct Opening {
+    /// Who is told of its steps.
+    pub listener: Arc<dyn Listener>,
+    /// How its prompt begins.
+    pub prefix: Prefix,
+}
+
 /// What the client of a generation has got.
 #[derive(Debug)]
 pub(super) struct Generated {
     listener: Arc<dyn Listener>,
+    pub prefix: Prefix,
+    /// What was believed when it was given to a replica, until that replica has told.
+    pub begun: Option<Begun>,
     tokens: Vec<u32>,
     /// Kind of the device that made them: another may round differently.
     kind: Option<Arc<str>>,
 }
 
 impl Generated {
-    pub(super) fn new(listener: Arc<dyn Listener>) -> Self {
-        Self { listener, tokens: Vec::new(), kind: None }
+    pub(super) fn new(opening: Opening) -> Self {
+        let Opening { listener, prefix } = opening;
+        Self { listener, prefix, begun: None, tokens: Vec::new(), kind: None }
     }
 
     /// How many tokens were sent.
@@ -46,6 +61,14 @@ impl Generated {
     }
 }
 
+impl Model {
+    /// Generations that one of its replicas runs at once.
+    pub(super) fn places(&self) -> usize {
+        let generator = self.spec.as_ref().and_then(|spec| spec.generator);
+        generator.map_or(0, |generator| generator.max_sequences as usize)
+    }
+}
+
 impl<T, L: Clone> Core<T, L> {
     /// Gives a generator's requests to replicas that have a place for them.
     pub(super) fn run_generator(&mut self, now: Nanos, index: usize) {
@@ -56,13 +79,15 @@ impl<T, L: Clone> Core<T, L> {
             if !self.send_batch(now, id, vec![key], 0, false) {
                 return;
             }
+            self.begin_prefill(now, id, key);
         }
     }
 
     /// The request that is to begin now, off its queue, and the replica on which.
     fn next_generation(&mut self, now: Nanos, index: usize) -> Option<(usize, RequestKey)> {
         let groups = self.models[index].queue.groups.iter().enumerate();
-        let found = groups.filter_map(|(at, group)| Some((at, self.place_for(now, index, Some(group))?))).next();
+        let place = |group: &Group| self.place_for(now, index, group.waiting.first()?.key, Some(group));
+        let found = groups.filter_map(|(at, group)| Some((at, place(group)?))).next();
         if let Some((at, id)) = found {
             let mut group = self.models[index].queue.take_group(at)?;
             let first = group.waiting.remove(0);
@@ -71,8 +96,11 @@ impl<T, L: Clone> Core<T, L> {
             }
             return Some((id, first.key));
         }
-        let id = self.place_for(now, index, None)?;
+        // Whose turn it is counts once, so it is asked only where there is a place.
+        self.models[index].replicas.iter().any(|id| self.has_place(now, *id)).then_some(())?;
         let lane = self.next_lane(now, index)?;
+        let key = self.models[index].queue.lanes()[lane].waiting.front()?.key;
+        let id = self.place_for(now, index, key, None)?;
         self.models[index].queue.pop(lane).map(|waiting| (id, waiting.key))
     }
 
@@ -103,24 +131,27 @@ impl<T, L: Clone> Core<T, L> {
         best(self, true).or(Some(at))
     }
 
-    /// The replica with a place that is predicted to begin first; a group's must be able to go on with what was sent.
-    fn place_for(&self, now: Nanos, index: usize, group: Option<&Group>) -> Option<usize> {
-        let model = &self.models[index];
-        let places = model.spec.as_ref()?.generator?.max_sequences as usize;
-        let key = group.and_then(|group| group.waiting.first()).map(|waiting| waiting.key);
+    /// Whether a replica takes one more generation.
+    pub(super) fn has_place(&self, now: Nanos, id: usize) -> bool {
+        let replica = &self.replicas[id];
+        let free = replica.running < self.models[replica.model].places();
+        free && self.can_run(now, id) && self.takes_part(replica.device)
+    }
+
+    /// The replica with a place that is predicted to give the first token first: one that has cached how the prompt begins
+    /// is given it until its load makes another faster. A group's must be able to go on with what was sent.
+    fn place_for(&self, now: Nanos, index: usize, key: RequestKey, group: Option<&Group>) -> Option<usize> {
+        let request = self.request(key)?;
         let takes = |id: &&usize| {
-            let replica = &self.replicas[**id];
-            let fits = group.is_none_or(|group| self.may_run_on(group, replica.device));
-            let goes_on = key.is_none_or(|key| self.goes_on_with(key, replica.device));
-            replica.running < places && self.can_run(now, **id) && self.takes_part(replica.device) && fits && goes_on
+            let device = self.replicas[**id].device;
+            let fits = group.is_none_or(|group| self.may_run_on(group, device));
+            self.has_place(now, **id) && fits && self.goes_on_with(key, device)
         };
-        let begins = |id: &&usize| {
-            let replica = &self.replicas[**id];
-            let shared = replica.line(0).predict(1).saturating_mul(replica.running as Nanos) / places as Nanos;
-            let done = self.available(now, replica.device).saturating_add(shared);
-            (done.saturating_add(replica.penalty(now)), **id)
+        let first_token = |id: &&usize| {
+            let total = self.first_token_cost(now, **id, request).total();
+            (total.saturating_add(self.replicas[**id].penalty(now)), **id)
         };
-        model.replicas.iter().filter(takes).min_by_key(begins).copied()
+        self.models[index].replicas.iter().filter(takes).min_by_key(first_token).copied()
     }
 
     /// Whether a device goes on with a generation bit for bit: any with one of which nothing was sent.
@@ -168,9 +199,13 @@ impl<T, L: Clone> Core<T, L> {
             self.take_back(now, batch, device, true, "a step of its generation was lost on the way");
             return false;
         }
+        let first = generated.begun.is_some();
         generated.tokens.extend(&delta.tokens);
         generated.kind.get_or_insert_with(|| Arc::from(kind));
         let listener = generated.listener.clone();
+        if first {
+            self.end_prefill(now, key, batch, &delta);
+        }
         self.commands.push(Command::Tell { listener, delta });
         true
     }

@@ -10,6 +10,7 @@ use super::{
     curve::{Curve, Line, NEXT_BUCKET},
     nanos,
     peak::Peak,
+    prefill,
     queue::Queue,
 };
 
@@ -43,6 +44,7 @@ pub(super) struct Replica {
     pub bound: Option<Box<Queue>>,
     /// Requests that were bound to it and are not answered.
     pub outstanding: usize,
+    pub prompts: prefill::OfReplica,
     pub breaker: Breaker,
     pub penalty: Penalty,
 }
@@ -142,6 +144,7 @@ impl<T, L: Clone> Core<T, L> {
             rows_limit: None,
             bound: None,
             outstanding: 0,
+            prompts: prefill::OfReplica::default(),
             breaker: Breaker::new(order),
             penalty: Penalty::default(),
         });

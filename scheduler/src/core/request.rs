@@ -8,7 +8,7 @@ use super::{
     Command, Core, Nanos,
     cost::SAMPLE,
     course::Course,
-    generate::{Generated, Listener},
+    generate::{Generated, Opening},
     placement::Concern,
     queue::{LaneKey, Waiting},
 };
@@ -99,8 +99,8 @@ pub struct Admitted {
     pub bytes: usize,
     /// When the client stops waiting.
     pub deadline: Option<Nanos>,
-    /// Of a generation: who is told of its steps.
-    pub listener: Option<Arc<dyn Listener>>,
+    /// Of a generation.
+    pub generation: Option<Opening>,
 }
 
 /// The length bucket of a request: only models whose rows differ in length have more than one.
@@ -158,7 +158,7 @@ impl<T, L: Clone> Core<T, L> {
             hedge: None,
             bound: None,
             course: Course::new(now),
-            generated: admitted.listener.map(Generated::new),
+            generated: admitted.generation.map(Generated::new),
         });
         self.request_bytes += bytes;
         let key = RequestKey { place, serial };

@@ -178,7 +178,10 @@ impl<T, L: Clone> Core<T, L> {
             let goes_on = request.sequence().is_some_and(|sequence| !sequence.start);
             let may_repeat = (done.not_started && !goes_on) || request.request.parameters.idempotent;
             match done.outcome {
-                Ok(answer) => self.succeed(now, key, answer, service),
+                Ok(answer) => {
+                    self.learn_generation(now, key, (&running, figures.batch), &answer);
+                    self.succeed(now, key, answer, service);
+                }
                 Err(_) if matches!(fault, Fault::Batch | Fault::Memory) && several && may_repeat => halve.push(key),
                 Err(_) if fault == Fault::Batch && may_repeat && self.try_elsewhere(now, key, &running) => {}
                 Err(error) => {

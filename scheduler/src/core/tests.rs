@@ -14,6 +14,7 @@ mod limits;
 mod mixed;
 mod peaks;
 mod placing;
+mod prefixes;
 mod reading;
 mod recount;
 mod rescue;
@@ -120,7 +121,7 @@ fn submit(core: &mut TestCore, now: Nanos, ticket: u64) -> Result<RequestKey> {
     let request = Arc::new(InferRequest::default());
     core.submit(
         now,
-        Admitted { spec: Arc::new(spec()), request, rows: 1, bytes: 8, deadline: None, listener: None },
+        Admitted { spec: Arc::new(spec()), request, rows: 1, bytes: 8, deadline: None, generation: None },
         ticket,
     )
 }
@@ -314,7 +315,7 @@ fn requests_whose_time_runs_short_in_the_queue_are_answered_so() {
         rows: 1,
         bytes: 0,
         deadline: Some(nanos(Duration::from_millis(1))),
-        listener: None,
+        generation: None,
     };
     // It would be refused at the door: a worker that became slow after it was let in is what is left.
     let key = core.submit(0, Admitted { deadline: Some(9 * MS), ..admitted }, 2).unwrap();

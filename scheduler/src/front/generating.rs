@@ -8,7 +8,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{Answered, Front, generation_tensors};
 use crate::{
-    core::{Admitted, Listener, RequestKey},
+    core::{Admitted, Listener, Opening, Prefix, RequestKey},
     scheduler::Scheduler,
 };
 
@@ -43,7 +43,10 @@ impl Front {
     /// INVALID_ARGUMENT or NOT_FOUND before anything is queued; UNAVAILABLE or RESOURCE_EXHAUSTED when it cannot be run.
     pub fn generate(&self, request: InferRequest) -> Result<Generating> {
         let scheduler = self.0.clone();
-        let spec = scheduler.core().spec(&request.model, &request.version)?;
+        let (spec, epoch) = {
+            let core = scheduler.core();
+            (core.spec(&request.model, &request.version)?, core.epoch())
+        };
         if spec.generator.is_none() {
             return Err(Error::invalid(format!("model '{}' does not generate text", spec.name)));
         }
@@ -51,6 +54,8 @@ impl Front {
         let generation = generation.ok_or_else(|| Error::invalid("the request says nothing to generate from"))?;
         generation.check()?;
         let (bytes, timeout) = (generation.bytes(), request.parameters.timeout);
+        // Here, where the core's lock is not held: a prompt may be long.
+        let prefix = Prefix::new(epoch, &generation.prompt);
         let (listener, steps) = mpsc::unbounded_channel();
         let (ticket, answer) = oneshot::channel();
         let admitted = Admitted {
@@ -59,7 +64,7 @@ impl Front {
             rows: 1,
             bytes,
             deadline: None,
-            listener: Some(Arc::new(Steps(listener))),
+            generation: Some(Opening { listener: Arc::new(Steps(listener)), prefix }),
         };
         let key = scheduler.with_core(|core, now| {
             let deadline = timeout.map(|t| now.saturating_add(u64::try_from(t.as_nanos()).unwrap_or(u64::MAX)));

@@ -253,7 +253,7 @@ impl<'a> World<'a> {
             rows,
             bytes: rows * 4,
             deadline,
-            listener: None,
+            generation: None,
         };
         let now = self.now;
         let submitted = self.timed(|core| core.submit(now, admitted, ticket));

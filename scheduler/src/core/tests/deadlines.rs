@@ -21,8 +21,14 @@ fn submit(world: &mut World, bytes: usize, within: Nanos) -> Result<u64> {
     let ticket = world.sent.len() as u64 + 1;
     let deadline = Some(world.now + within);
     let request = InferRequest { id: ticket.to_string(), ..InferRequest::default() };
-    let admitted =
-        Admitted { spec: world.specs[0].clone(), request: Arc::new(request), rows: 1, bytes, deadline, listener: None };
+    let admitted = Admitted {
+        spec: world.specs[0].clone(),
+        request: Arc::new(request),
+        rows: 1,
+        bytes,
+        deadline,
+        generation: None,
+    };
     world.sent.insert(ticket, Sent { rows: 1, idempotent: true, deadline, ..Sent::default() });
     let submitted = world.core.submit(world.now, admitted, ticket);
     let sent = world.sent.get_mut(&ticket).unwrap();

@@ -71,6 +71,8 @@ fn replicas(core: &TestCore) {
     for (id, replica) in &core.replicas {
         let runs = core.batches.values().filter(|running| running.replica == id).count();
         assert_eq!(replica.running, runs, "batches that replica {id} runs");
+        let reading = core.batches.values().filter(|running| running.replica == id).map(|running| running.prefill);
+        assert_eq!(replica.prompts.reading, reading.sum::<Nanos>(), "prompts that replica {id} reads");
         let bound = core.requests.iter().filter(|(_, request)| request.bound == Some(id)).count();
         assert_eq!(replica.outstanding, bound, "requests bound to replica {id}");
         assert!(core.devices[replica.device].residents.contains(&id));

@@ -314,7 +314,7 @@ impl World {
             rows: ask.rows,
             bytes: ask.rows * self.row_bytes,
             deadline,
-            listener: None,
+            generation: None,
         };
         // It may run before the call is over.
         self.sent.insert(ticket, Sent { rows: ask.rows, idempotent, deadline, ..Sent::default() });
