@@ -1,4 +1,5 @@
-//! Tokens per second of the fetched generators: decoding 1 and 16 sequences, and prompts.
+//! Tokens per second of the fetched generators: decoding 1 and 16 sequences, and prompts. Then how long requests wait for
+//! their first token under load, where they join those that run, and where batches are made once and run to their end.
 //!
 //! `scripts/fetch-models smollm2 stories15m --to models-data`, then `cargo bench --bench generation [NAME…]`.
 
@@ -6,10 +7,18 @@ use std::{path::PathBuf, time::Instant};
 
 use orion_models::{Generator, inspect, load};
 use orion_proto::{ModelName, Priority, Result};
+use rand::{RngExt, SeedableRng, rngs::StdRng};
 
 /// Tokens that each sequence decodes, and those of a long prompt.
 const DECODED: usize = 128;
 const PROMPT: usize = 128;
+/// Sequences that run together.
+const MANY: usize = 16;
+/// Requests that arrive, at such a share of the tokens that 16 sequences give; the lengths of their answers.
+const ARRIVALS: usize = 200;
+const LOAD: f64 = 0.7;
+const SHORT: usize = 16;
+const LONG: usize = 256;
 /// Each figure is the best of so many.
 const REPEATS: usize = 5;
 
@@ -49,6 +58,56 @@ fn prefill(model: &mut dyn Generator) -> Result<f64> {
     Ok(PROMPT as f64 / started.elapsed().as_secs_f64())
 }
 
+/// A request: when it arrives, in seconds, and how many tokens it wants.
+type Arrival = (f64, usize);
+
+/// Exponential gaps, at a share of what the model does; one answer in eight is long.
+fn arrivals(tokens_per_second: f64) -> Vec<Arrival> {
+    let mut random = StdRng::seed_from_u64(1);
+    let mean = (7.0 * SHORT as f64 + LONG as f64) / 8.0;
+    let mut at = 0.0;
+    let arrive = |_| {
+        at -= (1.0 - random.random::<f64>()).ln() * mean / (LOAD * tokens_per_second);
+        (at, if random.random_range(0..8) == 0 { LONG } else { SHORT })
+    };
+    (0..ARRIVALS).map(arrive).collect()
+}
+
+/// Seconds from each arrival to its first token. Those that arrive join what runs, or wait until all of it has ended.
+fn first_tokens(model: &mut dyn Generator, arrivals: &[Arrival], join: bool) -> Result<Vec<f64>> {
+    let (started, mut next) = (Instant::now(), 0);
+    let mut waited = vec![0.0; arrivals.len()];
+    loop {
+        let busy = model.load().running + model.load().waiting > 0;
+        let most = if join { arrivals.len() } else { next + MANY };
+        while (join || !busy) && next < most.min(arrivals.len()) && arrivals[next].0 <= started.elapsed().as_secs_f64()
+        {
+            let generation = model.sample(8, arrivals[next].1);
+            model.add(next as u64, Priority::Normal, &generation)?;
+            next += 1;
+        }
+        if next == arrivals.len() && model.load().running + model.load().waiting == 0 {
+            return Ok(waited);
+        }
+        for (request, delta) in model.step() {
+            if delta?.position == 0 {
+                waited[request as usize] = started.elapsed().as_secs_f64() - arrivals[request as usize].0;
+            }
+        }
+    }
+}
+
+fn measure_first_tokens(name: &str, model: &mut dyn Generator, tokens_per_second: f64) -> Result<()> {
+    let arrivals = arrivals(tokens_per_second);
+    for (how, join) in [("they join what runs", true), ("batches run to their end", false)] {
+        let mut waited = first_tokens(model, &arrivals, join)?;
+        waited.sort_by(f64::total_cmp);
+        let at = |share: f64| waited[(share * (waited.len() - 1) as f64) as usize] * 1e3;
+        println!("{name}: first token where {how}: p50 {:.0} ms, p99 {:.0} ms", at(0.5), at(0.99));
+    }
+    Ok(())
+}
+
 fn measure(name: &str) -> Result<()> {
     let mut model = fetched(name)?;
     let mut best = |what: &str, run: &mut dyn FnMut(&mut dyn Generator) -> Result<f64>| -> Result<f64> {
@@ -58,10 +117,10 @@ fn measure(name: &str) -> Result<()> {
         Ok(best)
     };
     let one = best("1 sequence", &mut |model| decode(model, 1))?;
-    let many = best("16 sequences", &mut |model| decode(model, 16))?;
+    let many = best("16 sequences", &mut |model| decode(model, MANY))?;
     println!("{name}: 16 sequences give {:.2} times one", many / one);
     best("prompts", &mut prefill)?;
-    Ok(())
+    measure_first_tokens(name, &mut *model, many)
 }
 
 fn main() {

@@ -9,7 +9,8 @@ use super::{
     checkpoint::{DecoderWeights, Layer},
     config::DecoderConfig,
     kernels::{
-        Attention, BLOCK_TOKENS, Gate, Matrix, Normalise, Product, Rope, Shared, Spread, Unpack, Write, dispatch,
+        Attention, BLOCK_TOKENS, Destination, Gate, Matrix, Normalise, Product, Rope, Round, Rounded, Shared, Unpack,
+        Unpacked, WholeProduct, Write, dispatch,
     },
     key_values::KeyValues,
     team::{Member, together},
@@ -65,8 +66,9 @@ struct Room {
 #[derive(Default)]
 struct Scratch {
     unpacked: Vec<f32>,
-    /// The rows of this phase's products, spread; empty before the first that needs them so.
-    spread: Vec<f32>,
+    whole: Unpacked,
+    /// The rows of this phase's products, rounded; empty before the first that needs them so.
+    rounded: Rounded,
     scores: Vec<f32>,
 }
 
@@ -197,10 +199,11 @@ impl Stage<'_> {
             }
         });
         let vocabulary = weights.output.outputs;
-        scratch.spread.clear();
+        scratch.rounded.clear();
         member.share(vocabulary, piece(vocabulary), |outputs| {
             let x = unsafe { self.normal.read(0, wanted.len() * hidden) };
-            self.product(&weights.output, x, outputs, self.logits, 0, vocabulary, Write::Set(None), &mut scratch);
+            let to = Destination { out: self.logits, column: 0, stride: vocabulary, write: Write::Set(None) };
+            self.product(&weights.output, x, outputs, to, &mut scratch);
         });
     }
 
@@ -211,29 +214,22 @@ impl Stage<'_> {
         dispatch(Normalise { from, to, weight, epsilon: self.config.epsilon });
     }
 
-    #[expect(clippy::too_many_arguments, reason = "a product's own figures")]
-    fn product<'s>(
+    /// Some outputs of the rows `x` times a weight.
+    fn product(
         &self,
         matrix: &Matrix,
         x: &[f32],
         outputs: Range<usize>,
-        out: Shared<'s>,
-        column: usize,
-        stride: usize,
-        write: Write<'_>,
-        scratch: &mut Scratch,
-    ) where
-        Self: 's,
-    {
-        let mut x = x;
-        if matrix.is_spread() {
-            if scratch.spread.is_empty() {
-                scratch.spread.resize(x.len(), 0.0);
-                dispatch(Spread { from: x, to: &mut scratch.spread });
-            }
-            x = &scratch.spread;
+        to: Destination<'_>,
+        Scratch { unpacked, whole, rounded, .. }: &mut Scratch,
+    ) {
+        if !matrix.is_whole() {
+            return dispatch(Product { matrix, x, outputs, to, scratch: unpacked });
         }
-        dispatch(Product { matrix, x, outputs, out, column, stride, write, scratch: &mut scratch.unpacked });
+        if rounded.is_empty() {
+            dispatch(Round { from: x, to: rounded });
+        }
+        dispatch(WholeProduct { matrix, x: rounded, outputs, to, unpacked: whole });
     }
 
     fn attention(&self, member: &mut Member<'_>, layer: &Layer, index: usize, scratch: &mut Scratch) {
@@ -242,7 +238,7 @@ impl Stage<'_> {
         let projected = queries + 2 * keys;
         member.share(rows, 4, |taken| taken.for_each(|row| self.normalise(row, row, &layer.attention_norm)));
         let parts = [(&layer.query, 0), (&layer.key, queries), (&layer.value, queries + keys)];
-        scratch.spread.clear();
+        scratch.rounded.clear();
         member.share(projected, piece(projected), |outputs| {
             let x = unsafe { self.normal.read(0, rows * hidden) };
             for (part, (matrix, column)) in parts.iter().enumerate() {
@@ -250,7 +246,9 @@ impl Stage<'_> {
                 if !own.is_empty() {
                     let bias = layer.biases.as_ref().map(|biases| biases[part].as_slice());
                     let own = own.start - column..own.end - column;
-                    self.product(matrix, x, own, self.projected, *column, projected, Write::Set(bias), scratch);
+                    let (out, write) = (self.projected, Write::Set(bias));
+                    let to = Destination { out, column: *column, stride: projected, write };
+                    self.product(matrix, x, own, to, scratch);
                 }
             }
         });
@@ -262,10 +260,11 @@ impl Stage<'_> {
                 self.attend(task / heads, task % heads, index, scratch);
             }
         });
-        scratch.spread.clear();
+        scratch.rounded.clear();
         member.share(hidden, piece(hidden), |outputs| {
             let x = unsafe { self.attended.read(0, rows * queries) };
-            self.product(&layer.attention_output, x, outputs, self.hidden, 0, hidden, Write::Add, scratch);
+            let to = Destination { out: self.hidden, column: 0, stride: hidden, write: Write::Add };
+            self.product(&layer.attention_output, x, outputs, to, scratch);
         });
     }
 
@@ -332,11 +331,12 @@ impl Stage<'_> {
         let (hidden, inner) = (config.hidden, config.intermediate);
         member.share(rows, 4, |taken| taken.for_each(|row| self.normalise(row, row, &layer.gate_norm)));
         // Whole vectors, so that the same thread can join what it has computed.
-        scratch.spread.clear();
+        scratch.rounded.clear();
         member.share(inner, piece(inner), |outputs| {
             let x = unsafe { self.normal.read(0, rows * hidden) };
             for (matrix, out) in [(&layer.gate, self.gate), (&layer.up, self.up)] {
-                self.product(matrix, x, outputs.clone(), out, 0, inner, Write::Set(None), scratch);
+                let to = Destination { out, column: 0, stride: inner, write: Write::Set(None) };
+                self.product(matrix, x, outputs.clone(), to, scratch);
             }
             for row in 0..rows {
                 let at = row * inner + outputs.start;
@@ -344,10 +344,11 @@ impl Stage<'_> {
                 dispatch(Gate { gate, up });
             }
         });
-        scratch.spread.clear();
+        scratch.rounded.clear();
         member.share(hidden, piece(hidden), |outputs| {
             let x = unsafe { self.gate.read(0, rows * inner) };
-            self.product(&layer.down, x, outputs, self.hidden, 0, hidden, Write::Add, scratch);
+            let to = Destination { out: self.hidden, column: 0, stride: hidden, write: Write::Add };
+            self.product(&layer.down, x, outputs, to, scratch);
         });
     }
 }

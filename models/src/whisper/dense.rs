@@ -5,7 +5,7 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use crate::{
-    generation::kernels::{Matrix, Product, Shared, Write, dispatch},
+    generation::kernels::{Destination, Matrix, Product, Shared, Write, dispatch},
     kernels::gelu_all,
 };
 
@@ -55,8 +55,8 @@ impl Dense {
                 if !own.is_empty() {
                     let write = Write::Set(weight.bias.as_deref());
                     let outputs = own.start - column..own.end - column;
-                    let matrix = &weight.matrix;
-                    dispatch(Product { matrix, x, outputs, out, column, stride: total, write, scratch: &mut *scratch });
+                    let to = Destination { out, column, stride: total, write };
+                    dispatch(Product { matrix: &weight.matrix, x, outputs, to, scratch: &mut *scratch });
                     self.finish(weight.scale, own, rows, out);
                 }
                 column = end;

@@ -2,10 +2,13 @@
 
 use std::arch::x86_64::*;
 
-use super::lanes::{Kernel, LANES, Lanes};
+use super::{
+    avx512::Avx512,
+    lanes::{Kernel, LANES, Lanes},
+};
 
 /// AVX2, FMA and F16C.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Avx2(());
 
 impl Avx2 {
@@ -15,6 +18,12 @@ impl Avx2 {
         let has =
             is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c");
         has.then_some(Self(()))
+    }
+
+    /// A machine that has AVX-512 has them.
+    #[inline(always)]
+    pub(super) fn of_wider(_: Avx512) -> Self {
+        Self(())
     }
 }
 
@@ -61,9 +70,14 @@ macro_rules! widened {
 // that of a whole array or only prefetched; the loads and stores are those for any alignment.
 impl Lanes for Avx2 {
     type V = V;
+    type Eights = Avx2;
     const TILE_ROWS: usize = 3;
     const TILE_COLUMNS: usize = 2;
 
+    #[inline(always)]
+    fn eights(self) -> Avx2 {
+        self
+    }
     #[inline(always)]
     fn prefetch(self, at: *const u8) {
         unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
@@ -180,30 +194,6 @@ impl Lanes for Avx2 {
             let (bytes, mask) = (_mm_loadu_si128(from.as_ptr().cast()), _mm_set1_epi8(15));
             let high = _mm_and_si128(_mm_srli_epi16::<4>(bytes), mask);
             (widened!(_mm256_cvtepu8_epi32, _mm_and_si128(bytes, mask)), widened!(_mm256_cvtepu8_epi32, high))
-        }
-    }
-    #[inline(always)]
-    fn spread(self, from: &[u8; LANES]) -> (V, V) {
-        unsafe {
-            let bytes = _mm256_broadcastsi128_si256(_mm_loadu_si128(from.as_ptr().cast()));
-            let mask = _mm256_set1_epi32(15);
-            let first = _mm256_srlv_epi32(bytes, _mm256_setr_epi32(0, 0, 0, 0, 4, 4, 4, 4));
-            let second = _mm256_srlv_epi32(bytes, _mm256_setr_epi32(8, 8, 8, 8, 12, 12, 12, 12));
-            let third = _mm256_srlv_epi32(bytes, _mm256_setr_epi32(16, 16, 16, 16, 20, 20, 20, 20));
-            let fourth = _mm256_srlv_epi32(bytes, _mm256_setr_epi32(24, 24, 24, 24, 28, 28, 28, 28));
-            (
-                [_mm256_cvtepi32_ps(_mm256_and_si256(first, mask)), _mm256_cvtepi32_ps(_mm256_and_si256(second, mask))],
-                [_mm256_cvtepi32_ps(_mm256_and_si256(third, mask)), _mm256_cvtepi32_ps(_mm256_and_si256(fourth, mask))],
-            )
-        }
-    }
-    #[inline(always)]
-    fn splat_halves(self, [a, b]: [[u8; 2]; 2]) -> (V, V) {
-        unsafe {
-            // Both side by side, four times, then one over the other.
-            let bits = _mm_set1_epi32(i32::from_le_bytes([a[0], a[1], b[0], b[1]]));
-            let both = _mm256_cvtph_ps(bits);
-            ([_mm256_moveldup_ps(both); 2], [_mm256_movehdup_ps(both); 2])
         }
     }
 }

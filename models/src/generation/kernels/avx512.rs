@@ -2,7 +2,10 @@
 
 use std::arch::x86_64::*;
 
-use super::lanes::{Kernel, LANES, Lanes};
+use super::{
+    avx2::Avx2,
+    lanes::{Kernel, LANES, Lanes},
+};
 
 /// AVX-512 F, BW, DQ and VL.
 #[derive(Clone, Copy)]
@@ -15,7 +18,8 @@ impl Avx512 {
         let has = is_x86_feature_detected!("avx512f")
             && is_x86_feature_detected!("avx512bw")
             && is_x86_feature_detected!("avx512dq")
-            && is_x86_feature_detected!("avx512vl");
+            && is_x86_feature_detected!("avx512vl")
+            && Avx2::detect().is_some();
         has.then_some(Self(()))
     }
 }
@@ -32,9 +36,14 @@ type V = __m512;
 // is that of a whole array or only prefetched; the loads and stores are those for any alignment.
 impl Lanes for Avx512 {
     type V = V;
+    type Eights = Avx2;
     const TILE_ROWS: usize = 6;
     const TILE_COLUMNS: usize = 4;
 
+    #[inline(always)]
+    fn eights(self) -> Avx2 {
+        Avx2::of_wider(self)
+    }
     #[inline(always)]
     fn prefetch(self, at: *const u8) {
         unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
@@ -135,24 +144,6 @@ impl Lanes for Avx512 {
             let bytes = _mm512_cvtepu8_epi32(_mm_loadu_si128(from.as_ptr().cast()));
             let low = _mm512_and_si512(bytes, _mm512_set1_epi32(15));
             (_mm512_cvtepi32_ps(low), _mm512_cvtepi32_ps(_mm512_srli_epi32::<4>(bytes)))
-        }
-    }
-    #[inline(always)]
-    fn spread(self, from: &[u8; LANES]) -> (V, V) {
-        unsafe {
-            let bytes = _mm512_broadcast_i32x4(_mm_loadu_si128(from.as_ptr().cast()));
-            let mask = _mm512_set1_epi32(15);
-            let shifts = _mm512_setr_epi32(0, 0, 0, 0, 4, 4, 4, 4, 8, 8, 8, 8, 12, 12, 12, 12);
-            let low = _mm512_srlv_epi32(bytes, shifts);
-            let high = _mm512_srlv_epi32(_mm512_srli_epi32::<16>(bytes), shifts);
-            (_mm512_cvtepi32_ps(_mm512_and_si512(low, mask)), _mm512_cvtepi32_ps(_mm512_and_si512(high, mask)))
-        }
-    }
-    #[inline(always)]
-    fn splat_halves(self, [a, b]: [[u8; 2]; 2]) -> (V, V) {
-        unsafe {
-            let both = _mm512_cvtph_ps(_mm256_set1_epi32(i32::from_le_bytes([a[0], a[1], b[0], b[1]])));
-            (_mm512_moveldup_ps(both), _mm512_movehdup_ps(both))
         }
     }
 }

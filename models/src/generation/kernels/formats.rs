@@ -9,8 +9,6 @@ use super::lanes::{LANES, Lanes};
 pub(crate) unsafe trait Format: Sized {
     /// Its elements, a multiple of the lanes.
     const ELEMENTS: usize;
-    /// Whether its elements come in the order of [`spread`](Lanes::spread), each 32 in theirs.
-    const SPREAD: bool = false;
 
     /// Gives its elements to `sink` in their order, sixteen at a time, with the index of the first. Must be
     /// `#[inline(always)]`.
@@ -34,32 +32,32 @@ pub(crate) struct F16([Half; LANES]);
 pub(crate) struct Bf16([Half; LANES]);
 #[repr(C)]
 pub(crate) struct Q4_0 {
-    scale: Half,
-    quants: [u8; 16],
+    pub(super) scale: Half,
+    pub(super) quants: [u8; 16],
 }
 #[repr(C)]
 pub(crate) struct Q4_1 {
     /// The scale, and the least value.
-    scales: [Half; 2],
-    quants: [u8; 16],
+    pub(super) scales: [Half; 2],
+    pub(super) quants: [u8; 16],
 }
 #[repr(C)]
 pub(crate) struct Q5_0 {
-    scale: Half,
-    high: [u8; 4],
-    quants: [u8; 16],
+    pub(super) scale: Half,
+    pub(super) high: [u8; 4],
+    pub(super) quants: [u8; 16],
 }
 #[repr(C)]
 pub(crate) struct Q5_1 {
-    scale: Half,
-    least: Half,
-    high: [u8; 4],
-    quants: [u8; 16],
+    /// The scale, and the least value.
+    pub(super) scales: [Half; 2],
+    pub(super) high: [u8; 4],
+    pub(super) quants: [u8; 16],
 }
 #[repr(C)]
 pub(crate) struct Q8_0 {
-    scale: Half,
-    quants: [[u8; LANES]; 2],
+    pub(super) scale: Half,
+    pub(super) quants: [u8; 2 * LANES],
 }
 #[repr(C)]
 pub(crate) struct Q8_1 {
@@ -98,12 +96,11 @@ unsafe impl Format for Bf16 {
 
 unsafe impl Format for Q4_0 {
     const ELEMENTS: usize = 32;
-    const SPREAD: bool = true;
 
     #[inline(always)]
     fn unpack<L: Lanes>(&self, lanes: L, mut sink: impl FnMut(usize, L::V)) {
         let (scale, middle) = (lanes.splat_half(self.scale), lanes.splat(8.0));
-        let (low, high) = lanes.spread(&self.quants);
+        let (low, high) = lanes.nibbles(&self.quants);
         sink(0, lanes.mul(lanes.sub(low, middle), scale));
         sink(LANES, lanes.mul(lanes.sub(high, middle), scale));
     }
@@ -111,12 +108,11 @@ unsafe impl Format for Q4_0 {
 
 unsafe impl Format for Q4_1 {
     const ELEMENTS: usize = 32;
-    const SPREAD: bool = true;
 
     #[inline(always)]
     fn unpack<L: Lanes>(&self, lanes: L, mut sink: impl FnMut(usize, L::V)) {
-        let (scale, least) = lanes.splat_halves(self.scales);
-        let (low, high) = lanes.spread(&self.quants);
+        let (scale, least) = (lanes.splat_half(self.scales[0]), lanes.splat_half(self.scales[1]));
+        let (low, high) = lanes.nibbles(&self.quants);
         sink(0, lanes.fma(low, scale, least));
         sink(LANES, lanes.fma(high, scale, least));
     }
@@ -147,7 +143,7 @@ unsafe impl Format for Q5_1 {
 
     #[inline(always)]
     fn unpack<L: Lanes>(&self, lanes: L, mut sink: impl FnMut(usize, L::V)) {
-        let (scale, least) = (lanes.splat_half(self.scale), lanes.splat_half(self.least));
+        let (scale, least) = (lanes.splat_half(self.scales[0]), lanes.splat_half(self.scales[1]));
         for (half, quants) in five_bits(self.high, &self.quants).iter().enumerate() {
             sink(half * LANES, lanes.fma(lanes.bytes(quants), scale, least));
         }
@@ -160,8 +156,9 @@ unsafe impl Format for Q8_0 {
     #[inline(always)]
     fn unpack<L: Lanes>(&self, lanes: L, mut sink: impl FnMut(usize, L::V)) {
         let scale = lanes.splat_half(self.scale);
-        sink(0, lanes.mul(lanes.signed(&self.quants[0]), scale));
-        sink(LANES, lanes.mul(lanes.signed(&self.quants[1]), scale));
+        for (half, quants) in self.quants.as_chunks().0.iter().enumerate() {
+            sink(half * LANES, lanes.mul(lanes.signed(quants), scale));
+        }
     }
 }
 

@@ -3,6 +3,8 @@
 //! Each operation rounds as IEEE 754 says, products are fused with their sums, and a sum over the lanes has one order. So a
 //! kernel that is written in these gives the same bits on every instruction set.
 
+use super::eights::Eights;
+
 /// How many there are. The order of every reduction depends on it.
 pub(crate) const LANES: usize = 16;
 
@@ -10,18 +12,19 @@ pub(crate) const LANES: usize = 16;
 pub(crate) trait Lanes: Copy {
     /// Sixteen values in its registers.
     type V: Copy;
+    /// What the machine has for whole numbers.
+    type Eights: Eights;
     /// Rows of a product's tile, whose sums stay in registers with those of `TILE_COLUMNS`.
     const TILE_ROWS: usize;
     /// Columns of a product's tile.
     const TILE_COLUMNS: usize;
 
+    fn eights(self) -> Self::Eights;
     /// Asks for the memory at an address, which need not exist, without waiting for it.
     fn prefetch(self, at: *const u8);
     fn splat(self, value: f32) -> Self::V;
     /// A number of half precision in all lanes.
     fn splat_half(self, bits: [u8; 2]) -> Self::V;
-    /// Two of them.
-    fn splat_halves(self, bits: [[u8; 2]; 2]) -> (Self::V, Self::V);
     fn load(self, from: &[f32; LANES]) -> Self::V;
     fn store(self, values: Self::V, to: &mut [f32; LANES]);
     fn add(self, a: Self::V, b: Self::V) -> Self::V;
@@ -51,9 +54,6 @@ pub(crate) trait Lanes: Copy {
     fn signed(self, from: &[u8; LANES]) -> Self::V;
     /// The low four bits of each byte, and the high four.
     fn nibbles(self, from: &[u8; LANES]) -> (Self::V, Self::V);
-    /// The same 32 in the order that takes no shuffling: value `8 s + l` is in byte `4 (l mod 4) + s`, low for the first
-    /// four `l`, high for the next.
-    fn spread(self, from: &[u8; LANES]) -> (Self::V, Self::V);
 }
 
 /// A computation over lanes.

@@ -15,9 +15,14 @@ fn each(of: impl Fn(usize) -> f32) -> V {
 
 impl Lanes for Portable {
     type V = V;
+    type Eights = Portable;
     const TILE_ROWS: usize = 2;
     const TILE_COLUMNS: usize = 2;
 
+    #[inline(always)]
+    fn eights(self) -> Portable {
+        self
+    }
     #[inline(always)]
     fn prefetch(self, _: *const u8) {}
     #[inline(always)]
@@ -101,14 +106,5 @@ impl Lanes for Portable {
     #[inline(always)]
     fn nibbles(self, from: &[u8; LANES]) -> (V, V) {
         (each(|i| f32::from(from[i] & 15)), each(|i| f32::from(from[i] >> 4)))
-    }
-    #[inline(always)]
-    fn spread(self, from: &[u8; LANES]) -> (V, V) {
-        let value = |i: usize| f32::from(from[4 * (i % 4) + i / 8] >> (i / 4 % 2 * 4) & 15);
-        (each(value), each(|i| value(i + LANES)))
-    }
-    #[inline(always)]
-    fn splat_halves(self, [a, b]: [[u8; 2]; 2]) -> (V, V) {
-        (self.splat_half(a), self.splat_half(b))
     }
 }

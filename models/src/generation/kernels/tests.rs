@@ -58,24 +58,82 @@ fn quantised(outputs: usize) -> Vec<(Encoding, Matrix, Vec<f32>)> {
     all
 }
 
-fn product(matrix: &Matrix, x: &[f32], run: impl FnOnce(Product<'_>)) -> Vec<f32> {
-    let rows = x.len() / matrix.inputs;
-    let mut spread = x.to_vec();
-    if matrix.is_spread() {
-        dispatch(Spread { from: x, to: &mut spread });
+/// How a kernel is run: on what the machine has, or on what it might have.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum On {
+    Widest,
+    Plain,
+    #[cfg(target_arch = "x86_64")]
+    Avx2(avx2::Avx2),
+}
+
+impl On {
+    fn run<K: Kernel>(self, kernel: K) -> K::Output {
+        match self {
+            Self::Widest => dispatch(kernel),
+            Self::Plain => kernel.run(Portable),
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: the value exists, so the machine has the instructions.
+            Self::Avx2(lanes) => unsafe { avx2::run(kernel, lanes) },
+        }
     }
+
+    /// Those that may differ from the widest.
+    fn others() -> Vec<Self> {
+        #[cfg(target_arch = "x86_64")]
+        let found = avx2::Avx2::detect().map(Self::Avx2);
+        #[cfg(not(target_arch = "x86_64"))]
+        let found = None;
+        [Self::Plain].into_iter().chain(found).collect()
+    }
+}
+
+fn rounded(x: &[f32], on: On) -> Rounded {
+    let mut rounded = Rounded::default();
+    on.run(Round { from: x, to: &mut rounded });
+    rounded
+}
+
+fn product(matrix: &Matrix, x: &[f32], on: On) -> Vec<f32> {
+    let rows = x.len() / matrix.inputs;
     let mut out = vec![f32::NAN; rows * matrix.outputs];
-    run(Product {
-        matrix,
-        x: &spread,
-        outputs: 0..matrix.outputs,
-        out: Shared::new(&mut out),
-        column: 0,
-        stride: matrix.outputs,
-        write: Write::Set(None),
-        scratch: &mut Vec::new(),
-    });
+    let to = Destination { out: Shared::new(&mut out), column: 0, stride: matrix.outputs, write: Write::Set(None) };
+    let outputs = 0..matrix.outputs;
+    if matrix.is_whole() {
+        let unpacked = &mut Unpacked::default();
+        on.run(WholeProduct { matrix, x: &rounded(x, on), outputs, to, unpacked });
+    } else {
+        on.run(Product { matrix, x, outputs, to, scratch: &mut Vec::new() });
+    }
     out
+}
+
+/// What a product with this matrix makes of its rows: itself, or their rounded values.
+fn as_multiplied(matrix: &Matrix, x: &[f32]) -> Vec<f32> {
+    if !matrix.is_whole() {
+        return x.to_vec();
+    }
+    let rounded = rounded(x, On::Plain);
+    let blocks = rounded.quants.iter().zip(&rounded.scales);
+    blocks.flat_map(|(quants, [scale, _])| quants.0.map(|quant| f32::from(quant) * scale)).collect()
+}
+
+#[test]
+fn rounding_is_to_the_nearest_step_of_the_greatest() {
+    let mut x = floats(5, 96);
+    x[32..64].fill(0.0);
+    x[64] = -3.0;
+    let rounded = rounded(&x, On::Widest);
+    for ((block, quants), [scale, sum]) in x.chunks(32).zip(&rounded.quants).zip(&rounded.scales) {
+        let greatest = block.iter().fold(0.0f32, |most, value| most.max(value.abs()));
+        assert_eq!(*scale, greatest / 32767.0);
+        for (value, quant) in block.iter().zip(&quants.0) {
+            assert!((value - f32::from(*quant) * scale).abs() <= scale * 0.51, "{value} as {quant} of {scale}");
+        }
+        let whole: i32 = quants.0.iter().map(|quant| i32::from(*quant)).sum();
+        assert_eq!(*sum, whole as f32 * scale);
+    }
+    assert_eq!(rounded.quants[2].0[0], -32767);
 }
 
 #[test]
@@ -96,19 +154,16 @@ fn every_encoding_unpacks_as_candle_does() {
 fn products_agree_with_the_plain_sum_and_with_each_row_alone() {
     for (encoding, matrix, weights) in quantised(11) {
         let x = floats(4, 9 * 512);
-        let alone: Vec<f32> = x.chunks(512).flat_map(|x| product(&matrix, x, |p| dispatch(p))).collect();
+        let multiplied = as_multiplied(&matrix, &x);
+        let alone: Vec<f32> = x.chunks(512).flat_map(|x| product(&matrix, x, On::Widest)).collect();
         for (index, got) in alone.iter().enumerate() {
             let (row, output) = (index / 11, index % 11);
-            let pairs = x[row * 512..][..512].iter().zip(&weights[output * 512..]);
+            let pairs = multiplied[row * 512..][..512].iter().zip(&weights[output * 512..]);
             let want: f64 = pairs.map(|(a, b)| f64::from(*a) * f64::from(*b)).sum();
             assert!((f64::from(*got) - want).abs() < 1e-4, "{encoding} at {row}, {output}: {got} for {want}");
         }
         for rows in 2..=9 {
-            assert_eq!(
-                product(&matrix, &x[..rows * 512], |p| dispatch(p)),
-                alone[..rows * 11],
-                "{encoding}, {rows} rows"
-            );
+            assert_eq!(product(&matrix, &x[..rows * 512], On::Widest), alone[..rows * 11], "{encoding}, {rows} rows");
         }
     }
 }
@@ -119,12 +174,9 @@ fn every_instruction_set_gives_the_same_bits() {
     for (encoding, matrix, _) in quantised(5) {
         for rows in [1, 2, 7] {
             let x = &x[..rows * 512];
-            let widest = product(&matrix, x, |p| dispatch(p));
-            assert_eq!(widest, product(&matrix, x, |p| p.run(Portable)), "{encoding}, {rows} rows");
-            #[cfg(target_arch = "x86_64")]
-            if let Some(lanes) = avx2::Avx2::detect() {
-                // SAFETY: the value exists, so the machine has the instructions.
-                assert_eq!(widest, product(&matrix, x, |p| unsafe { avx2::run(p, lanes) }), "{encoding}, {rows} rows");
+            let widest = product(&matrix, x, On::Widest);
+            for on in On::others() {
+                assert_eq!(widest, product(&matrix, x, on), "{encoding}, {rows} rows on {on:?}");
             }
         }
     }
