@@ -125,8 +125,17 @@ impl Breaker {
         self.in_a_row = if failed { self.in_a_row.saturating_add(1) } else { 0 };
     }
 
+    /// Nanoseconds from one request that is let through to the next, should they go on failing; 0 while it is closed.
+    pub fn pause(&self) -> u64 {
+        if matches!(self.phase, Phase::Closed) { 0 } else { self.backoff() }
+    }
+
+    fn backoff(&self) -> u64 {
+        SHORTEST.saturating_mul(1 << self.opened.min(5)).min(LONGEST)
+    }
+
     fn open(&mut self, now: u64) {
-        let backoff = SHORTEST.saturating_mul(1 << self.opened.min(5)).min(LONGEST);
+        let backoff = self.backoff();
         self.opened = self.opened.saturating_add(1);
         self.random = mix(self.random);
         let even = (self.random >> 11) as f64 / (1u64 << 53) as f64;

@@ -58,6 +58,8 @@ pub(super) struct Worker<L> {
     pub last_frame: Nanos,
     /// One-way delay and its jitter, and preparation: how much ahead of idleness it is given work.
     pub lead: Nanos,
+    /// The same of a usual round trip, without what slow ones add.
+    pub least_lead: Nanos,
     /// Its devices' places.
     pub devices: Vec<usize>,
     pub cordon: Cordon,
@@ -223,6 +225,7 @@ impl<T, L: Clone> Core<T, L> {
             connected_at: now,
             last_frame: now,
             lead: 0,
+            least_lead: 0,
             devices: Vec::new(),
             cordon: Cordon::No,
             capability: session::Capability::default(),

@@ -117,7 +117,11 @@ impl<T, L: Clone> Core<T, L> {
             let replica = &self.replicas[*id];
             let ready = self.workers[self.devices[replica.device].worker].state == WorkerState::Ready;
             let service = replica.least_line(bucket).predict(rows);
-            ready.then(|| self.cost_on(now, replica.device, self.load_left(now, replica), service, bytes))
+            let usual = self.cost_on(now, replica.device, self.load_left(now, replica), service, bytes);
+            // Nothing is refused for the sake of a few slow round trips.
+            let worker = &self.workers[self.devices[replica.device].worker];
+            let carriage = usual.carriage.saturating_sub(worker.lead).saturating_add(worker.least_lead);
+            ready.then_some(Cost { carriage, answer: worker.least_lead, ..usual })
         };
         let held = self.models[model].replicas.iter().take(SAMPLE).filter_map(of_replica).min_by_key(Cost::total);
         held.or_else(|| {

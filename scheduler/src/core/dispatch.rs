@@ -68,12 +68,9 @@ impl<T, L: Clone> Core<T, L> {
         }
         takers.sort_unstable();
         for &(_, device) in &takers {
-            let waiting = self.models[index].queue.len();
             self.fill(now, device);
-            let queue = &self.models[index].queue;
-            // What a device that stays idle leaves to busier ones, one that would finish even later leaves too.
-            let left = queue.len() == waiting && queue.groups.is_empty() && self.takes_work(now, device);
-            if queue.is_empty() || left {
+            // What one leaves to others may be for any of them: their order here is that of a row, not of what waits.
+            if self.models[index].queue.is_empty() {
                 break;
             }
         }

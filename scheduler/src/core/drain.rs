@@ -91,7 +91,14 @@ impl<T, L: Clone> Core<T, L> {
                 before.add(queue, replica.line(0).row_time(queue.rows(), model.max_rows()));
             }
         }
-        device.remaining(now).saturating_add(before.total())
+        device.remaining(now).saturating_add(before.total()).saturating_add(self.held_back(id))
+    }
+
+    /// What a breaker that is not closed adds: it lets one request through, then pauses.
+    fn held_back(&self, id: usize) -> Nanos {
+        let replica = &self.replicas[id];
+        let waiting = self.models[replica.model].queue.len() as Nanos;
+        replica.breaker.pause().saturating_mul(waiting.saturating_add(1))
     }
 
     /// Predicted time until the first holder of a model is done with all that waits for it, whatever model it is for.
@@ -116,7 +123,7 @@ impl<T, L: Clone> Core<T, L> {
         let model = &self.models[self.replicas[id].model];
         // Of a model with many holders nothing is counted on each.
         let own = if model.share == 0 { model.work / model.replicas.len().max(1) as Nanos } else { 0 };
-        let all = device.load(now).saturating_add(own);
+        let all = device.load(now).saturating_add(own).saturating_add(self.held_back(id));
         if !self.binds {
             return all;
         }

@@ -84,16 +84,20 @@ impl<T, L: Clone> Core<T, L> {
     pub(super) fn most_room(&self, index: usize, device: usize) -> u64 {
         let peak = self.needs(index, device).1;
         let at = &self.devices[device];
-        let (mut freed, mut kept) = (0u64, 0u64);
+        let (mut freed, mut kept, mut loading) = (0u64, 0u64, 0u64);
         for id in &at.residents {
             let replica = &self.replicas[*id];
             match replica.state == ModelState::Unloading || !self.is_kept(*id) {
-                true if replica.sent => freed = freed.saturating_add(replica.bytes),
+                true if replica.sent => {
+                    freed = freed.saturating_add(replica.bytes);
+                    let loads = replica.state == ModelState::Loading;
+                    loading = loading.saturating_add(if loads { replica.bytes } else { 0 });
+                }
                 true => {}
                 false => kept = kept.max(replica.peak.bytes),
             }
         }
-        at.ledger.free_after(freed, kept.max(peak))
+        at.ledger.free_once_gone(freed, loading, kept.max(peak))
     }
 
     /// Requests that its loss would cost, for a byte; of each sequence whose state it has, the next.

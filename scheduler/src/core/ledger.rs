@@ -32,11 +32,20 @@ impl Ledger {
     /// Bytes that a new model may take once `evicted` bytes of weights are gone and the batches of those that stay, and
     /// its own, take `activations` at most.
     pub(super) fn free_after(&self, evicted: u64, activations: u64) -> u64 {
+        self.free_beside(self.unseen, evicted, activations)
+    }
+
+    /// The same where `loading` of the evicted bytes are still being loaded: the measurement may hold all of them already.
+    pub(super) fn free_once_gone(&self, evicted: u64, loading: u64, activations: u64) -> u64 {
+        self.free_beside(self.unseen.saturating_sub(loading), evicted, activations)
+    }
+
+    fn free_beside(&self, unseen: u64, evicted: u64, activations: u64) -> u64 {
         if self.capacity == 0 {
             return u64::MAX;
         }
         let kept = self.capacity.saturating_sub(self.weights.saturating_sub(evicted));
-        let measured = self.measured.map(|free| free.saturating_sub(self.unseen).saturating_add(evicted));
+        let measured = self.measured.map(|free| free.saturating_sub(unseen).saturating_add(evicted));
         measured.map_or(kept, |measured| kept.min(measured)).saturating_sub(activations)
     }
 
@@ -116,6 +125,11 @@ mod tests {
         assert_eq!(ledger.free(), 900);
         ledger.measured(350, 0);
         assert_eq!((ledger.free(), ledger.free_after(0, 400)), (250, 0), "no batch ran when others held 650");
+        let mut loading = Ledger::new(1000, 1000);
+        loading.take(300);
+        loading.measured(700, 300);
+        assert_eq!((loading.free(), loading.free_once_gone(300, 300, 0)), (400, 1000), "all of the load may be seen");
+        assert_eq!(loading.free_once_gone(0, 0, 0), 400, "a load that stays may be unseen");
         let mut shared = Ledger::new(1000, 500);
         shared.take(300);
         shared.give_back(300);

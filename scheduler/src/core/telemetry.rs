@@ -19,7 +19,9 @@ impl<T, L: Clone> Core<T, L> {
         // A report between two beats tells of memory alone.
         let measured = telemetry.round_trip_p50_seconds > 0.0;
         if worker.carrier != IN_PROCESS && measured {
-            worker.lead = (seconds.clamp(0.0, 1.0) * 1e9) as Nanos + PREPARATION;
+            let nanos = |seconds: f64| (seconds.clamp(0.0, 1.0) * 1e9) as Nanos + PREPARATION;
+            worker.lead = nanos(seconds);
+            worker.least_lead = nanos(telemetry.round_trip_p50_seconds / 2.0);
         }
         let devices = worker.devices.clone();
         for device in devices {

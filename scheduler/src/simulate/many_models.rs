@@ -56,8 +56,10 @@ impl ManyModels {
             ("slo_ms", trace.slo_ms),
             ("lp_bound_requests", trace.lp_bound_requests),
         ];
-        if let Some((name, value)) = positive.iter().find(|(_, value)| !(value.is_finite() && *value > 0.0)) {
-            return Err(Error::invalid(format!("{name} is {value} in the trace, it must be more than 0")));
+        if let Some((name, value)) = positive.iter().find(|(_, value)| !(*value > 0.0 && *value <= 1e12)) {
+            return Err(Error::invalid(format!(
+                "{name} is {value} in the trace, it must be more than 0, at most 1e12"
+            )));
         }
         let sizes = [("gpus", trace.gpus), ("models", trace.models.len()), ("max_batch", trace.max_batch)];
         if let Some((name, value)) = sizes.iter().find(|(_, value)| !(1..=MOST).contains(value)) {

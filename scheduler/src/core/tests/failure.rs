@@ -145,6 +145,29 @@ fn a_breaker_opens_and_one_probe_closes_it() {
 }
 
 #[test]
+fn a_queue_behind_breakers_that_stay_open_is_bounded_and_says_when_to_come_again() {
+    let mut world = on(1);
+    world.core.limits.attempts = 1;
+    let mut waiting = 0;
+    // Each failure alone, until the breaker opens; then nothing runs but probes.
+    let refused = loop {
+        match world.submit(Ask::of(0)) {
+            Ok(_) => waiting += 1,
+            Err(error) => break error,
+        }
+        world.finish(0, Fate::All(Code::Unavailable));
+        assert!(waiting < 60, "requests pile up");
+    };
+    assert_eq!((refused.code, refused.retry_after.is_some()), (Code::ResourceExhausted, true), "{refused}");
+    // It works again, and so does the queue.
+    for _ in 0..200 {
+        world.pass(1000 * MS);
+        drain(&mut world, Fate::Ok);
+    }
+    assert!(world.submit(Ask::of(0)).is_ok());
+}
+
+#[test]
 fn a_hedge_wins_and_the_straggler_is_dropped_and_counted() {
     let policy = ModelPolicy { min_replicas: 2, hedge: true, ..ModelPolicy::default() };
     let mut world = World::new(vec![model("m", 1, policy)], &[&[100], &[100]]);
