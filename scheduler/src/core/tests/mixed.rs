@@ -1,6 +1,6 @@
 //! Requests with much time, with little and with any in one queue.
 
-use orion_proto::ModelPolicy;
+use orion_proto::{ModelPolicy, ServiceCurve};
 
 use super::{
     world::{Ask, Fate, World, model},
@@ -37,4 +37,21 @@ fn what_cannot_be_met_any_more_is_found_behind_what_has_no_deadline() {
     assert_eq!(world.outcome(lost), Some(Err(Code::ResourceExhausted)));
     let batch = world.finish(0, Fate::Ok).unwrap();
     assert!(batch.contains(&met) && soft.iter().all(|ticket| batch.contains(ticket)), "{batch:?}");
+}
+
+#[test]
+fn rows_that_one_idle_device_leaves_to_another_run_there() {
+    let policy = ModelPolicy { min_replicas: 2, ..Default::default() };
+    let mut world = World::new(vec![model("m", 60, policy)], &[]);
+    // The first is sooner done with a row, the second with eight.
+    for (base_seconds, per_row_seconds) in [(0.001, 0.02), (0.03, 0.001)] {
+        world.curves[0] = ServiceCurve { base_seconds, per_row_seconds };
+        world.add(&[100], 0.0);
+        world.pass(MS);
+        world.settle_loads();
+    }
+    for (rows, at) in [(1, 0), (8, 1)] {
+        let ticket = world.submit(Ask { rows, ..Ask::of(0) }).unwrap();
+        assert_eq!(world.finish(at, Fate::Ok), Some(vec![ticket]), "{rows} rows");
+    }
 }
