@@ -54,14 +54,8 @@ impl Kernel for Round<'_> {
 /// Rounds a block; its scale, and the sum of its rounded values.
 #[inline(always)]
 fn round(block: &[f32; WORDS], quants: &mut [i16; WORDS]) -> [f32; 2] {
-    let mut greatest = [0.0f32; 8];
-    for values in block.as_chunks::<8>().0 {
-        for (greatest, value) in greatest.iter_mut().zip(values) {
-            let size = value.abs();
-            *greatest = if size > *greatest { size } else { *greatest };
-        }
-    }
-    let greatest = greatest.into_iter().fold(0.0, |a: f32, b| if b > a { b } else { a });
+    // The bits of sizes are in their order, and what is no number is above all: its scale, and the products, are none either.
+    let greatest = f32::from_bits(block.iter().fold(0, |most, value| value.abs().to_bits().max(most)));
     // Of values so small their scale has no inverse.
     let inverse = if greatest > f32::MIN_POSITIVE { GREATEST / greatest } else { 0.0 };
     let mut sum = 0i32;

@@ -137,6 +137,19 @@ fn rounding_is_to_the_nearest_step_of_the_greatest() {
 }
 
 #[test]
+fn what_is_no_number_stays_none_in_a_product() {
+    for (encoding, matrix, _) in quantised(4).into_iter().filter(|(_, matrix, _)| matrix.is_whole()) {
+        for wrong in [f32::NAN, -f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            let mut x = floats(4, 2 * 512);
+            x[517] = wrong;
+            let got = product(&matrix, &x, On::Widest);
+            assert!(got[..4].iter().all(|value| value.is_finite()), "{encoding}, {wrong}: the other row");
+            assert!(got[4..].iter().all(|value| !value.is_finite()), "{encoding}, {wrong}: {got:?}");
+        }
+    }
+}
+
+#[test]
 fn every_encoding_unpacks_as_candle_does() {
     for (encoding, matrix, want) in quantised(3) {
         let mut got = vec![f32::NAN; 512];

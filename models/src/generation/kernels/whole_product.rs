@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::{
     destination::Destination,
-    eights::{Eights, Words},
+    eights::{Eights, WORDS, Words},
     formats::{Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, blocks},
     lanes::{Kernel, Lanes},
     matrix::{Matrix, with_format},
@@ -34,6 +34,7 @@ pub(crate) struct WholeProduct<'a> {
 pub(crate) struct Unpacked {
     quants: Vec<[Words; COLUMNS]>,
     scales: Vec<[f32; COLUMNS]>,
+    /// Empty where blocks have no least value.
     least: Vec<[f32; COLUMNS]>,
 }
 
@@ -42,59 +43,62 @@ impl Kernel for WholeProduct<'_> {
 
     #[inline(always)]
     fn run<L: Lanes>(self, lanes: L) {
-        with_format!(
-            self.matrix.encoding,
-            [Q4_0 Q4_1 Q5_0 Q5_1 Q8_0],
-            F => self.of_format::<L, F>(lanes),
-            ()
-        );
+        if self.x.quants.len() * WORDS == self.matrix.inputs {
+            return with_format!(
+                self.matrix.encoding,
+                [Q4_0 Q4_1 Q5_0 Q5_1 Q8_0],
+                F => self.one_row::<L, F>(lanes),
+                ()
+            );
+        }
+        for first in self.outputs.clone().step_by(COLUMNS) {
+            self.matrix.fetch_ahead(lanes, first);
+            with_format!(
+                self.matrix.encoding,
+                [Q4_0 Q4_1 Q5_0 Q5_1 Q8_0],
+                F => unpack(lanes.eights(), columns::<F>(self.matrix, &self.outputs, first), self.unpacked),
+                ()
+            );
+            self.tiles(lanes.eights(), first, COLUMNS.min(self.outputs.end - first));
+        }
     }
 }
 
 impl WholeProduct<'_> {
     #[inline(always)]
-    fn of_format<L: Lanes, F: Whole>(self, lanes: L) {
-        let eights = lanes.eights();
+    fn one_row<L: Lanes, F: Whole>(&self, lanes: L) {
         for first in self.outputs.clone().step_by(COLUMNS) {
-            // Where fewer are left, the last is computed several times.
-            let last = self.outputs.end - 1;
             self.matrix.fetch_ahead(lanes, first);
-            let rows: [&[F]; COLUMNS] = std::array::from_fn(|next| blocks(self.matrix.row((first + next).min(last))));
-            let count = COLUMNS.min(self.outputs.end - first);
-            if self.x.quants.len() == rows[0].len() {
-                self.to.put(0, first, &dots(eights, rows, self.x)[..count]);
-                continue;
-            }
-            unpack(eights, rows, self.unpacked);
-            self.tiles::<L::Eights, F>(eights, first, count);
+            let values = dots(lanes.eights(), columns::<F>(self.matrix, &self.outputs, first), self.x);
+            self.to.put(0, first, &values[..COLUMNS.min(self.outputs.end - first)]);
         }
     }
 
     /// All rows of `x` times the unpacked ones.
     #[inline(always)]
-    fn tiles<I: Eights, F: Whole>(&self, lanes: I, output: usize, count: usize) {
+    fn tiles<I: Eights>(&self, lanes: I, output: usize, count: usize) {
         let depth = self.unpacked.quants.len();
         let rows = self.x.quants.len() / depth;
         let mut row = 0;
         while row < rows {
             row += match (rows - row).min(TILE_ROWS) {
-                1 => self.tile::<I, F, 1>(lanes, row, output, count),
-                2 => self.tile::<I, F, 2>(lanes, row, output, count),
-                3 => self.tile::<I, F, 3>(lanes, row, output, count),
-                _ => self.tile::<I, F, TILE_ROWS>(lanes, row, output, count),
+                1 => self.tile::<I, 1>(lanes, row, output, count),
+                2 => self.tile::<I, 2>(lanes, row, output, count),
+                3 => self.tile::<I, 3>(lanes, row, output, count),
+                _ => self.tile::<I, TILE_ROWS>(lanes, row, output, count),
             };
         }
     }
 
     /// `R` rows times the unpacked ones; `R`.
     #[inline(always)]
-    fn tile<I: Eights, F: Whole, const R: usize>(&self, lanes: I, row: usize, output: usize, count: usize) -> usize {
+    fn tile<I: Eights, const R: usize>(&self, lanes: I, row: usize, output: usize, count: usize) -> usize {
         let depth = self.unpacked.quants.len();
         let (quants, scales) = (&self.x.quants[row * depth..], &self.x.scales[row * depth..]);
         // A closure is no part of the function that is compiled for the instruction set, so none is used here.
         let a = strip::<I, R>(lanes, quants, scales, self.unpacked, 0);
         let b = strip::<I, R>(lanes, quants, scales, self.unpacked, 2);
-        let least = if F::LEAST { least_sums(scales, &self.unpacked.least) } else { [[0.0; COLUMNS]; R] };
+        let least = least_sums::<R>(scales, &self.unpacked.least);
         for next in 0..R {
             let sums = lanes.sums([a[next][0], a[next][1], b[next][0], b[next][1]]);
             let values: [f32; COLUMNS] = std::array::from_fn(|column| sums[column] + least[next][column]);
@@ -102,6 +106,12 @@ impl WholeProduct<'_> {
         }
         R
     }
+}
+
+/// The blocks of neighbouring outputs. Where fewer are left, the last comes several times.
+#[inline(always)]
+fn columns<'m, F: Whole>(matrix: &'m Matrix, outputs: &Range<usize>, first: usize) -> [&'m [F]; COLUMNS] {
+    std::array::from_fn(|next| blocks(matrix.row((first + next).min(outputs.end - 1))))
 }
 
 /// One row times four.
@@ -138,12 +148,16 @@ fn unpack<I: Eights, F: Whole>(lanes: I, rows: [&[F]; COLUMNS], to: &mut Unpacke
     let depth = rows[0].len();
     to.quants.resize(depth, [Words::default(); COLUMNS]);
     to.scales.resize(depth, [0.0; COLUMNS]);
-    to.least.resize(depth, [0.0; COLUMNS]);
+    to.least.resize(if F::LEAST { depth } else { 0 }, [0.0; COLUMNS]);
     for (column, row) in rows.into_iter().enumerate() {
-        let places = to.quants.iter_mut().zip(&mut to.scales).zip(&mut to.least);
-        for (block, ((quants, scales), least)) in row.iter().zip(places) {
+        let places = to.quants.iter_mut().zip(&mut to.scales);
+        for (index, (block, (quants, scales))) in row.iter().zip(places).enumerate() {
             lanes.store(block.quants(lanes), &mut quants[column]);
-            [scales[column], least[column]] = lanes.pair(block.scales(lanes));
+            let [scale, least] = lanes.pair(block.scales(lanes));
+            scales[column] = scale;
+            if F::LEAST {
+                to.least[index][column] = least;
+            }
         }
     }
 }
@@ -187,7 +201,7 @@ fn strip<I: Eights, const R: usize>(
 fn least_sums<const R: usize>(scales: &[[f32; 2]], least: &[[f32; COLUMNS]]) -> [[f32; COLUMNS]; R] {
     let depth = least.len();
     assert!(scales.len() >= R * depth, "the rows lie inside their slice");
-    let mut sums = [[0.0; COLUMNS]; R];
+    let mut sums = [[0.0f32; COLUMNS]; R];
     for (block, least) in least.iter().enumerate() {
         for row in 0..R {
             // SAFETY: a block is below the depth, a row below R: the assertion covers both.
