@@ -45,6 +45,14 @@ def streamed(client, **settings):
     return "".join(choice.text for chunk in chunks for choice in chunk.choices), chunks
 
 
+def test_an_answer_s_id_is_explained(generating, client):
+    chat = client.chat.completions.create(model="smollm2", messages=QUESTION, max_tokens=2)
+    text = client.completions.create(model="smollm2", prompt="The sky is", max_tokens=2)
+    for answer in (chat, text):
+        status, _, said = generating.get(f"/v2/orion/explain/requests/{answer.id}")
+        assert status == 200 and json.loads(said)["outcome"] == "ok", said
+
+
 def test_chat_answers_whole_and_streamed_alike(client):
     settings = {"model": "smollm2", "messages": QUESTION, "max_tokens": 16, "temperature": 0}
     whole = client.chat.completions.create(**settings)

@@ -4,7 +4,10 @@ use futures::{Stream, StreamExt, future::try_join_all, stream};
 use orion_proto::{Delta, FinishReason, InferRequest, Result, TokenProbability};
 use serde_json::{Value, json};
 
-use crate::front::{Front, Generating};
+use crate::{
+    api::terms::{Arrival, Terms},
+    front::{Front, Generating},
+};
 
 /// A whole generation.
 #[derive(Debug, Default)]
@@ -53,6 +56,15 @@ impl Usage {
             "prompt_tokens_details": {"cached_tokens": self.cached},
         })
     }
+}
+
+/// A request under its terms. One that was given no id has its answer's, by which it can be explained.
+pub(super) fn under(terms: &Terms, arrival: Arrival, id: &str, mut request: InferRequest) -> InferRequest {
+    terms.apply(&mut request, arrival.at);
+    if request.id.is_empty() {
+        id.clone_into(&mut request.id);
+    }
+    request
 }
 
 /// Begins `n` generations of each request; the seeds of one request's differ.

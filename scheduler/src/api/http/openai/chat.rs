@@ -84,11 +84,11 @@ async fn answer(api: Api, arrival: Arrival, headers: &HeaderMap, body: Body) -> 
         ..InferRequest::default()
     };
     let n = request.settings.answers()?;
-    let mut wanted = vec![wanted];
-    wanted.iter_mut().for_each(|wanted| terms.apply(wanted, arrival.at));
-    let begun = answers::begin(&api.front, wanted, n)?;
+    let id = format!("chatcmpl-{:032x}", rand::random::<u128>());
+    let wanted = answers::under(&terms, arrival, &id, wanted);
+    let begun = answers::begin(&api.front, vec![wanted], n)?;
     let head = Head {
-        id: format!("chatcmpl-{:032x}", rand::random::<u128>()),
+        id,
         created: reply::unix_seconds(),
         model: spec.name.to_string(),
         calls_tools,

@@ -83,24 +83,19 @@ async fn answer(api: Api, arrival: Arrival, headers: &HeaderMap, body: Body) -> 
     let n = request.settings.answers()?;
     let parameters = request.settings.parameters()?;
     let logprobs = request.logprobs;
+    let id = format!("cmpl-{:032x}", rand::random::<u128>());
     let mut wanted = Vec::new();
     for prompt in std::mem::replace(&mut request.prompt, Prompts::Texts(Vec::new())).each()? {
-        let mut one = InferRequest {
+        let one = InferRequest {
             model: request.settings.model.clone(),
             parameters: parameters.clone(),
             generation: Some(request.settings.generation(prompt, logprobs)?),
             ..InferRequest::default()
         };
-        terms.apply(&mut one, arrival.at);
-        wanted.push(one);
+        wanted.push(answers::under(&terms, arrival, &id, one));
     }
     let begun = answers::begin(&api.front, wanted, n)?;
-    let head = Head {
-        id: format!("cmpl-{:032x}", rand::random::<u128>()),
-        created: reply::unix_seconds(),
-        model: spec.name.to_string(),
-        logprobs: logprobs.is_some(),
-    };
+    let head = Head { id, created: reply::unix_seconds(), model: spec.name.to_string(), logprobs: logprobs.is_some() };
     if request.settings.stream == Some(true) {
         let usage = request.settings.stream_options.is_some_and(|options| options.include_usage);
         return streamed(head, begun, usage, n as usize).await;
