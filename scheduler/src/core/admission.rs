@@ -5,8 +5,8 @@ use std::time::Duration;
 use orion_proto::{Code, Error, Result};
 
 use super::{
-    Admitted, Core, ModelState, Nanos, cost::Cost, drain::retry_after, placement::Room, queue::LaneKey,
-    sequences::in_sequence,
+    Admitted, Core, ModelState, Nanos, cost::Cost, drain::retry_after, queue::LaneKey, sequences::in_sequence,
+    target::Room,
 };
 
 fn seconds(nanos: Nanos) -> f64 {

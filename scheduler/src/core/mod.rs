@@ -44,6 +44,7 @@ mod retry;
 mod sequences;
 mod settle;
 mod stalled;
+mod target;
 mod telemetry;
 mod tenants;
 mod trust;
@@ -191,7 +192,7 @@ pub enum Command<T, L> {
 struct Scratch {
     models: Vec<(Nanos, usize)>,
     needs: Vec<(f64, usize)>,
-    full: Vec<placement::Full>,
+    full: Vec<target::Full>,
     takers: Vec<(Nanos, usize)>,
 }
 

@@ -1,8 +1,10 @@
 //! Where copies of models are made: where queues need them, where owners want them, and where memory is free.
 
-use std::sync::Arc;
-
-use super::{Core, Nanos, filter, work::COPY_TIME};
+use super::{
+    Core, Nanos,
+    target::{Full, Room, TARGETS},
+    work::COPY_TIME,
+};
 
 /// Share of the last request's slack within which a queue must drain, or else a copy may help.
 pub(super) const SAFE: f64 = 0.5;
@@ -20,44 +22,19 @@ const QUEUED: usize = 4;
 const LOOKED_AT: usize = 32;
 /// In a large cluster so many of each for every one that is tried.
 const CHOICE: usize = 4;
-/// Devices on which room is looked for, the best first.
-const TRIES: usize = 4;
-/// Devices that are looked at for one copy.
-const TARGETS: usize = 64;
 /// Holders of one model whose work is looked at.
 const HOLDERS: usize = 16;
 /// Devices that are looked at for all the copies of one input together: a few devices are looked at for every model that
 /// needs one, many for the few that need one most.
 const LOOKS: usize = 256;
+/// The same in a large cluster, where each is a miss of the processor's caches.
+const FAR_LOOKS: usize = 64;
 
 /// What an input concerned: the models whose need for a copy may have changed.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Concern {
     Model(usize),
     Device(usize),
-}
-
-/// Whether a copy may push others out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Room {
-    Free,
-    Evict,
-}
-
-/// A device on which a copy found no room: what takes as much finds none there either, for the same input.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Full {
-    device: usize,
-    /// Bytes of weights and of batches.
-    needs: (u64, u64),
-    /// There will be room when what runs there has ended.
-    once_idle: bool,
-}
-
-impl Full {
-    fn holds_for(&self, device: usize, (weights, batches): (u64, u64)) -> bool {
-        self.device == device && weights >= self.needs.0 && batches >= self.needs.1
-    }
 }
 
 impl<T, L: Clone> Core<T, L> {
@@ -97,7 +74,8 @@ impl<T, L: Clone> Core<T, L> {
 
     /// Models for which one input may look for a device.
     fn most_copies(&self) -> usize {
-        LOOKS / self.devices.len().clamp(1, TARGETS)
+        let looks = if self.devices.len() > TARGETS { FAR_LOOKS } else { LOOKS };
+        looks / self.devices.len().clamp(1, TARGETS)
     }
 
     /// Sees again which of the models concerned are drained too late by their holders.
@@ -204,71 +182,19 @@ impl<T, L: Clone> Core<T, L> {
     /// `full`: what was found full for this input.
     pub(super) fn copy(&mut self, now: Nanos, index: usize, full: &mut Vec<Full>) -> bool {
         let Some(device) = self.target(now, index, Room::Evict, full) else { return false };
-        let takes_part = |id: &&usize| self.takes_part(self.replicas[**id].device);
-        let holders = self.models[index]
-            .replicas
-            .iter()
-            .filter(takes_part)
-            .map(|id| self.devices[self.replicas[*id].device].load(now));
-        if let Some(least) = holders.min()
-            && self.devices[device].load(now) as f64 > LESS_LOADED * least as f64
-        {
+        let most = LESS_LOADED.recip() * self.devices[device].load(now) as f64;
+        let less_loaded = |id: &usize| {
+            let holder = self.replicas[*id].device;
+            self.takes_part(holder) && (self.devices[holder].load(now) as f64) < most
+        };
+        if most > 0.0 && self.models[index].replicas.iter().any(less_loaded) {
             return false;
         }
         let started = self.start_load(now, index, device);
         if !started {
-            full.push(Full { device, needs: self.needs(index, device), once_idle: true });
+            full.push(Full::until_idle(device, self.needs(index, device)));
         }
         started
-    }
-
-    /// The device with a free copy engine that would answer first with a new copy.
-    pub(super) fn target(&mut self, now: Nanos, index: usize, room: Room, full: &mut Vec<Full>) -> Option<usize> {
-        let suitable = self.suitable(index);
-        let bytes = self.models[index].spec.as_ref()?.memory_bytes;
-        let from = if suitable.len() > TARGETS { self.turn(suitable.len()) } else { 0 };
-        let looked_at = suitable.iter().cycle().skip(from).take(suitable.len().min(TARGETS)).copied();
-        let fits = looked_at.filter(|&device| {
-            let at = &self.devices[device];
-            at.loading.is_none()
-                && (if room == Room::Free { self.fits_now(index, device) } else { at.ledger.could_hold(bytes) })
-                && !self.is_on(index, device)
-                && self.models[index].failures.iter().all(|f| f.device != device || f.retry_at <= now)
-        });
-        let ranked = fits.map(|device| {
-            let work = self.devices[device].load(now);
-            let service = self.predicted_line(index, device).predict(1);
-            ((work.max(self.load_time(index, device)).saturating_add(service), work), device)
-        });
-        let mut ranked: Vec<_> = ranked.collect();
-        ranked.sort_unstable();
-        // What would have to leave is added up for the best alone, not for all that were looked at.
-        for (_, device) in ranked.into_iter().take(TRIES) {
-            let needs = self.needs(index, device);
-            let found = full.iter().find(|full| full.holds_for(device, needs)).map(|full| full.once_idle);
-            match found {
-                Some(false) => {}
-                _ if room == Room::Evict && !self.has_room(index, device) => {
-                    full.push(Full { device, needs, once_idle: false });
-                }
-                Some(true) => return None,
-                None => return Some(device),
-            }
-        }
-        None
-    }
-
-    /// Whether a device holds a model, or still unloads it.
-    pub(super) fn is_on(&self, index: usize, device: usize) -> bool {
-        let (model, at) = (&self.models[index], &self.devices[device]);
-        model.replicas.iter().any(|id| self.replicas[*id].device == device)
-            || (model.leaving > 0 && at.residents.iter().any(|id| self.replicas[*id].model == index))
-    }
-
-    /// A place in a list that moves on with every call.
-    fn turn(&mut self, len: usize) -> usize {
-        self.cursor = self.cursor.wrapping_add(TARGETS);
-        self.cursor % len
     }
 
     /// Begins a load: evicts what it must, and sends it when the memory is there.
@@ -287,35 +213,6 @@ impl<T, L: Clone> Core<T, L> {
     pub(super) fn set_loading(&mut self, device: usize, replica: Option<usize>) {
         let before = std::mem::replace(&mut self.devices[device].loading, replica);
         self.copying = self.copying + usize::from(replica.is_some()) - usize::from(before.is_some());
-    }
-
-    /// Devices that pass a model's hard filters, computed once for all models with the same needs.
-    pub(super) fn suitable(&mut self, index: usize) -> Arc<[usize]> {
-        let model = &self.models[index];
-        let Some(spec) = model.spec.clone() else { return Arc::new([]) };
-        let simulated = spec.family == filter::SIMULATED;
-        let same = |(needs, of, _): &&(_, bool, Arc<[usize]>)| *needs == spec.policy.requirements && *of == simulated;
-        if let Some((_, _, devices)) = self.suitable.iter().find(same) {
-            return devices.clone();
-        }
-        let devices: Arc<[usize]> = self
-            .devices
-            .iter()
-            .filter(|(_, device)| {
-                // Whether it is large enough is another question for each model.
-                let unfit = filter::check(&spec, &self.workers[device.worker], device).err();
-                unfit.is_none_or(|unfit| matches!(unfit, filter::Unfit::Memory { .. }))
-            })
-            .map(|(id, _)| id)
-            .collect();
-        self.suitable.push((spec.policy.requirements.clone(), simulated, devices.clone()));
-        devices
-    }
-
-    /// A worker came, went or changed: what suits whom is to be seen again.
-    pub(super) fn cluster_changed(&mut self) {
-        self.suitable.clear();
-        self.changed = true;
     }
 
     /// Makes the copies that owners want whatever the load, and first ones while memory is free.

@@ -1,9 +1,6 @@
 //! Copies for the sake of one request: no holder would answer it in time, or all of them have failed it.
 
-use super::{
-    Core, Nanos, nanos,
-    placement::{Room, SAFE},
-};
+use super::{Core, Nanos, nanos, placement::SAFE, target::Room};
 
 impl<T, L: Clone> Core<T, L> {
     /// Makes a copy of a model where it would answer a request of so many rows and bytes `within` this time; says whether
