@@ -1,19 +1,13 @@
 """A trace is replayed against real processes by the script that measures it: every arrival is answered or refused."""
 
-import collections
 import json
 import random
 import subprocess
 import sys
-import types
 
 import pytest
 
 import serving
-
-sys.path.insert(0, str(serving.ROOT / "scripts"))
-
-import replay_report  # noqa: E402
 
 
 def trace(**other):
@@ -53,25 +47,35 @@ def test_a_file_that_is_no_trace(tmp_path):
     assert done.returncode == 1 and "is not a trace of workload a: it has no copy_mb_per_ms" in done.stderr
 
 
-def told(latencies, late):
-    """Of arrivals at 0, 0.25, … s of a trace that is slowed twice, whose first two do not count."""
-    shown = trace(arrivals=[[250.0 * n, 0] for n in range(len(latencies))], slo_ms=100.0, lp_bound_requests=4.0)
-    refused = collections.Counter({("UNAVAILABLE", "why"): 1})
-    client = types.SimpleNamespace(latency=latencies, late=late, refused=refused, lost=0)
-    return replay_report.figures(shown, 2.0, client, True)
+def test_a_part_of_a_trace(tmp_path):
+    done = replay(tmp_path, trace(), "--slow", "1", "--limit-seconds", "0.4")
+    assert done.returncode == 1 and "arrivals count after 0.5 s" in done.stderr
+    told = json.loads(replay(tmp_path, trace(), "--slow", "1", "--limit-seconds", "1").stdout)
+    assert told["counted"] == sum(500 <= at < 1000 for at, _ in trace()["arrivals"])
+    assert told["of_bound"] is None and told["simulation"]["counted"] == told["counted"]
 
 
-def test_figures():
-    report = told([9.0, 9.0, 0.1, 0.2, 0.21, None], [0.0, 0.0, 0.0, 0.0, 0.03, 0.0])
-    assert (report["counted"], report["answered"], report["attainment"], report["of_bound"]) == (4, 3, 0.5, 0.5)
-    # What the sender was late by would have saved one; in the other three half seconds it was on time.
-    assert report["attainment_from_sending"] == 0.75
-    assert report["undisturbed"] == {"counted": 3, "attainment": pytest.approx(2 / 3)}
-    assert (report["p50_ms"], report["p99_ms"]) == (100.0, 105.0)
+def bench_replay(server, folder, replayed, *arguments):
+    path = folder / "trace.json"
+    path.write_text(json.dumps(replayed))
+    command = [str(serving.BINARY), "bench", "replay", str(path), "--server", server.grpc, *arguments]
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=60, env=serving.environment(), check=False
+    )
 
 
-def test_a_part_of_a_trace_has_no_bound():
-    part = replay_report.cut(trace(), 1)
-    assert part["arrivals"][-1][0] < 1000 and part["lp_bound_requests"] == 1.0
-    with pytest.raises(SystemExit, match="arrivals count after 0.5 s"):
-        replay_report.cut(trace(), 0.4)
+@pytest.mark.parametrize("wrong, said", [
+    ({"slo_ms": 0}, "slo_ms is 0, it must be more than 0"),
+    ({"arrivals": [[600, 6]]}, "an arrival at 600 ms is of model 6, of 6"),
+    ({"warm_ms": 4000}, "no arrival counts: none is after warm_ms, 4000"),
+])
+def test_a_trace_that_cannot_be(server, tmp_path, wrong, said):
+    done = bench_replay(server, tmp_path, trace(**wrong))
+    assert done.returncode == 1 and f"trace '{tmp_path}/trace.json': {said}" in done.stderr, done.stderr
+
+
+def test_a_server_without_the_models(server, tmp_path):
+    done = bench_replay(server, tmp_path, trace(arrivals=[[600, 0], [610, 1]]), "--prefix", "none")
+    assert done.returncode == 1 and "no request was answered, most often NotFound" in done.stderr, done.stderr
+    refusals = [line.split()[:3] for line in done.stdout.splitlines() if line.startswith("refused")]
+    assert refusals == [["refused", "2", "NotFound:"]], done.stdout

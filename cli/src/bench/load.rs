@@ -23,7 +23,8 @@ use crate::{
     client::{Bearer, ServerArguments, block_on},
 };
 
-const MODEL_INFER: &str = "/inference.GRPCInferenceService/ModelInfer";
+/// The path of an inference call.
+pub(super) const MODEL_INFER: &str = "/inference.GRPCInferenceService/ModelInfer";
 /// How long answers may take after the run; what is later is given up.
 const DRAIN: Duration = Duration::from_secs(10);
 /// So that a server that refuses at once is not spun on.

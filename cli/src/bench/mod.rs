@@ -1,8 +1,9 @@
-//! `orion bench`: drives a running server in a closed loop and reports rate, latency and the server's CPU; and, without a
-//! server, the scheduler's decisions in virtual time.
+//! `orion bench`: drives a running server in a closed loop and reports rate, latency and the server's CPU, or in an open loop
+//! after a trace; and, without a server, the scheduler's decisions in virtual time.
 
 mod codec;
 mod load;
+mod replay;
 mod report;
 mod request;
 mod sched;
@@ -38,12 +39,14 @@ Examples:
   orion bench identity --concurrency 1,16,64 --shape 1,16
   orion bench minilm --concurrency 8 --text 'a sentence' --rows 4
   orion bench identity --concurrency 64 --seconds 10 -o json
+  orion bench replay trace.json --slow 4
   orion bench sched --workers 1000
   orion bench -- sched
 
 Each request in flight waits for its answer before the next is sent. The server's CPU is that of the scheduler \
 and of the workers outside its process; those report it once a second, so it is rough in runs under 5 s. \
-`sched` measures the scheduler alone; a model of that name is reached behind `--`, with the options before it."
+`replay` sends a trace's requests when they are due, `sched` measures the scheduler alone; a model of such a name is \
+reached behind `--`, with the options before it."
 )]
 pub(crate) struct BenchArguments {
     #[command(subcommand)]
@@ -82,12 +85,15 @@ pub(crate) struct BenchArguments {
 
 #[derive(Subcommand, Debug)]
 enum BenchCommand {
+    Replay(replay::ReplayArguments),
     Sched(sched::SchedArguments),
 }
 
 pub(crate) fn run(arguments: &BenchArguments, out: &mut dyn Write) -> Result<(), Failure> {
-    if let Some(BenchCommand::Sched(sched)) = &arguments.command {
-        return sched::run(sched, arguments.server.output, out);
+    match &arguments.command {
+        Some(BenchCommand::Replay(replay)) => return replay::run(replay, &arguments.server, out),
+        Some(BenchCommand::Sched(sched)) => return sched::run(sched, arguments.server.output, out),
+        None => {}
     }
     block_on(async {
         let mut client = arguments.server.connect().await?;

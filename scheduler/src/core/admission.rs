@@ -115,18 +115,30 @@ impl<T, L: Clone> Core<T, L> {
         if model.wanted { error.retry_after(Duration::from_secs(1)) } else { error }
     }
 
-    /// The reason why a model is not ready, as far as it is known.
+    /// The reason why a model is not ready, or not on as many devices as its owner wants, as far as it is known.
     pub(super) fn reason(&self, index: usize) -> String {
         let model = &self.models[index];
         match self.model_state(index) {
             // Its last replica may still run what it has.
             _ if !model.wanted => "unloaded".into(),
-            ModelState::Ready => String::new(),
+            ModelState::Ready => self.missing_replicas(index),
             ModelState::Cold => "not in memory, the next request brings it back".into(),
             ModelState::Loading | ModelState::Unloading => "loading".into(),
             ModelState::Unloaded => "no worker has it, start one with: orion worker --join <session address>".into(),
             ModelState::Failed => self.failures(index).join("; "),
         }
+    }
+
+    /// What a model that serves lacks of the replicas that its owner wants.
+    fn missing_replicas(&self, index: usize) -> String {
+        let least = self.models[index].spec.as_ref().map_or(0, |spec| spec.policy.min_replicas as usize);
+        let there = self.staying(index);
+        if there >= least {
+            return String::new();
+        }
+        let reasons = self.failures(index);
+        let why = if reasons.is_empty() { "no other device is there".into() } else { reasons.join("; ") };
+        format!("{there} of {least} replicas (min_replicas): {why}")
     }
 
     /// Every node's reason why it does not hold a model.
@@ -138,7 +150,8 @@ impl<T, L: Clone> Core<T, L> {
             let told = model.unreadable.iter().filter(|(_, reason)| !reason.is_empty());
             return told.map(|(worker, reason)| named(*worker, reason)).collect();
         }
-        let refused = self.devices.iter().filter_map(|(id, device)| Some((device, self.refusal(index, id)?)));
+        let others = self.devices.iter().filter(|(id, _)| !self.is_on(index, *id));
+        let refused = others.filter_map(|(id, device)| Some((device, self.refusal(index, id)?)));
         refused.map(|(device, refusal)| named(device.worker, &format_args!("{}: {refusal}", device.name))).collect()
     }
 }

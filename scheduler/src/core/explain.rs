@@ -13,7 +13,7 @@ use super::{
     request::Request,
 };
 
-/// Answered requests that are remembered.
+/// Requests that have ended and are remembered.
 const REMEMBERED: usize = 2048;
 /// Bytes of a request's id up to which it is remembered.
 const LONGEST_ID: usize = 256;
@@ -23,7 +23,7 @@ const LONGEST_ID: usize = 256;
 pub(super) struct Trace {
     id: Box<str>,
     model: Arc<str>,
-    /// waiting, running, ok, or the code of the error table.
+    /// waiting, running, ok, cancelled, or the code of the error table.
     outcome: &'static str,
     priority: u8,
     tenant: Option<Arc<str>>,
@@ -39,7 +39,7 @@ pub(super) struct Trace {
     at: Nanos,
 }
 
-/// The last requests that were answered.
+/// The last requests that have ended.
 #[derive(Debug, Default)]
 pub(super) struct Traces(VecDeque<Trace>);
 
@@ -166,10 +166,10 @@ fn saved(placed: &Placed) -> String {
 }
 
 impl<T, L: Clone> Core<T, L> {
-    /// Remembers a request that its client named and that is answered now.
-    pub(super) fn trace_end(&mut self, now: Nanos, request: &Request<T>, failed: Option<Code>) {
+    /// Remembers a request that its client named and that has ended.
+    pub(super) fn trace_end(&mut self, now: Nanos, request: &Request<T>, outcome: &'static str) {
         if is_named(&request.request.id) {
-            self.keep_trace(self.trace(now, request, failed.map_or("ok", Code::name)));
+            self.keep_trace(self.trace(now, request, outcome));
         }
     }
 
@@ -225,7 +225,7 @@ impl<T, L: Clone> Core<T, L> {
     /// The stages of a request that its client named, the newest of that name.
     ///
     /// # Errors
-    /// NOT_FOUND when it is not under way and not among the last that were answered.
+    /// NOT_FOUND when it is not under way and not among the last that have ended.
     pub fn explain_request(&self, now: Nanos, id: &str) -> orion_proto::Result<cluster::RequestExplanation> {
         let is_it = |request: &&Request<T>| !id.is_empty() && request.request.id == id;
         if let Some(request) = self.requests.iter().map(|(_, request)| request).filter(is_it).max_by_key(|r| r.serial) {

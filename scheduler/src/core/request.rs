@@ -218,8 +218,9 @@ impl<T, L: Clone> Core<T, L> {
 
     /// The client went away: the request leaves the queue; a result that still comes is dropped.
     pub fn cancel(&mut self, now: Nanos, key: RequestKey) {
-        if self.give_up(now, key).is_some() {
+        if let Some(request) = self.give_up(now, key) {
             self.totals.cancelled += 1;
+            self.trace_end(now, &request, "cancelled");
         }
         self.take_turns(now);
     }
@@ -227,9 +228,24 @@ impl<T, L: Clone> Core<T, L> {
     /// The client's time ran out: the request fails wherever it is.
     pub fn expire(&mut self, now: Nanos, key: RequestKey) {
         let Some(request) = self.give_up(now, key) else { return };
-        let error = Error::new(Code::DeadlineExceeded, "the request's time ran out");
+        let error = self.ran_out(now, &request);
         self.refuse(now, request, error);
         self.take_turns(now);
+    }
+
+    /// Why a request's time ran out: other work, where devices that would have run it had that.
+    fn ran_out(&self, now: Nanos, request: &Request<T>) -> Error {
+        let late = |text: &str| Error::new(Code::DeadlineExceeded, text);
+        let takes_work = |id: &usize| self.can_run(now, *id) && self.takes_part(self.replicas[*id].device);
+        let queued = request.attempts == 0 && self.models[request.model].replicas.iter().any(takes_work);
+        match request.running {
+            Some(_) => late("the request's time ran out while a device had it"),
+            None if queued => {
+                let text = "the request's time ran out in the queue, other work had the devices";
+                Error::new(Code::ResourceExhausted, text).retry_after(self.drain_after(now, request.model))
+            }
+            None => late("the request's time ran out before a device took it"),
+        }
     }
 
     /// Takes a request out; workers that have it are told.
@@ -350,7 +366,7 @@ impl<T, L: Clone> Core<T, L> {
         let statistics = &mut self.models[request.model].statistics;
         statistics.failed += 1;
         statistics.failed_ns += now.saturating_sub(request.arrived);
-        self.trace_end(now, &request, Some(error.code));
+        self.trace_end(now, &request, error.code.name());
         self.commands.push(Command::Settle { ticket: request.ticket, spec: request.spec, outcome: Err(error) });
     }
 

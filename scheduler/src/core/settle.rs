@@ -213,7 +213,7 @@ impl<T, L: Clone> Core<T, L> {
         statistics.compute_ns += service;
         statistics.carriage_ns += now.saturating_sub(request.dispatched).saturating_sub(service);
         statistics.last = now;
-        self.trace_end(now, &request, None);
+        self.trace_end(now, &request, "ok");
         let outcome: Result<InferAnswer> = Ok(answer);
         let (index, sequence) = (request.model, request.sequence());
         self.commands.push(Command::Settle { ticket: request.ticket, spec: request.spec, outcome });

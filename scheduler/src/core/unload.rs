@@ -73,7 +73,15 @@ impl<T, L: Clone> Core<T, L> {
 
     /// Batches and requests that outlive a replica do not take the next in its place for it.
     fn part(&mut self, id: usize) {
-        for number in &self.devices[self.replicas[id].device].batches {
+        let device = &self.devices[self.replicas[id].device];
+        // What runs beside the device is in no list of its own.
+        let beside = match device.beside > 0 {
+            true => {
+                self.batches.iter().filter(|(_, running)| running.replica == id).map(|(number, _)| *number).collect()
+            }
+            false => Vec::new(),
+        };
+        for number in device.batches.iter().chain(&beside) {
             let Some(running) = self.batches.get_mut(number).filter(|running| running.replica == id) else { continue };
             running.replica = usize::MAX;
             for (_, key) in &running.attempts {

@@ -223,3 +223,23 @@ fn a_request_that_only_the_way_makes_late_is_not_run() {
     world.finish(0, Fate::Ok);
     assert_eq!((world.outcome(waits), world.ran.len()), (Some(Err(Code::ResourceExhausted)), ran));
 }
+
+#[test]
+fn who_ran_out_of_time_behind_other_work_is_told_to_come_back() {
+    for breaks in [false, true] {
+        let mut world = world();
+        let runs = submit(&mut world, 1, 300 * MS).unwrap();
+        let waits = submit(&mut world, 1, 300 * MS).unwrap();
+        let id = world.core.models[world.core.index("m").unwrap()].replicas[0];
+        if breaks {
+            (0..10).for_each(|_| world.core.replicas[id].failed(world.now));
+        }
+        world.now += 301 * MS;
+        for ticket in [waits, runs] {
+            world.core.expire(world.now, world.sent[&ticket].key.unwrap());
+        }
+        let settled = |ticket: u64| world.core.explain_request(world.now, &ticket.to_string()).unwrap().outcome;
+        let behind_others = if breaks { Code::DeadlineExceeded } else { Code::ResourceExhausted };
+        assert_eq!([settled(waits), settled(runs)], [behind_others, Code::DeadlineExceeded].map(|code| code.name()));
+    }
+}

@@ -54,6 +54,21 @@ fn a_request_of_an_inline_model_ran_somewhere() {
 }
 
 #[test]
+fn a_request_that_its_client_gave_up_is_remembered() {
+    let mut world = World::new(vec![model("m", 1, ModelPolicy::default())], &[&[100]]);
+    let tickets = [world.ask(0), world.ask(0)];
+    world.pass(3 * MS);
+    for (ticket, ran) in tickets.into_iter().zip(["w0", ""]) {
+        let key = world.core.requests.iter().find(|(_, request)| *request.request.id == *ticket.to_string());
+        let (place, request) = key.unwrap();
+        let key = RequestKey { place, serial: request.serial };
+        world.core.cancel(world.now, key);
+        let told = told(&world, ticket);
+        assert_eq!((&*told.outcome, worker(&told), told.total_seconds), ("cancelled", ran, 0.003));
+    }
+}
+
+#[test]
 fn a_request_that_a_balancer_bound_went_where_it_said() {
     for balancer in ["", "round-robin"] {
         let policy = ModelPolicy { min_replicas: 2, balancer: balancer.into(), ..ModelPolicy::default() };

@@ -29,6 +29,23 @@ fn an_evicted_model_comes_back_with_a_request_and_loads_are_single_flight() {
 }
 
 #[test]
+fn a_model_with_fewer_replicas_than_its_owner_wants_says_why() {
+    let policy = ModelPolicy { min_replicas: 3, ..ModelPolicy::default() };
+    let mut world = World::new(vec![model("m", 60, policy)], &[&[100], &[50]]);
+    let view = |world: &World| world.core.model("m").map(|view| (view.state, view.reason)).unwrap();
+    let (state, reason) = view(&world);
+    assert_eq!(state, ModelState::Ready);
+    assert!(
+        reason.starts_with("1 of 3 replicas (min_replicas): worker 'w1'") && reason.contains("60 bytes"),
+        "{reason}"
+    );
+    for _ in 0..2 {
+        world.add(&[100], 0.0);
+    }
+    assert_eq!(view(&world), (ModelState::Ready, String::new()));
+}
+
+#[test]
 fn pinned_and_kept_models_are_never_evicted_and_clients_learn_that_no_room_is_left() {
     for policy in
         [ModelPolicy { pin: true, ..Default::default() }, ModelPolicy { min_replicas: 1, ..Default::default() }]
