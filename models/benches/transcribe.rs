@@ -1,6 +1,7 @@
 //! Seconds of audio per second of the transcriber, on two threads: one short clip, five after each other, five at once, a minute.
 //!
-//! Run on the fetched model: `scripts/fetch-models all --to models-data`, then `cargo bench --bench transcribe`;
+//! Run on the fetched model: `scripts/fetch-models whisper-tiny-en --to models-data` and `scripts/fetch-models librivox --to
+//! samples-data`, then `cargo bench --bench transcribe`;
 //! `benches/peers/bench_whisper.py` measures others on the same audio.
 
 use std::{path::PathBuf, time::Instant};
@@ -18,15 +19,18 @@ const HEADER: usize = 44;
 type Fetched = (Box<dyn Model>, Vec<Vec<u8>>);
 
 fn fetched() -> Result<Fetched, Box<dyn std::error::Error>> {
-    let default = concat!(env!("CARGO_MANIFEST_DIR"), "/../models-data").into();
-    let root = PathBuf::from(std::env::var("ORION_MODELS").unwrap_or(default));
+    let folder = |variable: &str, name: &str| {
+        let default = format!("{}/../{name}", env!("CARGO_MANIFEST_DIR"));
+        PathBuf::from(std::env::var(variable).unwrap_or(default))
+    };
+    let (models, samples) = (folder("ORION_MODELS", "models-data"), folder("ORION_SAMPLES", "samples-data"));
     let mut paths: Vec<PathBuf> = Vec::new();
-    for entry in std::fs::read_dir(root.join("samples/librivox"))? {
+    for entry in std::fs::read_dir(samples.join("librivox"))? {
         paths.extend(Some(entry?.path()).filter(|path| path.extension().is_some_and(|kind| kind == "wav")));
     }
     paths.sort();
     let clips = paths.iter().map(std::fs::read).collect::<Result<Vec<_>, _>>()?;
-    let manifest = inspect(&ModelName::new("whisper-tiny-en")?, &root.join("whisper-tiny-en"))?;
+    let manifest = inspect(&ModelName::new("whisper-tiny-en")?, &models.join("whisper-tiny-en"))?;
     Ok((load(&manifest, &|_| {})?.model()?, clips))
 }
 

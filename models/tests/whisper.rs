@@ -1,6 +1,5 @@
-//! The real model against its authors' implementation. `scripts/fetch-models whisper-tiny-en --to models-data` fetches it; the
-//! clips are `test/data/librivox` of the source package pocketsphinx 5.1.1, in `models-data/samples`. `ORION_MODELS` names
-//! another folder than `models-data`.
+//! The real model against its authors' implementation. `scripts/fetch-models whisper-tiny-en --to models-data` fetches it,
+//! `scripts/fetch-models librivox --to samples-data` the clips. `ORION_MODELS` and `ORION_SAMPLES` name other folders.
 
 #![expect(clippy::unwrap_used, reason = "a test may panic, in its helpers too")]
 
@@ -44,9 +43,12 @@ type Fetched = (Box<dyn Model>, Vec<Vec<u8>>);
 
 /// The fetched model and the clips, as files; `None`, said aloud, where they were not fetched.
 fn fetched() -> Option<Fetched> {
-    let default = concat!(env!("CARGO_MANIFEST_DIR"), "/../models-data").into();
-    let root = PathBuf::from(std::env::var("ORION_MODELS").unwrap_or(default));
-    let (path, samples) = (root.join("whisper-tiny-en"), root.join("samples/librivox"));
+    let folder = |variable: &str, name: &str| {
+        let default = format!("{}/../{name}", env!("CARGO_MANIFEST_DIR"));
+        PathBuf::from(std::env::var(variable).unwrap_or(default))
+    };
+    let path = folder("ORION_MODELS", "models-data").join("whisper-tiny-en");
+    let samples = folder("ORION_SAMPLES", "samples-data").join("librivox");
     for path in [&path, &samples] {
         if !path.exists() {
             println!("skipped: {} is not there", path.display());

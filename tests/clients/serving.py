@@ -12,6 +12,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
 BINARY = pathlib.Path(os.environ.get("ORION_BIN", TARGET / "debug" / "orion"))
 MODELS = pathlib.Path(os.environ.get("ORION_MODELS", ROOT / "models-data"))
+SAMPLES = pathlib.Path(os.environ.get("ORION_SAMPLES", ROOT / "samples-data"))
 LONG = os.environ.get("ORION_TEST_LONG") == "1"
 START_SECONDS = 60
 DRAIN_SECONDS = 10

@@ -182,3 +182,30 @@ def test_a_worker_waits_for_its_scheduler(start):
     assert client.infer("identity", [tensor]).as_numpy("OUTPUT0").tolist() == [1]
     client.close()
     assert server.worker.child.poll() is None
+
+
+def test_a_scheduler_that_comes_back_orders_no_load_onto_a_full_device(start, tmp_path):
+    """14 models, room for 10: after a restart those that are there are kept, and nothing is loaded beside them."""
+    (tmp_path / "devices.toml").write_text('[[device]]\nname = "d"\nmemory_bytes = 1000\n')
+    models = {}
+    for number in range(14):
+        folder = serving.simulated(tmp_path / f"m{number}", 0.01)
+        settings = folder / "orion.toml"
+        settings.write_text(settings.read_text().replace("memory_bytes = 1048576", "memory_bytes = 100"))
+        models[f"m{number}"] = folder
+    server = start("two", {"m0": models["m0"]}, arguments=[a for n, m in models.items() if n != "m0" for a in ("--model", f"{n}={m}")])
+    emulated = server.start(["worker", "--join", server.session, "--name", "full", "--data-dir", str(tmp_path / "full"),
+                             "--simulate", str(tmp_path / "devices.toml")])
+    server.worker.stop()
+
+    def there():
+        states = [model["state"] for model in server.nodes().get("full", {"models": []})["models"]]
+        return states.count("ready") >= 10 and states
+
+    serving.until(there, "ten models on the device")
+    for _ in range(3):
+        server.scheduler.kill()
+        server.start_scheduler()
+        serving.until(there, "its models after the restart")
+    failed = [line for line in emulated.text().splitlines() if "model_load_failed" in line]
+    assert not failed, failed[0]

@@ -136,6 +136,27 @@ def decoupled(server, text, tokens, stream, **settings):
     return pieces
 
 
+def test_generations_on_one_stream_pass_each_other(generating):
+    """A short one is answered while the long one before it goes on; each has its own pieces in order."""
+    answers = queue.Queue()
+    with tritonclient.grpc.InferenceServerClient(generating.grpc) as one:
+        one.start_stream(callback=lambda result, error: answers.put((result, error)))
+        for name, tokens in [("long", 120), ("short", 3)]:
+            one.async_stream_infer("smollm2", list(tensors(PROMPT, tokens, True)), request_id=name)
+        pieces, order, open_ones = {"long": [], "short": []}, [], {"long", "short"}
+        while open_ones:
+            result, error = answers.get(timeout=60)
+            assert error is None, error
+            said = result.get_response()
+            pieces[said.id].append(result.as_numpy("text_output")[0].decode())
+            if said.parameters["triton_final_response"].bool_param:
+                open_ones.remove(said.id)
+                order.append(said.id)
+        one.stop_stream()
+    assert order == ["short", "long"]
+    assert "".join(pieces["long"]).startswith("".join(pieces["short"])), pieces
+
+
 def test_triton_s_clients(generating, client):
     expected = client.completions.create(model="smollm2", prompt=PROMPT, max_tokens=8, temperature=0).choices[0].text
     pieces = decoupled(generating, PROMPT, 8, True)

@@ -108,7 +108,8 @@ impl Device {
     pub(crate) fn telemetry(&self) -> Option<DeviceTelemetry> {
         self.ledger.as_ref().map(|ledger| DeviceTelemetry {
             name: self.name.to_string(),
-            memory_free_bytes: ledger.free_bytes(),
+            // 0 would say that it is not known.
+            memory_free_bytes: ledger.free_bytes().max(1),
             ..DeviceTelemetry::default()
         })
     }

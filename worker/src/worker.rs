@@ -121,12 +121,20 @@ impl Worker {
 
     /// What it says first to a scheduler.
     pub fn hello(&self) -> Hello {
+        let mut capability = self.capability.clone();
+        // What was free when it started may be taken by now: a scheduler that was not there then must not give it away.
+        let now = self.telemetry();
+        for device in &mut capability.devices {
+            if let Some(told) = now.devices.iter().find(|told| told.name == device.name) {
+                device.memory_free_bytes = told.memory_free_bytes;
+            }
+        }
         Hello {
             protocol_major: PROTOCOL_MAJOR,
             protocol_minor: PROTOCOL_MINOR,
             name: self.options.name.clone(),
             incarnation: self.incarnation,
-            capability: Some(self.capability.clone()),
+            capability: Some(capability),
             peer_address: self.options.peer_address.clone(),
             holding: self.held.lock().numbers(),
         }

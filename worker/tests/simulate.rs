@@ -70,11 +70,14 @@ fn memory_is_counted_to_the_byte_and_failures_name_it() {
     assert_eq!((failed.state(), failed.order), (State::Failed, order));
     assert_eq!(failed.error, "model 'forty-one' needs 41 bytes of memory on sim0, 40 are free");
     bench.load("forty", "sim0");
-    assert_eq!((bench.loaded().state(), bench.free()), (State::Ready, vec![0, 50, 1000]));
+    assert_eq!((bench.loaded().state(), bench.free()), (State::Ready, vec![1, 50, 1000]), "1 is full: 0 is not known");
+    let told = bench.worker.hello().capability.unwrap().devices;
+    let free = told.iter().filter(|device| device.kind == "simulated").map(|device| device.memory_free_bytes);
+    assert_eq!(free.collect::<Vec<_>>(), [1, 50, 1000], "a scheduler that comes back is told what is free by now");
     bench.load("sixty", "sim1");
     assert!(bench.loaded().error.ends_with("needs 60 bytes of memory on sim1, 50 are free"));
     bench.load("forty", "sim1");
-    assert_eq!((bench.loaded().device.as_str(), bench.free()), ("sim1", vec![0, 10, 1000]));
+    assert_eq!((bench.loaded().device.as_str(), bench.free()), ("sim1", vec![1, 10, 1000]));
     let order = bench.load("forty", "cpu0");
     let failed = bench.loaded();
     assert_eq!((failed.state(), failed.device.as_str(), failed.order), (State::Failed, "cpu0", order));

@@ -101,7 +101,8 @@ fn mistakes_are_named() {
         (&["--workload", "a", "--trace", path(&a), "--workers", "2"], "cannot be used with"),
         (&["--trace", path(&a)], "--workload"),
         (&[], "--workload"),
-        (&["--workers", "0"], "1 to 1000000"),
+        (&["--workers", "16385"], "not in 1..=16384"),
+        (&["--models", "0"], "1 to 1000000"),
         (&["--load", "0"], "above 0"),
         (&["--requests", "0"], "--requests"),
     ] {

@@ -20,7 +20,7 @@ pub fn router(front: Front) -> Router {
 /// One metric of every model: its name, kind and help, and how a model gives it.
 type ModelMetric = (&'static str, &'static str, &'static str, fn(&ModelView) -> u64);
 
-const MODEL_METRICS: [ModelMetric; 11] = [
+const MODEL_METRICS: [ModelMetric; 12] = [
     ("nv_inference_request_success", "counter", "Number of successful inference requests", |m| m.statistics.succeeded),
     ("nv_inference_request_failure", "counter", "Number of failed inference requests", |m| m.statistics.failed),
     ("nv_inference_count", "counter", "Number of inferences performed (rows)", |m| m.statistics.rows),
@@ -37,6 +37,7 @@ const MODEL_METRICS: [ModelMetric; 11] = [
     }),
     ("nv_inference_compute_output_duration_us", "counter", "Counted in compute_input", |_| 0),
     ("nv_inference_pending_request_count", "gauge", "Requests that wait for a device", |m| m.queued),
+    ("orion_model_requests_refused_total", "counter", "Requests that were not admitted", |m| m.statistics.refused),
     ("orion_model_replicas", "gauge", "Replicas that can answer", |m| u64::from(m.ready_replicas)),
 ];
 

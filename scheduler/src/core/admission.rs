@@ -5,8 +5,8 @@ use std::time::Duration;
 use orion_proto::{Code, Error, Result};
 
 use super::{
-    Admitted, Core, ModelState, Nanos, cost::Cost, drain::retry_after, queue::LaneKey, sequences::in_sequence,
-    target::Room,
+    Admitted, Core, ModelState, Nanos, WorkerState, cluster::Worker, cost::Cost, drain::retry_after, queue::LaneKey,
+    sequences::in_sequence, target::Room,
 };
 
 fn seconds(nanos: Nanos) -> f64 {
@@ -69,13 +69,13 @@ impl<T, L: Clone> Core<T, L> {
         if self.copy_for_admitted(now, index, admitted, left, room) {
             return Ok(());
         }
-        let left = seconds(left);
-        if idle <= deadline.saturating_sub(now) {
-            let text = format!("the deadline is in {left:.3} s, running work takes {:.3} s", seconds(least.work));
+        // A deadline of microseconds is none of 0.000 s.
+        let (left_s, soonest) = (seconds(left), seconds(least.total()));
+        let text = format!("the deadline is in {left_s:.6} s, the earliest answer is predicted in {soonest:.3} s");
+        if idle <= left {
+            let text = format!("{text}, {:.3} s of that for work that runs there", seconds(least.work));
             return Err(Error::new(Code::ResourceExhausted, text).retry_after(self.drain_after(now, index)));
         }
-        let soonest = seconds(least.total());
-        let text = format!("the deadline is in {left:.3} s, the earliest answer is predicted in {soonest:.3} s");
         Err(Error::new(Code::DeadlineExceeded, text))
     }
 
@@ -124,8 +124,17 @@ impl<T, L: Clone> Core<T, L> {
             ModelState::Ready => self.missing_replicas(index),
             ModelState::Cold => "not in memory, the next request brings it back".into(),
             ModelState::Loading | ModelState::Unloading => "loading".into(),
-            ModelState::Unloaded => "no worker has it, start one with: orion worker --join <session address>".into(),
+            ModelState::Unloaded => self.no_worker(),
             ModelState::Failed => self.failures(index).join("; "),
+        }
+    }
+
+    /// Why no worker has a model.
+    fn no_worker(&self) -> String {
+        let may_be_back = |worker: &&Worker<L>| matches!(worker.state, WorkerState::Suspect | WorkerState::Joining);
+        match self.workers.iter().find(may_be_back) {
+            Some(worker) => format!("worker '{}' is {}", worker.name, worker.state.name()),
+            None => "no worker has it, start one with: orion worker --join <session address>".into(),
         }
     }
 

@@ -1,12 +1,13 @@
-//! What has waited past its objective: a tenth of each device's time is its own, so that nothing starves.
+//! What has waited past its objective: a share of each device's time is its own, so that nothing starves.
 //!
 //! A device saves up a tenth of what it spends on others, for the oldest. Requests of a model that it holds are served from
 //! that. A model that is nowhere and fits beside nothing that runs gets its *turn*: what must leave for it runs no further,
-//! and the loads are paid from the same savings.
+//! and the loads are paid from savings of their own, another tenth: a long load would else be owed for by what is there.
 
 use super::{
     Core, Nanos,
     candidates::rows_for,
+    device::Device,
     order::{Pick, Sight, Source},
     placement::Concern,
 };
@@ -33,6 +34,11 @@ struct Oldest {
     pick: Pick,
 }
 
+/// Whether enough is saved up for what takes so long, or as much as ever is.
+fn affords(credit: i64, time: Nanos) -> bool {
+    time.min(MOST_CREDIT) as i64 <= credit
+}
+
 impl<T, L: Clone> Core<T, L> {
     /// Requests that have waited for longer than their model's objective, the oldest first, once the device has saved up
     /// for them; those with a later deadline too, or it would pass while others are always worth more.
@@ -49,9 +55,7 @@ impl<T, L: Clone> Core<T, L> {
             return None;
         }
         let oldest = device.residents.iter().filter_map(|id| self.oldest_of(sight, *id)).min_by_key(|o| o.since)?;
-        // What is saved for older ones is not spent on others: they would wait for ever where those are many and short.
-        let next = sight.claim.is_none_or(|since| oldest.since <= since);
-        (next && self.affords(sight.device, oldest.service)).then_some(oldest.pick)
+        affords(device.overdue_credit, oldest.service).then_some(oldest.pick)
     }
 
     /// The oldest of a replica's requests past their objective.
@@ -81,30 +85,27 @@ impl<T, L: Clone> Core<T, L> {
         oldest
     }
 
-    /// Whether a device has saved up for what takes so long, or as much as it ever does.
-    fn affords(&self, device: usize, time: Nanos) -> bool {
-        time.min(MOST_CREDIT) as i64 <= self.devices[device].overdue_credit
-    }
-
     /// What a device earns for requests past their objective while it serves others, or spends on them.
     pub(super) fn count_overdue(&mut self, device: usize, service: Nanos, was_overdue: bool) {
-        let credit = &mut self.devices[device].overdue_credit;
-        // A batch that is longer than can be saved up is owed for.
-        *credit = match was_overdue {
-            true => credit.saturating_sub_unsigned(service),
-            false => credit.saturating_add_unsigned(service / OVERDUE_SHARE).min(MOST_CREDIT as i64),
-        };
+        let Device { overdue_credit, turn_credit, .. } = &mut self.devices[device];
+        if was_overdue {
+            // A batch that is longer than can be saved up is owed for.
+            *overdue_credit = overdue_credit.saturating_sub_unsigned(service);
+            return;
+        }
+        for credit in [overdue_credit, turn_credit] {
+            *credit = credit.saturating_add_unsigned(service / OVERDUE_SHARE).min(MOST_CREDIT as i64);
+        }
     }
 
-    /// The model that is nowhere, has waited past its objective for longest and could come to a device, with the time
-    /// since when.
-    pub(super) fn claimant(&mut self, now: Nanos, device: usize) -> Option<(Nanos, usize)> {
-        if self.devices[device].overdue_credit <= 0 {
+    /// The model that is nowhere, has waited past its objective for longest and could come to a device.
+    pub(super) fn claimant(&mut self, now: Nanos, device: usize) -> Option<usize> {
+        if self.devices[device].turn_credit <= 0 {
             return None;
         }
         let past = self.claims.iter().take_while(|(since, _)| *since < now).take(LOOKED_AT);
-        let past: Vec<(Nanos, usize)> = past.copied().collect();
-        past.into_iter().find(|&(_, index)| {
+        let past: Vec<usize> = past.map(|(_, index)| *index).collect();
+        past.into_iter().find(|&index| {
             self.need(now, index).is_some() && self.may_hold(now, index, device) && self.has_room(index, device)
         })
     }
@@ -114,21 +115,22 @@ impl<T, L: Clone> Core<T, L> {
     pub(super) fn make_way(&mut self, now: Nanos, index: usize, device: usize) -> Vec<usize> {
         let load = self.load_time(index, device);
         let at = &self.devices[device];
-        if at.loading.is_some() || at.turn.is_some() || !self.affords(device, load) {
+        if at.loading.is_some() || at.turn.is_some() || !affords(at.turn_credit, load) {
             return Vec::new();
         }
-        let idle = self.victims(now, index, device);
+        let idle = self.victims_of_turn(now, index, device);
         let is_idle = idle.is_some();
         let Some(leave) = idle.or_else(|| self.victims_once_idle(now, index, device)) else { return Vec::new() };
         let price = leave.iter().fold(load, |sum, id| sum.saturating_add(self.return_time(*id)));
-        if !self.affords(device, price) {
+        if !affords(at.turn_credit, price) {
             return Vec::new();
         }
         if !is_idle {
             return leave;
         }
         self.begin_turn(now, index, device, now.saturating_add(load).saturating_add(price));
-        self.count_overdue(device, price, true);
+        let credit = &mut self.devices[device].turn_credit;
+        *credit = credit.saturating_sub_unsigned(price);
         Vec::new()
     }
 
@@ -148,7 +150,8 @@ impl<T, L: Clone> Core<T, L> {
     }
 
     fn begin_turn(&mut self, now: Nanos, index: usize, device: usize, ends: Nanos) {
-        if self.start_load(now, index, device) {
+        let victims = self.victims_of_turn(now, index, device);
+        if victims.is_some_and(|victims| self.load_instead(now, index, device, victims)) {
             let loading = self.devices[device].loading;
             self.devices[device].turn = loading.map(|replica| Turn { replica, ends });
         }

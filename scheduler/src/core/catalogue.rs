@@ -7,6 +7,7 @@ use orion_proto::{Code, Error, ModelName, ModelSpec, Result};
 
 use super::{
     Core, Nanos,
+    arrivals::Arrivals,
     curve::{Curve, LONGEST},
     failed_load::Failure,
     load_time::LoadTime,
@@ -26,8 +27,6 @@ const REASONS: usize = 16;
 const OBJECTIVE_ROWS: f64 = 10.0;
 /// And at least this.
 const OBJECTIVE: Duration = Duration::from_millis(100);
-/// Time constant of the arrival rate.
-const RATE: f64 = 3e9;
 
 /// A replica's or a model's state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,6 +78,8 @@ pub struct Statistics {
     pub succeeded_ns: u64,
     pub failed: u64,
     pub failed_ns: u64,
+    /// Not admitted.
+    pub refused: u64,
     pub queue_ns: u64,
     /// Between scheduler and device: encoding, the network, waiting for the executor.
     pub carriage_ns: u64,
@@ -162,9 +163,7 @@ pub(super) struct Model {
     pub claim: Option<Nanos>,
     /// Share of its queue that its holders drain too late.
     pub want: f64,
-    /// Arrivals a nanosecond, as of `rated`.
-    pub rate: f64,
-    pub rated: Nanos,
+    pub arrivals: Arrivals,
     /// Somebody asks for it by name: it may evict others.
     pub demanded: bool,
     pub balancer: Option<Box<dyn Balancer>>,
@@ -195,8 +194,7 @@ impl Model {
             rank: None,
             claim: None,
             want: 0.0,
-            rate: 0.0,
-            rated: 0,
+            arrivals: Arrivals::default(),
             demanded: false,
             balancer: None,
             sequences: Sequences::default(),
@@ -250,17 +248,6 @@ impl Model {
 
     pub(super) fn max_rows(&self) -> usize {
         self.spec.as_ref().map_or(1, |spec| spec.max_batch_rows)
-    }
-
-    /// A request arrives.
-    pub(super) fn arrived(&mut self, now: Nanos) {
-        self.rate = self.rate_at(now) + 1.0 / RATE;
-        self.rated = now;
-    }
-
-    /// Arrivals a nanosecond, smoothed over three seconds.
-    pub(super) fn rate_at(&self, now: Nanos) -> f64 {
-        self.rate * (-(now.saturating_sub(self.rated) as f64) / RATE).exp()
     }
 
     pub(super) fn is_generator(&self) -> bool {

@@ -34,7 +34,8 @@ impl<T, L: Clone> Core<T, L> {
     /// NOT_FOUND for an unknown name.
     pub fn cordon(&mut self, now: Nanos, name: &str, cordon: Cordon) -> Result<String> {
         let index = self.worker_index(name).ok_or_else(|| {
-            let known: Vec<&str> = self.workers.iter().map(|worker| &*worker.name).collect();
+            let mut known: Vec<&str> = self.workers.iter().map(|worker| &*worker.name).collect();
+            known.sort_unstable();
             Error::new(Code::NotFound, format!("node '{name}' is unknown, the nodes are: {}", known.join(", ")))
         })?;
         let worker = &mut self.workers[index];

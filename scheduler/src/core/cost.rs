@@ -1,7 +1,7 @@
 //! The one quantity that every decision compares: predicted seconds until a request is answered by a device.
 
 use super::{
-    Core, Nanos, WorkerState,
+    Core, Nanos,
     catalogue::Known,
     curve::{Curve, Line},
     replica::Replica,
@@ -76,9 +76,22 @@ impl<T, L: Clone> Core<T, L> {
         let line = holder.map_or_else(|| self.predicted_line(model, device), |replica| replica.line(0));
         let load = match holder {
             Some(replica) => self.load_left(now, replica),
-            None => self.load_time(model, device),
+            None => self.copying_left(now, device).saturating_add(self.load_time(model, device)),
         };
         self.cost_on(now, device, load, line.predict(rows), bytes)
+    }
+
+    /// Until a device's copy engine is free.
+    fn copying_left(&self, now: Nanos, device: usize) -> Nanos {
+        self.devices[device].loading.map_or(0, |id| self.load_left(now, &self.replicas[id]))
+    }
+
+    /// Until the first of these devices could begin to load another model. Of many, one can.
+    fn first_engine(&self, now: Nanos, suitable: &[usize]) -> Nanos {
+        if self.copying < suitable.len() || suitable.len() > SAMPLE {
+            return 0;
+        }
+        suitable.iter().map(|device| self.copying_left(now, *device)).min().unwrap_or(0)
     }
 
     /// What is left of a replica's load.
@@ -112,10 +125,24 @@ impl<T, L: Clone> Core<T, L> {
     }
 
     /// The least that a request could cost anywhere: what admission holds against its deadline.
-    pub(super) fn least_cost(&self, now: Nanos, model: usize, bucket: u8, rows: usize, bytes: usize) -> Option<Cost> {
+    pub(super) fn least_cost(
+        &mut self,
+        now: Nanos,
+        model: usize,
+        bucket: u8,
+        rows: usize,
+        bytes: usize,
+    ) -> Option<Cost> {
+        let engine = match self.models[model].replicas.is_empty() {
+            true => {
+                let suitable = self.suitable(model);
+                self.first_engine(now, &suitable)
+            }
+            false => 0,
+        };
         let of_replica = |id: &usize| {
             let replica = &self.replicas[*id];
-            let ready = self.workers[self.devices[replica.device].worker].state == WorkerState::Ready;
+            let ready = self.takes_part(replica.device);
             let service = replica.least_line(bucket).predict(rows);
             let usual = self.cost_on(now, replica.device, self.load_left(now, replica), service, bytes);
             // Nothing is refused for the sake of a few slow round trips.
@@ -125,8 +152,11 @@ impl<T, L: Clone> Core<T, L> {
         };
         let held = self.models[model].replicas.iter().take(SAMPLE).filter_map(of_replica).min_by_key(Cost::total);
         held.or_else(|| {
-            let anew =
-                |known: &Known| Cost { load: known.load, service: known.curve.line().predict(rows), ..Cost::default() };
+            let anew = |known: &Known| Cost {
+                load: engine.saturating_add(known.load),
+                service: known.curve.line().predict(rows),
+                ..Cost::default()
+            };
             self.models[model].known.iter().map(anew).min_by_key(Cost::total)
         })
     }

@@ -92,11 +92,13 @@ pub(super) struct Course {
     since: Nanos,
     /// Since it last waited; two where one is a hedge.
     runs: Vec<Run>,
+    /// No replica served its model when it came.
+    pub(super) cold: bool,
 }
 
 impl Course {
-    pub(super) fn new(now: Nanos) -> Self {
-        Self { queued: 0, earlier: 0, since: now, runs: Vec::new() }
+    pub(super) fn new(now: Nanos, cold: bool) -> Self {
+        Self { queued: 0, earlier: 0, since: now, runs: Vec::new(), cold }
     }
 
     fn began(&mut self, run: Run) {

@@ -32,6 +32,8 @@ pub(super) struct Device {
     pub queued: Nanos,
     /// Time that requests past their objective may claim before others; below 0 they have had more.
     pub overdue_credit: i64,
+    /// The same for the loads of models that are nowhere.
+    pub turn_credit: i64,
     /// The model that has been brought from it.
     pub turn: Option<Turn>,
     /// The same for the same device of the same worker, whatever the session: balancers remember it.
@@ -71,6 +73,7 @@ impl Device {
             ledger: Ledger::new(info.memory_total_bytes, info.memory_free_bytes),
             queued: 0,
             overdue_credit: 0,
+            turn_credit: 0,
             turn: None,
             hash,
             info,

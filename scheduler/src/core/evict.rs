@@ -1,6 +1,6 @@
 //! What leaves a device to make room: the lowest expected loss per byte.
 
-use super::{Core, ModelState, Nanos};
+use super::{Core, ModelState, Nanos, arrivals::NORMAL};
 
 /// Arrivals that are expected within this time count as if they waited: 20 ms.
 const HORIZON: f64 = 20e6;
@@ -8,8 +8,13 @@ const HORIZON: f64 = 20e6;
 const COPY: f64 = 0.8;
 
 impl<T, L: Clone> Core<T, L> {
-    /// The replicas to unload so that a copy of a model fits; none if that cannot be.
+    /// The replicas to unload so that a copy of a model fits; none if that cannot be, or is dearer than it is worth.
     pub(super) fn victims(&self, now: Nanos, index: usize, device: usize) -> Option<Vec<usize>> {
+        self.cheapest(now, index, device, |id| self.replicas[id].running == 0 && !self.outweighs(now, id, index))
+    }
+
+    /// The same for a model whose turn it is, whatever that costs others.
+    pub(super) fn victims_of_turn(&self, now: Nanos, index: usize, device: usize) -> Option<Vec<usize>> {
         self.cheapest(now, index, device, |id| self.replicas[id].running == 0)
     }
 
@@ -37,6 +42,21 @@ impl<T, L: Clone> Core<T, L> {
             victims.push(id);
         }
         Some(victims)
+    }
+
+    /// Whether requests of a higher priority would lose more by a replica's absence than a model's queue would gain in its
+    /// place: such a model waits for its turn.
+    fn outweighs(&self, now: Nanos, id: usize, index: usize) -> bool {
+        let (replica, other) = (&self.replicas[id], &self.models[index]);
+        let model = &self.models[replica.model];
+        let weight = model.arrivals.weight();
+        // What an owner wants, or somebody asks for by name, is no matter of what waits.
+        if other.queue.is_empty() || other.demanded || weight <= other.queue.mean_weight() || model.replicas.len() > 1 {
+            return false;
+        }
+        let device = replica.device;
+        let away = self.load_time(index, device).saturating_add(self.load_time(replica.model, device));
+        model.arrivals.rate_at(now) * away as f64 * weight > other.queue.weight()
     }
 
     /// Bytes of a model's weights, and of its batches as far as they are known on such a device.
@@ -100,15 +120,15 @@ impl<T, L: Clone> Core<T, L> {
         at.ledger.free_once_gone(freed, loading, kept.max(peak))
     }
 
-    /// Requests that its loss would cost, for a byte; of each sequence whose state it has, the next.
+    /// Requests that its loss would cost, weighed by priority, for a byte; of each sequence whose state it has, the next.
     fn worth(&self, now: Nanos, id: usize) -> f64 {
         let replica = &self.replicas[id];
         let model = &self.models[replica.model];
         let copies = model.replicas.len();
         let shared = if copies < 2 { 1.0 } else { COPY / ((copies - 1) as f64).powi(2) };
-        let bound = replica.bound.as_ref().map_or(0, |queue| queue.len());
-        let expected = HORIZON * model.rate_at(now) * shared;
-        let states = model.sequences.held_by(id);
-        (expected + (model.queue.len() + bound + states) as f64) / replica.bytes as f64
+        let bound = replica.bound.as_ref().map_or(0.0, |queue| queue.weight());
+        let expected = HORIZON * model.arrivals.rate_at(now) * shared * model.arrivals.weight();
+        let states = model.sequences.held_by(id) as f64 * NORMAL;
+        (expected + model.queue.weight() + bound + states) / replica.bytes as f64
     }
 }

@@ -33,6 +33,8 @@ pub(super) struct Trace {
     stages: Stages,
     total: Nanos,
     run: Option<(Reason, Arc<Placed>)>,
+    /// Its model was to be loaded first.
+    cold: bool,
     /// Why it was not admitted.
     refusal: Option<Box<str>>,
     /// When this was so.
@@ -118,9 +120,9 @@ impl Trace {
         }
         let Some((reason, placed)) = &self.run else {
             let text = if self.attempts == 0 { "no device has taken it" } else { "no device has taken it again" };
-            return text.to_owned();
+            return text.to_owned() + self.loaded_first();
         };
-        match reason {
+        let why = match reason {
             Reason::Cost => cheapest(placed) + &saved(placed),
             Reason::Bound(balancer) => format!("bound to it by the balancer '{balancer}'"),
             Reason::Sequence => "the state of its sequence is there".to_owned(),
@@ -130,7 +132,12 @@ impl Trace {
             Reason::Split => "tried again with a part of its batch, which failed as a whole".to_owned(),
             Reason::Hedge => "a second run, because the first was late".to_owned(),
             Reason::Inline => "it costs nothing: the worker with the fewest such batches".to_owned(),
-        }
+        };
+        why + self.loaded_first()
+    }
+
+    fn loaded_first(&self) -> &'static str {
+        if self.cold { "; no device held its model when it came: it waited for the load too" } else { "" }
     }
 }
 
@@ -191,6 +198,7 @@ impl<T, L: Clone> Core<T, L> {
             stages: Stages::default(),
             total: 0,
             run: None,
+            cold: false,
             refusal: Some(error.message.as_str().into()),
             at: now,
         });
@@ -217,6 +225,7 @@ impl<T, L: Clone> Core<T, L> {
             stages: request.course.stages(now, run),
             total: now.saturating_sub(request.arrived),
             run: run.map(|run| (run.reason, run.placed.clone())),
+            cold: request.course.cold,
             refusal: None,
             at: now,
         }
@@ -225,8 +234,12 @@ impl<T, L: Clone> Core<T, L> {
     /// The stages of a request that its client named, the newest of that name.
     ///
     /// # Errors
-    /// NOT_FOUND when it is not under way and not among the last that have ended.
+    /// INVALID_ARGUMENT for an id that is too long to be remembered, NOT_FOUND when it is not under way and not among the last that have ended.
     pub fn explain_request(&self, now: Nanos, id: &str) -> orion_proto::Result<cluster::RequestExplanation> {
+        if id.len() > LONGEST_ID {
+            let text = format!("the id has {} bytes, requests are remembered by ids of at most {LONGEST_ID}", id.len());
+            return Err(orion_proto::Error::invalid(text));
+        }
         let is_it = |request: &&Request<T>| !id.is_empty() && request.request.id == id;
         if let Some(request) = self.requests.iter().map(|(_, request)| request).filter(is_it).max_by_key(|r| r.serial) {
             let state = if request.running.is_some() { "running" } else { "waiting" };
@@ -264,7 +277,7 @@ impl<T, L: Clone> Core<T, L> {
             queued_work_seconds: seconds(model.work.saturating_add(bound_work)),
             drain_seconds: seconds(self.queue_time(now, index)),
             objective_seconds: seconds(self.objective(index)),
-            arrivals_per_second: model.rate_at(now) * 1e9,
+            arrivals_per_second: model.arrivals.rate_at(now) * 1e9,
             balancer: model.spec.as_ref().map_or_else(String::new, |spec| spec.policy.balancer.clone()),
             places,
         })

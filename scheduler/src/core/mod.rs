@@ -5,6 +5,7 @@
 
 mod admission;
 mod ageing;
+mod arrivals;
 mod bound;
 mod candidates;
 mod catalogue;

@@ -58,8 +58,6 @@ pub(super) struct Sight {
     /// The predicted work that waits for the device, nanoseconds.
     backlog: f64,
     contended: bool,
-    /// Since when a model that is nowhere claims the device.
-    pub claim: Option<Nanos>,
     /// Replicas that run no further, because their memory is wanted.
     leaving: Vec<usize>,
 }
@@ -76,7 +74,7 @@ impl<T, L: Clone> Core<T, L> {
     pub(super) fn choose(&mut self, now: Nanos, device: usize) -> Option<Pick> {
         self.end_turn(now, device);
         let claimant = self.claimant(now, device);
-        let leaving = claimant.map_or_else(Vec::new, |(_, index)| self.make_way(now, index, device));
+        let leaving = claimant.map_or_else(Vec::new, |index| self.make_way(now, index, device));
         let lead = self.lead(device);
         let way = Way {
             start: self.available(now, device),
@@ -90,7 +88,6 @@ impl<T, L: Clone> Core<T, L> {
             way,
             backlog: self.devices[device].queued as f64,
             contended: self.tenants.contend(),
-            claim: claimant.map(|(since, _)| since),
             leaving,
         };
         for at in 0..self.devices[device].residents.len() {
@@ -213,8 +210,8 @@ impl<T, L: Clone> Core<T, L> {
         let batch = lane.waiting.iter().skip(candidate.skip).take(candidate.requests.min(URGENCIES));
         let urgent: f64 = batch.map(|waiting| (-later * (waiting.due - head.due) as f64 / tau).exp()).sum();
         let urgent = urgent * candidate.requests as f64 / candidate.requests.clamp(1, URGENCIES) as f64;
-        let growth =
-            (candidate.room as f64).min(GROWTH * model.rate_at(sight.now) * slack) / candidate.batch.max(1) as f64;
+        let growth = (candidate.room as f64).min(GROWTH * model.arrivals.rate_at(sight.now) * slack)
+            / candidate.batch.max(1) as f64;
         let copies = (model.replicas.len() as f64).powf(COPIES);
         let sure = if candidate.unsure { UNSURE } else { 1.0 };
         WEIGHTS[lane.key.priority as usize] * urgent / service * (-slack / tau).exp() * sure / (1.0 + growth) / copies

@@ -175,7 +175,10 @@ impl<T, L: Clone> Core<T, L> {
         let waiting = self.queued_work as f64 / self.devices.len().max(1) as f64;
         let price = known.load.max(1) as f64 + WORK_PRICE * model.work as f64 * (waiting / window).min(1.0);
         let slack = head.due.saturating_sub(answered) as f64;
-        Some(rescued as f64 * miss / price.powf(COPY_TIME) * (-slack / (LOAD_TAU * window)).exp())
+        Some(
+            rescued as f64 * model.queue.mean_weight() * miss / price.powf(COPY_TIME)
+                * (-slack / (LOAD_TAU * window)).exp(),
+        )
     }
 
     /// Starts a copy on the device where it would answer soonest, unless it would not be less loaded than the holders.
@@ -197,9 +200,14 @@ impl<T, L: Clone> Core<T, L> {
         started
     }
 
-    /// Begins a load: evicts what it must, and sends it when the memory is there.
+    /// Begins a load: evicts what it may, and sends it when the memory is there.
     pub(super) fn start_load(&mut self, now: Nanos, index: usize, device: usize) -> bool {
-        let Some(victims) = self.victims(now, index, device) else { return false };
+        let victims = self.victims(now, index, device);
+        victims.is_some_and(|victims| self.load_instead(now, index, device, victims))
+    }
+
+    /// Begins a load in the place of others.
+    pub(super) fn load_instead(&mut self, now: Nanos, index: usize, device: usize, victims: Vec<usize>) -> bool {
         let id = self.add_replica(now, index, device);
         self.set_loading(device, Some(id));
         for victim in victims {

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use super::{Nanos, RequestKey};
+use super::{Nanos, RequestKey, arrivals::NORMAL, order::WEIGHTS};
 
 /// A request that waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,6 +73,18 @@ impl Queue {
     /// Requests that wait.
     pub(super) fn len(&self) -> usize {
         self.len
+    }
+
+    /// The same, each counted by the weight of its priority.
+    pub(super) fn weight(&self) -> f64 {
+        let lanes = self.lanes.iter().map(|lane| lane.waiting.len() as f64 * WEIGHTS[lane.key.priority as usize]);
+        let grouped: usize = self.groups.iter().map(|group| group.waiting.len()).sum();
+        lanes.sum::<f64>() + grouped as f64 * NORMAL
+    }
+
+    /// Mean weight of what waits.
+    pub(super) fn mean_weight(&self) -> f64 {
+        self.weight() / self.len.max(1) as f64
     }
 
     pub(super) fn is_empty(&self) -> bool {

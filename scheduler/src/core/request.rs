@@ -130,9 +130,11 @@ impl<T, L: Clone> Core<T, L> {
             tenant: self.tenants.number(parameters.tenant.as_ref()),
         };
         if let Err(error) = self.admit(now, index, &admitted, lane) {
+            self.models[index].statistics.refused += 1;
             self.trace_refused(now, index, &admitted, &error);
             return Err(error);
         }
+        let cold = !self.models[index].replicas.iter().any(|id| self.replicas[*id].serves());
         let serial = self.number();
         let objective = self.objective(index);
         let due = admitted.deadline.unwrap_or(now.saturating_add(objective));
@@ -157,12 +159,12 @@ impl<T, L: Clone> Core<T, L> {
             running: None,
             hedge: None,
             bound: None,
-            course: Course::new(now),
+            course: Course::new(now, cold),
             generated: admitted.generation.map(Generated::new),
         });
         self.request_bytes += bytes;
         let key = RequestKey { place, serial };
-        self.models[index].arrived(now);
+        self.models[index].arrivals.arrived(now, lane.priority);
         self.budget.deposit(now);
         self.blame_budget.deposit(now);
         if self.enter_sequence(key) {
@@ -182,8 +184,9 @@ impl<T, L: Clone> Core<T, L> {
             true => self.run_generator(now, index),
             false => self.offer(now, index),
         }
-        if self.may_need_copy(index) {
-            self.place(now, Concern::Model(index));
+        match self.may_need_copy(index) {
+            true => self.place(now, Concern::Model(index)),
+            false => self.copy_for_long(now, index),
         }
         if self.models[index].balancer.is_some() {
             self.copy_for_bound(now, index);
@@ -272,7 +275,7 @@ impl<T, L: Clone> Core<T, L> {
     }
 
     /// Takes a request that waits out of its queue.
-    fn leave_queue(&mut self, key: RequestKey) {
+    pub(super) fn leave_queue(&mut self, key: RequestKey) {
         let Some(request) = self.request(key).filter(|request| request.running.is_none()) else { return };
         let (index, lane, due) = (request.model, request.lane, request.due);
         let was_there = match request.bound.and_then(|id| self.replicas.get_mut(id)) {

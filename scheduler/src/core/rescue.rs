@@ -29,6 +29,18 @@ impl<T, L: Clone> Core<T, L> {
         }
     }
 
+    /// A few long requests wait for one device while another is free: where a copy would answer the last of them sooner by
+    /// more than its load takes, it is made, in memory and on a copy engine that nobody else asks for.
+    pub(super) fn copy_for_long(&mut self, now: Nanos, index: usize) {
+        let load = self.models[index].known.iter().map(|known| known.load).min().unwrap_or(Nanos::MAX);
+        let idle_engine = self.homeless.is_empty() && self.copying < self.devices.len();
+        if self.models[index].work <= load || !idle_engine || self.models[index].is_inline() {
+            return;
+        }
+        let waits = self.queue_time(now, index);
+        self.copy_for(now, index, (1, 0), waits.saturating_sub(load), Room::Free);
+    }
+
     /// A model of which all replicas that take work are on devices that failed, or are to be emptied, is loaded on another
     /// that would answer `within` this time.
     pub(super) fn copy_elsewhere(&mut self, now: Nanos, index: usize, failed: &[usize], within: Nanos) {

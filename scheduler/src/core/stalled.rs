@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use orion_net::BreakerState;
 use orion_proto::{Code, Error};
 
-use super::{Core, ModelState, Nanos, RequestKey, dispatch::Running, nanos};
+use super::{Core, ModelState, Nanos, RequestKey, dispatch::Running, nanos, request::Request, target::Room};
 
 /// A batch stands still when it takes so many times what was predicted, and at least this long.
 const STILL_FACTOR: Nanos = 20;
@@ -85,14 +86,52 @@ impl<T, L: Clone> Core<T, L> {
     /// Answers requests whose model nothing has been able to run for longer than the grace.
     pub(super) fn answer_orphans(&mut self, now: Nanos) {
         for index in 0..self.models.len() {
-            if self.models[index].queue.is_empty() || self.has_hope(now, index) {
+            let waits = !self.models[index].queue.is_empty();
+            let (hope, broken) = (waits && self.has_hope(now, index), waits && self.is_broken(now, index));
+            if !waits || (hope && !broken) {
                 self.models[index].orphaned = None;
                 continue;
             }
             let since = *self.models[index].orphaned.get_or_insert(now);
-            if now.saturating_sub(since) >= nanos(self.limits.orphan_grace) {
-                self.refuse_queue(now, index);
+            if now.saturating_sub(since) < nanos(self.limits.orphan_grace) {
+                continue;
             }
+            match hope {
+                true => self.answer_held_back(now, index),
+                false => self.refuse_queue(now, index),
+            }
+        }
+    }
+
+    /// Whether all that could run a model has failed too often, and nothing else could load it.
+    fn is_broken(&mut self, now: Nanos, index: usize) -> bool {
+        let closed = |id: &usize| {
+            let replica = &self.replicas[*id];
+            !replica.serves() || replica.breaker.state(now) == BreakerState::Closed
+        };
+        let broken = !self.models[index].replicas.is_empty() && !self.models[index].replicas.iter().any(closed);
+        broken && self.target(now, index, Room::Free, &mut Vec::new()).is_none()
+    }
+
+    /// Answers what has waited for longer than the grace behind breakers that are all open. What came later stays: somebody
+    /// has to find out whether the model works again.
+    fn answer_held_back(&mut self, now: Nanos, index: usize) {
+        let grace = nanos(self.limits.orphan_grace);
+        let old = |request: &Request<T>| {
+            request.model == index && request.running.is_none() && now.saturating_sub(request.arrived) >= grace
+        };
+        let waiting = self.requests.iter().filter(|(_, request)| old(request));
+        let late: Vec<RequestKey> =
+            waiting.map(|(place, request)| RequestKey { place, serial: request.serial }).collect();
+        let pauses = self.models[index].replicas.iter().map(|id| self.replicas[*id].breaker.pause());
+        let pause = Duration::from_nanos(pauses.min().unwrap_or(0));
+        let text = format!(
+            "model '{}' has failed on every device that holds it, requests are let through one at a time",
+            self.models[index].name
+        );
+        for key in late {
+            self.leave_queue(key);
+            self.fail(now, key, Error::new(Code::Unavailable, text.clone()).retry_after(pause));
         }
     }
 }

@@ -100,7 +100,7 @@ impl<T, L: Clone> Core<T, L> {
         }
     }
 
-    /// A model's place among those that a copy would help: by requests for each second of copying.
+    /// A model's place among those that a copy would help: by requests, weighed by priority, for each second of copying.
     fn rank(&mut self, index: usize) {
         let model = &mut self.models[index];
         if model.queue.is_empty() {
@@ -109,7 +109,7 @@ impl<T, L: Clone> Core<T, L> {
         }
         let load = model.known.iter().map(|known| known.load).min().unwrap_or(0).max(1) as f64;
         // Not negative, so the bits are ordered as the number is.
-        let density = |share: f64| (model.queue.len() as f64 * share / load.powf(COPY_TIME)).to_bits();
+        let density = |share: f64| (model.queue.weight() * share / load.powf(COPY_TIME)).to_bits();
         if model.replicas.is_empty() {
             let density = density(1.0);
             model.rank = Some(Rank::Homeless(density));

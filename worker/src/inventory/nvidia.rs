@@ -70,7 +70,8 @@ fn datatypes(capability: Option<(i32, i32)>) -> Vec<String> {
 fn telemetry(name: String, gpu: &Gpu<'_>) -> DeviceTelemetry {
     DeviceTelemetry {
         name,
-        memory_free_bytes: gpu.memory_info().map_or(0, |memory| memory.free),
+        // A full GPU is another thing than one that does not say.
+        memory_free_bytes: gpu.memory_info().map_or(0, |memory| memory.free.max(1)),
         temperature_celsius: gpu.temperature(TemperatureSensor::Gpu).unwrap_or(0),
         power_watts: gpu.power_usage().map_or(0.0, |milliwatts| f64::from(milliwatts) / 1000.0),
         utilisation_percent: gpu.utilization_rates().map_or(0, |rates| rates.gpu),

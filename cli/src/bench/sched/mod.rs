@@ -40,11 +40,11 @@ pub(super) struct SchedArguments {
     #[arg(long, value_name = "N", default_value = "1000", value_parser = one_to_a_million)]
     models: usize,
     /// Workload scale: workers
-    #[arg(long, value_name = "N", default_value = "100", value_parser = one_to_a_million)]
-    workers: usize,
+    #[arg(long, value_name = "N", default_value = "100", value_parser = clap::value_parser!(u16).range(1..=16_384))]
+    workers: u16,
     /// Workload scale: devices of each worker
-    #[arg(long, value_name = "N", default_value = "1", value_parser = one_to_a_million)]
-    devices: usize,
+    #[arg(long, value_name = "N", default_value = "1", value_parser = clap::value_parser!(u8).range(1..=64))]
+    devices: u8,
     /// Workload scale: offered load as a share of what the devices can do
     #[arg(long, value_name = "SHARE", default_value = "0.8", value_parser = above_zero)]
     load: f64,
@@ -101,8 +101,8 @@ fn runs(arguments: &SchedArguments, spinner: &indicatif::ProgressBar) -> Result<
 fn scale(arguments: &SchedArguments) -> Scale {
     Scale {
         models: arguments.models,
-        workers: arguments.workers,
-        devices: arguments.devices,
+        workers: arguments.workers.into(),
+        devices: arguments.devices.into(),
         load: arguments.load,
         requests: arguments.requests as usize,
         seed: arguments.seed,

@@ -2,10 +2,7 @@
 
 use std::time::Instant;
 
-use futures::{
-    Stream, StreamExt,
-    stream::{self, BoxStream},
-};
+use futures::{Stream, StreamExt, stream::BoxStream};
 use orion_proto::{
     Code, Error, InferRequest, Tensor,
     answer::ModelInferResponse,
@@ -13,6 +10,7 @@ use orion_proto::{
 };
 use tonic::{Request, Response, Status, Streaming, metadata::MetadataMap};
 
+use super::interleave::{Begun, interleave};
 use crate::{
     api::{
         metadata::{model_config, model_metadata, server_metadata},
@@ -21,7 +19,7 @@ use crate::{
     front::{Answered, Front},
 };
 
-/// Requests of one stream that are under way at once; their answers come in the order of the requests.
+/// Requests of one stream that are under way at once, and generations beside them.
 const STREAM_AHEAD: usize = 64;
 
 type Answer<T> = Result<Response<T>, Status>;
@@ -158,7 +156,7 @@ impl GrpcInferenceService for InferenceService {
             async move {
                 let wire = match wire {
                     Ok(wire) => wire,
-                    Err(status) => return stream::iter([Err(status)]).boxed(),
+                    Err(status) => return Begun::Answered(Err(status)),
                 };
                 let (name, id) = (wire.model_name.clone(), wire.id.clone());
                 // A failed request is an answer in the stream; the stream goes on.
@@ -175,15 +173,16 @@ impl GrpcInferenceService for InferenceService {
                     })
                 };
                 match front.generates(&wire.model_name) {
-                    false => stream::iter([told(Self::answer(front, wire, &terms, arrived).await)]).boxed(),
+                    false => Begun::Answered(told(Self::answer(front, wire, &terms, arrived).await)),
                     true => match Self::answers(&front, wire, &terms, arrived) {
-                        Ok(answers) => answers.map(told).boxed(),
-                        Err(error) => stream::iter([told(Err(error))]).boxed(),
+                        Ok(answers) => Begun::Generates(answers.map(told).boxed()),
+                        Err(error) => Begun::Answered(told(Err(error))),
                     },
                 }
             }
         });
-        let mut response = Response::new(answers.buffered(STREAM_AHEAD).flatten().boxed());
+        let answers = interleave(answers.buffered(STREAM_AHEAD).boxed(), STREAM_AHEAD);
+        let mut response = Response::new(answers.boxed());
         echo(&on_the_answer, response.metadata_mut());
         Ok(response)
     }

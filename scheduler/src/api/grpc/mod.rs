@@ -2,6 +2,7 @@
 
 mod cluster;
 mod inference;
+mod interleave;
 
 pub use cluster::ClusterService;
 pub use inference::InferenceService;

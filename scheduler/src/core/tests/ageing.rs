@@ -157,3 +157,25 @@ fn a_model_whose_turn_nobody_ends_is_one_as_others_are() {
     let device = &world.core.devices[world.core.workers[0].devices[0]];
     assert!(device.turn.is_none() && device.overdue_credit > 0, "{device:?}");
 }
+
+#[test]
+fn a_turn_with_a_long_load_is_not_owed_for_by_what_is_there() {
+    let specs = [("a", 50), ("b", 30), ("c", 95)].map(|(name, bytes)| model(name, bytes, ModelPolicy::default()));
+    let mut world = World::new(specs.into(), &[]);
+    world.load_seconds = 6.0;
+    world.add(&[100], 0.0);
+    flood(&mut world, 0);
+    let turn = low(&mut world, 2);
+    let (mut open, mut since, mut worst) = (low(&mut world, 1), world.now, 0);
+    let until = world.now + 60_000 * MS;
+    work(&mut world, until, |world| {
+        flood(world, 0);
+        if world.outcome(open).is_some() {
+            worst = worst.max(world.now - since);
+            (open, since) = (low(world, 1), world.now);
+        }
+    });
+    worst = worst.max(world.now - since);
+    assert_eq!(world.outcome(turn), Some(Ok(())), "it had its turn");
+    assert!(worst < 15_000 * MS, "one waited {} ms for a device that holds its model", worst / MS);
+}

@@ -243,3 +243,21 @@ fn who_ran_out_of_time_behind_other_work_is_told_to_come_back() {
         assert_eq!([settled(waits), settled(runs)], [behind_others, Code::DeadlineExceeded].map(|code| code.name()));
     }
 }
+
+#[test]
+fn what_is_nowhere_is_not_promised_while_the_copy_engine_is_busy() {
+    let specs = ["m", "long", "cold"].map(|name| model(name, 60, ModelPolicy::default()));
+    let mut world = World::new(specs.into(), &[]);
+    world.load_seconds = 5.0;
+    world.add(&[100], 0.0);
+    world.prompt = false;
+    world.ask(1);
+    world.pass(MS);
+    let soon = |within: Nanos| Ask { deadline: Some(within), ..Ask::of(2) };
+    let refused = world.submit(soon(8_000 * MS)).unwrap_err();
+    assert_eq!(refused.code, Code::DeadlineExceeded, "{refused}");
+    let told = world.core.explain_model(world.now, "cold").unwrap();
+    let load = told.places[0].cost.unwrap().load_seconds;
+    assert!((9.9..10.1).contains(&load), "{load} s");
+    assert!(world.submit(soon(11_000 * MS)).is_ok());
+}

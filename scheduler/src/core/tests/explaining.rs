@@ -278,3 +278,16 @@ fn a_replica_that_stands_still_is_given_nothing_and_that_is_said() {
     assert_eq!(places[at].2, "a batch of it stands still there");
     assert!(places[at].1.is_none() && places[1 - at].1.is_some(), "{places:?}");
 }
+
+#[test]
+fn who_waited_for_a_load_is_told_so() {
+    let specs = ["a", "b"].map(|name| model(name, 60, ModelPolicy::default()));
+    let mut world = World::new(specs.into(), &[&[100]]);
+    let tickets = [world.ask(0), world.ask(1)];
+    for _ in 0..5 {
+        world.pass(10 * MS);
+        world.finish(0, Fate::Ok);
+    }
+    let why = tickets.map(|ticket| told(&world, ticket).why);
+    assert!(!why[0].contains("the load") && why[1].ends_with("it waited for the load too"), "{why:?}");
+}

@@ -199,3 +199,31 @@ fn a_stalled_batch_that_may_not_run_twice_counts_against_its_device_once_at_most
     world.finish(at, Fate::Ok);
     assert!(world.sent.values().all(|sent| sent.answers == [Ok(())]));
 }
+
+#[test]
+fn what_queued_before_its_device_broke_is_answered_before_long() {
+    let mut world = on(1);
+    let tickets: Vec<u64> = (0..100).map(|_| world.ask(0)).collect();
+    let began = world.now;
+    // Each lets through one at a time, and pauses for up to 30 s in between.
+    while world.now < began + 20_000 * MS {
+        world.finish(0, Fate::All(Code::Unavailable));
+        world.pass(100 * MS);
+    }
+    let answers: Vec<_> = tickets.iter().map(|ticket| world.outcome(*ticket)).collect();
+    assert!(answers.iter().all(|answer| *answer == Some(Err(Code::Unavailable))), "{answers:?}");
+    // Who comes later finds out whether it works again.
+    let later = world.ask(0);
+    for _ in 0..80 {
+        world.finish(0, Fate::Ok);
+        world.pass(100 * MS);
+    }
+    assert!(world.outcome(later).is_some());
+    let last = (0..40).map(|_| {
+        let ticket = world.ask(0);
+        world.pass(1_000 * MS);
+        world.finish(0, Fate::Ok);
+        world.outcome(ticket)
+    });
+    assert_eq!(last.last(), Some(Some(Ok(()))));
+}

@@ -1,6 +1,6 @@
 //! Where models are and are not, and what clients are told of it.
 
-use orion_proto::{ModelPolicy, Requirements};
+use orion_proto::{ModelPolicy, Parameters, Priority, Requirements};
 
 use super::{
     world::{Ask, Fate, Told, World, model},
@@ -215,4 +215,49 @@ fn what_batches_taught_is_where_the_next_process_begins() {
     let cost = next.core.explain_model(next.now, "m").unwrap().places[0].cost.unwrap();
     assert!((cost.service_seconds - 0.05).abs() < 0.005, "{cost:?}");
     assert_eq!(next.core.take_taught(9), [], "what is kept stays until something newer is seen");
+}
+
+#[test]
+fn a_second_long_request_does_not_wait_where_a_copy_would_answer_it_sooner() {
+    let long = |name: &str| ModelSpec { max_batch_rows: 1, ..model(name, 60, ModelPolicy::default()) };
+    let mut world = World::new(vec![long("m")], &[]);
+    world.curves[0].base_seconds = 10.0;
+    world.add(&[100], 0.0);
+    world.add(&[100], 0.0);
+    let tickets = [world.ask(0), world.ask(0)];
+    world.pass(MS);
+    let running: Vec<usize> = world.nodes.iter().map(|node| node.batches.len()).collect();
+    assert_eq!(running, [1, 1], "the second runs on a copy of its own");
+    for at in 0..2 {
+        world.finish(at, Fate::Ok);
+    }
+    assert!(tickets.iter().all(|ticket| world.outcome(*ticket) == Some(Ok(()))));
+}
+
+#[test]
+fn one_low_request_does_not_push_out_a_model_that_is_asked_urgently() {
+    let specs = ["urgent", "cold"].map(|name| model(name, 60, ModelPolicy::default()));
+    let mut world = World::new(specs.into(), &[]);
+    world.load_seconds = 10.0;
+    world.add(&[100], 0.0);
+    let parameters = |priority| Parameters { priority, ..Parameters::default() };
+    let (mut cold, mut gone_at) = (None, None);
+    let began = world.now;
+    for step in 0..5_000 {
+        let urgent = world.submit(Ask { parameters: parameters(Priority::Realtime), ..Ask::of(0) });
+        world.pass(10 * MS);
+        world.finish(0, Fate::Ok);
+        world.pass(10 * MS);
+        if step == 100 {
+            cold = Some(world.submit(Ask { parameters: parameters(Priority::Low), ..Ask::of(1) }).unwrap());
+        }
+        let here = world.core.model("urgent").unwrap().ready_replicas > 0;
+        if !here && gone_at.is_none() {
+            gone_at = Some((world.now - began) / MS);
+        }
+        assert!(gone_at.is_some() || urgent.is_ok());
+    }
+    // Its device is busy for a quarter of the time, a tenth of which pays for the load.
+    assert!(gone_at.is_some_and(|at| at > 20_000), "it was pushed out after {gone_at:?} ms");
+    assert_eq!(world.outcome(cold.unwrap()), Some(Ok(())), "and nothing starves");
 }
