@@ -166,9 +166,11 @@ async fn show_change(
 }
 
 fn as_json(model: &Model) -> Value {
-    let tensors = |list: &[TensorSpec]| -> Vec<Value> {
-        list.iter().map(|t| json!({ "name": t.name, "datatype": t.datatype, "shape": t.shape })).collect()
+    let tensor = |t: &TensorSpec| match t.optional {
+        false => json!({ "name": t.name, "datatype": t.datatype, "shape": t.shape }),
+        true => json!({ "name": t.name, "datatype": t.datatype, "shape": t.shape, "optional": true }),
     };
+    let tensors = |list: &[TensorSpec]| list.iter().map(tensor).collect::<Vec<Value>>();
     json!({
         "name": model.name,
         "version": model.version,
@@ -190,7 +192,9 @@ fn as_json(model: &Model) -> Value {
 fn as_text(model: &Model) -> String {
     let tensors = |list: &[TensorSpec]| {
         let shape = |t: &TensorSpec| if t.shape.is_empty() { "any shape".into() } else { format!("{:?}", t.shape) };
-        list.iter().map(|t| format!("{} {} {}", t.name, t.datatype, shape(t))).collect::<Vec<_>>().join(", ")
+        let optional = |t: &TensorSpec| if t.optional { " (optional)" } else { "" };
+        let one = |t: &TensorSpec| format!("{} {} {}{}", t.name, t.datatype, shape(t), optional(t));
+        list.iter().map(one).collect::<Vec<_>>().join(", ")
     };
     facts([
         ("name", model.name.clone()),

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::{
-    Family, Manifest, Precision, embedding, generation,
+    Family, Manifest, Precision, bert, generation,
     layout::{files_ending, is_gguf, is_onnx, model_type, newest_version, only_gguf, onnx_file},
     magika, nano_ocr, onnx,
     orion_toml::{Kind, OrionToml},
@@ -50,7 +50,7 @@ fn inspect_path(name: &ModelName, path: &Path) -> Result<Manifest> {
         Some(Kind::Onnx) => place.onnx(&onnx_file(&place.folder)?),
         Some(Kind::Magika) => place.magika(),
         Some(Kind::SileroVad) => place.silero_vad(),
-        Some(Kind::SentenceEmbedding) => place.embedding(),
+        Some(Kind::SentenceEmbedding | Kind::TextClassification | Kind::Reranker) => place.bert(),
         None => place.by_model_type(),
     }
 }
@@ -89,16 +89,16 @@ impl Place<'_> {
             "whisper" => self.whisper(),
             images if vision::MODEL_TYPES.contains(&images) => self.vision(),
             nano_ocr::MODEL_TYPE => self.nano_ocr(),
-            "bert" => self.embedding(),
+            "bert" => self.bert(),
             _ => Err(unservable(format!("config.json's model_type '{model_type}' is not served yet; {SERVED}"))),
         }
     }
 
-    fn embedding(&self) -> Result<Manifest> {
-        let source = embedding::Source::inspect(&self.folder, self.settings.precision.unwrap_or_default())?;
+    fn bert(&self) -> Result<Manifest> {
+        let precision = self.settings.precision.unwrap_or_default();
+        let source = bert::Source::inspect(&self.folder, self.settings.kind, precision)?;
         let spec = source.spec(self.name, self.version.clone(), self.max_rows());
-        let flops = source.config.flops(embedding::TYPICAL_TOKENS);
-        self.manifest(spec, flops, source.weight_bytes, Family::Embedding(source))
+        self.manifest(spec, source.flops(), source.weight_bytes, Family::Bert(source))
     }
 
     fn gguf(&self, file: &Path) -> Result<Manifest> {
@@ -222,7 +222,7 @@ mod tests {
         assert_eq!((manifest.spec.version.as_str(), manifest.spec.max_batch_rows), ("10", 8));
         let policy = &manifest.spec.policy;
         assert_eq!((policy.slo, policy.requirements.datatype.as_str()), (Some(Duration::from_millis(20)), "bf16"));
-        let Family::Embedding(source) = manifest.family else { panic!("a sentence-embedding folder") };
+        let Family::Bert(source) = manifest.family else { panic!("a BERT folder") };
         assert_eq!((source.precision, source.tokenizer), (Precision::Bf16, root.path().join("10/tokenizer.json")));
         assert!(manifest.spec.memory_bytes > manifest.weight_bytes / 2 && manifest.flops_per_row > 1e6);
     }

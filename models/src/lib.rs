@@ -13,9 +13,9 @@ use orion_proto::{
     inference::InferParameter,
 };
 
+mod bert;
 pub mod checkpoint;
 mod convnet;
-mod embedding;
 mod file;
 mod folder;
 mod generation;
@@ -170,7 +170,7 @@ pub struct Manifest {
 
 #[derive(Clone, Debug)]
 enum Family {
-    Embedding(embedding::Source),
+    Bert(bert::Source),
     Generation(Box<generation::Source>),
     Vision(vision::Source),
     NanoOcr(nano_ocr::Source),
@@ -214,7 +214,7 @@ pub fn load(manifest: &Manifest, progress: &dyn Fn(f32)) -> Result<Loaded> {
 pub fn load_at(manifest: &Manifest, pace: &Arc<Pace>, progress: &dyn Fn(f32)) -> Result<Loaded> {
     let spec = manifest.spec.clone();
     Ok(match &manifest.family {
-        Family::Embedding(source) => Loaded::Model(Box::new(embedding::Embedder::load(spec, source, progress)?)),
+        Family::Bert(source) => Loaded::Model(Box::new(bert::Bert::load(spec, source, progress)?)),
         Family::Generation(source) => Loaded::Generator(Box::new(source.load(spec, progress)?)),
         Family::Vision(source) => Loaded::Model(Box::new(vision::Classifier::load(spec, source, progress)?)),
         Family::NanoOcr(source) => Loaded::Model(Box::new(nano_ocr::Reader::load(spec, source, progress)?)),

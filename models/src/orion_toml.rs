@@ -41,6 +41,8 @@ impl Precision {
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Kind {
     SentenceEmbedding,
+    TextClassification,
+    Reranker,
     Magika,
     Onnx,
     SileroVad,

@@ -5,7 +5,7 @@ use std::{collections::HashMap, path::Path};
 use candle_core::{Device, Tensor};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
-use crate::embedding::BertConfig;
+use crate::bert::BertConfig;
 
 /// Its `config.json`. The sizes are no multiples of a vector but for the hidden one, to reach every edge.
 pub(crate) const CONFIG: &str = r#"{"model_type": "bert", "hidden_size": 48, "num_hidden_layers": 2,

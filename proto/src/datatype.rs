@@ -65,6 +65,11 @@ impl Datatype {
         TABLE[self as usize].2
     }
 
+    /// From Triton's number for it in a model's configuration.
+    pub fn from_triton(number: DataType) -> Option<Self> {
+        TABLE.iter().find(|row| row.3 == number).map(|row| row.0)
+    }
+
     /// Triton's number for it in a model's configuration.
     pub fn triton(self) -> DataType {
         TABLE[self as usize].3
@@ -95,6 +100,7 @@ mod tests {
         for (index, row) in TABLE.iter().enumerate() {
             assert_eq!(row.0 as usize, index);
             assert_eq!(Datatype::from_name(row.0.name()).ok(), Some(row.0));
+            assert_eq!(Datatype::from_triton(row.0.triton()), Some(row.0));
         }
         assert!(Datatype::from_name("FLOAT").is_err_and(|e| e.message.contains("FLOAT") && e.message.contains("FP32")));
     }

@@ -19,6 +19,8 @@ pub struct TensorSpec {
     pub datatype: Datatype,
     /// Declared dimensions, the rows first; -1 for any size. Empty: any shape at all.
     pub shape: Vec<i64>,
+    /// Whether a request may leave this input out.
+    pub optional: bool,
 }
 
 /// A model as it is served.
@@ -78,7 +80,12 @@ impl ServiceCurve {
 impl TensorSpec {
     /// A declared tensor.
     pub fn new(name: impl Into<String>, datatype: Datatype, shape: impl Into<Vec<i64>>) -> Self {
-        Self { name: name.into(), datatype, shape: shape.into() }
+        Self { name: name.into(), datatype, shape: shape.into(), optional: false }
+    }
+
+    /// A declared input that a request may leave out.
+    pub fn optional(name: impl Into<String>, datatype: Datatype, shape: impl Into<Vec<i64>>) -> Self {
+        Self { optional: true, ..Self::new(name, datatype, shape) }
     }
 
     /// Whether every shape is allowed.
@@ -118,7 +125,8 @@ impl ModelSpec {
         self.inputs.iter().chain(&self.outputs).all(open)
     }
 
-    /// Checks a request's inputs: each declared one is there once, nothing else is, and all hold the same rows.
+    /// Checks a request's inputs: each declared one is there once, unless it may be left out; nothing
+    /// else is; and all hold the same rows.
     ///
     /// # Errors
     /// INVALID_ARGUMENT naming the input that is wrong, missing or unknown.
@@ -138,7 +146,8 @@ impl ModelSpec {
                 return Err(Error::invalid(format!("input '{}' is given twice", tensor.name)));
             }
         }
-        if let Some(missing) = self.inputs.iter().find(|spec| inputs.iter().all(|t| t.name != spec.name)) {
+        let absent = |spec: &&TensorSpec| !spec.optional && inputs.iter().all(|tensor| tensor.name != spec.name);
+        if let Some(missing) = self.inputs.iter().find(absent) {
             return Err(Error::invalid(format!("input '{}' of model '{}' is missing", missing.name, self.name)));
         }
         if !self.has_rows() {
@@ -209,13 +218,15 @@ impl TryFrom<session::TensorSpec> for TensorSpec {
     type Error = Error;
 
     fn try_from(wire: session::TensorSpec) -> Result<Self> {
-        Ok(Self { datatype: Datatype::from_name(&wire.datatype)?, name: wire.name, shape: wire.shape })
+        let datatype = Datatype::from_name(&wire.datatype)?;
+        Ok(Self { name: wire.name, datatype, shape: wire.shape, optional: wire.optional })
     }
 }
 
 impl From<&TensorSpec> for session::TensorSpec {
     fn from(spec: &TensorSpec) -> Self {
-        Self { name: spec.name.clone(), datatype: spec.datatype.name().into(), shape: spec.shape.clone() }
+        let datatype = spec.datatype.name().into();
+        Self { name: spec.name.clone(), datatype, shape: spec.shape.clone(), optional: spec.optional }
     }
 }
 
@@ -328,5 +339,36 @@ mod tests {
         assert!(spec.has_rows());
         assert!(spec.check_inputs(&inputs).is_err_and(|error| error.message.contains("must agree")));
         assert!(spec.check_answer(&[fp32("y", &[7])], 1).is_err());
+    }
+
+    #[test]
+    fn an_optional_input_may_be_left_out_and_is_checked_where_it_is_not() {
+        let int8 = |name: &str, rows: i64| {
+            Tensor::new(name, Datatype::Int8, vec![rows], Payload::from(vec![0; rows as usize])).unwrap()
+        };
+        let declared = ModelSpec {
+            name: ModelName::new("m").unwrap(),
+            version: "1".into(),
+            family: "test".into(),
+            inputs: vec![TensorSpec::new("a", Datatype::Int8, [-1]), TensorSpec::optional("b", Datatype::Int8, [-1])],
+            outputs: vec![TensorSpec::new("y", Datatype::Int8, [-1])],
+            max_batch_rows: 1,
+            memory_bytes: 0,
+            inline: false,
+            policy: ModelPolicy::default(),
+            generator: None,
+        };
+        let spec = ModelSpec::try_from(session::ModelSpec::from(&declared)).unwrap();
+        assert_eq!(spec, declared);
+        assert_eq!(spec.check_inputs(&[int8("a", 3)]).ok(), Some(3));
+        assert_eq!(spec.check_inputs(&[int8("b", 3), int8("a", 3)]).ok(), Some(3));
+        for (inputs, words) in [
+            (vec![int8("b", 3)], "input 'a' of model 'm' is missing"),
+            (vec![int8("a", 3), int8("b", 2)], "input 'b' has 2 rows, input 'a' has 3: they must agree"),
+            (vec![int8("a", 3), int8("c", 3)], "its inputs are: a, b"),
+        ] {
+            let error = spec.check_inputs(&inputs).unwrap_err();
+            assert!(error.message.contains(words), "{error}");
+        }
     }
 }

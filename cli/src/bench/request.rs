@@ -29,7 +29,8 @@ pub(crate) struct Prepared {
 pub(crate) async fn build(arguments: &BenchArguments, client: &mut Client) -> Result<Prepared, Failure> {
     let model_name = arguments.model.clone().unwrap_or_default();
     let declared = declared_inputs(client, &model_name).await?;
-    let inputs = declared.iter().map(|input| fill(input, arguments)).collect::<Result<Vec<_>, _>>()?;
+    let needed = declared.iter().filter(|input| !input.optional);
+    let inputs = needed.map(|input| fill(input, arguments)).collect::<Result<Vec<_>, _>>()?;
     let rows = inputs.first().map_or(1, Input::rows);
     let (inputs, raw_input_contents) = inputs.into_iter().map(Input::into_wire).unzip();
     let request = ModelInferRequest { model_name, inputs, raw_input_contents, ..Default::default() };

@@ -9,7 +9,7 @@ use std::{
 use bytes::Bytes;
 use orion_proto::{
     Datatype, Payload, Tensor, element_count,
-    inference::{model_infer_request::InferInputTensor, model_metadata_response::TensorMetadata},
+    inference::{ModelInput, model_infer_request::InferInputTensor},
 };
 
 use super::npy;
@@ -24,7 +24,7 @@ pub(crate) struct Input {
     data: Bytes,
 }
 
-/// An input as the model declares it; -1 stands for any size, no dimension at all for any shape.
+/// An input as the model's configuration declares it; -1 stands for any size, no dimension at all for any shape.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct InputMetadata {
     /// Its name.
@@ -33,13 +33,17 @@ pub(crate) struct InputMetadata {
     pub(crate) datatype: Datatype,
     /// Its declared shape.
     pub(crate) shape: Vec<i64>,
+    /// Whether a request may leave it out.
+    pub(crate) optional: bool,
 }
 
-impl TryFrom<TensorMetadata> for InputMetadata {
+impl TryFrom<ModelInput> for InputMetadata {
     type Error = Failure;
 
-    fn try_from(wire: TensorMetadata) -> Result<Self, Failure> {
-        Ok(Self { datatype: Datatype::from_name(&wire.datatype)?, name: wire.name, shape: wire.shape })
+    fn try_from(wire: ModelInput) -> Result<Self, Failure> {
+        let unknown = || Failure::new(format!("input '{}' has the unknown data type {}", wire.name, wire.data_type));
+        let datatype = Datatype::from_triton(wire.data_type()).ok_or_else(unknown)?;
+        Ok(Self { name: wire.name, datatype, shape: wire.dims, optional: wire.optional })
     }
 }
 
@@ -122,14 +126,15 @@ pub(crate) fn read_texts(given: &[String]) -> Result<Vec<String>, Failure> {
     }
 }
 
-/// The model's only input that `matches`, or why there is no such one.
+/// The only input that the model must have, if it `matches`, or why there is no such one.
 fn only<'a>(
     model: &str,
     declared: &'a [InputMetadata],
     kind: &str,
     matches: impl Fn(&InputMetadata) -> bool,
 ) -> Result<&'a InputMetadata, Failure> {
-    if let [input] = declared
+    let needed: Vec<&InputMetadata> = declared.iter().filter(|input| !input.optional).collect();
+    if let [input] = needed.as_slice()
         && matches(input)
     {
         return Ok(input);
@@ -205,6 +210,19 @@ fn open_shape(declared: &[i64], count: usize) -> Vec<i64> {
 mod tests {
     use super::*;
 
+    fn declare(name: &str, datatype: Datatype, shape: &[i64]) -> InputMetadata {
+        InputMetadata { name: name.into(), datatype, shape: shape.to_vec(), optional: false }
+    }
+
+    #[test]
+    fn texts_go_to_the_only_input_that_is_needed() {
+        let pair = InputMetadata { optional: true, ..declare("text_pair", Datatype::Bytes, &[-1]) };
+        let declared = [declare("text", Datatype::Bytes, &[-1]), pair.clone()];
+        assert_eq!(from_texts("m", &declared, &["a".into()]).unwrap().name, "text");
+        let both = [declare("query", Datatype::Bytes, &[-1]), InputMetadata { optional: false, ..pair }];
+        assert!(from_texts("m", &both, &["a".into()]).unwrap_err().hint.unwrap().contains("--input"));
+    }
+
     #[test]
     fn an_input_in_full_is_read_or_named() {
         let input: Input = "INPUT0=FP32[1,3]:1,2.5,-3".parse().unwrap();
@@ -248,7 +266,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let [here, missing] = ["here", "missing"].map(|name| folder.path().join(name));
         std::fs::write(&here, b"\xff\0").unwrap();
-        let declared = [InputMetadata { name: "image".into(), datatype: Datatype::Bytes, shape: vec![-1] }];
+        let declared = [declare("image", Datatype::Bytes, &[-1])];
         let input = from_files("m", &declared, &[here.clone(), here.clone()]).unwrap();
         assert_eq!((input.shape.as_slice(), input.data.as_ref()), ([2].as_slice(), &b"\x02\0\0\0\xff\0".repeat(2)[..]));
         let failure = from_files("m", &declared, &[here, missing.clone()]).unwrap_err();
@@ -257,7 +275,7 @@ mod tests {
 
     #[test]
     fn text_for_a_numeric_model_is_refused_with_what_it_takes() {
-        let declared = [InputMetadata { name: "x".into(), datatype: Datatype::Fp32, shape: vec![-1, 4] }];
+        let declared = [declare("x", Datatype::Fp32, &[-1, 4])];
         let failure = from_texts("m", &declared, &["a".into()]).unwrap_err();
         assert_eq!(failure.message, "model 'm' does not take one BYTES input, its inputs are: x FP32 [-1, 4]");
         assert_eq!(from_data("m", &declared, "1,2,3,4", &[]).unwrap().shape, [1, 4]);

@@ -7,9 +7,7 @@ mod npy;
 use std::{collections::HashMap, io::Write, path::PathBuf, time::Duration};
 
 use clap::{ArgGroup, Args};
-use orion_proto::inference::{
-    InferParameter, ModelInferRequest, ModelMetadataRequest, infer_parameter::ParameterChoice,
-};
+use orion_proto::inference::{InferParameter, ModelConfigRequest, ModelInferRequest, infer_parameter::ParameterChoice};
 use tonic::Request;
 
 pub(crate) use input::{Input, InputMetadata, fill_rows};
@@ -33,7 +31,8 @@ Examples:
   orion infer identity --data 1,2,3,4 --shape 2,2
   orion infer identity --input 'INPUT0=FP32[1,3]:1,2,3'
   orion infer identity --input INPUT0=@array.npy
-  orion infer minilm --input 'text=BYTES[2]:[\"hello, world\",\"bye\"]' --timeout 0.5")]
+  orion infer minilm --input 'text=BYTES[2]:[\"hello, world\",\"bye\"]' --timeout 0.5
+  orion infer reranker --input 'query=BYTES[1]:[\"who?\"]' --input 'text=BYTES[1]:[\"nobody\"]'")]
 pub(crate) struct InferArguments {
     /// The model's name
     model: String,
@@ -91,11 +90,11 @@ pub(crate) fn run(arguments: &InferArguments, out: &mut dyn Write) -> Result<(),
     })
 }
 
-/// What the model says it takes.
+/// What the model says it takes. Its metadata would not say which inputs may be left out.
 pub(crate) async fn declared_inputs(client: &mut Client, model: &str) -> Result<Vec<InputMetadata>, Failure> {
-    let request = ModelMetadataRequest { name: model.to_owned(), version: String::new() };
-    let metadata = client.inference.model_metadata(request).await?.into_inner();
-    metadata.inputs.into_iter().map(InputMetadata::try_from).collect()
+    let request = ModelConfigRequest { name: model.to_owned(), version: String::new() };
+    let config = client.inference.model_config(request).await?.into_inner().config.unwrap_or_default();
+    config.input.into_iter().map(InputMetadata::try_from).collect()
 }
 
 async fn inputs(arguments: &InferArguments, texts: &[String], client: &mut Client) -> Result<Vec<Input>, Failure> {

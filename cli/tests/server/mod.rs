@@ -23,7 +23,6 @@ use orion_proto::{
     },
     inference::{
         grpc_inference_service_server::{GrpcInferenceService, GrpcInferenceServiceServer},
-        model_metadata_response::TensorMetadata,
         *,
     },
     session,
@@ -88,8 +87,8 @@ pub(crate) fn start(token: Option<&'static str>) -> SocketAddr {
     receiver.recv().unwrap()
 }
 
-fn tensor(name: &str, datatype: &str, shape: &[i64]) -> TensorMetadata {
-    TensorMetadata { name: name.into(), datatype: datatype.into(), shape: shape.to_vec() }
+fn tensor(name: &str, data_type: DataType, dims: &[i64]) -> ModelInput {
+    ModelInput { name: name.into(), data_type: data_type.into(), dims: dims.to_vec(), optional: false }
 }
 
 /// For each text its length, then 3 and 4: the norm of an empty text is 5.
@@ -129,17 +128,18 @@ type Answering<'b, T> = Pin<Box<dyn Future<Output = Result<Response<T>, Status>>
 impl GrpcInferenceService for Shared {
     type ModelStreamInferStream = tokio_stream::Empty<Result<ModelStreamInferResponse, Status>>;
 
-    async fn model_metadata(
+    async fn model_config(
         &self,
-        request: Request<ModelMetadataRequest>,
-    ) -> Result<Response<ModelMetadataResponse>, Status> {
+        request: Request<ModelConfigRequest>,
+    ) -> Result<Response<ModelConfigResponse>, Status> {
         let name = request.into_inner().name;
-        let inputs = match name.as_str() {
-            "minilm" => vec![tensor("text", "BYTES", &[-1])],
-            "identity" | "busy" | "flaky" => vec![tensor("INPUT0", "FP32", &[-1, -1])],
+        let input = match name.as_str() {
+            "minilm" => vec![tensor("text", DataType::TypeString, &[-1])],
+            "identity" | "busy" | "flaky" => vec![tensor("INPUT0", DataType::TypeFp32, &[-1, -1])],
             _ => return Err(Status::not_found(format!("model '{name}' is unknown"))),
         };
-        Ok(Response::new(ModelMetadataResponse { name, inputs, ..Default::default() }))
+        let config = Some(ModelConfig { name, input, ..Default::default() });
+        Ok(Response::new(ModelConfigResponse { config }))
     }
 
     async fn model_infer(&self, request: Request<ModelInferRequest>) -> Result<Response<ModelInferResponse>, Status> {
@@ -193,7 +193,7 @@ impl GrpcInferenceService for Shared {
         server_ready(ServerReadyRequest) -> ServerReadyResponse;
         model_ready(ModelReadyRequest) -> ModelReadyResponse;
         server_metadata(ServerMetadataRequest) -> ServerMetadataResponse;
-        model_config(ModelConfigRequest) -> ModelConfigResponse;
+        model_metadata(ModelMetadataRequest) -> ModelMetadataResponse;
         model_statistics(ModelStatisticsRequest) -> ModelStatisticsResponse;
         repository_index(RepositoryIndexRequest) -> RepositoryIndexResponse;
         system_shared_memory_status(SharedMemoryRequest) -> SharedMemoryResponse;
@@ -308,7 +308,8 @@ impl Cluster for Shared {
     }
 
     async fn models(&self, _: Request<ModelsRequest>) -> Result<Response<ModelsResponse>, Status> {
-        let spec = session::TensorSpec { name: "text".into(), datatype: "BYTES".into(), shape: vec![-1] };
+        let (name, datatype) = ("text".into(), "BYTES".into());
+        let spec = session::TensorSpec { name, datatype, shape: vec![-1], optional: false };
         let loaded = self.0.lazy_is_loaded.load(Relaxed);
         let minilm = Model {
             name: "minilm".into(),

@@ -49,7 +49,7 @@ pub(super) fn model_config(spec: &ModelSpec) -> ModelConfig {
         name: spec.name.clone(),
         data_type: spec.datatype.triton().into(),
         dims: shape(spec),
-        ..Default::default()
+        optional: spec.optional,
     };
     let output = |spec: &TensorSpec| ModelOutput {
         name: spec.name.clone(),

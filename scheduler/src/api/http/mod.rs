@@ -71,6 +71,7 @@ pub fn router(front: Front, max_message_bytes: usize, budget: Budget, access: &A
         .route("/v1/chat/completions", post(openai::chat))
         .route("/v1/completions", post(openai::completions))
         .route("/v1/embeddings", post(openai::embeddings))
+        .route("/v1/rerank", post(openai::rerank))
         .route("/v1/audio/transcriptions", post(openai::transcriptions))
         .route("/v1/models", get(openai::models))
         .route("/v1/models/{model}", get(openai::model))

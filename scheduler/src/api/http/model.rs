@@ -82,6 +82,9 @@ struct TensorConfig {
     name: String,
     data_type: &'static str,
     dims: Vec<i64>,
+    /// Inputs alone have it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    optional: Option<bool>,
 }
 
 #[derive(Serialize)]
@@ -91,9 +94,14 @@ struct TransactionPolicy {
 
 pub(super) async fn config(State(api): State<Api>, path: ModelPath) -> Result<Response, Failure> {
     let of = model_config(&*api.0.front.model_spec(&path.name, &path.version)?);
-    let tensor = |name, data_type: DataType, dims| TensorConfig { name, data_type: data_type.as_str_name(), dims };
-    let input = |input: ModelInput| tensor(input.name.clone(), input.data_type(), input.dims);
-    let output = |output: ModelOutput| tensor(output.name.clone(), output.data_type(), output.dims);
+    let tensor = |name, data_type: DataType, dims, optional| TensorConfig {
+        name,
+        data_type: data_type.as_str_name(),
+        dims,
+        optional,
+    };
+    let input = |input: ModelInput| tensor(input.name.clone(), input.data_type(), input.dims, Some(input.optional));
+    let output = |output: ModelOutput| tensor(output.name.clone(), output.data_type(), output.dims, None);
     Ok(json(&Config {
         name: of.name,
         platform: of.platform,

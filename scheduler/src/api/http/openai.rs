@@ -1,11 +1,13 @@
-//! OpenAI's API: models, embeddings, chat and plain completions, transcriptions.
+//! OpenAI's API: models, embeddings, chat and plain completions, transcriptions; and reranking, which others put beside it.
 
 mod answers;
 mod chat;
 mod completions;
 mod embeddings;
 mod events;
+mod parameters;
 mod refusal;
+mod rerank;
 mod settings;
 mod tools;
 mod transcriptions;
@@ -18,6 +20,7 @@ pub(super) use completions::completions;
 pub(super) use embeddings::embeddings;
 pub(super) use events::events;
 pub(super) use refusal::Refusal;
+pub(super) use rerank::rerank;
 pub(super) use transcriptions::transcriptions;
 
 use super::{Api, ModelPath, reply::json};

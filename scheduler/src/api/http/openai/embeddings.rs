@@ -10,7 +10,7 @@ use orion_proto::{
 };
 use serde::Deserialize;
 
-use super::Refusal;
+use super::{Refusal, parameters::beside};
 use crate::{
     api::http::{
         Api,
@@ -55,17 +55,13 @@ struct Request {
 
 impl Request {
     fn parameters(&mut self) -> std::result::Result<Parameters, Refusal> {
-        let mut parameters = Parameters { truncate: self.truncate, ..Parameters::default() };
-        for (name, value) in [
+        let given = [
             ("priority", self.priority.take()),
             ("timeout", self.timeout.take()),
             ("routing_key", self.routing_key.take()),
             ("idempotent", self.idempotent.take()),
-        ] {
-            let Some(value) = value else { continue };
-            parameters.set(name, &value.into()).map_err(|error| Refusal::from(error).about(name))?;
-        }
-        Ok(parameters)
+        ];
+        beside(self.truncate, given)
     }
 }
 

@@ -1,12 +1,12 @@
-//! A sentence-embedding folder before it is loaded.
+//! A folder with a BERT model before it is loaded.
 
 use std::path::{Path, PathBuf};
 
-use orion_proto::{Datatype, Error, ModelName, ModelPolicy, ModelSpec, Result, TensorSpec};
+use orion_proto::{Error, ModelName, ModelPolicy, ModelSpec, Result};
 use serde::Deserialize;
 
-use super::{BertConfig, buckets};
-use crate::{Precision, checkpoint::Checkpoint, unservable};
+use super::{BertConfig, TYPICAL_TOKENS, answer, buckets, head::Head, task::Task};
+use crate::{Precision, checkpoint::Checkpoint, orion_toml::Kind, unservable};
 
 /// The files of a model, whose headers were found to fit its configuration.
 #[derive(Clone, Debug)]
@@ -17,21 +17,26 @@ pub(crate) struct Source {
     /// What stands before each tensor's name: nothing, or `bert` in files saved with a head.
     pub(crate) prefix: &'static str,
     pub(crate) precision: Precision,
+    pub(super) task: Task,
     /// Bytes of the weight files.
     pub(crate) weight_bytes: u64,
+    /// Of the encoder.
     parameters: u64,
 }
 
 impl Source {
-    /// Reads the configuration and the headers of a folder.
-    pub(crate) fn inspect(folder: &Path, precision: Precision) -> Result<Self> {
+    /// Reads the configuration and the headers of a folder, whose owner may say in `orion.toml` what it is for.
+    pub(crate) fn inspect(folder: &Path, asked: Option<Kind>, precision: Precision) -> Result<Self> {
         let config = BertConfig::read(folder)?;
-        check_pooling(folder)?;
         let tokenizer = folder.join("tokenizer.json");
         if !tokenizer.is_file() {
             return Err(unservable(format!("folder {} has no tokenizer.json", folder.display())));
         }
         let checkpoint = Checkpoint::open(folder)?;
+        let task = Task::read(folder, asked, &checkpoint)?;
+        if task == Task::Embedding {
+            check_pooling(folder)?;
+        }
         let bare = checkpoint.get("embeddings.word_embeddings.weight").is_some();
         let prefix = if bare { "" } else { "bert" };
         let mut parameters = 0u64;
@@ -39,25 +44,34 @@ impl Source {
             let name = if bare { name } else { format!("{prefix}.{name}") };
             parameters = parameters.saturating_add(checkpoint.expect(&name, &shape)?.elements());
         }
+        if task != Task::Embedding {
+            for (name, shape) in Head::tensors(prefix, config.hidden_size, task.labels()) {
+                checkpoint.expect(&name, &shape)?;
+            }
+        }
         let weight_bytes = checkpoint.file_bytes();
-        Ok(Self { config, folder: folder.into(), tokenizer, prefix, precision, weight_bytes, parameters })
+        Ok(Self { config, folder: folder.into(), tokenizer, prefix, precision, task, weight_bytes, parameters })
     }
 
     /// What it takes and gives once it is loaded.
     pub(crate) fn spec(&self, name: &ModelName, version: String, max_batch_rows: usize) -> ModelSpec {
-        let hidden = self.config.hidden_size as i64;
         ModelSpec {
             name: name.clone(),
             version,
-            family: super::FAMILY.into(),
-            inputs: vec![TensorSpec::new("text", Datatype::Bytes, [-1])],
-            outputs: vec![TensorSpec::new("embedding", Datatype::Fp32, [-1, hidden])],
+            family: self.task.family().into(),
+            inputs: answer::inputs(&self.task),
+            outputs: answer::outputs(&self.task, self.config.hidden_size),
             max_batch_rows,
             memory_bytes: self.memory_bytes(max_batch_rows),
             inline: false,
             policy: ModelPolicy::default(),
             generator: None,
         }
+    }
+
+    /// Floating-point operations for a typical row; a head's are a thousandth of them.
+    pub(crate) fn flops(&self) -> f64 {
+        self.config.flops(TYPICAL_TOKENS)
     }
 
     /// Bytes of the weights in their precision, and of the activations of as many buckets as run at once.
@@ -70,7 +84,14 @@ impl Source {
         let open = buckets.saturating_mul(buckets::MOST_TOKENS + max_position_embeddings);
         let tokens = open.min(max_batch_rows.saturating_mul(max_position_embeddings)) as u64;
         let a_token = 6 * hidden_size + intermediate_size + num_attention_heads * max_position_embeddings;
-        self.parameters.saturating_mul(size).saturating_add(tokens.saturating_mul(4 * a_token as u64))
+        let head = match self.task.labels() {
+            0 => 0,
+            labels => Head::bytes(hidden_size, labels),
+        };
+        // Positions are kept once for each type of token.
+        let second = (max_position_embeddings * hidden_size * (self.config.types() - 1)) as u64;
+        let weights = self.parameters.saturating_add(second).saturating_mul(size).saturating_add(head);
+        weights.saturating_add(tokens.saturating_mul(4 * a_token as u64))
     }
 }
 

@@ -1,8 +1,16 @@
 use std::path::Path;
 
-use super::*;
-use crate::{Family, inspect, load, tiny_bert};
-use orion_proto::ModelName;
+use orion_proto::{Code, Datatype, InferAnswer, ModelName, Payload, Result, Tensor, encode_bytes_elements};
+
+use super::{
+    network::{Encoder, Network},
+    tensor_encoder::TensorEncoder,
+    text::TextReader,
+    *,
+};
+use crate::{Family, Model, ModelRequest, inspect, load, tiny_bert};
+
+mod heads;
 
 fn folder(orion_toml: &str) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
@@ -13,6 +21,15 @@ fn folder(orion_toml: &str) -> tempfile::TempDir {
 
 fn model(folder: &Path) -> Box<dyn Model> {
     load(&inspect(&ModelName::new("tiny").unwrap(), folder).unwrap(), &|_| {}).unwrap().model().unwrap()
+}
+
+/// The same on candle's operations, whatever the precision.
+fn general(folder: &Path) -> Bert {
+    let manifest = inspect(&ModelName::new("tiny").unwrap(), folder).unwrap();
+    let Family::Bert(source) = manifest.family else { panic!("a BERT folder") };
+    let encoder = Encoder::Tensor(TensorEncoder::load(&source, &|_| {}).unwrap());
+    let network = Network::on(encoder, &source, manifest.spec.max_batch_rows).unwrap();
+    Bert { text: TextReader::load(&source).unwrap(), network, task: source.task.clone(), spec: manifest.spec }
 }
 
 fn request<E: AsRef<[u8]>>(texts: &[E], truncate: bool) -> ModelRequest {
@@ -53,17 +70,7 @@ fn both_encoders_agree_row_by_row_whatever_the_batch() {
     let tokens: usize = texts.iter().map(|text| text.split_whitespace().count() + 2).sum();
     assert_eq!(together[0].as_ref().unwrap().usage_tokens, tokens as u64);
 
-    let Family::Embedding(source) = inspect(&ModelName::new("tiny").unwrap(), exact.path()).unwrap().family else {
-        panic!("a sentence-embedding folder");
-    };
-    let tensor = TensorEncoder::load(&source, &|_| {}).unwrap();
-    let text = TextReader::load(&source).unwrap();
-    let mut general = Embedder {
-        spec: fast.spec().clone(),
-        text,
-        encoder: Encoder::Tensor(tensor),
-        hidden: source.config.hidden_size,
-    };
+    let mut general = general(exact.path());
     let got = difference(&floats(&general.run(vec![request(&texts, false)])[0]), &alone);
     assert!(got < 1e-5, "candle's operations differ by {got}");
 }

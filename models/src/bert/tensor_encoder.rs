@@ -3,7 +3,7 @@
 use candle_core::{D, DType, Device, IndexOp, Result, Tensor};
 use candle_nn::{VarBuilder, ops::softmax_last_dim};
 
-use super::{BertConfig, Source};
+use super::{BertConfig, Source, task::Pooling, text::Tokens};
 use crate::{Precision, checkpoint::Checkpoint};
 
 /// Added to the score of a padded token: finite, since 0 · −∞ is NaN, and far below any real score.
@@ -30,14 +30,16 @@ struct Layer {
     output_norm: Norm,
 }
 
-/// A BERT encoder with mean pooling and unit length.
+/// A BERT encoder and the pooling of its rows.
 pub(super) struct TensorEncoder {
     words: Tensor,
-    /// Position and token type 0 together.
+    /// Position and token type together: all places of type 0, then those of type 1.
     positions: Tensor,
+    places: usize,
     norm: Norm,
     layers: Vec<Layer>,
     heads: usize,
+    pooling: Pooling,
     dtype: DType,
     device: Device,
 }
@@ -119,8 +121,10 @@ impl TensorEncoder {
         let vars = vars(source, dtype, &device)?;
         let embeddings = vars.pp("embeddings");
         let kinds = embeddings.get((config.type_vocab_size, config.hidden_size), "token_type_embeddings.weight")?;
-        let positions = (config.max_position_embeddings, config.hidden_size);
-        let positions = embeddings.get(positions, "position_embeddings.weight")?.broadcast_add(&kinds.i(0)?)?;
+        let places = config.max_position_embeddings;
+        let positions = embeddings.get((places, config.hidden_size), "position_embeddings.weight")?;
+        let of = |kind: usize| positions.broadcast_add(&kinds.i(kind)?);
+        let positions = Tensor::cat(&(0..config.types()).map(of).collect::<Result<Vec<_>>>()?, 0)?;
         let words = embeddings.get((config.vocab_size, config.hidden_size), "word_embeddings.weight")?;
         let norm = Norm::load(embeddings.pp("LayerNorm"), config)?;
         let mut layers = Vec::new();
@@ -128,27 +132,34 @@ impl TensorEncoder {
             layers.push(Layer::load(&vars.pp(format!("encoder.layer.{index}")), config)?);
             progress((index + 1) as f32 / config.num_hidden_layers as f32);
         }
-        Ok(Self { words, positions, norm, layers, heads: config.num_attention_heads, dtype, device })
+        let (heads, pooling) = (config.num_attention_heads, source.task.pooling());
+        Ok(Self { words, positions, places, norm, layers, heads, pooling, dtype, device })
     }
 
-    /// The embeddings of these rows, one after the other.
-    pub(super) fn encode(&self, rows: &[&[u32]]) -> Result<Vec<f32>> {
-        let longest = rows.iter().map(|ids| ids.len()).max().unwrap_or(0);
-        let padded = |ids: &&[u32]| [*ids, &vec![0; longest - ids.len()]].concat();
-        let real = |ids: &&[u32]| (0..longest).map(|at| if at < ids.len() { 1.0 } else { 0.0 }).collect::<Vec<f32>>();
-        let ids =
-            Tensor::from_vec(rows.iter().flat_map(padded).collect::<Vec<u32>>(), rows.len() * longest, &self.device)?;
+    /// The pooled vectors of these rows, one after the other.
+    pub(super) fn encode(&self, rows: &[&Tokens]) -> Result<Vec<f32>> {
+        let longest = rows.iter().map(|row| row.ids.len()).max().unwrap_or(0);
+        let indices = |of: &dyn Fn(&Tokens, usize) -> usize| {
+            let all = rows.iter().flat_map(|&row| (0..longest).map(move |at| of(row, at) as u32));
+            Tensor::from_vec(all.collect::<Vec<u32>>(), rows.len() * longest, &self.device)
+        };
+        let ids = indices(&|row, at| row.ids.get(at).map_or(0, |&id| id as usize))?;
+        let positions = indices(&|row, at| if at < row.first || at >= row.ids.len() { at } else { self.places + at })?;
+        let real =
+            |row: &&Tokens| (0..longest).map(|at| if at < row.ids.len() { 1.0 } else { 0.0 }).collect::<Vec<f32>>();
         let real = Tensor::from_vec(rows.iter().flat_map(real).collect(), (rows.len(), longest, 1), &self.device)?;
         let mask = ((1.0 - &real)? * f64::from(PADDED))?.reshape((rows.len(), 1, 1, longest))?;
 
-        let words = self.words.index_select(&ids, 0)?.reshape((rows.len(), longest, ()))?;
-        let embedded = words.broadcast_add(&self.positions.narrow(0, 0, longest)?)?;
-        let mut x = self.norm.forward(&embedded.flatten(0, 1)?)?;
+        let embedded = (self.words.index_select(&ids, 0)? + self.positions.index_select(&positions, 0)?)?;
+        let mut x = self.norm.forward(&embedded)?;
         for layer in &self.layers {
             x = layer.forward(&x, &mask, self.heads)?;
         }
         debug_assert_eq!(x.dtype(), self.dtype);
         let x = x.to_dtype(DType::F32)?.reshape((rows.len(), longest, ()))?;
+        if self.pooling == Pooling::First {
+            return x.i((.., 0))?.flatten_all()?.to_vec1();
+        }
         // Unit length makes dividing the sum by the count of tokens needless.
         let sum = x.broadcast_mul(&real)?.sum(1)?;
         let length = sum.sqr()?.sum_keepdim(1)?.sqrt()?.clamp(f32::MIN_POSITIVE, f32::MAX)?;

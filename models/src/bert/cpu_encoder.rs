@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 use candle_core::{DType, Device, Result};
 use candle_nn::VarBuilder;
 
-use super::{BertConfig, Source, tensor_encoder::vars};
+use super::{BertConfig, Source, task::Pooling, tensor_encoder::vars, text::Tokens};
 use crate::kernels::{Activation, Linear, Norm, attend, normalise_sum};
 
 struct Layer {
@@ -17,16 +17,17 @@ struct Layer {
     output_norm: Norm,
 }
 
-/// A BERT encoder with mean pooling and unit length.
+/// A BERT encoder and the pooling of its rows.
 pub(super) struct CpuEncoder {
     words: Vec<f32>,
-    /// Position and token type 0 together.
-    positions: Vec<f32>,
+    /// Position and token type together, for each type.
+    positions: Vec<Vec<f32>>,
     norm: Norm,
     layers: Vec<Layer>,
     hidden: usize,
     inner: usize,
     heads: usize,
+    pooling: Pooling,
     /// Buffers of buckets that are done: fresh memory would be faulted in page by page.
     buffers: Mutex<Vec<Buffers>>,
 }
@@ -52,8 +53,11 @@ impl CpuEncoder {
         let embeddings = vars.pp("embeddings");
         let kinds = floats(&embeddings, "token_type_embeddings.weight", &[config.type_vocab_size, hidden])?;
         let places = [config.max_position_embeddings, hidden];
-        let mut positions = floats(&embeddings, "position_embeddings.weight", &places)?;
-        positions.chunks_exact_mut(hidden).for_each(|row| row.iter_mut().zip(&kinds).for_each(|(p, k)| *p += k));
+        let places = floats(&embeddings, "position_embeddings.weight", &places)?;
+        let of = |kind: &[f32]| {
+            places.chunks_exact(hidden).flat_map(|row| row.iter().zip(kind).map(|(p, k)| p + k)).collect()
+        };
+        let positions = kinds.chunks_exact(hidden).take(config.types()).map(of).collect();
         let words = floats(&embeddings, "word_embeddings.weight", &[config.vocab_size, hidden])?;
         let norm = norm(&embeddings.pp("LayerNorm"), config)?;
         let mut layers = Vec::new();
@@ -61,13 +65,13 @@ impl CpuEncoder {
             layers.push(layer(&vars.pp(format!("encoder.layer.{index}")), config)?);
             progress((index + 1) as f32 / config.num_hidden_layers as f32);
         }
-        let heads = config.num_attention_heads;
-        Ok(Self { words, positions, norm, layers, hidden, inner, heads, buffers: Mutex::default() })
+        let (heads, pooling) = (config.num_attention_heads, source.task.pooling());
+        Ok(Self { words, positions, norm, layers, hidden, inner, heads, pooling, buffers: Mutex::default() })
     }
 
-    /// The embeddings of these rows, one after the other.
-    pub(super) fn encode(&self, rows: &[&[u32]]) -> Vec<f32> {
-        let lengths: Vec<usize> = rows.iter().map(|ids| ids.len()).collect();
+    /// The pooled vectors of these rows, one after the other.
+    pub(super) fn encode(&self, rows: &[&Tokens]) -> Vec<f32> {
+        let lengths: Vec<usize> = rows.iter().map(|tokens| tokens.ids.len()).collect();
         let tokens: usize = lengths.iter().sum();
         let mut buffers = self.lock().pop().unwrap_or_default();
         let Buffers { x, sum, wide } = &mut buffers;
@@ -88,27 +92,31 @@ impl CpuEncoder {
             layer.down.forward(inner, sum);
             layer.output_norm.add(x, sum);
         }
-        let mut embeddings = vec![0.0; rows.len() * self.hidden];
+        let mut vectors = vec![0.0; rows.len() * self.hidden];
         let mut rest: &[f32] = x;
-        for (embedding, length) in embeddings.chunks_exact_mut(self.hidden).zip(lengths) {
+        for (vector, length) in vectors.chunks_exact_mut(self.hidden).zip(lengths) {
             let (own, others) = rest.split_at(length * self.hidden);
-            normalise_sum(own, embedding);
+            match self.pooling {
+                Pooling::Mean => normalise_sum(own, vector),
+                Pooling::First => vector.copy_from_slice(&own[..self.hidden]),
+            }
             rest = others;
         }
         self.lock().push(buffers);
-        embeddings
+        vectors
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Buffers>> {
         self.buffers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn embed(&self, rows: &[&[u32]], x: &mut [f32]) {
+    fn embed(&self, rows: &[&Tokens], x: &mut [f32]) {
         let hidden = self.hidden;
-        let tokens = rows.iter().flat_map(|ids| ids.iter().enumerate());
-        for (out, (place, &id)) in x.chunks_exact_mut(hidden).zip(tokens) {
+        let tokens = rows.iter().flat_map(|row| row.ids.iter().enumerate().map(|(place, &id)| (row.first, place, id)));
+        for (out, (first, place, id)) in x.chunks_exact_mut(hidden).zip(tokens) {
+            let positions = &self.positions[usize::from(place >= first)];
             out.copy_from_slice(&self.words[id as usize * hidden..][..hidden]);
-            self.norm.add(out, &self.positions[place * hidden..][..hidden]);
+            self.norm.add(out, &positions[place * hidden..][..hidden]);
         }
     }
 }

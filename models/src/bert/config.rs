@@ -76,6 +76,11 @@ impl BertConfig {
         }
     }
 
+    /// Types of tokens that are told apart: those of a first text and of a second.
+    pub(crate) fn types(&self) -> usize {
+        self.type_vocab_size.min(2)
+    }
+
     /// Columns of one attention head.
     pub(crate) fn head_size(&self) -> usize {
         self.hidden_size / self.num_attention_heads
