@@ -73,5 +73,5 @@ def test_a_cordoned_node_keeps_its_models_and_gets_no_others(cluster):
 
 def test_unknown_nodes(cluster):
     for action in ("cordon", "drain", "uncordon"):
-        with pytest.raises(AssertionError, match="node 'x' is unknown, the nodes are: w1, sim"):
+        with pytest.raises(AssertionError, match="node 'x' is unknown, the nodes are: sim, w1"):
             cluster.orion("nodes", action, "x")
