@@ -196,6 +196,7 @@ def test_a_scheduler_that_comes_back_orders_no_load_onto_a_full_device(start, tm
     server = start("two", {"m0": models["m0"]}, arguments=[a for n, m in models.items() if n != "m0" for a in ("--model", f"{n}={m}")])
     emulated = server.start(["worker", "--join", server.session, "--name", "full", "--data-dir", str(tmp_path / "full"),
                              "--simulate", str(tmp_path / "devices.toml")])
+    serving.until(lambda: server.nodes().get("full", {}).get("state") == "ready", "the second worker")
     server.worker.stop()
 
     def there():
