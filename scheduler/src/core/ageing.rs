@@ -128,7 +128,7 @@ impl<T, L: Clone> Core<T, L> {
         if !is_idle {
             return leave;
         }
-        self.begin_turn(now, index, device, now.saturating_add(load).saturating_add(price));
+        self.begin_turn(now, index, device, leave, now.saturating_add(load).saturating_add(price));
         let credit = &mut self.devices[device].turn_credit;
         *credit = credit.saturating_sub_unsigned(price);
         Vec::new()
@@ -149,9 +149,8 @@ impl<T, L: Clone> Core<T, L> {
         free && self.suitable(index).binary_search(&device).is_ok()
     }
 
-    fn begin_turn(&mut self, now: Nanos, index: usize, device: usize, ends: Nanos) {
-        let victims = self.victims_of_turn(now, index, device);
-        if victims.is_some_and(|victims| self.load_instead(now, index, device, victims)) {
+    fn begin_turn(&mut self, now: Nanos, index: usize, device: usize, leave: Vec<usize>, ends: Nanos) {
+        if self.load_instead(now, index, device, leave) {
             let loading = self.devices[device].loading;
             self.devices[device].turn = loading.map(|replica| Turn { replica, ends });
         }

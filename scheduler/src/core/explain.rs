@@ -234,7 +234,8 @@ impl<T, L: Clone> Core<T, L> {
     /// The stages of a request that its client named, the newest of that name.
     ///
     /// # Errors
-    /// INVALID_ARGUMENT for an id that is too long to be remembered, NOT_FOUND when it is not under way and not among the last that have ended.
+    /// INVALID_ARGUMENT for an id that is too long to be remembered, NOT_FOUND when it is not under way and not among the
+    /// last that have ended.
     pub fn explain_request(&self, now: Nanos, id: &str) -> orion_proto::Result<cluster::RequestExplanation> {
         if id.len() > LONGEST_ID {
             let text = format!("the id has {} bytes, requests are remembered by ids of at most {LONGEST_ID}", id.len());

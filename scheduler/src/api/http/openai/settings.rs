@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use orion_proto::{Error, Format, Generation, Parameters, Prompt, Sampling};
 use serde::Deserialize;
 
-use super::Refusal;
+use super::{Refusal, parameters::beside};
 use crate::{api::http::parameters::Scalar, response_format::ResponseFormat};
 
 /// Answers that one request may ask for.
@@ -132,17 +132,13 @@ impl Settings {
 
     /// What the request says of how it is scheduled.
     pub(super) fn parameters(&mut self) -> Result<Parameters, Refusal> {
-        let mut parameters = Parameters::default();
-        for (name, value) in [
+        let given = [
             ("priority", self.priority.take()),
             ("timeout", self.timeout.take()),
             ("routing_key", self.routing_key.take()),
             ("idempotent", self.idempotent.take()),
-        ] {
-            let Some(value) = value else { continue };
-            parameters.set(name, &value.into()).map_err(|error| Refusal::from(error).about(name))?;
-        }
-        Ok(parameters)
+        ];
+        beside(false, given)
     }
 }
 
