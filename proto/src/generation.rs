@@ -9,11 +9,11 @@ use crate::{Error, Result};
 mod wire;
 
 /// Stop strings that one request may name.
-const STOPS: usize = 16;
+pub const MOST_STOPS: usize = 16;
 /// Bytes of one of them.
 const STOP_BYTES: usize = 256;
 /// Biased tokens of one request.
-const BIASES: usize = 1024;
+pub const MOST_BIASES: usize = 1024;
 /// Alternatives of a token whose log-probabilities may be asked for.
 pub const MOST_ALTERNATIVES: u32 = 20;
 
@@ -193,15 +193,15 @@ impl Generation {
         if self.max_tokens == Some(0) {
             return Err(Error::invalid("'max_tokens' is 0, it must be 1 or more"));
         }
-        if self.stop.len() > STOPS {
-            return Err(Error::invalid(format!("'stop' has {} texts, at most {STOPS} are taken", self.stop.len())));
+        if self.stop.len() > MOST_STOPS {
+            return Err(Error::invalid(format!("'stop' has {} texts, at most {MOST_STOPS} are taken", self.stop.len())));
         }
         if let Some(stop) = self.stop.iter().find(|stop| stop.is_empty() || stop.len() > STOP_BYTES) {
             let bytes = stop.len();
             return Err(Error::invalid(format!("a text of 'stop' has {bytes} bytes, it must have 1 to {STOP_BYTES}")));
         }
-        if s.logit_bias.len() > BIASES || s.logit_bias.iter().any(|(_, bias)| !(-100.0..=100.0).contains(bias)) {
-            let text = format!("'logit_bias' must hold at most {BIASES} tokens, each from -100 to 100");
+        if s.logit_bias.len() > MOST_BIASES || s.logit_bias.iter().any(|(_, bias)| !(-100.0..=100.0).contains(bias)) {
+            let text = format!("'logit_bias' must hold at most {MOST_BIASES} tokens, each from -100 to 100");
             return Err(Error::invalid(text));
         }
         match self.logprobs {

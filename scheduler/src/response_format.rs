@@ -2,7 +2,7 @@
 
 use orion_proto::{Error, Format, Result};
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::value::RawValue;
 
 /// As it stands in a request. A schema's `name`, `description` and `strict` are not used: every schema is kept to.
 #[derive(Debug, Deserialize)]
@@ -17,7 +17,7 @@ pub(crate) struct ResponseFormat {
 #[serde(expecting = "'json_schema' must be an object with a schema")]
 struct JsonSchema {
     #[serde(default)]
-    schema: Option<Value>,
+    schema: Option<Box<RawValue>>,
 }
 
 impl ResponseFormat {
@@ -38,7 +38,7 @@ impl ResponseFormat {
         match (self.r#type.as_str(), schema) {
             ("text", _) => Ok(Format::Text),
             ("json_object", _) => Ok(Format::JsonObject),
-            ("json_schema", Some(schema)) => Ok(Format::JsonSchema(schema.to_string())),
+            ("json_schema", Some(schema)) => Ok(Format::JsonSchema(schema.get().to_owned())),
             ("json_schema", None) => {
                 Err(Error::invalid("a 'response_format' of type json_schema must have json_schema.schema"))
             }

@@ -1,6 +1,8 @@
 """Safe by default: tokens, hosts, addresses, limits."""
 
+import json
 import os
+import pathlib
 import socket
 import struct
 import subprocess
@@ -181,3 +183,42 @@ def test_nothing_secret_is_written(start, tmp_path):
         for name in files:
             with open(os.path.join(folder, name), "rb") as file:
                 assert TOKEN.encode() not in file.read(), name
+
+
+HUGE = 2_000_000
+BODIES = {
+    "/v1/embeddings": {"input": "a"},
+    "/v1/rerank": {"query": "a", "documents": ["a"]},
+    "/v1/completions": {"prompt": "a"},
+    "/v1/chat/completions": {"messages": [{"role": "user", "content": "a"}]},
+}
+ZEROS = "[" + "0," * HUGE + "0]"
+
+
+@pytest.mark.parametrize("shape", ["two"])
+def test_a_body_does_not_grow_in_memory(start, shape):
+    """Numbers and short texts take some thirty times their JSON as values: 128 MiB of them would be gigabytes."""
+    server = start(shape, {})
+    texts, bias = "[" + '"",' * HUGE + '""]', "{" + ",".join(f'"{n}":1' for n in range(HUGE // 4)) + "}"
+    fields = [(path, "x", ZEROS) for path in BODIES]
+    fields += [("/v1/chat/completions", name, ZEROS) for name in ("messages", "tools", "tool_choice")]
+    fields += [("/v1/chat/completions", "messages", '[{"role": "user", "content": ' + ZEROS + "}]")]
+    fields += [("/v1/completions", name, value) for name in ("prompt", "stop") for value in (ZEROS, texts)]
+    fields += [("/v1/completions", "prompt", "[" + "[]," * HUGE + "[]]"), ("/v1/completions", "logit_bias", bias)]
+    schema = '{"type": "json_schema", "json_schema": {"schema": {"enum": ' + ZEROS + "}}}"
+    fields += [("/v1/completions", "response_format", schema)]
+    memory = pathlib.Path(f"/proc/{server.scheduler.child.pid}")
+
+    def mebibytes(key):
+        line = next(line for line in (memory / "status").read_text().splitlines() if line.startswith(key))
+        return int(line.split()[1]) / 1024
+
+    for path, name, value in fields:
+        given = {"model": "none"} | {key: text for key, text in BODIES[path].items() if key != name}
+        body = json.dumps(given)[:-1] + f', "{name}": {value}}}'
+        (memory / "clear_refs").write_text("5")  # the peak counts from here
+        before = mebibytes("VmRSS")
+        status, _, said = server.get(path, method="POST", body=body.encode())
+        grown = mebibytes("VmHWM") - before
+        assert status in (400, 404), (path, name, said)
+        assert grown < 8 * len(body) / 2**20, (path, name, grown)

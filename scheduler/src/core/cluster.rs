@@ -189,6 +189,10 @@ impl<T, L: Clone> Core<T, L> {
         for model in 0..self.models.len() {
             self.models[model].unreadable.retain(|(at, _)| *at != index);
             self.ask_about(model);
+            // What found no device before may find one here; those that cannot are dropped again.
+            if self.models[model].wanted && self.staying(model) == 0 {
+                self.unplaced.insert(model);
+            }
         }
         self.settle_wishes(now);
         self.serve_all(now, index);

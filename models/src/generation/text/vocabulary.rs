@@ -11,6 +11,9 @@ use crate::unservable;
 
 /// Bytes that a token can stand for, generously.
 const BYTES_PER_TOKEN: usize = 512;
+/// Bytes of a conversation's JSON that are read for each token of the context: its values take some thirty times as much
+/// memory until the template has made text of them.
+const JSON_BYTES_PER_TOKEN: usize = 1024;
 
 /// A tokenizer with what its model's metadata says of it.
 pub(crate) struct Vocabulary {
@@ -97,6 +100,12 @@ impl Vocabulary {
             .template
             .as_ref()
             .ok_or_else(|| Error::invalid("the model has no chat template, ask it with a raw prompt"))?;
+        let (bytes, longest) = (messages.len() + tools.map_or(0, str::len), most.saturating_mul(JSON_BYTES_PER_TOKEN));
+        if bytes > longest {
+            return Err(Error::invalid(format!(
+                "the conversation has {bytes} bytes of JSON, for a context of {most} tokens at most {longest} are read"
+            )));
+        }
         // The template writes the start token itself.
         self.tokens(&template.render(messages, tools)?, false, most)
     }

@@ -5,6 +5,7 @@ mod chat;
 mod completions;
 mod embeddings;
 mod events;
+mod fields;
 mod parameters;
 mod refusal;
 mod rerank;

@@ -6,10 +6,9 @@ use orion_proto::{
     Code, Error, Result,
     inference::{InferParameter, infer_parameter::ParameterChoice},
 };
-use serde::{
-    Deserialize, Deserializer,
-    de::{MapAccess, Visitor},
-};
+use serde::{Deserialize, Deserializer, de::Visitor};
+
+use super::at_most::EntriesAtMost;
 
 /// Parameters that one object may have.
 const MOST: usize = 256;
@@ -70,28 +69,8 @@ impl ParameterList {
 
 impl<'de> Deserialize<'de> for ParameterList {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
-        deserializer.deserialize_map(ListVisitor)
-    }
-}
-
-struct ListVisitor;
-
-impl<'de> Visitor<'de> for ListVisitor {
-    type Value = ParameterList;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object of parameters")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<ParameterList, A::Error> {
-        let mut list = Vec::new();
-        while let Some((name, value)) = map.next_entry::<String, Scalar>()? {
-            if list.len() == MOST {
-                return Err(serde::de::Error::custom(format_args!("more than {MOST} parameters")));
-            }
-            list.push((name, value.into()));
-        }
-        Ok(ParameterList(list))
+        let entries = EntriesAtMost::<Scalar, MOST>::deserialize(deserializer)?;
+        Ok(Self(entries.0.into_iter().map(|(name, value)| (name, value.into())).collect()))
     }
 }
 

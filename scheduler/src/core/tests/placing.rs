@@ -29,6 +29,19 @@ fn an_evicted_model_comes_back_with_a_request_and_loads_are_single_flight() {
 }
 
 #[test]
+fn what_a_lost_worker_held_comes_back_on_the_next_one_unasked() {
+    let names = ["a", "b", "c"];
+    let specs = names.map(|name| model(name, 30, ModelPolicy::default()));
+    let mut world = World::new(specs.into(), &[&[100]]);
+    world.core.worker_left(world.now, world.nodes[0].session);
+    world.collect();
+    assert!(names.iter().all(|name| state(&world, name) != ModelState::Ready));
+    world.add(&[100], 0.0);
+    world.settle_loads();
+    assert!(names.iter().all(|name| state(&world, name) == ModelState::Ready), "{:?}", world.core.unplaced);
+}
+
+#[test]
 fn a_model_with_fewer_replicas_than_its_owner_wants_says_why() {
     let policy = ModelPolicy { min_replicas: 3, ..ModelPolicy::default() };
     let mut world = World::new(vec![model("m", 60, policy)], &[&[100], &[50]]);

@@ -1,40 +1,38 @@
 //! `POST /v1/chat/completions`.
 
+mod messages;
+
 use axum::{body::Body, extract::State, http::HeaderMap, response::Response};
 use futures::{StreamExt, stream};
 use orion_proto::{Delta, InferRequest, Prompt, TokenProbability};
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::{Value, from_slice, json, value::RawValue};
 
 use super::{
     Refusal,
     answers::{self, Answer, Usage, finish_reason},
     events::{DONE, events},
+    fields,
+    parameters::Scheduling,
     settings::{Settings, about},
     tools::{self, ToolText},
 };
 use crate::{
     api::{
-        http::{
-            Api,
-            body::{self, off_the_loop},
-            infer_request::not_a_request,
-            reply, request_id,
-        },
+        http::{Api, reply, request_id},
         terms::{Arrival, Terms},
     },
     front::Generating,
 };
 
+/// What chat has beside the [`Settings`].
 #[derive(Debug, Deserialize)]
 struct Request {
-    #[serde(flatten)]
-    settings: Settings,
-    messages: Vec<Value>,
+    messages: Box<RawValue>,
     #[serde(default)]
-    tools: Option<Vec<Value>>,
+    tools: Option<Box<RawValue>>,
     #[serde(default)]
-    tool_choice: Option<Value>,
+    tool_choice: Option<Box<RawValue>>,
     #[serde(default)]
     logprobs: Option<bool>,
     #[serde(default)]
@@ -62,11 +60,10 @@ pub(in crate::api::http) async fn chat(
 async fn answer(api: Api, arrival: Arrival, headers: &HeaderMap, body: Body) -> Result<Response, Refusal> {
     let api = &api.0;
     let terms = Terms::of_http(headers, arrival)?;
-    let body = body::read(headers, body, api.max_message_bytes, api.budget.hold()).await?;
-    let length = body.len();
-    let parse = move || serde_json::from_slice::<Request>(&body).map_err(|error| Refusal::from(not_a_request(&error)));
-    let mut request = off_the_loop(length, parse).await?;
-    let spec = api.front.model_spec(&request.settings.model, "").map_err(|e| Refusal::from(e).about("model"))?;
+    let parse = |body: &[u8]| Ok((from_slice(body)?, from_slice(body)?, from_slice(body)?));
+    let (settings, request, scheduling): (Settings, Request, Scheduling) =
+        fields::read(api, headers, body, parse).await?;
+    let spec = api.front.model_spec(&settings.model, "").map_err(|e| Refusal::from(e).about("model"))?;
     if !spec.generator.is_some_and(|generator| generator.chat) {
         let name = &spec.name;
         let text = match spec.generator.is_some() {
@@ -78,12 +75,12 @@ async fn answer(api: Api, arrival: Arrival, headers: &HeaderMap, body: Body) -> 
     let (prompt, calls_tools) = request.prompt()?;
     let logprobs = request.logprobs()?;
     let wanted = InferRequest {
-        model: request.settings.model.clone(),
-        parameters: request.settings.parameters()?,
-        generation: Some(request.settings.generation(prompt, logprobs)?),
+        model: settings.model.clone(),
+        parameters: scheduling.parameters(false)?,
+        generation: Some(settings.generation(prompt, logprobs)?),
         ..InferRequest::default()
     };
-    let n = request.settings.answers()?;
+    let n = settings.answers()?;
     let id = format!("chatcmpl-{:032x}", rand::random::<u128>());
     let wanted = answers::under(&terms, arrival, &id, wanted);
     let begun = answers::begin(&api.front, vec![wanted], n)?;
@@ -94,8 +91,8 @@ async fn answer(api: Api, arrival: Arrival, headers: &HeaderMap, body: Body) -> 
         calls_tools,
         logprobs: logprobs.is_some(),
     };
-    if request.settings.stream == Some(true) {
-        let usage = request.settings.stream_options.is_some_and(|options| options.include_usage);
+    if settings.stream == Some(true) {
+        let usage = settings.stream_options.is_some_and(|options| options.include_usage);
         return streamed(head, begun, usage).await;
     }
     let answers = answers::gather(begun).await?;
@@ -105,16 +102,18 @@ async fn answer(api: Api, arrival: Arrival, headers: &HeaderMap, body: Body) -> 
 impl Request {
     /// The conversation, and whether the model may call tools.
     fn prompt(&self) -> Result<(Prompt, bool), Refusal> {
-        if self.messages.is_empty() {
+        let wrong = |error| about("messages", format!("'messages' is not what it must be: {error}"));
+        if messages::count(&self.messages).map_err(wrong)? == 0 {
             return Err(about("messages", "'messages' is empty, it must hold at least one message"));
         }
-        if let Some(wrong) = self.messages.iter().position(|m| m.get("role").and_then(Value::as_str).is_none()) {
-            return Err(about("messages", format!("message {wrong} has no role, such as user or assistant")));
+        let never = self.tool_choice.as_ref().is_some_and(|choice| choice.get() == "\"none\"");
+        let is_none = |tools: &str| tools.strip_prefix('[').is_some_and(|rest| rest.trim_start() == "]");
+        let tools = self.tools.as_deref().map(RawValue::get).filter(|tools| !is_none(tools) && !never);
+        if tools.is_some_and(|tools| !tools.starts_with('[')) {
+            return Err(about("tools", "'tools' must be an array of tools"));
         }
-        let never = self.tool_choice.as_ref().is_some_and(|choice| choice == "none");
-        let tools = self.tools.as_ref().filter(|tools| !tools.is_empty() && !never);
-        let text = |values: &Vec<Value>| Value::Array(values.clone()).to_string();
-        Ok((Prompt::Chat { messages: text(&self.messages), tools: tools.map(text) }, tools.is_some()))
+        let messages = self.messages.get().to_owned();
+        Ok((Prompt::Chat { messages, tools: tools.map(str::to_owned) }, tools.is_some()))
     }
 
     fn logprobs(&self) -> Result<Option<u32>, Refusal> {

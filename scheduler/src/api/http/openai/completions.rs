@@ -4,22 +4,19 @@ use axum::{body::Body, extract::State, http::HeaderMap, response::Response};
 use futures::{StreamExt, stream};
 use orion_proto::{InferRequest, Prompt, TokenProbability};
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::{Value, from_slice, from_str, json, value::RawValue};
 
 use super::{
     Refusal,
     answers::{self, Answer, Usage, finish_reason},
     events::{DONE, events},
+    fields,
+    parameters::Scheduling,
     settings::{Settings, about},
 };
 use crate::{
     api::{
-        http::{
-            Api,
-            body::{self, off_the_loop},
-            infer_request::not_a_request,
-            reply, request_id,
-        },
+        http::{Api, at_most::AtMost, reply, request_id},
         terms::{Arrival, Terms},
     },
     front::Generating,
@@ -28,20 +25,10 @@ use crate::{
 /// Prompts of one request.
 const MOST_PROMPTS: usize = 64;
 
-#[derive(Debug, Deserialize)]
-#[serde(untagged, expecting = "'prompt' must be a string, an array of strings, or tokens")]
-enum Prompts {
-    Text(String),
-    Tokens(Vec<u32>),
-    Texts(Vec<String>),
-    TokenLists(Vec<Vec<u32>>),
-}
-
+/// What plain completions have beside the [`Settings`].
 #[derive(Debug, Deserialize)]
 struct Request {
-    #[serde(flatten)]
-    settings: Settings,
-    prompt: Prompts,
+    prompt: Box<RawValue>,
     #[serde(default)]
     logprobs: Option<u32>,
     #[serde(default)]
@@ -71,63 +58,59 @@ pub(in crate::api::http) async fn completions(
 async fn answer(api: Api, arrival: Arrival, headers: &HeaderMap, body: Body) -> Result<Response, Refusal> {
     let api = &api.0;
     let terms = Terms::of_http(headers, arrival)?;
-    let body = body::read(headers, body, api.max_message_bytes, api.budget.hold()).await?;
-    let length = body.len();
-    let parse = move || serde_json::from_slice::<Request>(&body).map_err(|error| Refusal::from(not_a_request(&error)));
-    let mut request = off_the_loop(length, parse).await?;
-    let spec = api.front.model_spec(&request.settings.model, "").map_err(|e| Refusal::from(e).about("model"))?;
+    let parse = |body: &[u8]| Ok((from_slice(body)?, from_slice(body)?, from_slice(body)?));
+    let (settings, request, scheduling): (Settings, Request, Scheduling) =
+        fields::read(api, headers, body, parse).await?;
+    let spec = api.front.model_spec(&settings.model, "").map_err(|e| Refusal::from(e).about("model"))?;
     if spec.generator.is_none() {
         return Err(about("model", format!("model '{}' does not generate text", spec.name)));
     }
-    request.refuse_unserved()?;
-    let n = request.settings.answers()?;
-    let parameters = request.settings.parameters()?;
+    let n = settings.answers()?;
+    request.refuse_unserved(n)?;
+    let parameters = scheduling.parameters(false)?;
     let logprobs = request.logprobs;
     let id = format!("cmpl-{:032x}", rand::random::<u128>());
     let mut wanted = Vec::new();
-    for prompt in std::mem::replace(&mut request.prompt, Prompts::Texts(Vec::new())).each()? {
+    for prompt in prompts(request.prompt.get())? {
         let one = InferRequest {
-            model: request.settings.model.clone(),
+            model: settings.model.clone(),
             parameters: parameters.clone(),
-            generation: Some(request.settings.generation(prompt, logprobs)?),
+            generation: Some(settings.generation(prompt, logprobs)?),
             ..InferRequest::default()
         };
         wanted.push(answers::under(&terms, arrival, &id, one));
     }
     let begun = answers::begin(&api.front, wanted, n)?;
     let head = Head { id, created: reply::unix_seconds(), model: spec.name.to_string(), logprobs: logprobs.is_some() };
-    if request.settings.stream == Some(true) {
-        let usage = request.settings.stream_options.is_some_and(|options| options.include_usage);
+    if settings.stream == Some(true) {
+        let usage = settings.stream_options.is_some_and(|options| options.include_usage);
         return streamed(head, begun, usage, n as usize).await;
     }
     let answers = answers::gather(begun).await?;
     Ok(reply::json(&head.whole(&answers, n as usize)))
 }
 
-impl Prompts {
-    fn each(self) -> Result<Vec<Prompt>, Refusal> {
-        let prompts: Vec<Prompt> = match self {
-            Self::Text(text) => vec![Prompt::Text(text)],
-            Self::Tokens(tokens) => vec![Prompt::Tokens(tokens)],
-            Self::Texts(texts) => texts.into_iter().map(Prompt::Text).collect(),
-            Self::TokenLists(lists) => lists.into_iter().map(Prompt::Tokens).collect(),
-        };
-        match prompts.len() {
-            1..=MOST_PROMPTS => Ok(prompts),
-            count => Err(about("prompt", format!("'prompt' holds {count} prompts, it must hold 1 to {MOST_PROMPTS}"))),
-        }
-    }
+/// The prompts of the field's JSON text: one or several texts, one or several lists of tokens.
+fn prompts(json: &str) -> Result<Vec<Prompt>, Refusal> {
+    let first = json.strip_prefix('[').map(|rest| rest.trim_start().as_bytes().first());
+    let prompts = match first {
+        None => from_str(json).map(|text| vec![Prompt::Text(text)]),
+        Some(Some(b'"')) => from_str::<AtMost<_, MOST_PROMPTS>>(json).map(|texts| texts.each(Prompt::Text)),
+        Some(Some(b'[')) => from_str::<AtMost<_, MOST_PROMPTS>>(json).map(|lists| lists.each(Prompt::Tokens)),
+        Some(_) => from_str(json).map(|tokens| vec![Prompt::Tokens(tokens)]),
+    };
+    let kinds = format!("a string, an array of tokens, or an array of 1 to {MOST_PROMPTS} of these");
+    prompts.map_err(|error| about("prompt", format!("'prompt' must be {kinds}: {error}")))
 }
 
 impl Request {
-    fn refuse_unserved(&self) -> Result<(), Refusal> {
+    fn refuse_unserved(&self, n: u32) -> Result<(), Refusal> {
         if self.echo == Some(true) {
             return Err(about("echo", "'echo' is not served, the prompt is yours already"));
         }
         if self.suffix.as_ref().is_some_and(|suffix| !suffix.is_empty()) {
             return Err(about("suffix", "'suffix' is not served, the models here go on from a prompt"));
         }
-        let n = self.settings.answers()?;
         match self.best_of {
             Some(best) if best != n => Err(about("best_of", "'best_of' must be 'n' or absent, all answers are given")),
             _ => Ok(()),

@@ -9,15 +9,14 @@ use orion_proto::{
     encode_bytes_elements,
 };
 use serde::Deserialize;
+use serde_json::from_slice;
 
-use super::{Refusal, parameters::beside};
+use super::{Refusal, fields, parameters::Scheduling};
 use crate::{
     api::http::{
         Api,
-        body::{self, off_the_loop},
+        body::off_the_loop,
         element_json,
-        infer_request::not_a_request,
-        parameters::Scalar,
         reply, request_id,
     },
     api::terms::{Arrival, Terms},
@@ -38,31 +37,9 @@ struct Request {
     encoding_format: Option<String>,
     #[serde(default)]
     dimensions: Option<u64>,
-    // The rest is not OpenAI's: its clients send it as `extra_body`.
-    /// Whether text beyond the model's limit is cut.
+    /// Whether text beyond the model's limit is cut. Not OpenAI's: its clients send it as `extra_body`.
     #[serde(default)]
     truncate: bool,
-    #[serde(default)]
-    priority: Option<Scalar>,
-    /// Microseconds.
-    #[serde(default)]
-    timeout: Option<Scalar>,
-    #[serde(default)]
-    routing_key: Option<Scalar>,
-    #[serde(default)]
-    idempotent: Option<Scalar>,
-}
-
-impl Request {
-    fn parameters(&mut self) -> std::result::Result<Parameters, Refusal> {
-        let given = [
-            ("priority", self.priority.take()),
-            ("timeout", self.timeout.take()),
-            ("routing_key", self.routing_key.take()),
-            ("idempotent", self.idempotent.take()),
-        ];
-        beside(self.truncate, given)
-    }
 }
 
 #[derive(Clone, Copy)]
@@ -83,11 +60,9 @@ pub(in crate::api::http) async fn embeddings(
 async fn answer(api: Api, arrival: Arrival, headers: &HeaderMap, body: Body) -> std::result::Result<Response, Refusal> {
     let api = &api.0;
     let terms = Terms::of_http(headers, arrival)?;
-    let body = body::read(headers, body, api.max_message_bytes, api.budget.hold()).await?;
-    let length = body.len();
-    let parse = move || serde_json::from_slice::<Request>(&body).map_err(|error| Refusal::from(not_a_request(&error)));
-    let mut request = off_the_loop(length, parse).await?;
-    let parameters = request.parameters()?;
+    let parse = |body: &[u8]| Ok((from_slice(body)?, from_slice(body)?));
+    let (request, scheduling): (Request, Scheduling) = fields::read(api, headers, body, parse).await?;
+    let parameters = scheduling.parameters(request.truncate)?;
     let encoding = encoding(request.encoding_format.as_deref())?;
     let texts = request.input.texts().map_err(|error| Refusal::from(error).about("input"))?;
     let spec = api.front.model_spec(&request.model, "").map_err(|error| Refusal::from(error).about("model"))?;

@@ -11,14 +11,13 @@ use orion_proto::{
     encode_bytes_elements,
 };
 use serde::{Deserialize, Serialize};
+use serde_json::from_slice;
 
-use super::{Refusal, parameters::beside};
+use super::{Refusal, fields, parameters::Scheduling};
 use crate::{
     api::http::{
         Api,
-        body::{self, off_the_loop},
-        infer_request::not_a_request,
-        parameters::Scalar,
+        body::off_the_loop,
         reply, request_id,
     },
     api::terms::{Arrival, Terms},
@@ -42,19 +41,9 @@ struct Request {
     top_n: Option<usize>,
     #[serde(default)]
     return_documents: Option<bool>,
-    // The rest is Orion's own.
-    /// Whether texts beyond the model's limit are cut.
+    /// Whether texts beyond the model's limit are cut: Orion's own.
     #[serde(default)]
     truncate: bool,
-    #[serde(default)]
-    priority: Option<Scalar>,
-    /// Microseconds.
-    #[serde(default)]
-    timeout: Option<Scalar>,
-    #[serde(default)]
-    routing_key: Option<Scalar>,
-    #[serde(default)]
-    idempotent: Option<Scalar>,
 }
 
 #[derive(Serialize)]
@@ -97,17 +86,9 @@ pub(in crate::api::http) async fn rerank(
 async fn answer(api: Api, arrival: Arrival, headers: &HeaderMap, body: Body) -> std::result::Result<Response, Refusal> {
     let api = &api.0;
     let terms = Terms::of_http(headers, arrival)?;
-    let body = body::read(headers, body, api.max_message_bytes, api.budget.hold()).await?;
-    let length = body.len();
-    let parse = move || serde_json::from_slice::<Request>(&body).map_err(|error| Refusal::from(not_a_request(&error)));
-    let request = off_the_loop(length, parse).await?;
-    let given = [
-        ("priority", request.priority),
-        ("timeout", request.timeout),
-        ("routing_key", request.routing_key),
-        ("idempotent", request.idempotent),
-    ];
-    let parameters = beside(request.truncate, given)?;
+    let parse = |body: &[u8]| Ok((from_slice(body)?, from_slice(body)?));
+    let (request, scheduling): (Request, Scheduling) = fields::read(api, headers, body, parse).await?;
+    let parameters = scheduling.parameters(request.truncate)?;
     let texts = request.documents.texts().map_err(|error| Refusal::from(error).about("documents"))?;
     let most = most_results(request.top_n, texts.len()).map_err(|error| Refusal::from(error).about("top_n"))?;
     let spec = api.front.model_spec(&request.model, "").map_err(|error| Refusal::from(error).about("model"))?;

@@ -1,23 +1,17 @@
-//! What both of OpenAI's generation requests say of how text is generated, and the parameters that only Orion has.
+//! What both of OpenAI's generation requests say of how text is generated.
 
-use std::collections::BTreeMap;
-
-use orion_proto::{Error, Format, Generation, Parameters, Prompt, Sampling};
+use orion_proto::{MOST_BIASES, Error, Format, Generation, Prompt, MOST_STOPS, Sampling};
 use serde::Deserialize;
+use serde_json::value::RawValue;
 
-use super::{Refusal, parameters::beside};
-use crate::{api::http::parameters::Scalar, response_format::ResponseFormat};
+use super::Refusal;
+use crate::{
+    api::http::at_most::{AtMost, EntriesAtMost},
+    response_format::ResponseFormat,
+};
 
 /// Answers that one request may ask for.
 const MOST_ANSWERS: u32 = 16;
-
-/// One text or several.
-#[derive(Debug, Deserialize)]
-#[serde(untagged, expecting = "'stop' must be a string or an array of strings")]
-enum Stops {
-    One(String),
-    Several(Vec<String>),
-}
 
 /// Whether a stream ends with the count of its tokens.
 #[derive(Debug, Default, Deserialize)]
@@ -41,7 +35,7 @@ pub(super) struct Settings {
     #[serde(default)]
     n: Option<u32>,
     #[serde(default)]
-    stop: Option<Stops>,
+    stop: Option<Box<RawValue>>,
     #[serde(default)]
     pub(super) stream: Option<bool>,
     #[serde(default)]
@@ -53,7 +47,7 @@ pub(super) struct Settings {
     #[serde(default)]
     frequency_penalty: Option<f32>,
     #[serde(default)]
-    logit_bias: Option<BTreeMap<String, f32>>,
+    logit_bias: Option<EntriesAtMost<f32, MOST_BIASES>>,
     #[serde(default)]
     response_format: Option<ResponseFormat>,
     // The rest is not OpenAI's: its clients send it as `extra_body`.
@@ -65,15 +59,6 @@ pub(super) struct Settings {
     repetition_penalty: Option<f32>,
     #[serde(default)]
     ignore_eos: Option<bool>,
-    #[serde(default)]
-    priority: Option<Scalar>,
-    /// Microseconds.
-    #[serde(default)]
-    timeout: Option<Scalar>,
-    #[serde(default)]
-    routing_key: Option<Scalar>,
-    #[serde(default)]
-    idempotent: Option<Scalar>,
 }
 
 impl Settings {
@@ -102,11 +87,7 @@ impl Settings {
         let generation = Generation {
             max_tokens: self.max_completion_tokens.or(self.max_tokens),
             sampling,
-            stop: match &self.stop {
-                None => Vec::new(),
-                Some(Stops::One(stop)) => vec![stop.clone()],
-                Some(Stops::Several(stops)) => stops.clone(),
-            },
+            stop: self.stop()?,
             logprobs,
             format: self.format()?,
             ignore_end: self.ignore_eos.unwrap_or(false),
@@ -116,29 +97,28 @@ impl Settings {
         Ok(generation)
     }
 
+    fn stop(&self) -> Result<Vec<String>, Refusal> {
+        let Some(json) = self.stop.as_deref().map(RawValue::get) else { return Ok(Vec::new()) };
+        let stops = match json.starts_with('[') {
+            true => serde_json::from_str::<AtMost<_, MOST_STOPS>>(json).map(|stops| stops.0),
+            false => serde_json::from_str(json).map(|stop| vec![stop]),
+        };
+        let kinds = format!("a string or an array of at most {MOST_STOPS} strings");
+        stops.map_err(|error| about("stop", format!("'stop' must be {kinds}: {error}")))
+    }
+
     fn logit_bias(&self) -> Result<Vec<(u32, f32)>, Refusal> {
-        let bias = |(token, bias): (&String, &f32)| {
+        let bias = |(token, bias): &(String, f32)| {
             let number = token.parse::<u32>();
             let wrong = |_| about("logit_bias", "the keys of 'logit_bias' must be numbers of tokens");
             Ok((number.map_err(wrong)?, *bias))
         };
-        self.logit_bias.iter().flatten().map(bias).collect()
+        self.logit_bias.iter().flat_map(|entries| &entries.0).map(bias).collect()
     }
 
     fn format(&self) -> Result<Format, Refusal> {
         let format = self.response_format.as_ref().map_or(Ok(Format::Text), ResponseFormat::format);
         format.map_err(|error| Refusal::from(error).about("response_format"))
-    }
-
-    /// What the request says of how it is scheduled.
-    pub(super) fn parameters(&mut self) -> Result<Parameters, Refusal> {
-        let given = [
-            ("priority", self.priority.take()),
-            ("timeout", self.timeout.take()),
-            ("routing_key", self.routing_key.take()),
-            ("idempotent", self.idempotent.take()),
-        ];
-        beside(false, given)
     }
 }
 

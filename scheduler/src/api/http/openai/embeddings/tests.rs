@@ -88,9 +88,14 @@ async fn models_that_do_not_embed_or_not_so_are_refused_in_openais_shape() {
 fn parameters_come_beside_openais_own_fields() {
     let parameters = |fields: &str| {
         let json = format!(r#"{{"model":"m","input":"a","user":"u"{fields}}}"#);
-        serde_json::from_str::<Request>(&json).map_err(|error| error.to_string())
+        let read: serde_json::Result<(Request, Scheduling)> =
+            (|| Ok((from_slice(json.as_bytes())?, from_slice(json.as_bytes())?)))();
+        read.map_err(|error| error.to_string())
     };
-    let read = |fields: &str| parameters(fields).unwrap().parameters();
+    let read = |fields: &str| {
+        let (request, scheduling) = parameters(fields).unwrap();
+        scheduling.parameters(request.truncate)
+    };
     assert_eq!(read("").unwrap(), Parameters::default());
     assert_eq!(read(r#","priority":null,"timeout":0"#).unwrap(), Parameters::default());
     let all = read(r#","priority":1,"timeout":1500,"routing_key":"k","idempotent":false,"truncate":true"#).unwrap();
