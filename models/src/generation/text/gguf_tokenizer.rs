@@ -9,7 +9,11 @@ use tokenizers::{
     models::bpe::{BPE, Vocab},
 };
 
-use super::{template::ChatTemplate, token_bytes::Spelling, vocabulary::Vocabulary};
+use super::{
+    template::ChatTemplate,
+    token_bytes::{Spelling, TokenBytes, spell},
+    vocabulary::Vocabulary,
+};
 use crate::{
     gguf::{Gguf, Value},
     unservable,
@@ -75,9 +79,8 @@ pub(crate) fn vocabulary(gguf: &Gguf) -> Result<Vocabulary> {
     ends.dedup();
     let template = gguf.get("tokenizer.chat_template").and_then(Value::text);
     let template = template.map(|source| ChatTemplate::new(source, text(start), text(end))).transpose()?;
-    let unused = |id: u32| kinds.get(id as usize) == Some(&UNUSED);
     Ok(Vocabulary {
-        bytes: Vocabulary::token_bytes(&tokenizer, spelling, tokens.len(), unused)?,
+        bytes: token_bytes(&tokens, &kinds, spelling),
         tokenizer,
         start: start.filter(|_| adds_start),
         begin: start,
@@ -85,6 +88,19 @@ pub(crate) fn vocabulary(gguf: &Gguf) -> Result<Vocabulary> {
         strips: spelling == Spelling::SentencePiece && bool(gguf, "add_space_prefix").unwrap_or(true),
         template,
     })
+}
+
+/// The bytes of each token: none for special ones and those that are unused.
+fn token_bytes(tokens: &[&str], kinds: &[u32], spelling: Spelling) -> TokenBytes {
+    let mut bytes = TokenBytes::default();
+    for (index, token) in tokens.iter().enumerate() {
+        bytes.push(|out| match kinds.get(index) {
+            Some(&(UNKNOWN | CONTROL | UNUSED)) => {}
+            Some(&USER_DEFINED) => out.extend_from_slice(token.as_bytes()),
+            _ => spell(spelling, token, out),
+        });
+    }
+    bytes
 }
 
 fn numbered(tokens: &[&str]) -> Vocab {

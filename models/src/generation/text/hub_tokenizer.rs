@@ -7,7 +7,11 @@ use serde::Deserialize;
 use serde_json::Value as Json;
 use tokenizers::Tokenizer;
 
-use super::{template::ChatTemplate, token_bytes::Spelling, vocabulary::Vocabulary};
+use super::{
+    template::ChatTemplate,
+    token_bytes::{Spelling, TokenBytes, spell},
+    vocabulary::Vocabulary,
+};
 use crate::unservable;
 
 #[derive(Default, Deserialize)]
@@ -71,7 +75,7 @@ pub(crate) fn vocabulary(folder: &Path, count: usize) -> Result<Vocabulary> {
     let begin = start.as_deref().and_then(|start| tokenizer.token_to_id(start));
     let begin = begin.or_else(|| tokenizer.encode_fast("", true).ok()?.get_ids().last().copied());
     Ok(Vocabulary {
-        bytes: Vocabulary::token_bytes(&tokenizer, spelling, count, |_| false)?,
+        bytes: token_bytes(&tokenizer, spelling, count)?,
         start: None,
         begin,
         ends,
@@ -79,6 +83,26 @@ pub(crate) fn vocabulary(folder: &Path, count: usize) -> Result<Vocabulary> {
         template,
         tokenizer,
     })
+}
+
+/// The bytes of each of `count` tokens: none for special ones and those that the tokenizer does not know.
+fn token_bytes(tokenizer: &Tokenizer, spelling: Spelling, count: usize) -> Result<TokenBytes> {
+    let vocabulary = tokenizer.get_vocab(true);
+    let mut tokens = vec![""; count];
+    for (token, id) in &vocabulary {
+        *tokens.get_mut(*id as usize).ok_or_else(|| {
+            unservable(format!("the tokenizer has the token {id}, the model's vocabulary has {count}"))
+        })? = token;
+    }
+    let (added, mut bytes) = (tokenizer.get_added_tokens_decoder(), TokenBytes::default());
+    for (token, id) in tokens.into_iter().zip(0u32..) {
+        bytes.push(|out| match added.get(&id) {
+            Some(added) if added.special => {}
+            Some(_) => out.extend_from_slice(token.as_bytes()),
+            None => spell(spelling, token, out),
+        });
+    }
+    Ok(bytes)
 }
 
 /// The chat template: a file of its own, a text, or that of a list which is called `default`.

@@ -1,7 +1,5 @@
 //! The bytes that each token stands for.
 
-use std::collections::HashMap;
-
 /// How a vocabulary writes bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Spelling {
@@ -20,9 +18,9 @@ pub(super) struct TokenBytes {
 }
 
 impl TokenBytes {
-    /// The next token's bytes.
-    pub(super) fn push(&mut self, bytes: &[u8]) {
-        self.bytes.extend_from_slice(bytes);
+    /// The next token's bytes, which `write` appends.
+    pub(super) fn push(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
+        write(&mut self.bytes);
         self.ends.push(self.bytes.len());
     }
 
@@ -34,28 +32,43 @@ impl TokenBytes {
     }
 }
 
-/// The characters that stand for bytes in GPT-2's vocabularies: those that can be seen for themselves, the others from
-/// U+0100 on.
-pub(super) fn byte_characters() -> HashMap<char, u8> {
-    let seen = |byte: &u8| matches!(byte, b'!'..=b'~' | 0xa1..=0xac | 0xae..=0xff);
-    let hidden = (0..=255u8).filter(|byte| !seen(byte)).zip(0x100u32..);
-    let hidden = hidden.filter_map(|(byte, code)| Some((char::from_u32(code)?, byte)));
-    (0..=255u8).filter(seen).map(|byte| (char::from(byte), byte)).chain(hidden).collect()
-}
+/// The bytes that characters stand for in GPT-2's vocabularies, by the characters' codes: those that can be seen stand for
+/// themselves, the others are U+0100 and on.
+const BYTE_OF: [Option<u8>; 0x144] = {
+    let (mut of, mut byte, mut hidden) = ([None; 0x144], 0, 0x100);
+    while byte < 0x100 {
+        if matches!(byte as u8, b'!'..=b'~' | 0xa1..=0xac | 0xae..=0xff) {
+            of[byte] = Some(byte as u8);
+        } else {
+            of[hidden] = Some(byte as u8);
+            hidden += 1;
+        }
+        byte += 1;
+    }
+    of
+};
 
-/// The bytes of one token of a vocabulary that is spelled so.
-pub(super) fn spelled(spelling: Spelling, characters: &HashMap<char, u8>, token: &str) -> Vec<u8> {
+/// Appends the bytes of one token of a vocabulary that is spelled so.
+pub(super) fn spell(spelling: Spelling, token: &str, out: &mut Vec<u8>) {
     match spelling {
         Spelling::ByteLevel => {
-            let bytes: Option<Vec<u8>> = token.chars().map(|c| characters.get(&c).copied()).collect();
-            // A token that was added is written as it is.
-            bytes.unwrap_or_else(|| token.as_bytes().to_vec())
+            let before = out.len();
+            for character in token.chars() {
+                match BYTE_OF.get(character as usize) {
+                    Some(Some(byte)) => out.push(*byte),
+                    // A token that was added is written as it is.
+                    _ => {
+                        out.truncate(before);
+                        return out.extend_from_slice(token.as_bytes());
+                    }
+                }
+            }
         }
         Spelling::SentencePiece => {
             let hex = token.strip_prefix("<0x").and_then(|rest| rest.strip_suffix('>'));
             match hex.filter(|hex| hex.len() == 2).and_then(|hex| u8::from_str_radix(hex, 16).ok()) {
-                Some(byte) => vec![byte],
-                None => token.replace('▁', " ").into_bytes(),
+                Some(byte) => out.push(byte),
+                None => out.extend_from_slice(token.replace('▁', " ").as_bytes()),
             }
         }
     }
@@ -67,12 +80,14 @@ mod tests {
 
     #[test]
     fn both_spellings_give_their_bytes() {
-        let characters = byte_characters();
-        assert_eq!(characters.len(), 256);
-        let mut all: Vec<u8> = characters.values().copied().collect();
+        let mut all: Vec<u8> = BYTE_OF.into_iter().flatten().collect();
         all.sort_unstable();
         assert_eq!(all, (0..=255).collect::<Vec<u8>>());
-        let bytes = |spelling, token| spelled(spelling, &characters, token);
+        let bytes = |spelling, token| {
+            let mut out = Vec::new();
+            spell(spelling, token, &mut out);
+            out
+        };
         assert_eq!(bytes(Spelling::ByteLevel, "Ġhi"), b" hi");
         assert_eq!(bytes(Spelling::ByteLevel, "âĤ"), [0xe2, 0x82]);
         assert_eq!(bytes(Spelling::ByteLevel, "▁x"), "▁x".as_bytes());
@@ -82,7 +97,7 @@ mod tests {
             (vec![0xe2], b"<0xE".to_vec())
         );
         let mut tokens = TokenBytes::default();
-        [&b"ab"[..], b"", b"c"].iter().for_each(|token| tokens.push(token));
+        [&b"ab"[..], b"", b"c"].iter().for_each(|token| tokens.push(|out| out.extend_from_slice(token)));
         assert_eq!([0, 1, 2, 3].map(|token| tokens.get(token)), [&b"ab"[..], b"", b"c", b""]);
     }
 }

@@ -3,11 +3,7 @@
 use orion_proto::{Error, Result};
 use tokenizers::Tokenizer;
 
-use super::{
-    template::ChatTemplate,
-    token_bytes::{Spelling, TokenBytes, byte_characters, spelled},
-};
-use crate::unservable;
+use super::{template::ChatTemplate, token_bytes::TokenBytes};
 
 /// Bytes that a token can stand for, generously.
 const BYTES_PER_TOKEN: usize = 512;
@@ -31,34 +27,6 @@ pub(crate) struct Vocabulary {
 }
 
 impl Vocabulary {
-    /// The bytes of each of `count` tokens: none for special ones, those that the tokenizer does not know and those
-    /// that are `unused`.
-    pub(super) fn token_bytes(
-        tokenizer: &Tokenizer,
-        spelling: Spelling,
-        count: usize,
-        unused: impl Fn(u32) -> bool,
-    ) -> Result<TokenBytes> {
-        let vocabulary = tokenizer.get_vocab(true);
-        let added = tokenizer.get_added_tokens_decoder();
-        let characters = byte_characters();
-        let mut tokens: Vec<Vec<u8>> = vec![Vec::new(); count];
-        for (token, id) in &vocabulary {
-            let place = tokens.get_mut(*id as usize).ok_or_else(|| {
-                unservable(format!("the tokenizer has the token {id}, the model's vocabulary has {count}"))
-            })?;
-            *place = match added.get(id) {
-                Some(added) if added.special => Vec::new(),
-                None if unused(*id) => Vec::new(),
-                Some(_) => token.as_bytes().to_vec(),
-                None => spelled(spelling, &characters, token),
-            };
-        }
-        let mut bytes = TokenBytes::default();
-        tokens.iter().for_each(|token| bytes.push(token));
-        Ok(bytes)
-    }
-
     /// The bytes of a token; none of a special one.
     pub(crate) fn bytes(&self, token: u32) -> &[u8] {
         self.bytes.get(token)
