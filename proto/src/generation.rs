@@ -194,7 +194,10 @@ impl Generation {
             return Err(Error::invalid("'max_tokens' is 0, it must be 1 or more"));
         }
         if self.stop.len() > MOST_STOPS {
-            return Err(Error::invalid(format!("'stop' has {} texts, at most {MOST_STOPS} are taken", self.stop.len())));
+            return Err(Error::invalid(format!(
+                "'stop' has {} texts, at most {MOST_STOPS} are taken",
+                self.stop.len()
+            )));
         }
         if let Some(stop) = self.stop.iter().find(|stop| stop.is_empty() || stop.len() > STOP_BYTES) {
             let bytes = stop.len();

@@ -20,7 +20,8 @@ pub use bytes_tensor::{bytes_elements, encode_bytes_elements};
 pub use datatype::Datatype;
 pub use error::{Code, Error, Result};
 pub use generation::{
-    Delta, FinishReason, Format, Generation, MOST_ALTERNATIVES, MOST_BIASES, MOST_STOPS, Prompt, Sampling, TokenProbability,
+    Delta, FinishReason, Format, Generation, MOST_ALTERNATIVES, MOST_BIASES, MOST_STOPS, Prompt, Sampling,
+    TokenProbability,
 };
 pub use infer::{InferAnswer, InferRequest, Parameters, Priority, routing_key};
 pub use name::{ModelName, valid_name};

@@ -22,15 +22,15 @@ impl<T, L: Clone> Core<T, L> {
         if !self.models[index].wanted || !self.has_hope(now, index) {
             return Err(self.not_ready(index));
         }
-        let full = |what: String| Error::new(Code::ResourceExhausted, what).retry_after(self.drain_after(now, index));
-        if self.requests.len() >= self.limits.requests {
-            return Err(full(format!("{} requests are under way, no more are taken", self.limits.requests)));
-        }
-        if self.request_bytes.saturating_add(admitted.bytes) > self.limits.bytes {
-            return Err(full(format!(
-                "requests of {} bytes are under way, at most {} are taken",
-                self.request_bytes, self.limits.bytes
-            )));
+        if !self.make_room(now, lane, admitted.bytes) {
+            let text = match self.requests.len() >= self.limits.requests {
+                true => format!("{} requests are under way, no more are taken", self.limits.requests),
+                false => format!(
+                    "requests of {} bytes are under way, at most {} are taken",
+                    self.request_bytes, self.limits.bytes
+                ),
+            };
+            return Err(Error::new(Code::ResourceExhausted, text).retry_after(self.drain_after(now, index)));
         }
         if let Some(sequence) = in_sequence(&admitted.spec, &admitted.request) {
             self.admit_in_sequence(now, index, sequence)?;
@@ -159,7 +159,8 @@ impl<T, L: Clone> Core<T, L> {
             let told = model.unreadable.iter().filter(|(_, reason)| !reason.is_empty());
             return told.map(|(worker, reason)| named(*worker, reason)).collect();
         }
-        let others = self.devices.iter().filter(|(id, _)| !self.is_on(index, *id));
+        // One that has it is named where it takes no part.
+        let others = self.devices.iter().filter(|(id, _)| !self.is_on(index, *id) || !self.takes_part(*id));
         let refused = others.filter_map(|(id, device)| Some((device, self.refusal(index, id)?)));
         refused.map(|(device, refusal)| named(device.worker, &format_args!("{}: {refusal}", device.name))).collect()
     }

@@ -78,7 +78,8 @@ impl<T, L: Clone> Core<T, L> {
                 let Some((rows, _)) = rows_for(head, lines, &sight.way, most) else { continue };
                 let service = lines[0].predict(lane.rows.min(rows));
                 let source = Source::Lane { lane: at, skip: 0 };
-                let pick = Pick { replica: id, bound, source, rows, score: f64::MAX, on_credit: true };
+                let pick =
+                    Pick { replica: id, bound, source, rows, score: f64::MAX, standing: f64::MAX, on_credit: true };
                 oldest = Some(Oldest { since, service, pick });
             }
         }

@@ -14,6 +14,8 @@ pub(super) struct Candidate {
     pub rows: usize,
     /// Rows that would, what shares the bucket included.
     pub batch: usize,
+    /// Of these, rows of other lanes.
+    pub fill: usize,
     /// Requests of the lane among them.
     pub requests: usize,
     /// Rows that it may still grow by.
@@ -73,7 +75,8 @@ impl Candidates<'_> {
         let size = batch_from(self.lane, skip, rows);
         let batch = if skip == 0 { size.rows.max((size.rows + self.more).min(rows)) } else { size.rows };
         let room = self.most.saturating_sub(batch);
-        Candidate { skip, rows, batch, requests: size.requests, room, unsure, line: self.line }
+        let fill = batch - size.rows;
+        Candidate { skip, rows, batch, fill, requests: size.requests, room, unsure, line: self.line }
     }
 }
 

@@ -150,6 +150,10 @@ pub(super) struct Model {
     pub replicas: Vec<usize>,
     /// Replicas that are being unloaded.
     pub leaving: usize,
+    /// No device suited a first copy, or a worker left with it: another worker may bring it.
+    pub unmet: bool,
+    /// What it was before it was unloaded, until a worker has read it again.
+    pub replaced: Option<Arc<ModelSpec>>,
     /// Devices on which it could not be loaded: why, how often, and when to try again.
     pub failures: Vec<Failure>,
     pub queue: Queue,
@@ -187,6 +191,8 @@ impl Model {
             known: Vec::new(),
             replicas: Vec::new(),
             leaving: 0,
+            unmet: false,
+            replaced: None,
             failures: Vec::new(),
             queue: Queue::default(),
             work: 0,
@@ -284,6 +290,8 @@ impl<T, L: Clone> Core<T, L> {
         let index = self.know(&Arc::from(name.as_str()));
         let model = &mut self.models[index];
         let moved = model.path.as_ref().is_some_and(|known| *known != path);
+        // Its files may have changed since it was unloaded.
+        let anew = !model.wanted && !moved && model.path.is_some();
         (model.wanted, model.demanded) = (true, demanded);
         model.path = Some(path);
         model.failures.clear();
@@ -292,6 +300,9 @@ impl<T, L: Clone> Core<T, L> {
             self.drop_replicas(now, index);
             self.models[index].known.clear();
             self.models[index].spec = None;
+        }
+        if anew {
+            self.models[index].replaced = self.models[index].spec.take();
         }
         self.changed = true;
         self.unplaced.insert(index);

@@ -189,11 +189,8 @@ impl<T, L: Clone> Core<T, L> {
         for model in 0..self.models.len() {
             self.models[model].unreadable.retain(|(at, _)| *at != index);
             self.ask_about(model);
-            // What found no device before may find one here; those that cannot are dropped again.
-            if self.models[model].wanted && self.staying(model) == 0 {
-                self.unplaced.insert(model);
-            }
         }
+        self.wish_again();
         self.settle_wishes(now);
         self.serve_all(now, index);
     }
@@ -362,6 +359,7 @@ impl<T, L: Clone> Core<T, L> {
         for model in lost {
             if self.models[model].wanted {
                 self.unplaced.insert(model);
+                self.models[model].unmet = true;
             }
             self.ask_about(model);
             self.start_waiting(now, model);

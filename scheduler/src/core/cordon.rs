@@ -84,6 +84,7 @@ impl<T, L: Clone> Core<T, L> {
                 self.unload(now, loading.unwrap_or(id));
             }
         }
+        self.wish_again();
         self.serve_all(now, index);
     }
 

@@ -83,9 +83,15 @@ impl<T, L: Clone> Core<T, L> {
         worker.state == WorkerState::Ready && worker.cordon != Cordon::Draining
     }
 
+    /// Whether a device's worker is drained by an operator: it runs what waits for models that are nowhere else.
+    pub(super) fn is_emptied(&self, device: usize) -> bool {
+        let worker = &self.workers[self.devices[device].worker];
+        worker.state == WorkerState::Ready && worker.cordon == Cordon::Draining
+    }
+
     /// Whether a device is idle, or will be by the time that a batch sent now arrives.
     fn takes_work(&self, now: Nanos, device: usize) -> bool {
-        if !self.takes_part(device) {
+        if !self.takes_part(device) && !self.is_emptied(device) {
             return false;
         }
         let at = &self.devices[device];

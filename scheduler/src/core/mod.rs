@@ -13,6 +13,7 @@ mod cluster;
 mod cordon;
 mod cost;
 mod course;
+mod crowding;
 mod curve;
 mod device;
 mod dispatch;

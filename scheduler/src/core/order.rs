@@ -1,9 +1,12 @@
-//! Which batch a device takes next: requests per device-second, weighed by urgency.
+//! Which batch a device takes next: of each priority the one of most requests per device-second, weighed by urgency, and of
+//! these the one whose most urgent request weighs most. Were they weighed by requests alone, one request that is urgent would
+//! wait for any flood that makes large batches.
 
 use super::{
     Core, Nanos,
     candidates::{Candidate, Candidates, Way, batch_from, rows_until},
-    queue::{Lane, Queue},
+    queue::{Lane, LaneKey, Queue, Waiting},
+    tenants::PRIORITIES,
 };
 
 /// Weight of each priority's urgency: realtime, critical, high, normal, low.
@@ -45,7 +48,10 @@ pub(super) struct Pick {
     pub source: Source,
     /// Rows that may run together.
     pub rows: usize,
+    /// Requests per device-second, weighed: against others of its priority.
     pub score: f64,
+    /// The urgency of one request of it, weighed: against other priorities.
+    pub standing: f64,
     /// Whether it is paid from what the device has saved up for what waits too long.
     pub on_credit: bool,
 }
@@ -60,6 +66,19 @@ pub(super) struct Sight {
     contended: bool,
     /// Replicas that run no further, because their memory is wanted.
     leaving: Vec<usize>,
+}
+
+impl Sight {
+    /// How fast the urgency of a request falls with its slack, nanoseconds.
+    fn tau(&self, head: &Waiting) -> f64 {
+        let window = head.window.max(1) as f64;
+        window * (TAU.0 + (TAU.1 - TAU.0) * (self.backlog / window).min(1.0))
+    }
+
+    /// Time that a request could still wait if its batch took so long, nanoseconds.
+    fn slack(&self, head: &Waiting, service: f64) -> f64 {
+        (head.due.saturating_sub(self.way.start + self.way.answer) as f64 - service).max(0.0)
+    }
 }
 
 /// Another device that holds a model: when a batch that it took next would be done, but for its rows.
@@ -113,7 +132,7 @@ impl<T, L: Clone> Core<T, L> {
     }
 
     fn best(&self, sight: &Sight) -> Option<Pick> {
-        let mut best: Option<Pick> = None;
+        let mut best: [Option<Pick>; PRIORITIES] = [None; PRIORITIES];
         for &replica in &self.devices[sight.device].residents {
             if !self.may_take(sight, replica) {
                 continue;
@@ -122,18 +141,20 @@ impl<T, L: Clone> Core<T, L> {
             let shared = &self.models[self.replicas[replica].model].queue;
             for (queue, is_bound) in [(Some(shared), false), (bound, true)] {
                 let Some(queue) = queue.filter(|queue| !queue.is_empty()) else { continue };
-                let pick = self.best_of(sight, replica, queue, is_bound);
-                if let Some(pick) = pick.filter(|pick| best.is_none_or(|best| pick.score > best.score)) {
-                    best = Some(pick);
+                if let Some(pick) = self.group_of(sight, replica, queue, is_bound) {
+                    return Some(pick);
                 }
+                self.best_of(sight, replica, queue, is_bound, &mut best);
             }
         }
-        best
+        best.into_iter().flatten().reduce(|best, pick| if pick.standing > best.standing { pick } else { best })
     }
 
     /// Whether a replica's queue is the device's to choose from: a generator's requests begin beside it.
     fn takes_batch(&self, now: Nanos, replica: usize) -> bool {
-        !self.models[self.replicas[replica].model].is_generator() && self.can_run(now, replica)
+        let index = self.replicas[replica].model;
+        let takes = self.takes_part(self.replicas[replica].device) || self.staying(index) == 0;
+        takes && !self.models[index].is_generator() && self.can_run(now, replica)
     }
 
     /// Whether a replica is there and its breaker lets a batch through.
@@ -147,30 +168,31 @@ impl<T, L: Clone> Core<T, L> {
         self.takes_batch(sight.now, id) && !sight.leaving.contains(&id)
     }
 
-    fn best_of(&self, sight: &Sight, id: usize, queue: &Queue, bound: bool) -> Option<Pick> {
+    /// What failed together and may run here. It waited once already: nothing goes before it.
+    fn group_of(&self, sight: &Sight, id: usize, queue: &Queue, bound: bool) -> Option<Pick> {
         let replica = &self.replicas[id];
-        let fits = |group: &&super::queue::Group| self.may_run_on(group, sight.device);
+        let at = queue.groups.iter().position(|group| self.may_run_on(group, sight.device))?;
+        let group = &queue.groups[at];
         let most = replica.most_rows(self.models[replica.model].max_rows());
-        if let Some(at) = queue.groups.iter().position(|group| fits(&group)) {
-            let group = &queue.groups[at];
-            let own: usize = group.waiting.iter().map(|waiting| waiting.rows).sum();
-            let head = group.waiting.iter().filter(|waiting| waiting.hard).min_by_key(|waiting| waiting.due);
-            let line = replica.line(group.bucket);
-            let meets = head.map_or(most, |head| rows_until(&line, &sight.way, head).unwrap_or(0).min(most));
-            let rows = if group.alone { own } else { own.max(meets) };
-            // It waited once already: nothing goes before it.
-            return Some(Pick {
-                replica: id,
-                bound,
-                source: Source::Group(at),
-                rows,
-                score: f64::MAX,
-                on_credit: false,
-            });
-        }
-        let mut best: Option<Pick> = None;
+        let own: usize = group.waiting.iter().map(|waiting| waiting.rows).sum();
+        let head = group.waiting.iter().filter(|waiting| waiting.hard).min_by_key(|waiting| waiting.due);
+        let line = replica.line(group.bucket);
+        let meets = head.map_or(most, |head| rows_until(&line, &sight.way, head).unwrap_or(0).min(most));
+        let rows = if group.alone { own } else { own.max(meets) };
+        let (score, standing) = (f64::MAX, f64::MAX);
+        Some(Pick { replica: id, bound, source: Source::Group(at), rows, score, standing, on_credit: false })
+    }
+
+    /// The best batches of a queue's lanes, by priority, where they are better than what is known.
+    fn best_of(&self, sight: &Sight, id: usize, queue: &Queue, bound: bool, best: &mut [Option<Pick>; PRIORITIES]) {
+        let replica = &self.replicas[id];
+        let most = replica.most_rows(self.models[replica.model].max_rows());
+        // Of the last lane that has a batch.
+        let mut before: Option<LaneKey> = None;
         for (at, lane) in queue.lanes().iter().enumerate() {
-            if lane.waiting.is_empty() {
+            // What shares the bucket of a higher priority fills its batch up.
+            let rides = |key: LaneKey| key.bucket == lane.key.bucket && key.priority < lane.key.priority;
+            if lane.waiting.is_empty() || before.is_some_and(rides) {
                 continue;
             }
             if sight.contended && !self.tenants.is_due(lane.key.priority, lane.key.tenant) {
@@ -185,28 +207,30 @@ impl<T, L: Clone> Core<T, L> {
             let (next, way) = (first, &sight.way);
             let mut candidates = Candidates { lane, line, least, way, most, more, next, largest: None, unsure: false };
             while let Some(candidate) = candidates.next() {
-                let score = self.score(sight, id, lane, &candidate);
+                before = Some(lane.key);
+                let (score, standing) = self.score(sight, id, queue, at, &candidate);
+                let best = &mut best[lane.key.priority as usize];
                 if best.is_none_or(|best| score > best.score) {
                     let source = Source::Lane { lane: at, skip: candidate.skip };
-                    best = Some(Pick { replica: id, bound, source, rows: candidate.rows, score, on_credit: false });
+                    let rows = candidate.rows;
+                    *best = Some(Pick { replica: id, bound, source, rows, score, standing, on_credit: false });
                 }
             }
         }
-        best
     }
 
-    /// `weight · urgent requests / service(b) · exp(−slack / τ)`, less where the batch may still grow or others may take it.
-    fn score(&self, sight: &Sight, id: usize, lane: &Lane, candidate: &Candidate) -> f64 {
-        let line = candidate.line;
-        let Some(head) = lane.waiting.get(candidate.skip) else { return 0.0 };
+    /// `weight · urgent requests / service(b) · exp(−slack / τ)`, less where the batch may still grow or others may take it;
+    /// and `weight · exp(−slack / τ)` of its most urgent request.
+    fn score(&self, sight: &Sight, id: usize, queue: &Queue, at: usize, candidate: &Candidate) -> (f64, f64) {
+        let (lane, line) = (&queue.lanes()[at], candidate.line);
+        let Some(head) = lane.waiting.get(candidate.skip) else { return (0.0, 0.0) };
         let model = &self.models[self.replicas[id].model];
         let window = head.window.max(1) as f64;
         let loaded = (sight.backlog / window).min(1.0);
-        let tau = window * (TAU.0 + (TAU.1 - TAU.0) * loaded);
+        let tau = sight.tau(head);
         let later = LATER.0 + (LATER.1 - LATER.0) * loaded;
         let service = (line.base + line.per_row * candidate.batch as f64).max(1.0);
-        let slack =
-            (head.due.saturating_sub(sight.way.start + sight.way.answer) as f64 - service * line.inflation).max(0.0);
+        let slack = sight.slack(head, service * line.inflation);
         let batch = lane.waiting.iter().skip(candidate.skip).take(candidate.requests.min(URGENCIES));
         let urgent: f64 = batch.map(|waiting| (-later * (waiting.due - head.due) as f64 / tau).exp()).sum();
         let urgent = urgent * candidate.requests as f64 / candidate.requests.clamp(1, URGENCIES) as f64;
@@ -214,7 +238,21 @@ impl<T, L: Clone> Core<T, L> {
             / candidate.batch.max(1) as f64;
         let copies = (model.replicas.len() as f64).powf(COPIES);
         let sure = if candidate.unsure { UNSURE } else { 1.0 };
-        WEIGHTS[lane.key.priority as usize] * urgent / service * (-slack / tau).exp() * sure / (1.0 + growth) / copies
+        let (weight, urgency) = (WEIGHTS[lane.key.priority as usize], (-slack / tau).exp());
+        let (mut score, mut standing) =
+            (weight * urgent / service * urgency * sure / (1.0 + growth) / copies, weight * urgency);
+        let mut room = candidate.fill;
+        for rider in queue.lanes().iter().filter(|rider| rider.key.bucket == lane.key.bucket && rider.key != lane.key) {
+            let Some(head) = rider.waiting.front().filter(|_| room > 0) else { continue };
+            let rows = room.min(rider.rows);
+            let requests = (rider.waiting.len() * rows) as f64 / rider.rows.max(1) as f64;
+            let slack = sight.slack(head, service * line.inflation);
+            let urgency = WEIGHTS[rider.key.priority as usize] * (-slack / sight.tau(head)).exp();
+            score += requests * urgency / service * sure / (1.0 + growth) / copies;
+            standing = standing.max(urgency);
+            room -= rows;
+        }
+        (score, standing * sure)
     }
 
     /// How many requests of a lane devices that are busier would still finish sooner; none if all of them.

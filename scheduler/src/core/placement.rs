@@ -236,6 +236,15 @@ impl<T, L: Clone> Core<T, L> {
         }
     }
 
+    /// There is another worker: wishes that were dropped for want of one are looked at again.
+    pub(super) fn wish_again(&mut self) {
+        for index in 0..self.models.len() {
+            if std::mem::take(&mut self.models[index].unmet) && self.staying(index) == 0 {
+                self.unplaced.insert(index);
+            }
+        }
+    }
+
     /// Says whether nothing is left to wish for.
     fn settle_wish(&mut self, now: Nanos, index: usize) -> bool {
         let model = &self.models[index];
@@ -255,7 +264,8 @@ impl<T, L: Clone> Core<T, L> {
             let Some(device) =
                 free.or_else(|| if must { self.target(now, index, Room::Evict, &mut Vec::new()) } else { None })
             else {
-                // A first copy that nobody asked for evicts nothing: requests bring it.
+                // A first copy that nobody asked for evicts nothing: requests bring it, or another worker.
+                self.models[index].unmet |= !self.devices.is_empty() && self.suitable(index).is_empty();
                 return !must && !self.may_come(index, spec.memory_bytes);
             };
             if !self.start_load(now, index, device) {

@@ -1,6 +1,10 @@
 //! What models are: workers are asked, a few questions at a time.
 
-use super::{Command, Core};
+use std::sync::Arc;
+
+use orion_proto::ModelSpec;
+
+use super::{Command, Core, catalogue::Model};
 
 /// Workers that are asked at once what a model is.
 const ASKED: usize = 3;
@@ -8,6 +12,16 @@ const ASKED: usize = 3;
 const QUESTIONS: usize = 64;
 /// Models whose turn it is as time passes once.
 const TURNS: usize = 8;
+
+impl Model {
+    /// A worker has read it again after it was unloaded: what batches taught of another model is forgotten.
+    pub(super) fn read_again(&mut self, spec: &ModelSpec) {
+        let of_another = |old: Arc<ModelSpec>| ModelSpec { policy: spec.policy.clone(), ..(*old).clone() } != *spec;
+        if self.replaced.take().is_some_and(of_another) {
+            self.known.clear();
+        }
+    }
+}
 
 impl<T, L: Clone> Core<T, L> {
     /// Asks workers what a model is, while that is not known; later, when all that could say have enough to read.

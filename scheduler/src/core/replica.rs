@@ -197,6 +197,9 @@ impl<T, L: Clone> Core<T, L> {
     }
 
     fn take_inspection(&mut self, now: Nanos, worker: usize, index: usize, device: usize, report: Report) {
+        if let Some(spec) = &report.spec {
+            self.models[index].read_again(spec);
+        }
         let class = self.devices[device].class;
         let load = nanos(Duration::try_from_secs_f64(report.load_seconds).unwrap_or_default());
         if self.models[index].known.iter().all(|known| known.class != class) {

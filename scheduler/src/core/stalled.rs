@@ -87,7 +87,8 @@ impl<T, L: Clone> Core<T, L> {
     pub(super) fn answer_orphans(&mut self, now: Nanos) {
         for index in 0..self.models.len() {
             let waits = !self.models[index].queue.is_empty();
-            let (hope, broken) = (waits && self.has_hope(now, index), waits && self.is_broken(now, index));
+            let hope = waits && (self.has_hope(now, index) || self.is_finished(index));
+            let broken = waits && self.is_broken(now, index);
             if !waits || (hope && !broken) {
                 self.models[index].orphaned = None;
                 continue;
@@ -101,6 +102,12 @@ impl<T, L: Clone> Core<T, L> {
                 false => self.refuse_queue(now, index),
             }
         }
+    }
+
+    /// Whether a worker that is drained runs what waits for a model.
+    fn is_finished(&self, index: usize) -> bool {
+        let runs = |id: &usize| self.replicas[*id].serves() && self.is_emptied(self.replicas[*id].device);
+        !self.models[index].is_generator() && self.models[index].replicas.iter().any(runs)
     }
 
     /// Whether all that could run a model has failed too often, and nothing else could load it.

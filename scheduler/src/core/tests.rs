@@ -258,6 +258,7 @@ fn reports_of_an_older_load_or_session_change_nothing() {
     let (mut core, sessions) = core_with(&["a"]);
     core.unwant(0, "m").unwrap();
     core.want(0, &ModelName::new("m").unwrap(), "/m".into(), false);
+    inspected(&mut core, sessions[0]);
     let late = Report {
         name: "m".into(),
         device: "cpu0".into(),

@@ -1,9 +1,6 @@
 //! A weight as it lies in its file.
 
-use super::{
-    lanes::{LANES, Lanes},
-    tile::COLUMNS,
-};
+use super::lanes::{LANES, Lanes};
 use crate::{gguf::Encoding, mapped::MappedBytes};
 
 /// Runs `body` with `F` as the format of an encoding, of those that are named; `rest` for the others.
@@ -23,9 +20,18 @@ macro_rules! with_format {
 pub(super) use with_format;
 
 /// What lies so far ahead is fetched from memory.
-const AHEAD_BYTES: usize = 4096;
+const AHEAD_BYTES: usize = 8192;
 /// Bytes that are fetched at once.
 const LINE_BYTES: usize = 64;
+
+/// Has memory brought that lies a little behind what is read from `start` on: across the borders of pages the hardware does
+/// not do it by itself.
+#[inline(always)]
+pub(super) fn fetch_ahead<L: Lanes>(lanes: L, start: *const u8, bytes: usize) {
+    for line in (0..bytes).step_by(LINE_BYTES) {
+        lanes.prefetch(start.wrapping_add(AHEAD_BYTES + line));
+    }
+}
 
 /// A weight `[outputs, inputs]`, as checkpoints hold it. Its inputs are a multiple of the lanes.
 #[derive(Clone, Debug)]
@@ -58,16 +64,6 @@ impl Matrix {
         // SAFETY: any bytes are f32 values.
         let (before, values, after) = unsafe { self.bytes.bytes().align_to::<f32>() };
         (before.is_empty() && after.is_empty()).then_some(values)
-    }
-
-    /// Has the rows that come a little later brought from memory: across the borders of pages the hardware does not do
-    /// it by itself.
-    #[inline(always)]
-    pub(super) fn fetch_ahead<L: Lanes>(&self, lanes: L, output: usize) {
-        let start = self.bytes.bytes().as_ptr().wrapping_add(output * self.row_bytes + AHEAD_BYTES);
-        for line in (0..COLUMNS * self.row_bytes).step_by(LINE_BYTES) {
-            lanes.prefetch(start.wrapping_add(line));
-        }
     }
 
     #[inline(always)]

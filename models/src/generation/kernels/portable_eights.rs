@@ -1,36 +1,41 @@
 //! Eights for any machine.
 
 use super::{
-    eights::{Eights, WORDS, Words},
+    eights::{EIGHT, Eights, PAIRS, WORDS, Words},
     portable::Portable,
 };
 
-type E = [f32; 8];
-type W = [i16; WORDS];
+type E = [f32; EIGHT];
+/// Pairs of words as the machine's others hold them: the first in the low half.
+type I = [i32; EIGHT];
+
+fn packed(first: i16, second: i16) -> i32 {
+    i32::from(first.cast_unsigned()) | i32::from(second) << 16
+}
+
+fn words_of(pair: i32) -> [i32; 2] {
+    [i32::from(pair as i16), pair >> 16]
+}
+
+fn from_words(words: [i16; WORDS]) -> [I; 2] {
+    [0, EIGHT].map(|first| std::array::from_fn(|i| packed(words[2 * (first + i)], words[2 * (first + i) + 1])))
+}
 
 impl Eights for Portable {
     type E = E;
-    type W = W;
+    type I = I;
 
     #[inline(always)]
     fn splat(self, value: f32) -> E {
-        [value; 8]
+        [value; EIGHT]
     }
     #[inline(always)]
-    fn pairs(self, pair: [f32; 2]) -> E {
-        std::array::from_fn(|i| pair[i % 2])
+    fn load(self, from: &[f32; EIGHT]) -> E {
+        *from
     }
     #[inline(always)]
-    fn half_pairs(self, pair: [[u8; 2]; 2]) -> E {
-        self.pairs(pair.map(|bits| half::f16::from_le_bytes(bits).to_f32()))
-    }
-    #[inline(always)]
-    fn pair(self, values: E) -> [f32; 2] {
-        [values[0], values[1]]
-    }
-    #[inline(always)]
-    fn evens(self, values: E) -> E {
-        std::array::from_fn(|i| values[i & !1])
+    fn store(self, values: E, to: &mut [f32; EIGHT]) {
+        *to = values;
     }
     #[inline(always)]
     fn mul(self, a: E, b: E) -> E {
@@ -41,41 +46,67 @@ impl Eights for Portable {
         std::array::from_fn(|i| a[i].mul_add(b[i], c[i]))
     }
     #[inline(always)]
-    fn sums(self, values: [E; 4]) -> [f32; 4] {
-        values.map(|mut sums| {
-            for half in [4, 2, 1] {
-                for i in 0..half {
-                    sums[i] += sums[i + half];
-                }
-            }
-            sums[0]
-        })
+    fn halves(self, from: [[u8; 2]; EIGHT]) -> E {
+        from.map(|bits| half::f16::from_le_bytes(bits).to_f32())
+    }
+    #[inline(always)]
+    fn half_pairs(self, from: [[[u8; 2]; 2]; EIGHT]) -> [E; 2] {
+        [0, 1].map(|next| self.halves(from.map(|pair| pair[next])))
+    }
+    #[inline(always)]
+    fn floats(self, whole: I) -> E {
+        whole.map(|whole| whole as f32)
     }
 
     #[inline(always)]
-    fn load(self, from: &Words) -> W {
-        from.0
+    fn zeros(self) -> I {
+        [0; EIGHT]
     }
     #[inline(always)]
-    fn store(self, words: W, to: &mut Words) {
-        to.0 = words;
+    fn load_whole(self, from: &[i32; EIGHT]) -> I {
+        *from
     }
     #[inline(always)]
-    fn signed(self, from: &[u8; WORDS]) -> W {
-        from.map(|byte| (byte as i8).into())
+    fn store_whole(self, whole: I, to: &mut [i32; EIGHT]) {
+        *to = whole;
     }
     #[inline(always)]
-    fn nibbles(self, from: &[u8; WORDS / 2]) -> W {
-        std::array::from_fn(|i| if i < 16 { from[i] & 15 } else { from[i - 16] >> 4 }.into())
+    fn words(self, from: &Words) -> [I; 2] {
+        from_words(from.0)
     }
     #[inline(always)]
-    fn five_bits(self, low: &[u8; WORDS / 2], high: [u8; 4]) -> W {
-        let (low, high) = (self.nibbles(low), u32::from_le_bytes(high));
-        std::array::from_fn(|i| low[i] | ((high >> i & 1) << 4) as i16)
+    fn pair(self, from: &Words, index: usize) -> I {
+        [packed(from.0[2 * index], from.0[2 * index + 1]); EIGHT]
     }
     #[inline(always)]
-    fn dot(self, a: W, b: &Words) -> E {
-        let product = |at: usize| i32::from(a[at]) * i32::from(b.0[at]);
-        std::array::from_fn(|i| [0, 1, 16, 17].map(|next| product(2 * i + next)).iter().sum::<i32>() as f32)
+    fn signed(self, from: &[u8; WORDS]) -> [I; 2] {
+        from_words(from.map(|byte| (byte as i8).into()))
+    }
+    #[inline(always)]
+    fn nibbles(self, from: &[u8; WORDS / 2]) -> [I; 2] {
+        self.five_bits(from, [0; 4])
+    }
+    #[inline(always)]
+    fn five_bits(self, low: &[u8; WORDS / 2], high: [u8; 4]) -> [I; 2] {
+        let high = u32::from_le_bytes(high);
+        from_words(std::array::from_fn(|i| {
+            let low = if i < 16 { low[i] & 15 } else { low[i - 16] >> 4 };
+            i16::from(low) | ((high >> i & 1) << 4) as i16
+        }))
+    }
+    #[inline(always)]
+    fn add_products(self, a: I, b: I, to: I) -> I {
+        std::array::from_fn(|i| {
+            let ([a, c], [b, d]) = (words_of(a[i]), words_of(b[i]));
+            to[i] + a * b + c * d
+        })
+    }
+    #[inline(always)]
+    fn sums(self, of: [I; EIGHT]) -> I {
+        of.map(|whole| whole.iter().sum())
+    }
+    #[inline(always)]
+    fn turn(self, columns: [[I; 2]; EIGHT]) -> [I; PAIRS] {
+        std::array::from_fn(|pair| columns.map(|halves| halves[pair / EIGHT][pair % EIGHT]))
     }
 }

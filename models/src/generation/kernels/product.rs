@@ -7,7 +7,7 @@ use super::{
     formats::{Bf16, F16, F32, Format, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q8_1, blocks},
     k_quants::{Q2K, Q3K, Q4K, Q5K, Q6K, Q8K},
     lanes::{Kernel, LANES, Lanes},
-    matrix::{Matrix, with_format},
+    matrix::{Matrix, fetch_ahead, with_format},
     tile::{COLUMNS, dots, tile},
 };
 use crate::gguf::Encoding;
@@ -48,11 +48,17 @@ impl Product<'_> {
         for first in self.outputs.clone().step_by(COLUMNS) {
             // Where fewer are left, the last is computed several times.
             let last = self.outputs.end - 1;
-            self.matrix.fetch_ahead(lanes, first);
+            self.fetch_ahead(lanes, first);
             let row = |next: usize| self.matrix.row((first + next).min(last));
             let values = dots::<L, F>(lanes, [row(0), row(1), row(2), row(3)], self.x);
             self.to.put(0, first, &values[..COLUMNS.min(self.outputs.end - first)]);
         }
+    }
+
+    #[inline(always)]
+    fn fetch_ahead<L: Lanes>(&self, lanes: L, output: usize) {
+        let row = self.matrix.row(output);
+        fetch_ahead(lanes, row.as_ptr(), COLUMNS * row.len());
     }
 
     #[inline(always)]
@@ -65,7 +71,7 @@ impl Product<'_> {
         let plain = self.matrix.plain();
         for output in self.outputs.clone().step_by(COLUMNS) {
             let columns = COLUMNS.min(self.outputs.end - output);
-            self.matrix.fetch_ahead(lanes, output);
+            self.fetch_ahead(lanes, output);
             let rows = plain.and_then(|plain| plain.get(output * depth..(output + COLUMNS) * depth));
             let weights = match rows {
                 Some(rows) => rows,

@@ -1,21 +1,25 @@
 //! Rounded rows times a weight of small whole numbers as it lies in its file.
+//!
+//! Eight outputs are computed side by side, each in one lane. A block's products are summed in whole numbers, exactly; then
+//! its scales are applied, and its sum is added to that of the blocks before it. So each output has one order of additions.
 
 use std::ops::Range;
 
 use super::{
     destination::Destination,
-    eights::{Eights, WORDS, Words},
+    eights::{EIGHT, Eights, PAIRS, WORDS, Words},
     formats::{Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, blocks},
     lanes::{Kernel, Lanes},
-    matrix::{Matrix, with_format},
+    matrix::{Matrix, fetch_ahead, with_format},
     rounded::Rounded,
-    tile::COLUMNS,
     whole::Whole,
 };
 use crate::gguf::Encoding;
 
-/// Rows whose sums with two columns stay in registers.
-const TILE_ROWS: usize = 4;
+/// Eights of outputs that are unpacked together: two rows times these keep all sums in registers.
+const PANELS: usize = 2;
+/// Outputs of these.
+const COLUMNS: usize = PANELS * EIGHT;
 
 /// Some outputs of rows times a weight that [`is_whole`](Matrix::is_whole).
 pub(crate) struct WholeProduct<'a> {
@@ -29,13 +33,18 @@ pub(crate) struct WholeProduct<'a> {
     pub(crate) unpacked: &'a mut Unpacked,
 }
 
-/// Rows of a weight beside each other: block after block, of each the columns.
+/// Rows of a weight beside each other: block after block, of each the panels.
 #[derive(Debug, Default)]
-pub(crate) struct Unpacked {
-    quants: Vec<[Words; COLUMNS]>,
-    scales: Vec<[f32; COLUMNS]>,
-    /// Empty where blocks have no least value.
-    least: Vec<[f32; COLUMNS]>,
+pub(crate) struct Unpacked(Vec<[Panel; PANELS]>);
+
+/// A block of each of eight rows.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(align(32))]
+struct Panel {
+    /// Pair after pair of words, of each the eight rows.
+    pairs: [[i32; EIGHT]; PAIRS],
+    scales: [f32; EIGHT],
+    least: [f32; EIGHT],
 }
 
 impl Kernel for WholeProduct<'_> {
@@ -52,14 +61,13 @@ impl Kernel for WholeProduct<'_> {
             );
         }
         for first in self.outputs.clone().step_by(COLUMNS) {
-            self.matrix.fetch_ahead(lanes, first);
             with_format!(
                 self.matrix.encoding,
                 [Q4_0 Q4_1 Q5_0 Q5_1 Q8_0],
-                F => unpack(lanes.eights(), columns::<F>(self.matrix, &self.outputs, first), self.unpacked),
+                F => unpack::<L, F>(lanes, self.matrix, &self.outputs, first, self.unpacked),
                 ()
             );
-            self.tiles(lanes.eights(), first, COLUMNS.min(self.outputs.end - first));
+            self.tiles(lanes.eights(), first);
         }
     }
 }
@@ -67,149 +75,172 @@ impl Kernel for WholeProduct<'_> {
 impl WholeProduct<'_> {
     #[inline(always)]
     fn one_row<L: Lanes, F: Whole>(&self, lanes: L) {
-        for first in self.outputs.clone().step_by(COLUMNS) {
-            self.matrix.fetch_ahead(lanes, first);
-            let values = dots(lanes.eights(), columns::<F>(self.matrix, &self.outputs, first), self.x);
-            self.to.put(0, first, &values[..COLUMNS.min(self.outputs.end - first)]);
+        for first in self.outputs.clone().step_by(EIGHT) {
+            let values = dots::<L, F>(lanes, columns(self.matrix, &self.outputs, first), self.x);
+            self.put(0, first, &values);
         }
     }
 
     /// All rows of `x` times the unpacked ones.
     #[inline(always)]
-    fn tiles<I: Eights>(&self, lanes: I, output: usize, count: usize) {
-        let depth = self.unpacked.quants.len();
-        let rows = self.x.quants.len() / depth;
-        let mut row = 0;
-        while row < rows {
-            row += match (rows - row).min(TILE_ROWS) {
-                1 => self.tile::<I, 1>(lanes, row, output, count),
-                2 => self.tile::<I, 2>(lanes, row, output, count),
-                3 => self.tile::<I, 3>(lanes, row, output, count),
-                _ => self.tile::<I, TILE_ROWS>(lanes, row, output, count),
-            };
+    fn tiles<I: Eights>(&self, lanes: I, output: usize) {
+        let rows = self.x.quants.len() / self.unpacked.0.len();
+        for row in (0..rows - rows % 2).step_by(2) {
+            self.tile::<I, 2>(lanes, row, output);
+        }
+        if rows % 2 == 1 {
+            self.tile::<I, 1>(lanes, rows - 1, output);
         }
     }
 
-    /// `R` rows times the unpacked ones; `R`.
+    /// `R` rows times the unpacked ones.
     #[inline(always)]
-    fn tile<I: Eights, const R: usize>(&self, lanes: I, row: usize, output: usize, count: usize) -> usize {
-        let depth = self.unpacked.quants.len();
-        let (quants, scales) = (&self.x.quants[row * depth..], &self.x.scales[row * depth..]);
+    fn tile<I: Eights, const R: usize>(&self, lanes: I, row: usize, output: usize) {
+        let before = row * self.unpacked.0.len();
+        let (quants, scales) = (&self.x.quants[before..], &self.x.scales[before..]);
         // A closure is no part of the function that is compiled for the instruction set, so none is used here.
-        let a = strip::<I, R>(lanes, quants, scales, self.unpacked, 0);
-        let b = strip::<I, R>(lanes, quants, scales, self.unpacked, 2);
-        let least = least_sums::<R>(scales, &self.unpacked.least);
-        for next in 0..R {
-            let sums = lanes.sums([a[next][0], a[next][1], b[next][0], b[next][1]]);
-            let values: [f32; COLUMNS] = std::array::from_fn(|column| sums[column] + least[next][column]);
-            self.to.put(row + next, output, &values[..count]);
+        let values = strip::<I, R>(lanes, quants, scales, &self.unpacked.0);
+        for (next, values) in values.iter().enumerate() {
+            self.put(row + next, output, values.as_flattened());
         }
-        R
+    }
+
+    /// Values of a row from an output on, as many as there are outputs.
+    #[inline(always)]
+    fn put(&self, row: usize, output: usize, values: &[f32]) {
+        self.to.put(row, output, &values[..values.len().min(self.outputs.end - output)]);
     }
 }
 
-/// The blocks of neighbouring outputs. Where fewer are left, the last comes several times.
+/// The blocks of eight outputs. Where fewer are left, the last comes several times.
 #[inline(always)]
-fn columns<'m, F: Whole>(matrix: &'m Matrix, outputs: &Range<usize>, first: usize) -> [&'m [F]; COLUMNS] {
+fn columns<'m, F: Whole>(matrix: &'m Matrix, outputs: &Range<usize>, first: usize) -> [&'m [F]; EIGHT] {
     std::array::from_fn(|next| blocks(matrix.row((first + next).min(outputs.end - 1))))
 }
 
-/// One row times four.
+/// A block of each row.
+///
+/// # Safety
+/// Each row has it.
 #[inline(always)]
-fn dots<I: Eights, F: Whole>(lanes: I, rows: [&[F]; COLUMNS], x: &Rounded) -> [f32; COLUMNS] {
-    let ([a, b], ab) = two(lanes, rows[0], rows[1], x);
-    let ([c, d], cd) = two(lanes, rows[2], rows[3], x);
-    let sums = lanes.sums([a, b, c, d]);
-    [sums[0] + ab[0], sums[1] + ab[1], sums[2] + cd[0], sums[3] + cd[1]]
-}
-
-/// One row times two: the sums in eight parts, and those of the least values.
-#[inline(always)]
-fn two<I: Eights, F: Whole>(lanes: I, first: &[F], second: &[F], x: &Rounded) -> ([I::E; 2], [f32; 2]) {
-    let zero = lanes.splat(0.0);
-    let (mut a, mut b, mut a_least, mut b_least) = (zero, zero, zero, zero);
-    for (((first, second), quants), scales) in first.iter().zip(second).zip(&x.quants).zip(&x.scales) {
-        let (a_scales, b_scales, scale) = (first.scales(lanes), second.scales(lanes), lanes.splat(scales[0]));
-        if F::LEAST {
-            let scales = lanes.pairs(*scales);
-            a_least = lanes.fma(a_scales, scales, a_least);
-            b_least = lanes.fma(b_scales, scales, b_least);
-        }
-        let a_part = lanes.dot(first.quants(lanes), quants);
-        let b_part = lanes.dot(second.quants(lanes), quants);
-        a = lanes.fma(lanes.mul(a_part, lanes.evens(a_scales)), scale, a);
-        b = lanes.fma(lanes.mul(b_part, lanes.evens(b_scales)), scale, b);
+unsafe fn blocks_at<F>(rows: [&[F]; EIGHT], index: usize) -> [&F; EIGHT] {
+    let [a, b, c, d, e, f, g, h] = rows;
+    // SAFETY: by the caller's word. A call of `map` would stay one, and registers be saved for it.
+    unsafe {
+        let [a, b, c, d] =
+            [a.get_unchecked(index), b.get_unchecked(index), c.get_unchecked(index), d.get_unchecked(index)];
+        let [e, f, g, h] =
+            [e.get_unchecked(index), f.get_unchecked(index), g.get_unchecked(index), h.get_unchecked(index)];
+        [a, b, c, d, e, f, g, h]
     }
-    ([a, b], [lanes.pair(a_least)[1], lanes.pair(b_least)[1]])
+}
+
+/// Has eight rows fetched, as much of them as one block of each.
+#[inline(always)]
+fn fetch_block<L: Lanes, F: Whole>(lanes: L, first: &[F], block: usize) {
+    // Block after block: all at once would be more than the processor waits for at a time.
+    let bytes = EIGHT * size_of::<F>();
+    fetch_ahead(lanes, first.as_ptr().cast::<u8>().wrapping_add(block * bytes), bytes);
+}
+
+/// What a block adds to the sums of eight outputs: its products, its scales and least values, and the row's own scale and sum.
+#[inline(always)]
+fn add_block<I: Eights>(lanes: I, products: I::I, [scales, least]: [I::E; 2], row: [f32; 2], to: I::E) -> I::E {
+    let to = lanes.fma(least, lanes.splat(row[1]), to);
+    lanes.fma(lanes.floats(products), lanes.mul(scales, lanes.splat(row[0])), to)
+}
+
+/// One row times eight.
+#[inline(always)]
+#[expect(clippy::needless_range_loop, reason = "with iterators the sums leave their registers")]
+fn dots<L: Lanes, F: Whole>(all: L, rows: [&[F]; EIGHT], x: &Rounded) -> [f32; EIGHT] {
+    let lanes = all.eights();
+    let depth = x.quants.len();
+    assert!(x.scales.len() == depth && rows.iter().all(|row| row.len() == depth), "rows have the same blocks");
+    let mut sums = lanes.splat(0.0);
+    for index in 0..depth {
+        // SAFETY: each has as many blocks, by the assertion.
+        let blocks = unsafe { blocks_at(rows, index) };
+        fetch_block(all, rows[0], index);
+        let words = lanes.words(&x.quants[index]);
+        let mut parts = [lanes.zeros(); EIGHT];
+        for column in 0..EIGHT {
+            let quants = blocks[column].quants(lanes);
+            parts[column] = lanes.add_products(quants[0], words[0], parts[column]);
+            parts[column] = lanes.add_products(quants[1], words[1], parts[column]);
+        }
+        sums = add_block(lanes, lanes.sums(parts), F::scales(lanes, blocks), x.scales[index], sums);
+    }
+    let mut values = [0.0; EIGHT];
+    lanes.store(sums, &mut values);
+    values
 }
 
 #[inline(always)]
-fn unpack<I: Eights, F: Whole>(lanes: I, rows: [&[F]; COLUMNS], to: &mut Unpacked) {
-    let depth = rows[0].len();
-    to.quants.resize(depth, [Words::default(); COLUMNS]);
-    to.scales.resize(depth, [0.0; COLUMNS]);
-    to.least.resize(if F::LEAST { depth } else { 0 }, [0.0; COLUMNS]);
-    for (column, row) in rows.into_iter().enumerate() {
-        let places = to.quants.iter_mut().zip(&mut to.scales);
-        for (index, (block, (quants, scales))) in row.iter().zip(places).enumerate() {
-            lanes.store(block.quants(lanes), &mut quants[column]);
-            let [scale, least] = lanes.pair(block.scales(lanes));
-            scales[column] = scale;
-            if F::LEAST {
-                to.least[index][column] = least;
+#[expect(clippy::needless_range_loop, reason = "a closure would not be compiled for the instruction set")]
+fn unpack<L: Lanes, F: Whole>(all: L, matrix: &Matrix, outputs: &Range<usize>, first: usize, to: &mut Unpacked) {
+    let lanes = all.eights();
+    to.0.resize(matrix.inputs / WORDS, [Panel::default(); PANELS]);
+    for panel in 0..PANELS {
+        let rows = columns::<F>(matrix, outputs, first + panel * EIGHT);
+        assert!(rows.iter().all(|row| row.len() == to.0.len()), "rows have as many blocks as there are panels");
+        for (index, to) in to.0.iter_mut().enumerate() {
+            fetch_block(all, rows[0], index);
+            // SAFETY: each has a block for each panel, by the assertion.
+            let blocks = unsafe { blocks_at(rows, index) };
+            let mut words = [[lanes.zeros(); 2]; EIGHT];
+            for column in 0..EIGHT {
+                words[column] = blocks[column].quants(lanes);
             }
+            let (pairs, to) = (lanes.turn(words), &mut to[panel]);
+            for pair in 0..PAIRS {
+                lanes.store_whole(pairs[pair], &mut to.pairs[pair]);
+            }
+            let [scales, least] = F::scales(lanes, blocks);
+            lanes.store(scales, &mut to.scales);
+            lanes.store(least, &mut to.least);
         }
     }
 }
 
-/// `R` rows times two columns, in eight parts each.
+/// `R` rows times the unpacked ones.
 #[inline(always)]
 #[expect(clippy::needless_range_loop, reason = "with iterators the sums leave their registers")]
 fn strip<I: Eights, const R: usize>(
     lanes: I,
     quants: &[Words],
     scales: &[[f32; 2]],
-    weights: &Unpacked,
-    first: usize,
-) -> [[I::E; 2]; R] {
-    let depth = weights.quants.len();
+    weights: &[[Panel; PANELS]],
+) -> [[[f32; EIGHT]; PANELS]; R] {
+    let depth = weights.len();
     assert!(quants.len() >= R * depth && scales.len() >= R * depth, "the rows lie inside their slices");
-    assert!(weights.scales.len() == depth && first + 2 <= COLUMNS, "each block has its scales");
-    let mut sums = [[lanes.splat(0.0); 2]; R];
-    for block in 0..depth {
-        // SAFETY: a block is below the depth, a row below R: the assertions above cover both.
-        let (columns, own) = unsafe { (weights.quants.get_unchecked(block), weights.scales.get_unchecked(block)) };
-        let columns = [lanes.load(&columns[first]), lanes.load(&columns[first + 1])];
-        let own = [lanes.splat(own[first]), lanes.splat(own[first + 1])];
-        for row in 0..R {
-            let at = row * depth + block;
-            // SAFETY: as above.
-            let (x, scale) = unsafe { (quants.get_unchecked(at), scales.get_unchecked(at)[0]) };
-            let scale = lanes.splat(scale);
-            for column in 0..2 {
-                let part = lanes.dot(columns[column], x);
-                sums[row][column] = lanes.fma(lanes.mul(part, own[column]), scale, sums[row][column]);
+    let mut sums = [[lanes.splat(0.0); PANELS]; R];
+    for (block, panels) in weights.iter().enumerate() {
+        let mut products = [[lanes.zeros(); PANELS]; R];
+        for pair in 0..PAIRS {
+            let columns = [lanes.load_whole(&panels[0].pairs[pair]), lanes.load_whole(&panels[1].pairs[pair])];
+            for row in 0..R {
+                // SAFETY: a block is below the depth, a row below R: the assertion covers both.
+                let x = lanes.pair(unsafe { quants.get_unchecked(row * depth + block) }, pair);
+                for panel in 0..PANELS {
+                    products[row][panel] = lanes.add_products(columns[panel], x, products[row][panel]);
+                }
+            }
+        }
+        for panel in 0..PANELS {
+            let own = [lanes.load(&panels[panel].scales), lanes.load(&panels[panel].least)];
+            for row in 0..R {
+                // SAFETY: as above.
+                let scales = unsafe { *scales.get_unchecked(row * depth + block) };
+                sums[row][panel] = add_block(lanes, products[row][panel], own, scales, sums[row][panel]);
             }
         }
     }
-    sums
-}
-
-/// What the least values of the columns add to each of `R` rows.
-#[inline(always)]
-#[expect(clippy::needless_range_loop, reason = "with iterators the sums leave their registers")]
-fn least_sums<const R: usize>(scales: &[[f32; 2]], least: &[[f32; COLUMNS]]) -> [[f32; COLUMNS]; R] {
-    let depth = least.len();
-    assert!(scales.len() >= R * depth, "the rows lie inside their slice");
-    let mut sums = [[0.0f32; COLUMNS]; R];
-    for (block, least) in least.iter().enumerate() {
-        for row in 0..R {
-            // SAFETY: a block is below the depth, a row below R: the assertion covers both.
-            let sum = unsafe { scales.get_unchecked(row * depth + block)[1] };
-            for column in 0..COLUMNS {
-                sums[row][column] = least[column].mul_add(sum, sums[row][column]);
-            }
+    let mut values = [[[0.0; EIGHT]; PANELS]; R];
+    for row in 0..R {
+        for panel in 0..PANELS {
+            lanes.store(sums[row][panel], &mut values[row][panel]);
         }
     }
-    sums
+    values
 }

@@ -45,6 +45,25 @@ fn all_that_a_drained_node_held_is_moved_one_after_the_other() {
 }
 
 #[test]
+fn what_only_a_drained_node_can_run_is_run_there() {
+    for bound in ["", "round-robin"] {
+        let policy = ModelPolicy { balancer: bound.into(), ..ModelPolicy::default() };
+        let mut world = World::new(vec![model("m", 5, policy)], &[&[100]]);
+        let tickets: Vec<u64> = (0..30).map(|_| world.ask(0)).collect();
+        drain(&mut world, 0);
+        let refused = world.submit(Ask::of(0)).unwrap_err();
+        assert_eq!(refused.code, Code::Unavailable);
+        assert!(refused.message.contains("worker 'w0': ") && refused.message.contains("draining"), "{refused}");
+        assert_eq!(world.core.cordon_name(0), "draining");
+        while world.finish(0, Fate::Ok).is_some() {
+            world.pass(MS);
+        }
+        assert!(tickets.iter().all(|ticket| world.outcome(*ticket) == Some(Ok(()))), "{bound}");
+        assert_eq!(world.core.cordon_name(0), "drained");
+    }
+}
+
+#[test]
 fn models_that_do_not_all_fit_do_not_push_each_other_out_without_end() {
     let mut world = World::new(models(20, 5), &[&[100]]);
     world.prompt = false;

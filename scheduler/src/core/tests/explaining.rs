@@ -263,6 +263,7 @@ fn a_device_that_gets_no_copy_has_a_reason_and_no_cost() {
     let (name, home) = (world.specs[0].name.clone(), (0..2).find(|at| world.held(*at, 0) > 0).unwrap());
     world.core.cordon(world.now, &format!("w{}", 1 - home), Cordon::Cordoned).unwrap();
     world.core.want(world.now, &name, "/m".into(), false);
+    world.collect();
     let of: Vec<_> = refusals(&world).collect();
     assert_eq!(of[home], (true, "its copy there is being unloaded".to_owned()));
     assert!(of[1 - home].0 && of[1 - home].1.contains("cordon"), "{of:?}");

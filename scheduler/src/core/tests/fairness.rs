@@ -50,6 +50,30 @@ fn priorities_go_first() {
 }
 
 #[test]
+fn a_request_of_a_higher_priority_waits_for_no_flood_whatever_batches_that_makes() {
+    use Priority::{Low, Normal, Realtime};
+    for (flooding, urgent) in [(Normal, Realtime), (Low, Realtime), (Low, Normal)] {
+        for model_asked in [0, 1] {
+            let mut world = World::new(vec![model("m", 1, kept()), model("n", 1, kept())], &[&[100]]);
+            let flood = |world: &mut World| {
+                while waiting(world, "flood") < 400 {
+                    world.submit(ask(0, flooding, "flood", 1)).unwrap();
+                }
+            };
+            work(&mut world, 2_000 * MS, flood);
+            let (asked, ticket) = (world.now, world.submit(ask(model_asked, urgent, "", 1)).unwrap());
+            while world.outcome(ticket).is_none() {
+                let soon = world.now + 1;
+                work(&mut world, soon, flood);
+            }
+            // The flood waits for 600 ms.
+            let waited = (world.now - asked) / MS;
+            assert!(waited <= 110, "{waited} ms for {urgent:?} beside {flooding:?}, model {model_asked}");
+        }
+    }
+}
+
+#[test]
 fn nothing_starves_beside_traffic_that_fills_the_device() {
     // (seconds of the request's own model, seconds within which it must be answered)
     for (base_seconds, bound) in [(0.004, 2), (3.0, 60)] {

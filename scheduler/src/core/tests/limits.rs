@@ -38,6 +38,34 @@ fn a_queue_takes_as_long_as_on_the_devices_that_hold_the_model() {
 }
 
 #[test]
+fn one_flood_does_not_keep_others_out() {
+    let mut world = World::new(limited(&["m"], 1_000), &[&[100]]);
+    world.core.limits.requests = 12;
+    let ask = |priority, tenant: &str| {
+        let tenant = Some(Arc::from(tenant));
+        Ask { parameters: Parameters { priority, tenant, ..Parameters::default() }, ..Ask::of(0) }
+    };
+    use Priority::{High, Low, Normal};
+    let flood: Vec<u64> = (0..12).map(|_| world.submit(ask(Normal, "a")).unwrap()).collect();
+    let refused = world.submit(ask(Normal, "a")).unwrap_err();
+    assert_eq!((refused.code, refused.retry_after.is_some()), (Code::ResourceExhausted, true));
+    assert!(world.submit(ask(Low, "b")).is_err(), "nothing makes way for what matters less");
+    // The newest makes way for a higher priority, and for a tenant with fewer until both have as many.
+    world.submit(ask(High, "a")).unwrap();
+    assert_eq!(world.outcome(flood[11]), Some(Err(Code::ResourceExhausted)));
+    let others = (0..12).filter(|_| world.submit(ask(Normal, "b")).is_ok()).count();
+    assert_eq!(others, 5, "of eleven that wait");
+    assert_eq!(world.core.requests.len(), 12);
+    // By bytes too; what is too large by itself pushes nobody out.
+    world.core.limits.bytes = world.core.request_bytes + world.row_bytes - 1;
+    world.core.limits.requests = 100;
+    assert!(world.submit(Ask { rows: 1_000_000, ..ask(High, "c") }).is_err());
+    assert_eq!(world.core.requests.len(), 12);
+    world.submit(ask(High, "c")).unwrap();
+    assert_eq!(world.core.requests.len(), 12);
+}
+
+#[test]
 fn unequal_holders_drain_a_queue_together() {
     let mut specs = limited(&["m"], 10_000);
     specs[0].policy.min_replicas = 2;

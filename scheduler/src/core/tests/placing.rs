@@ -29,16 +29,49 @@ fn an_evicted_model_comes_back_with_a_request_and_loads_are_single_flight() {
 }
 
 #[test]
-fn what_a_lost_worker_held_comes_back_on_the_next_one_unasked() {
+fn what_no_worker_has_comes_on_the_next_one_unasked() {
     let names = ["a", "b", "c"];
     let specs = names.map(|name| model(name, 30, ModelPolicy::default()));
     let mut world = World::new(specs.into(), &[&[100]]);
+    let ready = |world: &World| names.map(|name| state(world, name) == ModelState::Ready);
     world.core.worker_left(world.now, world.nodes[0].session);
     world.collect();
-    assert!(names.iter().all(|name| state(&world, name) != ModelState::Ready));
-    world.add(&[100], 0.0);
+    assert_eq!(ready(&world), [false; 3]);
+    let at = world.add(&[100], 0.0);
     world.settle_loads();
-    assert!(names.iter().all(|name| state(&world, name) == ModelState::Ready), "{:?}", world.core.unplaced);
+    assert_eq!(ready(&world), [true; 3]);
+    // What nothing could take when it was wanted, likewise.
+    let name = world.nodes[at].name.clone();
+    world.core.cordon(world.now, &name, Cordon::Cordoned).unwrap();
+    world.core.unwant(world.now, "a").unwrap();
+    world.settle_loads();
+    world.core.want(world.now, &world.specs[0].name, "/a".into(), false);
+    world.collect();
+    world.settle_loads();
+    assert_eq!(ready(&world), [false, true, true]);
+    world.core.cordon(world.now, &name, Cordon::No).unwrap();
+    world.collect();
+    world.settle_loads();
+    assert_eq!(ready(&world), [true; 3]);
+}
+
+#[test]
+fn a_model_that_is_loaded_again_is_what_its_files_say_by_then() {
+    let mut world =
+        World::new(vec![model("a", 70, ModelPolicy::default()), model("b", 10, ModelPolicy::default())], &[&[100]]);
+    assert_eq!((state(&world, "a"), state(&world, "b")), (ModelState::Ready, ModelState::Ready));
+    world.core.unwant(world.now, "b").unwrap();
+    world.settle_loads();
+    world.specs[1] = Arc::new(model("b", 90, ModelPolicy::default()));
+    world.core.want(world.now, &world.specs[1].name, "/b".into(), false);
+    world.collect();
+    assert_eq!(world.core.spec("b", "").unwrap().memory_bytes, 90);
+    // It fits where the other one is evicted.
+    let ticket = world.ask(1);
+    world.settle_loads();
+    assert_eq!((state(&world, "a"), state(&world, "b")), (ModelState::Cold, ModelState::Ready));
+    world.finish(0, Fate::Ok);
+    assert_eq!(world.outcome(ticket), Some(Ok(())));
 }
 
 #[test]

@@ -106,14 +106,20 @@ impl Request {
         if messages::count(&self.messages).map_err(wrong)? == 0 {
             return Err(about("messages", "'messages' is empty, it must hold at least one message"));
         }
-        let never = self.tool_choice.as_ref().is_some_and(|choice| choice.get() == "\"none\"");
-        let is_none = |tools: &str| tools.strip_prefix('[').is_some_and(|rest| rest.trim_start() == "]");
-        let tools = self.tools.as_deref().map(RawValue::get).filter(|tools| !is_none(tools) && !never);
-        if tools.is_some_and(|tools| !tools.starts_with('[')) {
-            return Err(about("tools", "'tools' must be an array of tools"));
-        }
+        let tools = self.tools()?;
         let messages = self.messages.get().to_owned();
         Ok((Prompt::Chat { messages, tools: tools.map(str::to_owned) }, tools.is_some()))
+    }
+
+    /// The tools that the model may call, as JSON text.
+    fn tools(&self) -> Result<Option<&str>, Refusal> {
+        let Some(tools) = self.tools.as_deref().map(RawValue::get) else { return Ok(None) };
+        let rest = tools.strip_prefix('[').ok_or_else(|| about("tools", "'tools' must be an array of tools"))?;
+        match self.tool_choice.as_deref().map_or("\"auto\"", RawValue::get) {
+            "\"auto\"" => Ok((rest.trim_start() != "]").then_some(tools)),
+            "\"none\"" => Ok(None),
+            _ => Err(about("tool_choice", "'tool_choice' must be auto or none: a call cannot be forced")),
+        }
     }
 
     fn logprobs(&self) -> Result<Option<u32>, Refusal> {

@@ -13,12 +13,7 @@ use serde_json::from_slice;
 
 use super::{Refusal, fields, parameters::Scheduling};
 use crate::{
-    api::http::{
-        Api,
-        body::off_the_loop,
-        element_json,
-        reply, request_id,
-    },
+    api::http::{Api, body::off_the_loop, element_json, reply, request_id},
     api::terms::{Arrival, Terms},
     front::Answered,
 };

@@ -1,6 +1,6 @@
 //! What both of OpenAI's generation requests say of how text is generated.
 
-use orion_proto::{MOST_BIASES, Error, Format, Generation, Prompt, MOST_STOPS, Sampling};
+use orion_proto::{Error, Format, Generation, MOST_BIASES, MOST_STOPS, Prompt, Sampling};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
