@@ -22,7 +22,7 @@ impl<T, L: Clone> Core<T, L> {
         if !self.models[index].wanted || !self.has_hope(now, index) {
             return Err(self.not_ready(index));
         }
-        if !self.make_room(now, lane, admitted.bytes) {
+        let Some(making_way) = self.making_way(lane, admitted.bytes) else {
             let text = match self.requests.len() >= self.limits.requests {
                 true => format!("{} requests are under way, no more are taken", self.limits.requests),
                 false => format!(
@@ -31,7 +31,13 @@ impl<T, L: Clone> Core<T, L> {
                 ),
             };
             return Err(Error::new(Code::ResourceExhausted, text).retry_after(self.drain_after(now, index)));
-        }
+        };
+        self.admit_to_model(now, index, admitted, lane)?;
+        self.push_out(now, making_way);
+        Ok(())
+    }
+
+    fn admit_to_model(&mut self, now: Nanos, index: usize, admitted: &Admitted, lane: LaneKey) -> Result<()> {
         if let Some(sequence) = in_sequence(&admitted.spec, &admitted.request) {
             self.admit_in_sequence(now, index, sequence)?;
         }

@@ -285,6 +285,8 @@ impl<T, L: Clone> Core<T, L> {
             worker.note(now, "heard again");
             self.cluster_changed();
             self.let_go_if_drained(index);
+            self.wish_again();
+            self.settle_wishes(now);
             self.serve_all(now, index);
         }
     }

@@ -50,7 +50,7 @@ pub(super) struct Pick {
     pub rows: usize,
     /// Requests per device-second, weighed: against others of its priority.
     pub score: f64,
-    /// The urgency of one request of it, weighed: against other priorities.
+    /// The greatest urgency of one request of its priority, weighed: against other priorities.
     pub standing: f64,
     /// Whether it is paid from what the device has saved up for what waits too long.
     pub on_credit: bool,
@@ -153,7 +153,7 @@ impl<T, L: Clone> Core<T, L> {
     /// Whether a replica's queue is the device's to choose from: a generator's requests begin beside it.
     fn takes_batch(&self, now: Nanos, replica: usize) -> bool {
         let index = self.replicas[replica].model;
-        let takes = self.takes_part(self.replicas[replica].device) || self.staying(index) == 0;
+        let takes = self.takes_part(self.replicas[replica].device) || self.runs_last(replica);
         takes && !self.models[index].is_generator() && self.can_run(now, replica)
     }
 
@@ -187,10 +187,10 @@ impl<T, L: Clone> Core<T, L> {
     fn best_of(&self, sight: &Sight, id: usize, queue: &Queue, bound: bool, best: &mut [Option<Pick>; PRIORITIES]) {
         let replica = &self.replicas[id];
         let most = replica.most_rows(self.models[replica.model].max_rows());
-        // Of the last lane that has a batch.
+        // The last lane with a batch that others fill up.
         let mut before: Option<LaneKey> = None;
         for (at, lane) in queue.lanes().iter().enumerate() {
-            // What shares the bucket of a higher priority fills its batch up.
+            // What fills up the batch of a higher priority in its bucket goes with that.
             let rides = |key: LaneKey| key.bucket == lane.key.bucket && key.priority < lane.key.priority;
             if lane.waiting.is_empty() || before.is_some_and(rides) {
                 continue;
@@ -207,13 +207,19 @@ impl<T, L: Clone> Core<T, L> {
             let (next, way) = (first, &sight.way);
             let mut candidates = Candidates { lane, line, least, way, most, more, next, largest: None, unsure: false };
             while let Some(candidate) = candidates.next() {
-                before = Some(lane.key);
+                if candidate.fill > 0 {
+                    before = Some(lane.key);
+                }
                 let (score, standing) = self.score(sight, id, queue, at, &candidate);
                 let best = &mut best[lane.key.priority as usize];
-                if best.is_none_or(|best| score > best.score) {
-                    let source = Source::Lane { lane: at, skip: candidate.skip };
-                    let rows = candidate.rows;
-                    *best = Some(Pick { replica: id, bound, source, rows, score, standing, on_credit: false });
+                // However much less it is worth than another of its priority, it stands for that against the others.
+                let standing = best.map_or(standing, |best| best.standing.max(standing));
+                match best {
+                    Some(best) if score <= best.score => best.standing = standing,
+                    best => {
+                        let (source, rows) = (Source::Lane { lane: at, skip: candidate.skip }, candidate.rows);
+                        *best = Some(Pick { replica: id, bound, source, rows, score, standing, on_credit: false });
+                    }
                 }
             }
         }
@@ -242,7 +248,10 @@ impl<T, L: Clone> Core<T, L> {
         let (mut score, mut standing) =
             (weight * urgent / service * urgency * sure / (1.0 + growth) / copies, weight * urgency);
         let mut room = candidate.fill;
-        for rider in queue.lanes().iter().filter(|rider| rider.key.bucket == lane.key.bucket && rider.key != lane.key) {
+        // Those that are more urgent have no batch here that would be in time.
+        let rides =
+            |key: LaneKey| key.bucket == lane.key.bucket && key.priority >= lane.key.priority && key != lane.key;
+        for rider in queue.lanes().iter().filter(|rider| rides(rider.key)) {
             let Some(head) = rider.waiting.front().filter(|_| room > 0) else { continue };
             let rows = room.min(rider.rows);
             let requests = (rider.waiting.len() * rows) as f64 / rider.rows.max(1) as f64;

@@ -265,7 +265,7 @@ impl<T, L: Clone> Core<T, L> {
                 free.or_else(|| if must { self.target(now, index, Room::Evict, &mut Vec::new()) } else { None })
             else {
                 // A first copy that nobody asked for evicts nothing: requests bring it, or another worker.
-                self.models[index].unmet |= !self.devices.is_empty() && self.suitable(index).is_empty();
+                self.models[index].unmet |= !self.workers.is_empty() && self.suitable(index).is_empty();
                 return !must && !self.may_come(index, spec.memory_bytes);
             };
             if !self.start_load(now, index, device) {

@@ -57,7 +57,10 @@ impl<T, L: Clone> Core<T, L> {
             return ModelState::Unloaded;
         }
         let again = || self.unplaced.contains(&index) && self.models[index].leaving > 0;
-        if any(ModelState::Loading) || (model.spec.is_none() && !model.asked.is_empty()) || again() {
+        if any(ModelState::Loading)
+            || (model.spec.is_none() && (!model.asked.is_empty() || self.unasked.contains(&index)))
+            || again()
+        {
             return ModelState::Loading;
         }
         if model.spec.is_none() {

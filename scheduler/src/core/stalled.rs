@@ -106,8 +106,8 @@ impl<T, L: Clone> Core<T, L> {
 
     /// Whether a worker that is drained runs what waits for a model.
     fn is_finished(&self, index: usize) -> bool {
-        let runs = |id: &usize| self.replicas[*id].serves() && self.is_emptied(self.replicas[*id].device);
-        !self.models[index].is_generator() && self.models[index].replicas.iter().any(runs)
+        let runs = |id: &usize| self.replicas[*id].serves() && !self.replicas[*id].stalled && self.runs_last(*id);
+        self.models[index].replicas.iter().any(runs)
     }
 
     /// Whether all that could run a model has failed too often, and nothing else could load it.

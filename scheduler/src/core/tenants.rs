@@ -84,21 +84,19 @@ impl Tenants {
         self.accounts.iter().enumerate().flat_map(of).collect()
     }
 
-    /// Of whom one that waits makes way for a request of this priority and tenant: of the lowest priority below it, or of
-    /// the same where another tenant has more waiting; of several tenants the one with most.
-    pub(super) fn makes_way(&self, priority: u8, tenant: u32) -> Option<(u8, u32)> {
-        let (same, lower) = self.accounts[priority as usize..].split_first()?;
-        let most = |accounts: &[Account]| {
-            let waiting = accounts.iter().filter(|account| account.waiting > 0);
-            waiting.max_by_key(|account| account.waiting).map(|account| (account.tenant, account.waiting))
-        };
-        let below = lower.iter().enumerate().rev().find_map(|(at, accounts)| Some((at, most(accounts)?)));
-        if let Some((at, (tenant, _))) = below {
-            return Some((priority + 1 + at as u8, tenant));
-        }
-        let own = same.iter().find(|account| account.tenant == tenant).map_or(0, |account| account.waiting);
-        let (other, waiting) = most(same)?;
-        (other != tenant && waiting > own + 1).then_some((priority, other))
+    /// Requests of a tenant that wait.
+    pub(super) fn waiting_of(&self, priority: u8, tenant: u32) -> usize {
+        let own = self.accounts[priority as usize].iter().find(|account| account.tenant == tenant);
+        own.map_or(0, |account| account.waiting)
+    }
+
+    /// Whether any that waits might make way for a request of this priority and tenant: of a lower priority, or of the same
+    /// where another tenant has more waiting.
+    pub(super) fn makes_way(&self, priority: u8, tenant: u32) -> bool {
+        let own = self.waiting_of(priority, tenant);
+        let mut same = self.accounts[priority as usize].iter();
+        same.any(|account| account.tenant != tenant && account.waiting > own + 1)
+            || self.accounts[priority as usize + 1..].iter().flatten().any(|account| account.waiting > 0)
     }
 
     /// The tenant was given so much predicted time. One that is alone takes nothing from others, so it owes nothing.

@@ -64,6 +64,24 @@ fn what_only_a_drained_node_can_run_is_run_there() {
 }
 
 #[test]
+fn what_another_node_can_take_is_not_run_on_a_drained_one() {
+    let specs = vec![model("a", 60, ModelPolicy::default()), model("b", 60, ModelPolicy::default())];
+    let mut world = World::new(specs, &[&[130]]);
+    assert_eq!(world.held(0, 0), 120);
+    world.add(&[100], 0.0);
+    drain(&mut world, 0);
+    settle(&mut world);
+    for ticket in [world.ask(0), world.ask(1)] {
+        settle(&mut world);
+        assert!(world.nodes[0].batches.is_empty());
+        while world.finish(1, Fate::Ok).is_some() {}
+        settle(&mut world);
+        while world.finish(1, Fate::Ok).is_some() {}
+        assert_eq!(world.outcome(ticket), Some(Ok(())));
+    }
+}
+
+#[test]
 fn models_that_do_not_all_fit_do_not_push_each_other_out_without_end() {
     let mut world = World::new(models(20, 5), &[&[100]]);
     world.prompt = false;

@@ -74,6 +74,46 @@ fn a_request_of_a_higher_priority_waits_for_no_flood_whatever_batches_that_makes
 }
 
 #[test]
+fn one_of_a_lower_priority_that_is_due_is_not_hidden_by_a_full_batch_that_is_not() {
+    let far = ModelPolicy { slo: Some(Duration::from_secs(60)), ..kept() };
+    let mut world = World::new(vec![model("m", 1, far)], &[&[100]]);
+    let flood = |world: &mut World| {
+        while waiting(world, "flood") < 40 {
+            world.submit(ask(0, Priority::Normal, "flood", 1)).unwrap();
+        }
+    };
+    work(&mut world, 500 * MS, flood);
+    let ticket = world.submit(Ask { deadline: Some(1_000 * MS), ..ask(0, Priority::Low, "", 1) }).unwrap();
+    let until = world.now + 1_000 * MS;
+    work(&mut world, until, flood);
+    assert_eq!(world.outcome(ticket), Some(Ok(())));
+}
+
+#[test]
+fn the_most_urgent_stands_for_its_priority() {
+    // Realtime batches that are not due yet beat one realtime request that is, and must not have it wait for what is normal.
+    let slow = ModelPolicy { slo: Some(Duration::from_millis(400)), ..kept() };
+    let fast = ModelPolicy { slo: Some(Duration::from_millis(20)), ..kept() };
+    let mut world =
+        World::new(vec![model("batched", 1, slow), model("due", 1, fast), model("normal", 1, kept())], &[&[100]]);
+    let feed = |world: &mut World| {
+        for (index, priority, tenant) in [(0, Priority::Realtime, "batched"), (2, Priority::Normal, "normal")] {
+            while waiting(world, tenant) < 16 {
+                world.submit(ask(index, priority, tenant, 1)).unwrap();
+            }
+        }
+    };
+    work(&mut world, 500 * MS, feed);
+    let (asked, ticket) = (world.now, world.submit(ask(1, Priority::Realtime, "", 1)).unwrap());
+    while world.outcome(ticket).is_none() {
+        let soon = world.now + 1;
+        work(&mut world, soon, feed);
+    }
+    let normal = world.ran.iter().rev().take_while(|(_, _, tickets)| tickets[0] > ticket).count();
+    assert!((world.now - asked) / MS <= 100, "{} ms, {normal} batches since", (world.now - asked) / MS);
+}
+
+#[test]
 fn nothing_starves_beside_traffic_that_fills_the_device() {
     // (seconds of the request's own model, seconds within which it must be answered)
     for (base_seconds, bound) in [(0.004, 2), (3.0, 60)] {

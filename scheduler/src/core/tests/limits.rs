@@ -56,12 +56,20 @@ fn one_flood_does_not_keep_others_out() {
     let others = (0..12).filter(|_| world.submit(ask(Normal, "b")).is_ok()).count();
     assert_eq!(others, 5, "of eleven that wait");
     assert_eq!(world.core.requests.len(), 12);
+    // For what is refused all the same nobody makes way.
+    let hopeless = Ask { deadline: Some(1), ..ask(High, "b") };
+    assert!(world.submit(hopeless).is_err());
+    assert_eq!(world.core.requests.len(), 12);
     // By bytes too; what is too large by itself pushes nobody out.
     world.core.limits.bytes = world.core.request_bytes + world.row_bytes - 1;
     world.core.limits.requests = 100;
     assert!(world.submit(Ask { rows: 1_000_000, ..ask(High, "c") }).is_err());
     assert_eq!(world.core.requests.len(), 12);
     world.submit(ask(High, "c")).unwrap();
+    assert_eq!(world.core.requests.len(), 12);
+    // What all that may make way would not make room for pushes nobody out.
+    let rows = world.core.request_bytes / world.row_bytes;
+    assert!(world.submit(Ask { rows, ..ask(High, "c") }).is_err());
     assert_eq!(world.core.requests.len(), 12);
 }
 

@@ -113,13 +113,14 @@ impl Request {
 
     /// The tools that the model may call, as JSON text.
     fn tools(&self) -> Result<Option<&str>, Refusal> {
+        let never = match self.tool_choice.as_deref().map_or("\"auto\"", RawValue::get) {
+            "\"auto\"" => false,
+            "\"none\"" => true,
+            _ => return Err(about("tool_choice", "'tool_choice' must be auto or none: a call cannot be forced")),
+        };
         let Some(tools) = self.tools.as_deref().map(RawValue::get) else { return Ok(None) };
         let rest = tools.strip_prefix('[').ok_or_else(|| about("tools", "'tools' must be an array of tools"))?;
-        match self.tool_choice.as_deref().map_or("\"auto\"", RawValue::get) {
-            "\"auto\"" => Ok((rest.trim_start() != "]").then_some(tools)),
-            "\"none\"" => Ok(None),
-            _ => Err(about("tool_choice", "'tool_choice' must be auto or none: a call cannot be forced")),
-        }
+        Ok((rest.trim_start() != "]" && !never).then_some(tools))
     }
 
     fn logprobs(&self) -> Result<Option<u32>, Refusal> {

@@ -1,5 +1,7 @@
 //! What both of OpenAI's generation requests say of how text is generated.
 
+use std::collections::BTreeMap;
+
 use orion_proto::{Error, Format, Generation, MOST_BIASES, MOST_STOPS, Prompt, Sampling};
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -113,7 +115,10 @@ impl Settings {
             let wrong = |_| about("logit_bias", "the keys of 'logit_bias' must be numbers of tokens");
             Ok((number.map_err(wrong)?, *bias))
         };
-        self.logit_bias.iter().flat_map(|entries| &entries.0).map(bias).collect()
+        // Of a token that is named twice the last counts.
+        let biases: Result<BTreeMap<u32, f32>, Refusal> =
+            self.logit_bias.iter().flat_map(|entries| &entries.0).map(bias).collect();
+        Ok(biases?.into_iter().collect())
     }
 
     fn format(&self) -> Result<Format, Refusal> {
