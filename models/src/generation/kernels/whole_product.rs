@@ -152,7 +152,6 @@ fn add_block<I: Eights>(lanes: I, products: I::I, [scales, least]: [I::E; 2], ro
 
 /// One row times eight.
 #[inline(always)]
-#[expect(clippy::needless_range_loop, reason = "with iterators the sums leave their registers")]
 fn dots<L: Lanes, F: Whole>(all: L, rows: [&[F]; EIGHT], x: &Rounded) -> [f32; EIGHT] {
     let lanes = all.eights();
     let depth = x.quants.len();

@@ -91,26 +91,32 @@ fn one_of_a_lower_priority_that_is_due_is_not_hidden_by_a_full_batch_that_is_not
 
 #[test]
 fn the_most_urgent_stands_for_its_priority() {
-    // Realtime batches that are not due yet beat one realtime request that is, and must not have it wait for what is normal.
-    let slow = ModelPolicy { slo: Some(Duration::from_millis(400)), ..kept() };
-    let fast = ModelPolicy { slo: Some(Duration::from_millis(20)), ..kept() };
-    let mut world =
-        World::new(vec![model("batched", 1, slow), model("due", 1, fast), model("normal", 1, kept())], &[&[100]]);
+    // Realtime batches that are not due yet are worth more than one realtime request that is: it must not wait for less
+    // urgent ones meanwhile.
+    let of = |slo| ModelPolicy { slo: Some(Duration::from_millis(slo)), ..kept() };
+    let specs = vec![model("batched", 1, of(400)), model("due", 1, of(20)), model("critical", 1, kept())];
+    let mut world = World::new(specs, &[]);
+    world.curves.iter_mut().for_each(|curve| curve.per_row_seconds = 0.0);
+    world.add(&[100], 0.0);
     let feed = |world: &mut World| {
-        for (index, priority, tenant) in [(0, Priority::Realtime, "batched"), (2, Priority::Normal, "normal")] {
-            while waiting(world, tenant) < 16 {
+        for (index, priority, tenant) in [(0, Priority::Realtime, "batched"), (2, Priority::Critical, "critical")] {
+            while waiting(world, tenant) < 200 {
                 world.submit(ask(index, priority, tenant, 1)).unwrap();
             }
         }
     };
-    work(&mut world, 500 * MS, feed);
-    let (asked, ticket) = (world.now, world.submit(ask(1, Priority::Realtime, "", 1)).unwrap());
-    while world.outcome(ticket).is_none() {
-        let soon = world.now + 1;
+    let mut longest = 0;
+    for _ in 0..20 {
+        let soon = world.now + 37 * MS;
         work(&mut world, soon, feed);
+        let (asked, ticket) = (world.now, world.submit(ask(1, Priority::Realtime, "", 1)).unwrap());
+        while world.outcome(ticket).is_none() {
+            let soon = world.now + 1;
+            work(&mut world, soon, feed);
+        }
+        longest = longest.max((world.now - asked) / MS);
     }
-    let normal = world.ran.iter().rev().take_while(|(_, _, tickets)| tickets[0] > ticket).count();
-    assert!((world.now - asked) / MS <= 100, "{} ms, {normal} batches since", (world.now - asked) / MS);
+    assert!(longest <= 60, "{longest} ms");
 }
 
 #[test]
