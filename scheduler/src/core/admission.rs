@@ -47,7 +47,7 @@ impl<T, L: Clone> Core<T, L> {
         match admitted.deadline {
             // How long a generation takes is its own affair: it has begun to answer long before.
             _ if self.models[index].is_generator() => self.admit_in_time(now, index, admitted, lane),
-            Some(deadline) => self.admit_until(now, index, admitted, lane.bucket, deadline),
+            Some(deadline) => self.admit_until(now, index, admitted, lane, deadline),
             None => self.admit_in_time(now, index, admitted, lane),
         }
     }
@@ -60,11 +60,11 @@ impl<T, L: Clone> Core<T, L> {
         now: Nanos,
         index: usize,
         admitted: &Admitted,
-        bucket: u8,
+        lane: LaneKey,
         deadline: Nanos,
     ) -> Result<()> {
         let left = deadline.saturating_sub(now);
-        let least = self.least_cost(now, index, bucket, admitted.rows, admitted.bytes);
+        let least = self.least_cost(now, index, lane.bucket, admitted.rows, admitted.bytes);
         let Some(least) = least else { return Ok(()) };
         if least.total() <= left {
             return Ok(());
@@ -82,6 +82,7 @@ impl<T, L: Clone> Core<T, L> {
             let text = format!("{text}, {:.3} s of that for work that runs there", seconds(least.work));
             return Err(Error::new(Code::ResourceExhausted, text).retry_after(self.drain_after(now, index)));
         }
+        self.copy_for_later(now, index, lane.priority);
         Err(Error::new(Code::DeadlineExceeded, text))
     }
 

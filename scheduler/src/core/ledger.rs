@@ -29,6 +29,15 @@ impl Ledger {
         self.free_after(0, self.activations)
     }
 
+    /// Bytes that a new model may take once the measurement shows what was promised and no more: during a load, and until
+    /// the next figure, it may hold twice what is loaded.
+    pub(super) fn unpromised(&self) -> u64 {
+        if self.capacity == 0 {
+            return u64::MAX;
+        }
+        self.capacity.saturating_sub(self.weights).saturating_sub(self.activations)
+    }
+
     /// Bytes that a new model may take once `evicted` bytes of weights are gone and the batches of those that stay, and
     /// its own, take `activations` at most.
     pub(super) fn free_after(&self, evicted: u64, activations: u64) -> u64 {

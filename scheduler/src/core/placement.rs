@@ -278,7 +278,7 @@ impl<T, L: Clone> Core<T, L> {
     /// Whether a model may get a copy without pushing others out once a copy engine is free, or it has left a device.
     fn may_come(&mut self, index: usize, bytes: u64) -> bool {
         let suitable = self.suitable(index);
-        suitable.iter().take(TARGETS).any(|device| bytes <= self.devices[*device].ledger.free())
+        suitable.iter().take(TARGETS).any(|device| bytes <= self.devices[*device].ledger.unpromised())
             || self.models[index].leaving > 0
     }
 

@@ -2,6 +2,9 @@
 
 use super::{Core, Nanos, nanos, placement::SAFE, target::Room};
 
+/// A model makes way for one that is nowhere only if it is asked for so many times less often.
+const SELDOM: f64 = 2.0;
+
 impl<T, L: Clone> Core<T, L> {
     /// Makes a copy of a model where it would answer a request of so many rows and bytes `within` this time; says whether
     /// it was made.
@@ -39,6 +42,30 @@ impl<T, L: Clone> Core<T, L> {
         }
         let waits = self.queue_time(now, index);
         self.copy_for(now, index, (1, 0), waits.saturating_sub(load), Room::Free);
+    }
+
+    /// A model is nowhere, and a request cannot wait for its load: that one is refused, those that come later find a copy.
+    /// It is made where memory is free, or where all that would leave is asked for far less.
+    pub(super) fn copy_for_later(&mut self, now: Nanos, index: usize, priority: u8) {
+        if self.staying(index) > 0 || !self.may_copy(index) {
+            return;
+        }
+        self.models[index].arrivals.arrived(now, priority);
+        // A copy engine is for what waits first.
+        if !self.homeless.is_empty() || self.copying >= self.devices.len() {
+            return;
+        }
+        let free = self.target(now, index, Room::Free, &mut Vec::new());
+        let Some(device) = free.or_else(|| self.target(now, index, Room::Evict, &mut Vec::new())) else { return };
+        let Some(victims) = self.victims(now, index, device) else { return };
+        let asked = |index: usize| {
+            let model = &self.models[index];
+            if model.queue.is_empty() { model.arrivals.rate_at(now) * model.arrivals.weight() } else { f64::MAX }
+        };
+        let own = asked(index);
+        if victims.iter().all(|id| SELDOM * asked(self.replicas[*id].model) < own) {
+            self.load_instead(now, index, device, victims);
+        }
     }
 
     /// A model of which all replicas that take work are on devices that failed, or are to be emptied, is loaded on another

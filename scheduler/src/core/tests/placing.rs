@@ -56,6 +56,54 @@ fn what_no_worker_has_comes_on_the_next_one_unasked() {
 }
 
 #[test]
+fn requests_that_cannot_wait_for_a_load_bring_their_model_for_later_ones() {
+    let specs = || vec![model("a", 60, ModelPolicy::default()), model("b", 60, ModelPolicy::default())];
+    let hurried = || Ask { deadline: Some(50 * MS), ..Ask::of(1) };
+    let refused = |world: &mut World| world.submit(hurried()).unwrap_err().code;
+    // In the place of what nobody asks for.
+    let mut world = World::new(specs(), &[&[100]]);
+    let index = world.core.index("b").unwrap();
+    world.core.models[index].known.iter_mut().for_each(|known| known.load = 1_000 * MS);
+    assert_eq!((state(&world, "b"), refused(&mut world)), (ModelState::Cold, Code::DeadlineExceeded));
+    world.settle_loads();
+    assert_eq!((state(&world, "a"), state(&world, "b")), (ModelState::Cold, ModelState::Ready));
+    world.submit(hurried()).unwrap();
+    // Not of what is asked for as often.
+    let mut world = World::new(specs(), &[&[100]]);
+    world.core.models[index].known.iter_mut().for_each(|known| known.load = 1_000 * MS);
+    for _ in 0..20 {
+        world.ask(0);
+        world.finish(0, Fate::Ok);
+        assert_eq!(refused(&mut world), Code::DeadlineExceeded);
+        world.settle_loads();
+        world.pass(100 * MS);
+    }
+    assert_eq!((state(&world, "a"), state(&world, "b")), (ModelState::Ready, ModelState::Cold));
+    // Where memory is free it is made.
+    world.add(&[100], 0.0);
+    assert_eq!(refused(&mut world), Code::DeadlineExceeded);
+    world.settle_loads();
+    assert_eq!((state(&world, "a"), state(&world, "b")), (ModelState::Ready, ModelState::Ready));
+}
+
+#[test]
+fn a_measurement_during_a_load_drops_no_wish_that_fits() {
+    let specs = vec![model("a", 50, ModelPolicy::default()), model("b", 40, ModelPolicy::default())];
+    let mut world = World::new(specs, &[]);
+    world.prompt = false;
+    world.add(&[100], 0.0);
+    for _ in 0..3 {
+        world.tell_telemetry(0);
+        world.pass(25 * MS);
+    }
+    world.settle_loads();
+    world.tell_telemetry(0);
+    world.pass(25 * MS);
+    world.settle_loads();
+    assert_eq!((state(&world, "a"), state(&world, "b")), (ModelState::Ready, ModelState::Ready));
+}
+
+#[test]
 fn a_model_that_is_loaded_again_is_what_its_files_say_by_then() {
     let mut world =
         World::new(vec![model("a", 70, ModelPolicy::default()), model("b", 10, ModelPolicy::default())], &[&[100]]);
