@@ -52,7 +52,7 @@ impl<T, L: Clone> Core<T, L> {
                 && request.sequence().is_none()
         };
         let mut waiting: Vec<_> = self.requests.iter().filter(|(_, request)| may(request)).collect();
-        waiting.sort_by_key(|(_, request)| {
+        waiting.sort_by_cached_key(|(_, request)| {
             let of_tenant = self.tenants.waiting_of(request.lane.priority, request.lane.tenant);
             std::cmp::Reverse((request.lane.priority, of_tenant, request.serial))
         });
