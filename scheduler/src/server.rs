@@ -39,6 +39,10 @@ const CLOSE: Duration = Duration::from_millis(1500);
 const ARRIVING_MESSAGES: usize = 8;
 /// Room in a message beside its tensors.
 const ENVELOPE_BYTES: usize = 1 << 20;
+/// Bytes of one connection that may be waiting to be read. Half as many may be spent on frames that are smaller than 256
+/// bytes, each up to that size (h2), or the connection ends: so much that a stream's window full of the smallest requests
+/// does not.
+const CONNECTION_WINDOW: u32 = 32 << 20;
 /// Largest frame of a session, encoded, with room for its fields.
 const SESSION_MESSAGE_BYTES: usize = 128 * 1024;
 
@@ -258,7 +262,7 @@ fn grpc_builder() -> GrpcServer {
         .max_concurrent_streams(256)
         .http2_max_header_list_size(16 * 1024)
         .initial_stream_window_size(1 << 20)
-        .initial_connection_window_size(4 << 20)
+        .initial_connection_window_size(CONNECTION_WINDOW)
         // Without it a client behind a partition holds its streams until somebody's timeout.
         .http2_keepalive_interval(Some(Duration::from_secs(10)))
         .http2_keepalive_timeout(Some(Duration::from_secs(10)))

@@ -122,6 +122,26 @@ def test_stream_answers_each_and_survives_an_error(server):
     assert len(errors) == 1 and "nothing" in errors[0].message()
 
 
+def test_a_stream_takes_what_is_sent_ahead_of_its_answers(start, tmp_path):
+    """Each message is a frame of its own, of few bytes: HTTP/2 alone would take so many of them for an attack."""
+    server = start("up", {"slow": serving.simulated(tmp_path / "slow", 6)})
+    count = 15_000
+
+    def requests():
+        # The answers keep the order of the requests: behind the first, nothing more is read.
+        for number in range(count):
+            request = service_pb2.ModelInferRequest(model_name="identity" if number else "slow")
+            request.inputs.add(name="INPUT0", datatype="FP32", shape=[1])
+            request.raw_input_contents.append(np.float32(number).tobytes())
+            yield request
+
+    with grpc.insecure_channel(server.grpc) as channel:
+        stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+        answers = stub.ModelStreamInfer(requests(), timeout=120)
+        back = [answer.infer_response.raw_output_contents[0] for answer in answers]
+    assert back == [np.float32(number).tobytes() for number in range(count)]
+
+
 def test_aio_stream(server):
     async def requests():
         for number in range(8):

@@ -50,7 +50,7 @@ impl<T, L: Clone> Core<T, L> {
             let Some(request) = self.request_mut(key) else { continue };
             request.bound = None;
             let lane = request.lane;
-            self.tenants.left(lane.priority, lane.tenant);
+            self.tenants.left(lane.priority, lane.tenant, key);
             self.replicas[id].outstanding = self.replicas[id].outstanding.saturating_sub(1);
             self.enqueue(now, key);
         }

@@ -150,7 +150,7 @@ pub(super) struct Model {
     pub replicas: Vec<usize>,
     /// Replicas that are being unloaded.
     pub leaving: usize,
-    /// No device suited a first copy, or a worker left with it: another worker may bring it.
+    /// A first copy found no device or no room, or left with its worker: another worker may bring it.
     pub unmet: bool,
     /// What it was before it was unloaded, until a worker has read it again.
     pub replaced: Option<Arc<ModelSpec>>,

@@ -194,7 +194,7 @@ impl<T, L: Clone> Core<T, L> {
             let (priority, tenant, own) = (request.lane.priority, request.lane.tenant, request.rows);
             let time = service as f64 * own as f64 / rows.max(1) as f64;
             self.tenants.charge(priority, tenant, time as Nanos);
-            self.tenants.left(priority, tenant);
+            self.tenants.left(priority, tenant, *key);
         }
     }
 

@@ -236,7 +236,7 @@ impl<T, L: Clone> Core<T, L> {
         }
     }
 
-    /// There is another worker: wishes that were dropped for want of one are looked at again.
+    /// There is another worker, or memory that an owner gave back: wishes that were dropped are looked at again.
     pub(super) fn wish_again(&mut self) {
         for index in 0..self.models.len() {
             if std::mem::take(&mut self.models[index].unmet) && self.staying(index) == 0 {
@@ -264,9 +264,11 @@ impl<T, L: Clone> Core<T, L> {
             let Some(device) =
                 free.or_else(|| if must { self.target(now, index, Room::Evict, &mut Vec::new()) } else { None })
             else {
-                // A first copy that nobody asked for evicts nothing: requests bring it, or another worker.
-                self.models[index].unmet |= !self.workers.is_empty() && self.suitable(index).is_empty();
-                return !must && !self.may_come(index, spec.memory_bytes);
+                let dropped = !must && !self.may_come(index, spec.memory_bytes);
+                // A first copy that nobody asked for evicts nothing: requests bring it, another worker, or memory
+                // that an owner gives back.
+                self.models[index].unmet |= dropped && !self.workers.is_empty();
+                return dropped;
             };
             if !self.start_load(now, index, device) {
                 return false;

@@ -240,6 +240,10 @@ impl<T, L: Clone> Core<T, L> {
             _ => {
                 self.forget_replica(now, id);
                 self.send_load(now, device);
+                if !self.models[index].wanted {
+                    // The memory that its owner gave back is for others.
+                    self.wish_again();
+                }
             }
         }
         if news {

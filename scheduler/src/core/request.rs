@@ -203,7 +203,7 @@ impl<T, L: Clone> Core<T, L> {
             Ok(home) => home.flatten(),
             Err(error) => return self.fail(now, key, error),
         };
-        self.tenants.entered(lane.priority, lane.tenant);
+        self.tenants.entered(lane.priority, lane.tenant, key);
         if let Some(id) = home {
             self.bind(id, key, lane, waiting);
             return self.turned.push(index);
@@ -283,7 +283,7 @@ impl<T, L: Clone> Core<T, L> {
             None => self.models[index].queue.remove(lane, due, key),
         };
         if was_there {
-            self.tenants.left(lane.priority, lane.tenant);
+            self.tenants.left(lane.priority, lane.tenant, key);
             self.requeued(index);
         }
     }
@@ -388,7 +388,7 @@ impl<T, L: Clone> Core<T, L> {
             for key in keys {
                 if let Some(request) = self.request(key) {
                     let lane = request.lane;
-                    self.tenants.left(lane.priority, lane.tenant);
+                    self.tenants.left(lane.priority, lane.tenant, key);
                     self.fail(now, key, error.clone());
                 }
             }

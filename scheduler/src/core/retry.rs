@@ -162,7 +162,7 @@ impl<T, L: Clone> Core<T, L> {
             if let Some(replica) = bound.and_then(|id| self.replicas.get_mut(id)) {
                 replica.outstanding = replica.outstanding.saturating_sub(1);
             }
-            self.tenants.entered(lane.priority, lane.tenant);
+            self.tenants.entered(lane.priority, lane.tenant, key);
         }
         self.models[index].queue.push_group(Group { waiting, bucket, alone });
         self.requeued(index);

@@ -1,8 +1,11 @@
 //! Tenants share a priority by deficit round robin over predicted device time (Shreedhar and Varghese, 1996).
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+};
 
-use super::Nanos;
+use super::{Nanos, RequestKey};
 
 /// Device time that each tenant is granted in a round.
 const QUANTUM: i64 = 10_000_000;
@@ -14,14 +17,30 @@ pub(super) const PRIORITIES: usize = 5;
 #[derive(Debug)]
 struct Account {
     tenant: u32,
-    waiting: usize,
+    /// Its requests, the oldest first: serial and place.
+    waiting: BTreeSet<(u64, usize)>,
     /// Device time that is left to it in this round, nanoseconds.
     deficit: i64,
 }
 
 impl Account {
     fn counts(&self) -> bool {
-        self.waiting > 0 || self.deficit < 0
+        !self.waiting.is_empty() || self.deficit < 0
+    }
+}
+
+/// What one tenant has waiting with one priority.
+pub(super) struct Crowd<'a> {
+    waiting: &'a BTreeSet<(u64, usize)>,
+    /// So many of them make no way.
+    kept: usize,
+}
+
+impl Crowd<'_> {
+    /// Those that may make way, the newest first, and how many of them.
+    pub(super) fn newest(&self) -> (impl Iterator<Item = RequestKey>, usize) {
+        let keys = self.waiting.iter().rev().map(|&(serial, place)| RequestKey { place, serial });
+        (keys, self.waiting.len().saturating_sub(self.kept))
     }
 }
 
@@ -56,20 +75,24 @@ impl Tenants {
     }
 
     /// A request of the tenant waits.
-    pub(super) fn entered(&mut self, priority: u8, tenant: u32) {
+    pub(super) fn entered(&mut self, priority: u8, tenant: u32, key: RequestKey) {
+        let entry = (key.serial, key.place);
         match self.account(priority, tenant) {
-            Some(account) => account.waiting += 1,
-            None => self.accounts[priority as usize].push(Account { tenant, waiting: 1, deficit: 0 }),
+            Some(account) => _ = account.waiting.insert(entry),
+            None => {
+                let waiting = BTreeSet::from([entry]);
+                self.accounts[priority as usize].push(Account { tenant, waiting, deficit: 0 });
+            }
         }
     }
 
     /// A request of the tenant waits no more. Who has nothing waiting saves nothing up, but still owes what it had.
-    pub(super) fn left(&mut self, priority: u8, tenant: u32) {
+    pub(super) fn left(&mut self, priority: u8, tenant: u32, key: RequestKey) {
         let accounts = &mut self.accounts[priority as usize];
         let Some(at) = accounts.iter().position(|account| account.tenant == tenant) else { return };
-        accounts[at].waiting = accounts[at].waiting.saturating_sub(1);
+        accounts[at].waiting.remove(&(key.serial, key.place));
         accounts.retain(Account::counts);
-        if accounts.len() == 1 && accounts[0].waiting == 0 {
+        if accounts.len() == 1 && accounts[0].waiting.is_empty() {
             accounts.clear();
         }
     }
@@ -78,8 +101,8 @@ impl Tenants {
     #[cfg(test)]
     pub(super) fn waiting(&self) -> std::collections::BTreeMap<(u8, u32), usize> {
         let of = |(priority, accounts): (usize, &Vec<Account>)| {
-            let waiting = accounts.iter().filter(|account| account.waiting > 0);
-            waiting.map(|account| ((priority as u8, account.tenant), account.waiting)).collect::<Vec<_>>()
+            let waiting = accounts.iter().filter(|account| !account.waiting.is_empty());
+            waiting.map(|account| ((priority as u8, account.tenant), account.waiting.len())).collect::<Vec<_>>()
         };
         self.accounts.iter().enumerate().flat_map(of).collect()
     }
@@ -87,16 +110,25 @@ impl Tenants {
     /// Requests of a tenant that wait.
     pub(super) fn waiting_of(&self, priority: u8, tenant: u32) -> usize {
         let own = self.accounts[priority as usize].iter().find(|account| account.tenant == tenant);
-        own.map_or(0, |account| account.waiting)
+        own.map_or(0, |account| account.waiting.len())
     }
 
-    /// Whether any that waits might make way for a request of this priority and tenant: of a lower priority, or of the same
-    /// where another tenant has more waiting.
-    pub(super) fn makes_way(&self, priority: u8, tenant: u32) -> bool {
+    /// What may make way for a request of this priority and tenant, the least wanted first: of a lower priority, or of the
+    /// same where another tenant has more waiting.
+    pub(super) fn makes_way(&self, priority: u8, tenant: u32) -> Vec<Crowd<'_>> {
         let own = self.waiting_of(priority, tenant);
-        let mut same = self.accounts[priority as usize].iter();
-        same.any(|account| account.tenant != tenant && account.waiting > own + 1)
-            || self.accounts[priority as usize + 1..].iter().flatten().any(|account| account.waiting > 0)
+        let mut crowds = Vec::new();
+        for lower in (priority as usize..PRIORITIES).rev() {
+            let same = lower == priority as usize;
+            // Of its own priority no tenant is left with fewer than the request's own would have.
+            let kept = if same { own + 1 } else { 0 };
+            let of = self.accounts[lower].iter().filter(|account| !same || account.tenant != tenant);
+            let from = crowds.len();
+            crowds.extend(of.map(|account| Crowd { waiting: &account.waiting, kept }));
+            crowds[from..].sort_by_key(|crowd| std::cmp::Reverse((crowd.waiting.len(), crowd.waiting.last().copied())));
+        }
+        crowds.retain(|crowd| crowd.waiting.len() > crowd.kept);
+        crowds
     }
 
     /// The tenant was given so much predicted time. One that is alone takes nothing from others, so it owes nothing.
@@ -128,7 +160,7 @@ impl Tenants {
             accounts.iter().filter(|account| here(account)).map(|account| -account.deficit / QUANTUM + 1).min();
         let granted = rounds.unwrap_or(0).saturating_mul(QUANTUM);
         // Rounds also pass for those who owe and have nothing waiting.
-        for account in accounts.iter_mut().filter(|account| here(account) || account.waiting == 0) {
+        for account in accounts.iter_mut().filter(|account| here(account) || account.waiting.is_empty()) {
             account.deficit = account.deficit.saturating_add(granted);
         }
         accounts.retain(Account::counts);
@@ -139,12 +171,14 @@ impl Tenants {
 mod tests {
     use super::*;
 
+    const KEY: RequestKey = RequestKey { place: 0, serial: 1 };
+
     #[test]
     fn tenants_get_equal_time_however_long_their_batches_are() {
         let mut tenants = Tenants::default();
         let numbers = [Some(Arc::from("a")), Some(Arc::from("b")), None].map(|name| tenants.number(name.as_ref()));
         assert_eq!(numbers, [1, 2, 0]);
-        numbers.iter().for_each(|tenant| tenants.entered(3, *tenant));
+        numbers.iter().for_each(|tenant| tenants.entered(3, *tenant, KEY));
         let batch = [1_000_000, 7_000_000, 20_000_000];
         let mut served = [0u64; 3];
         for _ in 0..10_000 {
@@ -163,12 +197,12 @@ mod tests {
     #[test]
     fn a_tenant_alone_is_always_due() {
         let mut tenants = Tenants::default();
-        tenants.entered(0, 7);
+        tenants.entered(0, 7, KEY);
         tenants.charge(0, 7, 1 << 40);
         assert!(tenants.is_due(0, 7) && !tenants.contend());
-        tenants.entered(0, 8);
+        tenants.entered(0, 8, KEY);
         assert!(!tenants.is_due(0, 7) && tenants.contend());
-        tenants.left(0, 7);
+        tenants.left(0, 7, KEY);
         assert!(tenants.is_due(0, 8));
     }
 }

@@ -56,6 +56,22 @@ fn what_no_worker_has_comes_on_the_next_one_unasked() {
 }
 
 #[test]
+fn what_found_no_room_comes_unasked_where_memory_is_free_later() {
+    let specs = ["a", "b", "c"].map(|name| model(name, 60, ModelPolicy::default()));
+    let mut world = World::new(specs.into(), &[&[100]]);
+    let ready = |world: &World| ["a", "b", "c"].map(|name| state(world, name) == ModelState::Ready);
+    assert_eq!(ready(&world), [true, false, false]);
+    world.add(&[100], 0.0);
+    world.settle_loads();
+    assert_eq!(ready(&world), [true, true, false]);
+    // Or its owner gives back what another took.
+    world.core.unwant(world.now, "a").unwrap();
+    world.collect();
+    world.settle_loads();
+    assert_eq!(ready(&world), [false, true, true]);
+}
+
+#[test]
 fn requests_that_cannot_wait_for_a_load_bring_their_model_for_later_ones() {
     let specs = || vec![model("a", 60, ModelPolicy::default()), model("b", 60, ModelPolicy::default())];
     let hurried = || Ask { deadline: Some(50 * MS), ..Ask::of(1) };
@@ -79,11 +95,18 @@ fn requests_that_cannot_wait_for_a_load_bring_their_model_for_later_ones() {
         world.pass(100 * MS);
     }
     assert_eq!((state(&world, "a"), state(&world, "b")), (ModelState::Ready, ModelState::Cold));
-    // Where memory is free it is made.
-    world.add(&[100], 0.0);
-    assert_eq!(refused(&mut world), Code::DeadlineExceeded);
+    // Where memory is free it is made: what was evicted was larger than what came.
+    let sizes = [("a", 90), ("b", 50), ("c", 40)];
+    let specs = sizes.map(|(name, bytes)| model(name, bytes, ModelPolicy::default()));
+    let mut world = World::new(specs.into(), &[&[100]]);
+    world.ask(1);
     world.settle_loads();
-    assert_eq!((state(&world, "a"), state(&world, "b")), (ModelState::Ready, ModelState::Ready));
+    let index = world.core.index("c").unwrap();
+    world.core.models[index].known.iter_mut().for_each(|known| known.load = 1_000 * MS);
+    assert_eq!((state(&world, "b"), state(&world, "c")), (ModelState::Ready, ModelState::Cold));
+    assert_eq!(world.submit(Ask { deadline: Some(50 * MS), ..Ask::of(2) }).unwrap_err().code, Code::DeadlineExceeded);
+    world.settle_loads();
+    assert_eq!((state(&world, "b"), state(&world, "c")), (ModelState::Ready, ModelState::Ready));
 }
 
 #[test]
