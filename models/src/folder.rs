@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::{
-    Family, Manifest, Precision, bert, generation,
+    Family, Manifest, bert, generation,
     layout::{files_ending, is_gguf, is_onnx, model_type, newest_version, only_gguf, onnx_file},
     magika, nano_ocr, onnx,
     orion_toml::{Kind, OrionToml},
@@ -141,36 +141,22 @@ impl Place<'_> {
     }
 
     fn whisper(&self) -> Result<Manifest> {
-        self.check_f32("whisper computes")?;
-        let source = whisper::Source::inspect(&self.folder)?;
+        let source = whisper::Source::inspect(&self.folder, self.settings.precision.unwrap_or_default())?;
         let spec = source.spec(self.name, self.version.clone(), self.max_rows());
         let flops = source.config.flops(whisper::TYPICAL_TOKENS);
         self.manifest(spec, flops, source.weight_bytes, Family::Whisper(source))
     }
 
     fn vision(&self) -> Result<Manifest> {
-        self.check_f32("models of images compute")?;
-        let source = vision::Source::inspect(&self.folder)?;
+        let source = vision::Source::inspect(&self.folder, self.settings.precision.unwrap_or_default())?;
         let spec = source.spec(self.name, self.version.clone(), self.max_rows());
         self.manifest(spec, source.flops(), source.weight_bytes(), Family::Vision(source))
     }
 
     fn nano_ocr(&self) -> Result<Manifest> {
-        self.check_f32("models of images compute")?;
-        let source = nano_ocr::Source::inspect(&self.folder)?;
+        let source = nano_ocr::Source::inspect(&self.folder, self.settings.precision.unwrap_or_default())?;
         let spec = source.spec(self.name, self.version.clone(), self.max_rows());
         self.manifest(spec, source.flops(), source.weight_bytes(), Family::NanoOcr(source))
-    }
-
-    /// Some families compute in f32 whatever their weights are stored in.
-    fn check_f32(&self, who: &str) -> Result<()> {
-        match self.settings.precision.unwrap_or_default() {
-            Precision::F32 => Ok(()),
-            other => Err(Error::invalid(format!(
-                "orion.toml says precision = \"{}\", {who} in \"f32\" alone: leave it out",
-                other.name()
-            ))),
-        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use candle_core::DType;
 use orion_proto::{Error, ModelPolicy, Result};
 use serde::Deserialize;
 
@@ -14,7 +15,7 @@ use policy::Placement;
 /// The file's name.
 pub(crate) const FILE: &str = "orion.toml";
 
-/// The floating-point type in which a model computes.
+/// The floating-point type in which a model computes, or in which its weights are held.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[allow(missing_docs)] // the names are the field's own
@@ -26,6 +27,20 @@ pub enum Precision {
 }
 
 impl Precision {
+    /// Candle's name for it.
+    pub(crate) fn dtype(self) -> DType {
+        match self {
+            Self::F32 => DType::F32,
+            Self::F16 => DType::F16,
+            Self::Bf16 => DType::BF16,
+        }
+    }
+
+    /// Bytes of one value.
+    pub(crate) fn bytes(self) -> usize {
+        self.dtype().size_in_bytes()
+    }
+
     /// Its name, as a device lists the types in which it computes.
     pub(crate) fn name(self) -> &'static str {
         match self {

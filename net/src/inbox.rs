@@ -11,8 +11,6 @@ use crate::outbox::piece_cost;
 const OPEN_TRANSFERS: usize = 64 * 1024;
 /// Bytes held in open transfers, beside one of the largest; more is an attack, not work.
 const OPEN_BYTES: u64 = 2 << 30;
-/// Bytes of a header: a batch's names and shapes.
-const HEADER_BYTES: u64 = 4 * 1024 * 1024;
 
 /// A whole transfer.
 #[derive(Clone, Debug, PartialEq)]
@@ -55,7 +53,8 @@ struct Incoming {
 }
 
 impl Inbox {
-    /// An inbox that takes transfers of at most `limit` bytes.
+    /// An inbox that takes transfers of at most `limit` bytes of payload, and as many of header: parameters and prompts are in
+    /// that, and one request that is too long for it would end the session, with all that others have there.
     pub fn new(limit: u64) -> Self {
         Self { open: HashMap::new(), limit, held: 0 }
     }
@@ -104,10 +103,9 @@ impl Inbox {
         if piece.header_bytes == 0 {
             return Err(FrameError::Unknown(piece.transfer));
         }
-        for (declared, limit) in [(piece.header_bytes, HEADER_BYTES), (piece.payload_bytes, self.limit)] {
-            if declared > limit {
-                return Err(FrameError::TooLarge { declared, limit });
-            }
+        let (declared, limit) = (piece.header_bytes.max(piece.payload_bytes), self.limit);
+        if declared > limit {
+            return Err(FrameError::TooLarge { declared, limit });
         }
         if piece.header.len() as u64 > piece.header_bytes || piece.payload.len() as u64 > piece.payload_bytes {
             return Err(FrameError::Overrun(piece.transfer));

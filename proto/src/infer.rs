@@ -8,6 +8,7 @@ use std::{
 };
 
 use bytes::{BufMut, Bytes, BytesMut};
+use prost::Message;
 
 use crate::{
     Datatype, Delta, Error, Generation, Payload, Result, Tensor,
@@ -97,6 +98,16 @@ pub struct InferAnswer {
     pub usage_tokens: u64,
     /// Of a generation, instead of tensors: its last step.
     pub delta: Option<Delta>,
+}
+
+impl InferRequest {
+    /// Bytes that it holds: of its tensors, or of what it generates from, and of its parameters.
+    pub fn bytes(&self) -> usize {
+        let tensors = self.inputs.iter().map(|tensor| tensor.data.len());
+        let parameters = self.parameters.others.iter().map(|(name, value)| name.len() + value.encoded_len());
+        let generation = self.generation.as_ref().map_or(0, Generation::bytes);
+        tensors.chain(parameters).fold(generation, usize::saturating_add)
+    }
 }
 
 impl Priority {

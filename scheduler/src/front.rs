@@ -58,7 +58,7 @@ impl Front {
         spec.check_outputs(&request.outputs)?;
         let wanted = request.outputs.clone();
         let timeout = request.parameters.timeout;
-        let bytes = request.inputs.iter().map(|tensor| tensor.data.len()).sum();
+        let bytes = request.bytes();
         let (ticket, mut answer) = oneshot::channel();
         let key = scheduler.with_core(|core, now| {
             let deadline = timeout.map(|t| now.saturating_add(u64::try_from(t.as_nanos()).unwrap_or(u64::MAX)));

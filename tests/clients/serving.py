@@ -4,6 +4,7 @@ import http.client
 import json
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import time
@@ -28,6 +29,13 @@ def simulated(folder, seconds, max_rows=None):
         f'kind = "simulated"\n\n{batching}[simulated]\n'
         f"base_seconds = {seconds}\nper_row_seconds = 0.0\nseed = 7\nmemory_bytes = 1048576\nload_seconds = 0.0\n"
     )
+    return folder
+
+
+def in_precision(model, precision, folder):
+    """A copy of a model folder whose orion.toml names a precision."""
+    shutil.copytree(model, folder)
+    (folder / "orion.toml").write_text(f'precision = "{precision}"\n')
     return folder
 
 

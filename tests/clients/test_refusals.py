@@ -5,9 +5,12 @@ import json
 import grpc
 import ml_dtypes
 import numpy as np
+import openai
 import pytest
 import tritonclient.http
 from tritonclient.grpc import service_pb2, service_pb2_grpc
+
+import serving
 
 OTHER_TYPES = {
     "BOOL": np.bool_, "UINT8": np.uint8, "UINT16": np.uint16, "UINT32": np.uint32, "UINT64": np.uint64,
@@ -15,6 +18,26 @@ OTHER_TYPES = {
     "FP16": np.float16, "BF16": ml_dtypes.bfloat16, "FP64": np.float64,
 }
 ONE = np.ones((1, 4), np.float32)
+
+
+def test_long_parameters_and_prompts_cut_no_session(start, models):
+    """They travel in the headers of batches: one of them alone, or many together."""
+    server = start("two", {"delay": models["delay"], "stories15m": serving.MODELS / "stories15m"})
+    fast = tritonclient.http.InferenceServerClient(server.http, concurrency=40)
+    tensor = tritonclient.http.InferInput("INPUT0", [1, 4], "FP32")
+    tensor.set_data_from_numpy(ONE)
+
+    def ask(length):
+        return fast.async_infer("delay", [tensor], parameters={"note": "x" * length})
+
+    waiting = [ask(6_000_000), *(ask(400_000) for _ in range(40))]
+    assert all(one.get_result().as_numpy("OUTPUT0").tolist() == ONE.tolist() for one in waiting)
+    fast.close()
+    with openai.OpenAI(base_url=f"http://{server.http}/v1", api_key="none", max_retries=0) as client:
+        # 256 tokens of context.
+        with pytest.raises(openai.BadRequestError, match="have 5000000 bytes, at most 262144 are taken"):
+            client.completions.create(model="stories15m", prompt="Once " * 1_000_000)
+    assert [event["text"] for event in server.nodes()["w1"]["events"] if "suspect" in event["text"]] == []
 
 
 @pytest.mark.parametrize("datatype", OTHER_TYPES)

@@ -20,11 +20,13 @@ CLIP, LONG = EXPECTED["clips"][0], EXPECTED["long"]
 
 
 @pytest.fixture(scope="module")
-def models():
+def models(tmp_path_factory):
     folder = serving.MODELS / "whisper-tiny-en"
     if not folder.is_dir():
         pytest.fail(f"{folder} is missing, make it with: scripts/fetch-models whisper-tiny-en --to {serving.MODELS}")
-    return {"whisper-tiny-en": folder}
+    halves = tmp_path_factory.mktemp("halves")
+    halves = {f"whisper-{one}": serving.in_precision(folder, one, halves / one) for one in ("f16", "bf16")}
+    return {"whisper-tiny-en": folder, **halves}
 
 
 @pytest.fixture(scope="module", params=["up", "two"])
@@ -71,6 +73,11 @@ def test_a_clip(transcribe):
     answer = transcribe()
     assert answer.text == CLIP["text"].strip()
     assert (answer.usage.type, answer.usage.seconds) == ("duration", 8)
+
+
+@pytest.mark.parametrize("precision", ["f16", "bf16"])
+def test_half_precision(transcribe, precision):
+    assert transcribe(model=f"whisper-{precision}").text == CLIP["text"].strip()
 
 
 def test_a_path_as_the_package_reads_it(client):

@@ -1,6 +1,7 @@
 """Images: classes by EfficientNet-Lite0 and by a small ResNet, texts by nano-ocr, as independent implementations find them."""
 
 import asyncio
+import itertools
 import json
 import struct
 import zlib
@@ -14,6 +15,7 @@ import serving
 
 DATA = serving.ROOT / "tests/data"
 PHOTOS = json.loads((DATA / "expected/efficientnet-lite0.json").read_text())
+HALVES = ("f16", "bf16")
 WORDS = json.loads((DATA / "expected/nano-ocr.json").read_text())
 
 
@@ -32,12 +34,16 @@ def png_header(width, height):
 
 
 @pytest.fixture(scope="module")
-def models():
+def models(tmp_path_factory):
     for name in ("efficientnet-lite0", "nano-ocr"):
         if not (serving.MODELS / name).is_dir():
             pytest.fail(f"{serving.MODELS / name} is missing, make it with: scripts/fetch-models {name} --to {serving.MODELS}")
     fetched = {name: serving.MODELS / name for name in ("efficientnet-lite0", "nano-ocr")}
-    return {**fetched, "resnet": DATA / "models/resnet-bottleneck"}
+    halves, folder = {}, tmp_path_factory.mktemp("halves")
+    for name, precision in itertools.product(fetched, HALVES):
+        one = f"{name}-{precision}"
+        halves[one] = serving.in_precision(fetched[name], precision, folder / one)
+    return {**fetched, **halves, "resnet": DATA / "models/resnet-bottleneck"}
 
 
 @pytest.fixture(scope="module", params=["up", "two"])
@@ -82,6 +88,17 @@ def test_a_resnet_of_hugging_face(triton):
 
 def test_words(triton):
     answer = triton.client.infer("nano-ocr", [triton.input("image", rows(*map(image, WORDS)))])
+    assert [text.decode() for text in answer.as_numpy("text")] == list(WORDS.values())
+
+
+@pytest.mark.parametrize("precision", HALVES)
+def test_half_precision(triton, precision):
+    answer = classify(triton, *map(image, PHOTOS), model=f"efficientnet-lite0-{precision}")
+    assert answer.as_numpy("class").tolist() == [wanted["class"] for wanted in PHOTOS.values()]
+    whole = classify(triton, *map(image, PHOTOS)).as_numpy("logits")
+    difference = np.abs(answer.as_numpy("logits") - whole).max()
+    assert 0 < difference < {"f16": 0.05, "bf16": 0.5}[precision]
+    answer = triton.client.infer(f"nano-ocr-{precision}", [triton.input("image", rows(*map(image, WORDS)))])
     assert [text.decode() for text in answer.as_numpy("text")] == list(WORDS.values())
 
 

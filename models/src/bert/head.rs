@@ -4,6 +4,7 @@ use orion_proto::Result;
 
 use super::{Source, task::CLASSIFIER};
 use crate::{
+    Precision,
     checkpoint::Checkpoint,
     kernels::{Activation, Linear},
 };
@@ -30,7 +31,8 @@ impl Head {
 
     /// Bytes of the packed weights.
     pub(super) fn bytes(hidden: usize, labels: usize) -> u64 {
-        Linear::bytes(hidden, hidden).saturating_add(Linear::bytes(hidden, labels))
+        let bytes = |outputs: usize| Linear::bytes(hidden, outputs, Precision::F32);
+        bytes(hidden).saturating_add(bytes(labels))
     }
 
     /// Reads the weights.

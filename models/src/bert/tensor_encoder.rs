@@ -4,7 +4,7 @@ use candle_core::{D, DType, Device, IndexOp, Result, Tensor};
 use candle_nn::{VarBuilder, ops::softmax_last_dim};
 
 use super::{BertConfig, Source, task::Pooling, text::Tokens};
-use crate::{Precision, checkpoint::Checkpoint};
+use crate::checkpoint::Checkpoint;
 
 /// Added to the score of a padded token: finite, since 0 · −∞ is NaN, and far below any real score.
 const PADDED: f32 = -1e30;
@@ -112,11 +112,7 @@ impl Layer {
 impl TensorEncoder {
     /// Reads the weights, memory-mapped, into the precision asked for.
     pub(super) fn load(source: &Source, progress: &dyn Fn(f32)) -> Result<Self> {
-        let dtype = match source.precision {
-            Precision::F32 => DType::F32,
-            Precision::F16 => DType::F16,
-            Precision::Bf16 => DType::BF16,
-        };
+        let dtype = source.precision.dtype();
         let (config, device) = (&source.config, Device::Cpu);
         let vars = vars(source, dtype, &device)?;
         let embeddings = vars.pp("embeddings");

@@ -6,6 +6,7 @@ use orion_proto::Result;
 
 use super::{BatchNorm, Convolve, Network, Work, storage::Storage};
 use crate::{
+    Precision,
     checkpoint::Checkpoint,
     kernels::{Convolution, Depthwise, Map, Threads, Window, greatest},
 };
@@ -26,13 +27,18 @@ pub(crate) struct Layers {
 }
 
 impl Layers {
-    /// Reads the tensors; `progress` is told the share that is done.
-    pub(crate) fn load(network: Network, checkpoint: &Checkpoint, progress: &dyn Fn(f32)) -> Result<Self> {
+    /// Reads the tensors, to be held in a precision; `progress` is told the share that is done.
+    pub(crate) fn load(
+        network: Network,
+        checkpoint: &Checkpoint,
+        precision: Precision,
+        progress: &dyn Fn(f32),
+    ) -> Result<Self> {
         let mut layers = Vec::new();
         for operation in &network.operations {
             layers.push(match &operation.work {
                 Work::Convolve(convolve, window) => {
-                    layer(convolve, *window, network.layout(operation.from).channels, checkpoint)?
+                    layer(convolve, *window, network.layout(operation.from).channels, checkpoint, precision)?
                 }
                 Work::Greatest(window) => Layer::Greatest(*window),
             });
@@ -68,7 +74,13 @@ impl Layers {
     }
 }
 
-fn layer(convolve: &Convolve, window: Window, channels: usize, checkpoint: &Checkpoint) -> Result<Layer> {
+fn layer(
+    convolve: &Convolve,
+    window: Window,
+    channels: usize,
+    checkpoint: &Checkpoint,
+    precision: Precision,
+) -> Result<Layer> {
     let Convolve { name, outputs, side, .. } = convolve;
     let inputs = if convolve.depthwise { 1 } else { channels };
     let mut weight = checkpoint.floats(&format!("{name}.weight"), &[*outputs, inputs, *side, *side])?;
@@ -80,8 +92,9 @@ fn layer(convolve: &Convolve, window: Window, channels: usize, checkpoint: &Chec
         fold(norm, &mut weight, &mut bias, checkpoint)?;
     }
     Ok(match convolve.depthwise {
+        // So few weights that they stay in f32.
         true => Layer::Depthwise(Depthwise::new(&weight, bias, window, convolve.limits)),
-        false => Layer::Convolution(Convolution::new(&weight, bias, window, convolve.limits)),
+        false => Layer::Convolution(Convolution::new(&weight, bias, window, convolve.limits, precision)),
     })
 }
 

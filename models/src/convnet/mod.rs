@@ -9,6 +9,7 @@ mod storage;
 pub(crate) use layers::Layers;
 
 use crate::{
+    Precision,
     checkpoint::Checkpoint,
     kernels::{Border, Depthwise, Layout, Limits, Linear, Window},
 };
@@ -162,13 +163,13 @@ impl Network {
         self.convolutions().map(one).sum()
     }
 
-    /// Bytes of the packed weights, and of the maps of so many images at once.
-    pub(crate) fn memory_bytes(&self, images: usize) -> u64 {
+    /// Bytes of the packed weights in a precision, and of the maps of so many images at once.
+    pub(crate) fn memory_bytes(&self, images: usize, precision: Precision) -> u64 {
         let one = |(convolve, from, _): (&Convolve, &Layout, &Layout)| {
             let area = convolve.side * convolve.side;
             match convolve.depthwise {
                 true => Depthwise::bytes(area, convolve.outputs),
-                false => Linear::bytes(area * from.channels, convolve.outputs),
+                false => Linear::bytes(area * from.channels, convolve.outputs, precision),
             }
         };
         let weights: u64 = self.convolutions().map(one).sum();

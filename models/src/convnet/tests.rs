@@ -93,7 +93,7 @@ fn a_network_gives_what_candle_s_operations_give() {
 
     let folder = tempfile::tempdir().unwrap();
     made::write(folder.path(), &network.tensors());
-    let layers = Layers::load(network, &Checkpoint::open(folder.path()).unwrap(), &|_| {}).unwrap();
+    let layers = Layers::load(network, &Checkpoint::open(folder.path()).unwrap(), Precision::F32, &|_| {}).unwrap();
     let vars = Checkpoint::open(folder.path()).unwrap().into_vars(DType::F32, &Device::Cpu);
     let image: Vec<f32> = (0..19 * 14 * 3).map(|i| ((i * 37 % 101) as f32 - 50.0) / 25.0).collect();
     let fill = |map: &mut Map| {

@@ -7,10 +7,12 @@ use pulp::{Arch, Simd, WithSimd};
 use super::{
     linear::Output,
     map::{Layout, Map, Window},
-    panels::{MachineRows, MachineWidth, Panels, tile_rows, width},
+    panels::{MachineRows, tile_rows, width},
     threads::Threads,
     tile::{Seen, Target, Walk, compute},
+    weight::Weight,
 };
+use crate::Precision;
 
 /// Values of the panels of one task, and of the pixels that it reads and writes: together they stay in a core's second
 /// cache.
@@ -31,7 +33,7 @@ impl Limits {
 
 /// `limits(x ∗ weight + bias + added)`.
 pub(crate) struct Convolution {
-    weight: Panels,
+    weight: Weight,
     /// Filled with zeros to whole panels.
     bias: Vec<f32>,
     window: Window,
@@ -39,8 +41,8 @@ pub(crate) struct Convolution {
 }
 
 impl Convolution {
-    /// Packs a weight `[outputs, inputs, side, side]` as checkpoints hold it.
-    pub(crate) fn new(weight: &[f32], mut bias: Vec<f32>, window: Window, limits: Limits) -> Self {
+    /// Packs a weight `[outputs, inputs, side, side]` as checkpoints hold it, to be held in a precision; it computes in f32.
+    pub(crate) fn new(weight: &[f32], bias: Vec<f32>, window: Window, limits: Limits, precision: Precision) -> Self {
         let (outputs, area) = (bias.len(), window.side * window.side);
         let (depth, inputs) = (weight.len() / outputs, weight.len() / outputs / area);
         // As maps hold it: the channels of a pixel side by side.
@@ -50,12 +52,8 @@ impl Convolution {
                 taps.iter().enumerate().for_each(|(tap, value)| to[tap * inputs + channel] = *value);
             }
         }
-        let width = Arch::new().dispatch(MachineWidth);
-        let mut panels = Panels::default();
-        panels.reshape(depth, outputs, width);
-        panels.pack_transposed(&ordered, depth);
-        bias.resize(outputs.next_multiple_of(width), 0.0);
-        Self { weight: panels, bias, window, limits }
+        let weight = Weight::new(&ordered, outputs, precision);
+        Self { bias: weight.padded(bias), weight, window, limits }
     }
 
     /// Of `x` into `out`, whose layout says what comes out; `added` has its height, width and channels.
@@ -86,7 +84,7 @@ impl Convolution {
         let units = pixels.div_ceil(unit);
 
         let panels = self.weight.count();
-        let weights = self.weight.depth * self.weight.columns;
+        let weights = self.weight.inputs * self.weight.outputs;
         let values = pixels * (side.min(stride.0) * stride.1 * from.channels + to.channels);
         let by_groups = weights > values;
         let wanted = if threads == Threads::All { TASKS * threads.count() } else { 1 };
@@ -141,8 +139,9 @@ impl WithSimd for Task<'_> {
         let Self { layer: Convolution { weight, bias, window, limits }, x, added, layout, output, line, .. } = &self;
         let from = x.layout();
         let (stride, run) = (window.stride.1 * from.channels, window.side * from.channels);
+        let mut widened = Vec::new();
         for index in self.panels.clone() {
-            let (panel, columns) = weight.panel(index);
+            let (panel, columns) = weight.panel(index, &mut widened);
             let target = Target {
                 bias: &bias[columns.start..][..width::<S>()],
                 limits: (limits.0, limits.1),

@@ -5,8 +5,10 @@ use rayon::prelude::*;
 
 use super::{
     math::gelu,
-    panels::{MOST_ROWS, MOST_WIDTH, MachineWidth, Panels, Tile, even_pieces, multiply, tile_rows, width},
+    panels::{MOST_ROWS, MOST_WIDTH, Tile, even_pieces, multiply, tile_rows, width},
+    weight::Weight,
 };
+use crate::Precision;
 
 /// Rows of one task: enough that a panel is worth fetching, few enough to share out.
 const TASK_ROWS: usize = 8 * MOST_ROWS;
@@ -20,7 +22,7 @@ pub(crate) enum Activation {
 
 /// `activation(x · weightᵀ + bias)`.
 pub(crate) struct Linear {
-    weight: Panels,
+    weight: Weight,
     /// Filled with zeros to whole panels.
     bias: Vec<f32>,
     activation: Activation,
@@ -57,24 +59,24 @@ impl Output {
 
 impl Linear {
     /// Packs a weight `[outputs, inputs]` as checkpoints hold it.
-    pub(crate) fn new(weight: &[f32], mut bias: Vec<f32>, activation: Activation) -> Self {
-        let (outputs, inputs) = (bias.len(), weight.len() / bias.len());
-        let width = Arch::new().dispatch(MachineWidth);
-        let mut panels = Panels::default();
-        panels.reshape(inputs, outputs, width);
-        panels.pack_transposed(weight, inputs);
-        bias.resize(outputs.next_multiple_of(width), 0.0);
-        Self { weight: panels, bias, activation }
+    pub(crate) fn new(weight: &[f32], bias: Vec<f32>, activation: Activation) -> Self {
+        Self::held_in(Precision::F32, weight, bias, activation)
+    }
+
+    /// The same with the weight held in a precision; it computes in f32.
+    pub(crate) fn held_in(precision: Precision, weight: &[f32], bias: Vec<f32>, activation: Activation) -> Self {
+        let weight = Weight::new(weight, bias.len(), precision);
+        Self { bias: weight.padded(bias), weight, activation }
     }
 
     /// Bytes of the packed weight and the bias at most, for any instruction set.
-    pub(crate) fn bytes(inputs: usize, outputs: usize) -> u64 {
-        ((inputs + 1) * outputs.next_multiple_of(MOST_WIDTH) * size_of::<f32>()) as u64
+    pub(crate) fn bytes(inputs: usize, outputs: usize, precision: Precision) -> u64 {
+        Weight::bytes(inputs, outputs, precision) + Weight::bytes(1, outputs, Precision::F32)
     }
 
     /// Of `x` `[rows, inputs]` into `out` `[rows, outputs]`.
     pub(crate) fn forward(&self, x: &[f32], out: &mut [f32]) {
-        self.forward_strided(x, self.weight.depth, x.len() / self.weight.depth, out);
+        self.forward_strided(x, self.weight.inputs, x.len() / self.weight.inputs, out);
     }
 
     /// The same where the rows lie `stride` apart; rows that overlap make it a convolution.
@@ -106,7 +108,8 @@ impl WithSimd for Task<'_> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
         let Linear { weight, bias, activation } = self.layer;
-        let (panel, columns) = weight.panel(self.panel);
+        let mut widened = Vec::new();
+        let (panel, columns) = weight.panel(self.panel, &mut widened);
         let (bias, _) = S::as_simd_f32s(&bias[columns.start..][..width::<S>()]);
         let mut tile: Tile = [0.0; MOST_ROWS * MOST_WIDTH];
         for (offset, rows) in even_pieces(self.rows, tile_rows::<S>()) {
@@ -120,7 +123,7 @@ impl WithSimd for Task<'_> {
                         *value = gelu(simd, *value);
                     }
                 }
-                let at = (first + row) * weight.columns + columns.start;
+                let at = (first + row) * weight.outputs + columns.start;
                 // SAFETY: `forward` holds the slice; each task has rows and columns of its own.
                 let out = unsafe { self.output.piece(at, columns.len()) };
                 out.copy_from_slice(&values[..columns.len()]);
@@ -132,6 +135,7 @@ impl WithSimd for Task<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernels::weight::{PRECISIONS, rounded};
     use rand::{RngExt, SeedableRng, rngs::StdRng};
 
     #[test]
@@ -157,6 +161,13 @@ mod tests {
             let (x, weight, bias) = (floats(rows * inputs), floats(inputs * outputs), floats(outputs));
             let mut out = vec![f32::NAN; rows * outputs];
             Linear::new(&weight, bias.clone(), Activation::None).forward(&x, &mut out);
+            for precision in PRECISIONS {
+                let (weight, mut whole) = (rounded(&weight, precision), vec![f32::NAN; rows * outputs]);
+                Linear::new(&weight, bias.clone(), Activation::None).forward(&x, &mut whole);
+                let mut held = vec![f32::NAN; rows * outputs];
+                Linear::held_in(precision, &weight, bias.clone(), Activation::None).forward(&x, &mut held);
+                assert_eq!(held, whole, "{precision:?} {rows}x{inputs}x{outputs}");
+            }
             for (index, got) in out.iter().enumerate() {
                 let (row, column) = (index / outputs, index % outputs);
                 let pairs = x[row * inputs..][..inputs].iter().zip(&weight[column * inputs..]);

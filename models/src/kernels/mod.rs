@@ -14,6 +14,7 @@ mod panels;
 mod pooling;
 mod threads;
 mod tile;
+mod weight;
 
 pub(crate) use attention::attend;
 pub(crate) use cache::{Cache, Reading, attend_cached};

@@ -114,6 +114,11 @@ impl Panels {
         (&self.data[index * size..][..size], first..(first + self.width).min(self.columns))
     }
 
+    /// All of them, one after the other.
+    pub(super) fn values(&self) -> &[f32] {
+        &self.data
+    }
+
     /// How many panels there are.
     #[inline(always)]
     pub(super) fn count(&self) -> usize {

@@ -4,6 +4,7 @@ use orion_proto::Result;
 use rayon::prelude::*;
 
 use crate::{
+    Precision,
     checkpoint::Checkpoint,
     kernels::{Activation, Border, Convolution, Layout, Limits, Linear, Map, Threads, Window, lstm_cell},
 };
@@ -24,8 +25,8 @@ pub(super) struct Lstm {
 }
 
 impl Lstm {
-    /// Reads the tensors. `hidden` is a multiple of 16.
-    pub(super) fn load(checkpoint: &Checkpoint, inputs: usize, hidden: usize) -> Result<Self> {
+    /// Reads the tensors, to be held in a precision. `hidden` is a multiple of 16.
+    pub(super) fn load(checkpoint: &Checkpoint, inputs: usize, hidden: usize, precision: Precision) -> Result<Self> {
         let (mut weight, mut bias) = (Vec::new(), Vec::new());
         for direction in ["", "_reverse"] {
             let tensor = |name: &str, shape: &[usize]| checkpoint.floats(&format!("rnn.{name}_l0{direction}"), shape);
@@ -35,10 +36,10 @@ impl Lstm {
         }
         let recurrent = |name: &str| -> Result<Convolution> {
             let weight = checkpoint.floats(name, &[4 * hidden, hidden])?;
-            Ok(Convolution::new(&weight, vec![0.0; 4 * hidden], Window::PIXEL, Limits::NONE))
+            Ok(Convolution::new(&weight, vec![0.0; 4 * hidden], Window::PIXEL, Limits::NONE, precision))
         };
         let recurrent = [recurrent("rnn.weight_hh_l0")?, recurrent("rnn.weight_hh_l0_reverse")?];
-        Ok(Self { input: Linear::new(&weight, bias, Activation::None), recurrent, inputs, hidden })
+        Ok(Self { input: Linear::held_in(precision, &weight, bias, Activation::None), recurrent, inputs, hidden })
     }
 
     /// The tensors that it reads, with their shapes.
@@ -57,10 +58,10 @@ impl Lstm {
     }
 
     /// Bytes of the packed weights, and of what so many steps need.
-    pub(super) fn bytes(inputs: usize, hidden: usize, steps: usize) -> u64 {
+    pub(super) fn bytes(inputs: usize, hidden: usize, steps: usize, precision: Precision) -> u64 {
         let a_step = inputs + 8 * hidden + 4 * hidden;
-        Linear::bytes(inputs, 8 * hidden)
-            + 2 * Linear::bytes(hidden, 4 * hidden)
+        Linear::bytes(inputs, 8 * hidden, precision)
+            + 2 * Linear::bytes(hidden, 4 * hidden, precision)
             + (steps * a_step * size_of::<f32>()) as u64
     }
 
@@ -132,7 +133,7 @@ mod tests {
         let checkpoint = Checkpoint::open(folder.path()).unwrap();
         let shape = |name: &str| checkpoint.get(name).unwrap().shape.clone();
         let x = floats(sequences * steps * inputs);
-        let lstm = Lstm::load(&checkpoint, inputs, hidden).unwrap();
+        let lstm = Lstm::load(&checkpoint, inputs, hidden, Precision::F32).unwrap();
         let got = lstm.forward(&x, sequences);
         for (sequence, x) in x.chunks_exact(steps * inputs).enumerate() {
             let alone = lstm.forward(x, 1);

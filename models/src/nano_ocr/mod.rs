@@ -42,11 +42,12 @@ impl Reader {
     /// Brings the weights into memory.
     pub(crate) fn load(spec: ModelSpec, source: &Source, progress: &dyn Fn(f32)) -> Result<Self> {
         let checkpoint = Checkpoint::open(&source.folder)?;
-        let layers = Layers::load(source.network.clone(), &checkpoint, progress)?;
-        let lstm = Lstm::load(&checkpoint, FEATURES, HIDDEN)?;
+        let layers = Layers::load(source.network.clone(), &checkpoint, source.precision, progress)?;
+        let lstm = Lstm::load(&checkpoint, FEATURES, HIDDEN, source.precision)?;
         let classes = source.alphabet.classes();
         let weight = checkpoint.floats("fc.weight", &[classes, 2 * HIDDEN])?;
-        let head = Linear::new(&weight, checkpoint.floats("fc.bias", &[classes])?, Activation::None);
+        let bias = checkpoint.floats("fc.bias", &[classes])?;
+        let head = Linear::held_in(source.precision, &weight, bias, Activation::None);
         Ok(Self { spec, layers, lstm, head, alphabet: source.alphabet.clone(), photo: sample_photo(160, 48)? })
     }
 

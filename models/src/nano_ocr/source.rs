@@ -11,6 +11,7 @@ use super::{
     network::{FEATURES, HEIGHT, HIDDEN, WIDTH, network},
 };
 use crate::{
+    Precision,
     checkpoint::Checkpoint,
     convnet::{self, Network},
     file::read_json,
@@ -28,6 +29,8 @@ pub(crate) struct Source {
     pub(super) network: Network,
     pub(super) alphabet: Alphabet,
     pub(super) folder: PathBuf,
+    /// In which the weights are held.
+    pub(super) precision: Precision,
     weight_bytes: u64,
 }
 
@@ -59,7 +62,7 @@ impl Config {
 
 impl Source {
     /// Reads the configuration and the headers of a folder.
-    pub(crate) fn inspect(folder: &Path) -> Result<Self> {
+    pub(crate) fn inspect(folder: &Path, precision: Precision) -> Result<Self> {
         let path = folder.join("config.json");
         let refused = |reason: String| unservable(format!("{}: {reason}", path.display()));
         let config: Config = read_json(&path)?;
@@ -67,7 +70,7 @@ impl Source {
         let alphabet = config.characters.map_or_else(Alphabet::default, |characters| Alphabet::new(&characters));
         let (network, checkpoint) = (network().map_err(refused)?, Checkpoint::open(folder)?);
         convnet::check(&checkpoint, &tensors(&network, alphabet.classes()))?;
-        Ok(Self { network, alphabet, folder: folder.into(), weight_bytes: checkpoint.file_bytes() })
+        Ok(Self { network, alphabet, folder: folder.into(), precision, weight_bytes: checkpoint.file_bytes() })
     }
 
     /// Bytes of the weight files.
@@ -102,14 +105,14 @@ impl Source {
         }
     }
 
-    /// Bytes of the weights, always f32, of the maps of as many images as run at once, and of a batch's columns. What
+    /// Bytes of the weights in their precision, of the maps of as many images as run at once, and of a batch's columns. What
     /// decoding takes beside them is in no manifest: it depends on the images, and is bounded for all models together.
     fn memory_bytes(&self, max_batch_rows: usize) -> u64 {
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
         self.network
-            .memory_bytes(threads.min(max_batch_rows))
-            .saturating_add(Lstm::bytes(FEATURES, HIDDEN, self.steps().saturating_mul(max_batch_rows)))
-            .saturating_add(Linear::bytes(2 * HIDDEN, self.alphabet.classes()))
+            .memory_bytes(threads.min(max_batch_rows), self.precision)
+            .saturating_add(Lstm::bytes(FEATURES, HIDDEN, self.steps().saturating_mul(max_batch_rows), self.precision))
+            .saturating_add(Linear::bytes(2 * HIDDEN, self.alphabet.classes(), self.precision))
     }
 }
 

@@ -3,7 +3,7 @@ use std::{fs, path::Path};
 use orion_proto::{Code, ModelName, Payload, bytes_elements, encode_bytes_elements};
 
 use super::{source::tensors, *};
-use crate::{convnet::made, inspect, load};
+use crate::{Precision, convnet::made, inspect, load};
 
 const CONFIG: &str = r#"{"model_type": "crnn-ocr", "characters": "abc"}"#;
 
@@ -36,21 +36,41 @@ fn photos() -> Vec<Vec<u8>> {
     (0..7).map(|index| sample_photo(40 + 30 * index, 90 - 9 * index).unwrap()).collect()
 }
 
+fn reader(folder: &Path, precision: Precision) -> Reader {
+    let source = Source::inspect(folder, precision).unwrap();
+    let spec = source.spec(&ModelName::new("tiny").unwrap(), "1".into(), 32);
+    Reader::load(spec, &source, &|_| {}).unwrap()
+}
+
+fn scores(reader: &Reader, files: &[&[u8]]) -> Vec<Vec<f32>> {
+    let batch = [request(files)];
+    reader.scores(&Rows::of(&reader.spec, &batch).all()).into_iter().map(std::result::Result::unwrap).collect()
+}
+
 #[test]
 fn rows_do_not_depend_on_their_batch() {
     let folder = folder();
-    let source = Source::inspect(folder.path()).unwrap();
-    let spec = source.spec(&ModelName::new("tiny").unwrap(), "1".into(), 32);
-    let reader = Reader::load(spec, &source, &|_| {}).unwrap();
-    let scores = |files: &[&[u8]]| -> Vec<Vec<f32>> {
-        let batch = [request(files)];
-        reader.scores(&Rows::of(&reader.spec, &batch).all()).into_iter().map(std::result::Result::unwrap).collect()
-    };
+    let reader = reader(folder.path(), Precision::F32);
+    let scores = |files: &[&[u8]]| scores(&reader, files);
     let files = photos();
     let rows: Vec<&[u8]> = files.iter().map(Vec::as_slice).collect();
     let alone: Vec<Vec<f32>> = rows.iter().flat_map(|row| scores(&[row])).collect();
     assert!(alone.windows(2).all(|pair| pair[0] != pair[1] && pair[0].len() == 33 * 4));
     assert_eq!(scores(&rows), alone);
+}
+
+#[test]
+fn half_precision_reads_nearly_the_same_in_less_memory() {
+    let (folder, file) = (folder(), sample_photo(100, 30).unwrap());
+    let [whole, half, brief] =
+        [Precision::F32, Precision::F16, Precision::Bf16].map(|precision| reader(folder.path(), precision));
+    let of_whole = scores(&whole, &[&file]).concat();
+    for (reader, most) in [(&half, 2e-3), (&brief, 2e-2)] {
+        let pairs = scores(reader, &[&file]).concat().into_iter().zip(of_whole.clone());
+        let difference = pairs.map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(difference > 0.0 && difference < most, "{difference:e}");
+        assert!(reader.spec.memory_bytes + 9_000_000 < whole.spec.memory_bytes);
+    }
 }
 
 #[test]

@@ -88,8 +88,7 @@ impl Element {
     /// wherever its graph says float.
     pub(super) fn dtype(self, precision: Precision) -> DType {
         match (self, precision) {
-            (Self::Float32, Precision::F16) => DType::F16,
-            (Self::Float32, Precision::Bf16) => DType::BF16,
+            (Self::Float32, precision) => precision.dtype(),
             _ => TABLE[self as usize].2,
         }
     }

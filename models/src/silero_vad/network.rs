@@ -8,7 +8,7 @@ use candle_nn::ops::sigmoid;
 use orion_proto::Result as Served;
 
 use super::{CONTEXT, HIDDEN, Source, WINDOW, failed, source::TENSORS};
-use crate::{Precision, checkpoint::Checkpoint};
+use crate::checkpoint::Checkpoint;
 
 /// Samples of one frame of the transform, and from one frame to the next.
 const FRAME: usize = 256;
@@ -73,11 +73,7 @@ impl Network {
     /// # Errors
     /// FAILED_PRECONDITION naming the tensor that is not what it should be.
     pub(super) fn load(source: &Source, device: &Device) -> Served<Self> {
-        let dtype = match source.precision {
-            Precision::F32 => DType::F32,
-            Precision::F16 => DType::F16,
-            Precision::Bf16 => DType::BF16,
-        };
+        let dtype = source.precision.dtype();
         let checkpoint = Checkpoint::open(&source.folder)?;
         let weight = |name: &str| -> Served<Tensor> {
             let shape = TENSORS.iter().find(|(known, _)| *known == name).map_or(&[][..], |(_, shape)| *shape);

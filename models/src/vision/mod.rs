@@ -48,7 +48,7 @@ impl Classifier {
     pub(crate) fn load(spec: ModelSpec, source: &Source, progress: &dyn Fn(f32)) -> Result<Self> {
         let architecture = &source.architecture;
         let checkpoint = Checkpoint::open(&source.folder)?;
-        let layers = Layers::load(architecture.network.clone(), &checkpoint, progress)?;
+        let layers = Layers::load(architecture.network.clone(), &checkpoint, source.precision, progress)?;
         let (features, classes) = (architecture.features(), source.labels.len());
         let [(weight, _), (bias, _)] = architecture.head(classes);
         let weight = checkpoint.floats(&weight, &[classes, features])?;
@@ -57,7 +57,7 @@ impl Classifier {
             spec,
             preparation: architecture.preparation,
             layers,
-            head: Linear::new(&weight, bias, Activation::None),
+            head: Linear::held_in(source.precision, &weight, bias, Activation::None),
             features,
             labels: source.labels.clone(),
             photo: sample_photo(640, 480)?,

@@ -8,13 +8,15 @@ use super::{
     architecture::{Architecture, Config},
     labels,
 };
-use crate::{checkpoint::Checkpoint, convnet, imaging::INPUT, kernels::Linear, unservable};
+use crate::{Precision, checkpoint::Checkpoint, convnet, imaging::INPUT, kernels::Linear, unservable};
 
 /// The files of a model, whose headers were found to fit its configuration.
 #[derive(Clone, Debug)]
 pub(crate) struct Source {
     pub(super) architecture: Architecture,
     pub(super) folder: PathBuf,
+    /// In which the weights are held.
+    pub(super) precision: Precision,
     /// One for each class.
     pub(super) labels: Vec<String>,
     weight_bytes: u64,
@@ -22,7 +24,7 @@ pub(crate) struct Source {
 
 impl Source {
     /// Reads the configuration, the labels and the headers of a folder.
-    pub(crate) fn inspect(folder: &Path) -> Result<Self> {
+    pub(crate) fn inspect(folder: &Path, precision: Precision) -> Result<Self> {
         let config = Config::read(folder)?;
         let architecture = Architecture::of(folder, &config)?;
         let checkpoint = Checkpoint::open(folder)?;
@@ -34,7 +36,7 @@ impl Source {
         config.check_classes(classes).map_err(refused)?;
         convnet::check(&checkpoint, &architecture.head(classes))?;
         let labels = labels::read(folder, &config.id2label, classes)?;
-        Ok(Self { architecture, folder: folder.into(), labels, weight_bytes: checkpoint.file_bytes() })
+        Ok(Self { architecture, folder: folder.into(), precision, labels, weight_bytes: checkpoint.file_bytes() })
     }
 
     /// Bytes of the weight files.
@@ -67,7 +69,7 @@ impl Source {
         }
     }
 
-    /// Bytes of the weights, always f32, and of the maps of as many images as run at once. What decoding takes beside
+    /// Bytes of the weights in their precision, and of the maps of as many images as run at once. What decoding takes beside
     /// them is in no manifest: it depends on the images, and is bounded for all models together.
     fn memory_bytes(&self, max_batch_rows: usize) -> u64 {
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
@@ -75,8 +77,8 @@ impl Source {
         let rows = ((features + classes) * size_of::<f32>()) as u64;
         self.architecture
             .network
-            .memory_bytes(threads.min(max_batch_rows))
-            .saturating_add(Linear::bytes(features, classes))
+            .memory_bytes(threads.min(max_batch_rows), self.precision)
+            .saturating_add(Linear::bytes(features, classes, self.precision))
             .saturating_add(rows.saturating_mul(max_batch_rows as u64))
     }
 }

@@ -7,7 +7,7 @@ use std::{
 use orion_proto::{Code, Error, ModelName, Payload, encode_bytes_elements};
 
 use super::{architecture::Architecture, *};
-use crate::{Precision, convnet::made, inspect, load};
+use crate::{convnet::made, inspect, load};
 
 fn data(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/data").join(path)
@@ -149,14 +149,22 @@ fn half_precision_weights_are_widened() {
     let halved = tensors.into_iter().map(|(name, tensor)| (name, tensor.to_dtype(candle_core::DType::F16).unwrap()));
     candle_core::safetensors::save(&halved.collect::<HashMap<_, _>>(), &path).unwrap();
     let cat = photo("chelsea.png");
-    let half = logits(&model(folder.path()).run(vec![request(&[&cat])])[0]);
-    let whole = logits(&model(&data("models/resnet-bottleneck")).run(vec![request(&[&cat])])[0]);
+    let run = |folder: &Path| {
+        let mut model = model(folder);
+        (logits(&model.run(vec![request(&[&cat])])[0]), model.spec().memory_bytes)
+    };
+    let (half, taken) = run(folder.path());
+    let (whole, _) = run(&data("models/resnet-bottleneck"));
     let got = difference(&half, &whole);
     assert!(got > 0.0 && got < 0.02, "{got:e}");
-    fs::write(folder.path().join("orion.toml"), "precision = \"f16\"").unwrap();
-    let refused = inspect(&ModelName::new("m").unwrap(), folder.path()).unwrap_err();
-    assert!(refused.message.contains("precision = \"f16\", models of images compute in \"f32\""), "{refused}");
-    assert_eq!(Precision::default(), Precision::F32);
+    // Held in half precision they compute the same, and take less memory.
+    for (precision, least, most) in [("f16", 0.0, 5e-3), ("bf16", 1e-3, 0.1)] {
+        fs::write(folder.path().join("orion.toml"), format!("precision = \"{precision}\"")).unwrap();
+        let (held, less) = run(folder.path());
+        let got = difference(&held, &half);
+        assert!(got > least && got < most, "{precision}: {got:e}");
+        assert!(less < taken, "{precision}: {less} of {taken} bytes");
+    }
 }
 
 #[test]

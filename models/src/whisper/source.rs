@@ -11,25 +11,27 @@ use super::{
     names::hugging_face,
     transcribe::{MOST_AT_ONCE, MOST_FRAMES},
 };
-use crate::{checkpoint::Checkpoint, unservable};
+use crate::{Precision, checkpoint::Checkpoint, unservable};
 
 /// The files of a model, whose headers were found to fit its configuration.
 #[derive(Clone, Debug)]
 pub(crate) struct Source {
     pub(crate) config: WhisperConfig,
     pub(super) folder: PathBuf,
+    /// In which weights that are packed are held.
+    pub(super) precision: Precision,
     pub(super) tokenizer: PathBuf,
     /// Whether the tensors are named as in Hugging Face's checkpoints, not as in OpenAI's.
     pub(super) hugging_face: bool,
     /// Bytes of the weight files.
     pub(crate) weight_bytes: u64,
-    /// Weights that are packed in f32 beside the files.
+    /// Weights that are packed beside the files.
     packed: u64,
 }
 
 impl Source {
     /// Reads the configuration and the headers of a folder.
-    pub(crate) fn inspect(folder: &Path) -> Result<Self> {
+    pub(crate) fn inspect(folder: &Path, precision: Precision) -> Result<Self> {
         let config = WhisperConfig::read(folder)?;
         let tokenizer = folder.join("tokenizer.json");
         if !tokenizer.is_file() {
@@ -38,7 +40,8 @@ impl Source {
         let checkpoint = Checkpoint::open(folder)?;
         let hugging_face = checkpoint.get(&hugging_face("encoder.conv1.weight")).is_some();
         let weight_bytes = checkpoint.file_bytes();
-        let mut source = Self { config, folder: folder.into(), tokenizer, hugging_face, weight_bytes, packed: 0 };
+        let folder = folder.into();
+        let mut source = Self { config, folder, precision, tokenizer, hugging_face, weight_bytes, packed: 0 };
         source.packed = source.check(&checkpoint)?;
         Ok(source)
     }
@@ -93,8 +96,9 @@ impl Source {
             + targets * (4 * d_model + config.decoder_inner());
         let longest = (MOST_FRAMES + MOST_SECONDS * FRAMES_PER_SECOND) * config.num_mel_bins;
         let values = audios.saturating_mul(an_audio).saturating_add(encoders.saturating_mul(a_window));
-        let values = self.packed.saturating_add(values.saturating_add(longest) as u64).saturating_mul(4);
-        self.weight_bytes.saturating_add(values)
+        let values = (values.saturating_add(longest) as u64).saturating_mul(size_of::<f32>() as u64);
+        let packed = self.packed.saturating_mul(self.precision.bytes() as u64);
+        self.weight_bytes.saturating_add(packed).saturating_add(values)
     }
 }
 

@@ -7,7 +7,7 @@ use orion_proto::{
 };
 
 use super::*;
-use crate::{GivenUp, inspect, load};
+use crate::{GivenUp, Precision, inspect, load};
 use serde::Deserialize;
 
 fn folder() -> tempfile::TempDir {
@@ -198,8 +198,28 @@ fn a_folder_that_does_not_fit_is_refused_by_name() {
     }
     let message = refusal("tokenizer.json", "<|startofprev|>", "<|other|>");
     assert!(message.contains("tokenizer.json has no token '<|startofprev|>'"), "{message}");
-    let message = refusal("orion.toml", "", "precision = \"f16\"");
-    assert!(message.contains("precision = \"f16\""), "{message}");
+}
+
+#[test]
+fn half_precision_encodes_nearly_the_same_in_less_memory() {
+    let folder = folder();
+    let encoded = |precision: Precision| {
+        let source = Source::inspect(folder.path(), precision).unwrap();
+        let model = Transcriber::load(&source, &|_| {}).unwrap();
+        let transform = mel::MelTransform::new(source.config.num_mel_bins);
+        let (mut builder, clip) = (transform.begin(), noise(50_000).into());
+        audio::read(&clip, &GivenUp::default(), &mut |samples| builder.extend(samples)).unwrap();
+        let window = builder.finish().window(0, source.config.window_frames());
+        let spec = source.spec(&ModelName::new("tiny").unwrap(), "1".into(), 4);
+        (model.encoder.encode(&window), spec.memory_bytes)
+    };
+    let (whole, most_bytes) = encoded(Precision::F32);
+    for (precision, most) in [(Precision::F16, 5e-3), (Precision::Bf16, 5e-2)] {
+        let (half, bytes) = encoded(precision);
+        let difference = whole.iter().zip(&half).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(difference > 0.0 && difference < most, "{precision:?}: {difference:e}");
+        assert!(bytes < most_bytes, "{precision:?}: {bytes} of {most_bytes}");
+    }
 }
 
 /// Values of the authors' implementation on clip 0870 with the real weights.
@@ -251,7 +271,7 @@ fn each_stage_agrees_with_the_reference() {
     }
     let text = include_str!("../../../tests/data/expected/whisper-tiny-en.json");
     let expected: Expected = serde_json::from_str(text).unwrap();
-    let source = Source::inspect(&folder).unwrap();
+    let source = Source::inspect(&folder, Precision::F32).unwrap();
     let model = Transcriber::load(&source, &|_| {}).unwrap();
     let suppressed = &model.vocabulary.suppressed;
     // The last one is that of no time stamps, which the reference's rules suppress elsewhere.

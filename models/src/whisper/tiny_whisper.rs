@@ -74,5 +74,5 @@ pub(super) fn write(folder: &Path, under_hugging_face_names: bool) {
 pub(super) fn vocabulary() -> Vocabulary {
     let folder = tempfile::tempdir().unwrap();
     write(folder.path(), false);
-    Vocabulary::load(&Source::inspect(folder.path()).unwrap()).unwrap()
+    Vocabulary::load(&Source::inspect(folder.path(), crate::Precision::F32).unwrap()).unwrap()
 }

@@ -1,4 +1,4 @@
-//! Weights as the layers take them: packed in f32 for many rows, where they lie in their files for few.
+//! Weights as the layers take them: packed for many rows, where they lie in their files for few.
 
 use orion_proto::Result;
 
@@ -79,10 +79,14 @@ impl<'a> Weights<'a> {
         Ok(Dense::new(parts.iter().map(weight).collect::<Result<_>>()?, false))
     }
 
+    fn packed(&self, weight: &[f32], bias: Vec<f32>, activation: Activation) -> Linear {
+        Linear::held_in(self.source.precision, weight, bias, activation)
+    }
+
     /// `weight` and `bias` of a dense layer.
     pub(super) fn linear(&self, name: &str, activation: Activation) -> Result<Linear> {
         let bias = self.floats(&format!("{name}.bias"))?;
-        Ok(Linear::new(&self.floats(&format!("{name}.weight"))?, bias, activation))
+        Ok(self.packed(&self.floats(&format!("{name}.weight"))?, bias, activation))
     }
 
     /// A convolution over time, `[outputs, inputs, 3]`, as the dense layer of three neighbouring steps.
@@ -93,7 +97,7 @@ impl<'a> Weights<'a> {
         let by_step =
             |output: &[f32]| -> Vec<f32> { (0..3 * inputs).map(|at| output[at % inputs * 3 + at / inputs]).collect() };
         let weight: Vec<f32> = weight.chunks_exact(3 * inputs).flat_map(by_step).collect();
-        Ok(Linear::new(&weight, bias, Activation::Gelu))
+        Ok(self.packed(&weight, bias, Activation::Gelu))
     }
 
     /// `weight` and `bias` of a layer normalisation.
@@ -113,6 +117,6 @@ impl<'a> Weights<'a> {
                 _ => bias.extend(self.floats(&format!("{attention}.{part}.bias"))?.iter().map(|b| b * scale)),
             }
         }
-        Ok(Linear::new(&weight, bias, Activation::None))
+        Ok(self.packed(&weight, bias, Activation::None))
     }
 }

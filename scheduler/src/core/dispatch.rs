@@ -92,9 +92,7 @@ impl<T, L: Clone> Core<T, L> {
     /// Whether a replica on such a device runs what waits for its model: that can be nowhere else.
     pub(super) fn runs_last(&self, id: usize) -> bool {
         let (index, device) = (self.replicas[id].model, self.replicas[id].device);
-        let known = &self.models[index];
-        let batched = !known.is_inline() && !known.is_generator();
-        batched
+        !self.models[index].is_inline()
             && self.is_emptied(device)
             && self.staying(index) == 0
             && !self.devices.iter().any(|(id, _)| self.takes_part(id) && self.refusal(index, id).is_none())

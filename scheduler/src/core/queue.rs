@@ -201,7 +201,10 @@ impl Queue {
 
     /// The earliest due of all that waits.
     pub(super) fn head(&self) -> Option<Waiting> {
-        self.heads().min_by_key(|waiting| waiting.order()).copied()
+        match (self.lanes.as_slice(), self.groups.is_empty()) {
+            ([lane], true) => lane.waiting.front().copied(),
+            _ => self.heads().min_by_key(|waiting| waiting.order()).copied(),
+        }
     }
 
     /// From when on a head has waited for longer than the objective.

@@ -12,6 +12,9 @@ use crate::{
     scheduler::Scheduler,
 };
 
+/// Bytes of a prompt for each token of its model's context; those of text that is worth reading have a few.
+const TOKEN_BYTES: usize = 1024;
+
 /// A generation's steps, one after the other. Dropping it cancels the generation.
 pub struct Generating {
     scheduler: Arc<Scheduler>,
@@ -47,13 +50,23 @@ impl Front {
             let core = scheduler.core();
             (core.spec(&request.model, &request.version)?, core.epoch())
         };
-        if spec.generator.is_none() {
+        let Some(generator) = &spec.generator else {
             return Err(Error::invalid(format!("model '{}' does not generate text", spec.name)));
-        }
+        };
         let generation = request.generation.as_ref();
         let generation = generation.ok_or_else(|| Error::invalid("the request says nothing to generate from"))?;
         generation.check()?;
-        let (bytes, timeout) = (generation.bytes(), request.parameters.timeout);
+        let most = TOKEN_BYTES.saturating_mul(generator.context_tokens as usize);
+        if generation.bytes() > most {
+            return Err(Error::invalid(format!(
+                "the prompt and what is said beside it have {} bytes, at most {most} are taken: {TOKEN_BYTES} for each of the \
+                 {} tokens that model '{}' holds",
+                generation.bytes(),
+                generator.context_tokens,
+                spec.name
+            )));
+        }
+        let (bytes, timeout) = (request.bytes(), request.parameters.timeout);
         // Here, where the core's lock is not held: a prompt may be long.
         let prefix = Prefix::new(epoch, &generation.prompt);
         let (listener, steps) = mpsc::unbounded_channel();

@@ -1,5 +1,8 @@
 use super::*;
-use crate::kernels::{Border, Depthwise};
+use crate::kernels::{
+    Border, Depthwise,
+    weight::{PRECISIONS, rounded},
+};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
 struct Case {
@@ -88,8 +91,11 @@ fn convolutions_agree_with_the_plain_sum_at_every_edge() {
         let (weight, bias) = (floats(&mut random, outputs * inputs * area), floats(&mut random, outputs));
         let (height, width) = window.moved_over(size.0, size.1).unwrap();
         let added = drawn(&mut random, (height, width), outputs, borders[0]);
-        let layer = Convolution::new(&weight, bias.clone(), window, limits);
-        for added in [None, Some(&added)] {
+        for (precision, added) in
+            PRECISIONS.into_iter().flat_map(|precision| [(precision, None), (precision, Some(&added))])
+        {
+            let weight = rounded(&weight, precision);
+            let layer = Convolution::new(&weight, bias.clone(), window, limits, precision);
             let [mut out, mut alone] = [0; 2].map(|_| drawn(&mut random, (height, width), outputs, borders[1]));
             layer.forward(Threads::All, &x, &mut out, added);
             layer.forward(Threads::One, &x, &mut alone, added);

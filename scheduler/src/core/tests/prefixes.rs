@@ -4,7 +4,7 @@ use orion_net::AttemptDelta;
 use orion_proto::{Delta, FinishReason, Generation, GeneratorSpec, ModelPolicy, Prompt, cluster};
 
 use super::{
-    world::{Sent, World, model},
+    world::{Fate, Sent, World, model},
     *,
 };
 
@@ -305,4 +305,16 @@ fn the_same_requests_go_the_same_ways() {
         world.ran
     };
     assert_eq!(ways(), ways());
+}
+
+#[test]
+fn what_only_a_drained_node_can_generate_is_generated_there() {
+    let mut world = on(1, 0);
+    let tickets: Vec<u64> = (0..2 * u64::from(PLACES)).map(|at| ask(&mut world, &words(at as usize, 8))).collect();
+    world.core.cordon(world.now, "w0", Cordon::Draining).unwrap();
+    world.collect();
+    while world.finish(0, Fate::Ok).is_some() {
+        world.pass(MS);
+    }
+    assert!(tickets.iter().all(|ticket| world.outcome(*ticket) == Some(Ok(()))));
 }
