@@ -36,6 +36,10 @@ pub(super) struct Device {
     pub turn_credit: i64,
     /// The model that has been brought from it.
     pub turn: Option<Turn>,
+    /// The model for whose turn it is being cleared: no other is loaded meanwhile.
+    pub claim: Option<usize>,
+    /// Until when no other turn is had for nothing: what was pushed out comes back for as long as it was away.
+    pub rests_until: Nanos,
     /// The same for the same device of the same worker, whatever the session: balancers remember it.
     pub hash: u64,
 }
@@ -75,6 +79,8 @@ impl Device {
             overdue_credit: 0,
             turn_credit: 0,
             turn: None,
+            claim: None,
+            rests_until: 0,
             hash,
             info,
         }

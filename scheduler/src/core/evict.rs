@@ -10,24 +10,30 @@ const COPY: f64 = 0.8;
 impl<T, L: Clone> Core<T, L> {
     /// The replicas to unload so that a copy of a model fits; none if that cannot be, or is dearer than it is worth.
     pub(super) fn victims(&self, now: Nanos, index: usize, device: usize) -> Option<Vec<usize>> {
-        self.cheapest(now, index, device, |id| self.replicas[id].running == 0 && !self.outweighs(now, id, index))
+        let may =
+            |id: usize| self.replicas[id].running == 0 && !self.outweighs(now, id, index) && self.is_evictable(id);
+        self.cheapest(now, index, device, may)
     }
 
     /// The same for a model whose turn it is, whatever that costs others.
     pub(super) fn victims_of_turn(&self, now: Nanos, index: usize, device: usize) -> Option<Vec<usize>> {
-        self.cheapest(now, index, device, |id| self.replicas[id].running == 0)
+        self.cheapest(now, index, device, |id| self.replicas[id].running == 0 && self.is_evictable(id))
     }
 
-    /// The same if none of them ran anything.
-    pub(super) fn victims_once_idle(&self, now: Nanos, index: usize, device: usize) -> Option<Vec<usize>> {
-        self.cheapest(now, index, device, |_| true)
+    /// The same once what is loading is there, and all that is awaited has run and is idle.
+    pub(super) fn victims_in_time(&self, now: Nanos, index: usize, device: usize) -> Option<Vec<usize>> {
+        let leaves = |id: usize| {
+            let replica = &self.replicas[id];
+            matches!(replica.state, ModelState::Ready | ModelState::Loading) && !self.is_kept(id) && replica.bytes > 0
+        };
+        self.cheapest(now, index, device, leaves)
     }
 
     fn cheapest(&self, now: Nanos, index: usize, device: usize, may: impl Fn(usize) -> bool) -> Option<Vec<usize>> {
         let (bytes, peak) = self.needs(index, device);
         let at = &self.devices[device];
         let mut left: Vec<usize> = at.residents.clone();
-        let evictable = at.residents.iter().filter(|id| may(**id) && self.is_evictable(**id));
+        let evictable = at.residents.iter().filter(|id| may(**id));
         let mut order: Vec<(f64, usize)> = evictable.map(|id| (self.worth(now, *id), *id)).collect();
         order.sort_unstable_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
         let leaving = |id: &usize| self.replicas[*id].state == ModelState::Unloading;
@@ -45,7 +51,8 @@ impl<T, L: Clone> Core<T, L> {
     }
 
     /// Whether requests of a higher priority would lose more by a replica's absence than a model's queue would gain in its
-    /// place: such a model waits for its turn.
+    /// place: such a model waits for its turn. What waits weighs more the longer it has, or a model that keeps a device for
+    /// itself and uses little of it would leave no savings for a turn.
     fn outweighs(&self, now: Nanos, id: usize, index: usize) -> bool {
         let (replica, other) = (&self.replicas[id], &self.models[index]);
         let model = &self.models[replica.model];
@@ -56,7 +63,12 @@ impl<T, L: Clone> Core<T, L> {
         }
         let device = replica.device;
         let away = self.load_time(index, device).saturating_add(self.load_time(replica.model, device));
-        model.arrivals.rate_at(now) * away as f64 * weight > other.queue.weight()
+        let head = other.queue.head();
+        let age = head.map_or(1.0, |head| {
+            let waited = now.saturating_sub(head.due.saturating_sub(head.window));
+            (waited as f64 / self.objective(index).max(1) as f64).max(1.0)
+        });
+        model.arrivals.rate_at(now) * away as f64 * weight > other.queue.weight() * age
     }
 
     /// Bytes of a model's weights, and of its batches as far as they are known on such a device.
@@ -79,10 +91,14 @@ impl<T, L: Clone> Core<T, L> {
     /// Whether a replica may leave once it runs nothing.
     fn is_evictable(&self, id: usize) -> bool {
         let replica = &self.replicas[id];
-        // One that was brought for requests which still wait stays until it has run: two such models would else push
-        // each other out for ever while a third runs.
-        let awaited = !replica.ran && !self.models[replica.model].queue.is_empty();
-        replica.state == ModelState::Ready && !awaited && !self.is_kept(id) && replica.bytes > 0
+        replica.state == ModelState::Ready && !self.is_awaited_load(id) && !self.is_kept(id) && replica.bytes > 0
+    }
+
+    /// One that was brought for requests which still wait stays until it has run: two such models would else push each
+    /// other out for ever while a third runs.
+    pub(super) fn is_awaited_load(&self, id: usize) -> bool {
+        let replica = &self.replicas[id];
+        !replica.ran && !self.models[replica.model].queue.is_empty()
     }
 
     /// Whether its owner wants it to stay.

@@ -92,6 +92,7 @@ impl<T, L: Clone> Core<T, L> {
     /// The batch that a device should take now, if any. Requests that cannot be met even alone are answered on the way.
     pub(super) fn choose(&mut self, now: Nanos, device: usize) -> Option<Pick> {
         self.end_turn(now, device);
+        self.devices[device].claim = None;
         let claimant = self.claimant(now, device);
         let leaving = claimant.map_or_else(Vec::new, |index| self.make_way(now, index, device));
         let lead = self.lead(device);

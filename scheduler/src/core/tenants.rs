@@ -146,6 +146,14 @@ impl Tenants {
         self.accounts.iter().any(|accounts| accounts.len() > 1)
     }
 
+    /// The lowest priority of which requests wait, where there are several.
+    pub(super) fn least_urgent(&self) -> Option<u8> {
+        let waits = |accounts: &Vec<Account>| accounts.iter().any(|account| !account.waiting.is_empty());
+        let mut waiting = (0..PRIORITIES as u8).rev().filter(|priority| waits(&self.accounts[usize::from(*priority)]));
+        let least = waiting.next();
+        waiting.next().and(least)
+    }
+
     /// Whether the tenant may be served in this round.
     pub(super) fn is_due(&self, priority: u8, tenant: u32) -> bool {
         let accounts = &self.accounts[priority as usize];

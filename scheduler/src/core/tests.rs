@@ -20,6 +20,7 @@ mod recount;
 mod rescue;
 mod sequences;
 mod starvation;
+mod thrash;
 mod world;
 
 use std::{sync::Arc, time::Duration};

@@ -1,0 +1,116 @@
+//! Small models that push each other out without end, and a large one that needs the room of all of them.
+
+use orion_proto::{ModelPolicy, Parameters, Priority};
+use rand::{RngExt, SeedableRng, rngs::StdRng};
+
+use super::{
+    world::{Ask, Fate, World, model},
+    *,
+};
+
+/// What a load of the tests takes.
+const LOAD: Nanos = 150 * MS;
+
+struct Thrash {
+    world: World,
+    random: StdRng,
+    open: Vec<(u64, Nanos)>,
+    /// The longest that one of the small models was waited for.
+    small_waited: Nanos,
+    small: usize,
+    batch_ends: Option<Nanos>,
+    load_ends: Option<Nanos>,
+}
+
+impl Thrash {
+    /// So many models of a quarter of the device, and one of this size.
+    fn new(small: usize, large: u64, clients: usize) -> Self {
+        let mut specs: Vec<ModelSpec> =
+            (0..small).map(|at| model(&format!("s{at}"), 25, ModelPolicy::default())).collect();
+        specs.push(model("large", large, ModelPolicy::default()));
+        let mut world = World::new(specs, &[]);
+        (world.prompt, world.load_seconds) = (false, LOAD as f64 / 1e9);
+        world.add(&[100], 0.0);
+        let random = StdRng::seed_from_u64(3);
+        let mut thrash =
+            Self { world, random, open: Vec::new(), small_waited: 0, small, batch_ends: None, load_ends: None };
+        thrash.open = (0..clients).map(|_| (thrash.ask_small(), thrash.world.now)).collect();
+        thrash
+    }
+
+    /// Of a model that is asked for as often as its place among them says (Zipf).
+    fn ask_small(&mut self) -> u64 {
+        let whole: f64 = (1..=self.small).map(|place| 1.0 / place as f64).sum();
+        let mut left = self.random.random::<f64>() * whole;
+        let found = (0..self.small).find(|at| {
+            left -= 1.0 / (at + 1) as f64;
+            left <= 0.0
+        });
+        self.world.ask(found.unwrap_or(0))
+    }
+
+    fn ask_large(&mut self, priority: Priority) -> u64 {
+        let parameters = Parameters { priority, ..Parameters::default() };
+        self.world.submit(Ask { parameters, ..Ask::of(self.small) }).unwrap()
+    }
+
+    /// A millisecond passes; who is answered asks again.
+    fn step(&mut self) {
+        let world = &mut self.world;
+        world.pass(MS);
+        while world.unloaded(0) {}
+        let loads = world.nodes[0].residents.values().any(|resident| resident.state == ModelState::Loading);
+        match self.load_ends {
+            Some(end) if end <= world.now => {
+                world.loaded(0, true);
+                self.load_ends = None;
+            }
+            None if loads => self.load_ends = Some(world.now + LOAD),
+            _ => {}
+        }
+        match (self.batch_ends, world.nodes[0].batches.front()) {
+            (Some(end), Some(_)) if end <= world.now => {
+                world.finish(0, Fate::Ok);
+                self.batch_ends = None;
+            }
+            (None, Some(_)) => self.batch_ends = Some(world.now + 20 * MS),
+            _ => {}
+        }
+        for at in 0..self.open.len() {
+            let (ticket, since) = self.open[at];
+            self.small_waited = self.small_waited.max(self.world.now - since);
+            if self.world.outcome(ticket).is_some() {
+                self.open[at] = (self.ask_small(), self.world.now);
+            }
+        }
+    }
+
+    /// The longest of several requests to the large model, one after the other, all within so long.
+    fn longest_wait(&mut self, priority: Priority, within: Nanos) -> Nanos {
+        (0..1_000).for_each(|_| self.step());
+        let (until, mut longest) = (self.world.now + within, 0);
+        while self.world.now < until {
+            let (asked, ticket) = (self.world.now, self.ask_large(priority));
+            while self.world.outcome(ticket).is_none() && self.world.now < until {
+                self.step();
+            }
+            longest = longest.max(self.world.now - asked);
+            (0..50).for_each(|_| self.step());
+        }
+        longest
+    }
+}
+
+#[test]
+fn a_model_that_needs_a_whole_device_gets_it_from_small_ones_that_are_loaded_without_end() {
+    for (small, large, clients) in [(16, 100, 30), (6, 100, 30), (16, 100, 10), (5, 80, 30)] {
+        for (priority, most) in [(Priority::Normal, 20_000), (Priority::Low, 20_000), (Priority::Realtime, 4_000)] {
+            let mut thrash = Thrash::new(small, large, clients);
+            let longest = thrash.longest_wait(priority, 40_000 * MS);
+            let case = format!("{small} small models, {clients} clients, {large} bytes, {priority:?}");
+            assert!(longest <= most * MS, "{case}: {} ms", longest / MS);
+            let others = thrash.small_waited / MS;
+            assert!(others <= 20_000, "{case}: a small one waited {others} ms");
+        }
+    }
+}
