@@ -366,6 +366,7 @@ impl<T, L: Clone> Core<T, L> {
         let binds = strategy != Strategy::default() && spec.generator.is_none();
         self.models[index].balancer = binds.then(|| strategy.balancer(seed));
         self.binds |= self.models[index].balancer.is_some() || spec.policy.sequences;
+        self.hedges |= spec.policy.hedge;
         self.models[index].spec = Some(spec);
     }
 

@@ -45,6 +45,9 @@ impl<T, L: Clone> Core<T, L> {
     /// Gives a device what it should do, as far ahead as its link's delay asks for.
     pub(super) fn fill(&mut self, now: Nanos, device: usize) {
         while self.takes_work(now, device) {
+            if self.hedge_on(now, device) {
+                continue;
+            }
             let Some(pick) = self.choose(now, device) else { return };
             if !self.run_batch(now, device, pick) {
                 return;
@@ -99,7 +102,7 @@ impl<T, L: Clone> Core<T, L> {
     }
 
     /// Whether a device is idle, or will be by the time that a batch sent now arrives.
-    fn takes_work(&self, now: Nanos, device: usize) -> bool {
+    pub(super) fn takes_work(&self, now: Nanos, device: usize) -> bool {
         if !self.takes_part(device) && !self.is_emptied(device) {
             return false;
         }

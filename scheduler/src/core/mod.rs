@@ -230,6 +230,8 @@ pub struct Core<T, L> {
     claims: BTreeSet<(Nanos, usize)>,
     /// Whether any model's balancer binds requests on arrival, or its sequences do.
     binds: bool,
+    /// Whether any model's stragglers are run a second time.
+    hedges: bool,
     /// Devices whose copy engine is busy.
     copying: usize,
     /// Models of which a copy is wanted whatever the load.
@@ -246,6 +248,8 @@ pub struct Core<T, L> {
     faded_from: usize,
     /// Models that workers are to be asked about, which have enough to read for now.
     unasked: BTreeSet<usize>,
+    /// What operators made of nodes that are not here.
+    cordons: BTreeMap<String, Cordon>,
     asked_from: usize,
     scratch: Scratch,
     /// Models of which a sequence's next request waits for its replica, to be given out once the input is dealt with.
@@ -282,6 +286,7 @@ impl<T, L: Clone> Core<T, L> {
             wanting: BTreeSet::new(),
             claims: BTreeSet::new(),
             binds: false,
+            hedges: false,
             copying: 0,
             unplaced: BTreeSet::new(),
             suitable: Vec::new(),
@@ -293,6 +298,7 @@ impl<T, L: Clone> Core<T, L> {
             needs_from: 0,
             faded_from: 0,
             unasked: BTreeSet::new(),
+            cordons: BTreeMap::new(),
             asked_from: 0,
             scratch: Scratch::default(),
             turned: Vec::new(),

@@ -305,29 +305,42 @@ impl<T, L: Clone> Core<T, L> {
 
     /// Runs stragglers a second time where the curve says that the copy would win, for models that ask for it.
     pub(super) fn hedge_stragglers(&mut self, now: Nanos) {
+        for number in self.stragglers(now) {
+            self.hedge(now, number, None);
+        }
+    }
+
+    /// The same on a device that takes a batch: while much is asked, none is ever idle when the clock ticks.
+    pub(super) fn hedge_on(&mut self, now: Nanos, device: usize) -> bool {
+        self.hedges && self.stragglers(now).into_iter().any(|number| self.hedge(now, number, Some(device)))
+    }
+
+    fn stragglers(&self, now: Nanos) -> Vec<u64> {
         let late = |running: &&Running| {
             let hedges = self.models[running.model].spec.as_ref().is_some_and(|spec| spec.policy.hedge);
             let limit = running.expected as f64 + running.predicted as f64 * STRAGGLES;
             hedges && !running.hedged && !running.beside && now as f64 > limit
         };
-        let late: Vec<u64> = self.batches.iter().filter(|(_, r)| late(r)).map(|(number, _)| *number).collect();
-        for number in late {
-            self.hedge(now, number);
-        }
+        self.batches.iter().filter(|(_, r)| late(r)).map(|(number, _)| *number).collect()
     }
 
-    fn hedge(&mut self, now: Nanos, number: u64) {
-        let Some(running) = self.batches.get(&number) else { return };
+    /// Runs a batch a second time, on this device or on any; says whether it does.
+    fn hedge(&mut self, now: Nanos, number: u64, there: Option<usize>) -> bool {
+        let Some(running) = self.batches.get(&number) else { return false };
         let left = self.devices[running.device].remaining(now);
         let (index, own, rows, bucket) = (running.model, running.replica, running.rows, running.bucket);
+        let done = |id: &&usize| {
+            let replica = &self.replicas[**id];
+            self.devices[replica.device].remaining(now).saturating_add(replica.line(bucket).predict(rows))
+        };
         let wins = |id: &&usize| {
             let replica = &self.replicas[**id];
-            let idle = self.devices[replica.device].batches.is_empty() && self.takes_part(replica.device);
+            let takes = self.takes_part(replica.device) && self.takes_work(now, replica.device);
             let fits = rows <= replica.most_rows(usize::MAX) && self.can_run(now, **id);
-            **id != own && fits && idle && replica.line(bucket).predict(rows) < left
+            **id != own && there.is_none_or(|there| there == replica.device) && fits && takes && done(id) < left
         };
-        let fastest = |id: &&usize| self.replicas[**id].line(bucket).predict(rows);
-        let Some(id) = self.models[index].replicas.iter().filter(wins).min_by_key(fastest).copied() else { return };
+        let found = self.models[index].replicas.iter().filter(wins).min_by_key(done).copied();
+        let Some(id) = found else { return false };
         let repeats = |key: &RequestKey| {
             let request = self.request(*key);
             let there = self.replicas[id].device;
@@ -336,12 +349,12 @@ impl<T, L: Clone> Core<T, L> {
         };
         let keys: Vec<RequestKey> = running.attempts.iter().map(|(_, key)| *key).filter(repeats).collect();
         if keys.is_empty() || !self.budget.withdraw_all(now, keys.len()) {
-            return;
+            return false;
         }
         if let Some(running) = self.batches.get_mut(&number) {
             running.hedged = true;
         }
         self.totals.hedged += 1;
-        self.send_batch(now, id, keys, bucket, true);
+        self.send_batch(now, id, keys, bucket, true)
     }
 }

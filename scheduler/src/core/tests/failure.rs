@@ -187,6 +187,24 @@ fn a_hedge_wins_and_the_straggler_is_dropped_and_counted() {
 }
 
 #[test]
+fn a_straggler_is_hedged_on_a_device_that_is_never_idle() {
+    let policy = ModelPolicy { min_replicas: 2, hedge: true, ..ModelPolicy::default() };
+    let mut world = World::new(vec![model("m", 1, policy)], &[&[100], &[100]]);
+    let straggler = world.ask(0);
+    let (slow, began) = (world.ran[0].0, world.now);
+    for _ in 0..4 {
+        world.ask(0);
+    }
+    while world.outcome(straggler).is_none() && world.now < began + 200 * MS {
+        world.pass(6 * MS);
+        world.finish(1 - slow, Fate::Ok);
+        world.ask(0);
+        assert!(!world.nodes[1 - slow].batches.is_empty());
+    }
+    assert_eq!(world.outcome(straggler), Some(Ok(())), "{:?}", world.core.totals());
+}
+
+#[test]
 fn a_stalled_batch_that_may_not_run_twice_counts_against_its_device_once_at_most() {
     let mut world = on(2);
     let parameters = Parameters { idempotent: false, ..Parameters::default() };
