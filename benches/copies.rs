@@ -192,7 +192,7 @@ mod run {
             max_message_bytes: 64 << 20,
             limits: Limits::default(),
             repository: Repository::default(),
-            curves: None,
+            data_folder: None,
         };
         let server = Server::bind(config).await.map_err(|mistakes| mistakes.join(", "))?;
         let (scheduler, addresses) = (server.scheduler(), server.addresses());

@@ -14,6 +14,8 @@ pub const LEASE: Duration = Duration::from_millis(750);
 const TIMEOUT: Duration = Duration::from_millis(200);
 /// The longest: a peer that answers late must not buy itself a lease of minutes.
 const LONGEST_TIMEOUT: Duration = Duration::from_secs(5);
+/// Time without a look after which this end is taken to have stood still.
+const STOOD_STILL: Duration = Duration::from_millis(150);
 /// Round trips that the quantiles are taken over: about 20 s of pings.
 const SAMPLES: usize = 100;
 
@@ -28,6 +30,9 @@ pub struct KeepAlive {
     next_sequence: u64,
     round_trips: VecDeque<Duration>,
     shortest_lease: Duration,
+    last_look: Option<Instant>,
+    /// Whether time was forgiven since the last frame.
+    forgiven: bool,
 }
 
 impl KeepAlive {
@@ -40,6 +45,19 @@ impl KeepAlive {
             next_sequence: 1,
             round_trips: VecDeque::with_capacity(SAMPLES),
             shortest_lease: lease,
+            last_look: None,
+            forgiven: false,
+        }
+    }
+
+    /// Called every few milliseconds, before the other end is judged: for as long as this end stood still, what came was not
+    /// read, and says nothing of the other. Once until a frame comes, or an overloaded machine would never see a loss.
+    pub fn look(&mut self, now: Instant) {
+        let gap = self.last_look.map_or(Duration::ZERO, |last| now.saturating_duration_since(last));
+        self.last_look = Some(now);
+        if gap > STOOD_STILL && !self.forgiven {
+            self.forgiven = true;
+            self.last_frame = (self.last_frame + gap).min(now);
         }
     }
 
@@ -67,6 +85,7 @@ impl KeepAlive {
             self.waiting.clear();
         }
         self.last_frame = self.last_frame.max(now);
+        self.forgiven = false;
     }
 
     /// A pong came; a number that was never sent, or was answered before, is ignored.
@@ -162,6 +181,25 @@ mod tests {
         assert!(link.is_dead(start + 751 * MS));
         link.frame(start + 600 * MS);
         assert!(!link.is_suspect(start + 1000 * MS));
+    }
+
+    #[test]
+    fn time_in_which_this_end_stood_still_is_no_silence_of_the_other() {
+        let start = Instant::now();
+        let mut link = KeepAlive::new(start, LEASE);
+        (0..10).for_each(|beat| link.look(start + 20 * MS * beat));
+        // It wakes up after 1.2 s: what came meanwhile is yet to be read.
+        let woken = start + 1380 * MS;
+        link.look(woken);
+        assert!(!link.is_suspect(woken) && link.silence(woken) == 180 * MS);
+        // It was dead all the same.
+        let later = woken + 1200 * MS;
+        link.look(later);
+        assert!(link.is_dead(later), "it is forgiven once");
+        link.frame(later);
+        let again = later + 1000 * MS;
+        link.look(again);
+        assert!(!link.is_suspect(again));
     }
 
     #[test]

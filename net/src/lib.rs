@@ -39,5 +39,7 @@ pub const FRAME_BYTES: usize = 64 * 1024;
 pub const WINDOW_BYTES: u64 = 512 * 1024;
 /// Bytes of a control message.
 pub const CONTROL_BYTES: usize = 4 * 1024;
+/// Bytes of what a worker says of a model: it may hold the model's declaration, which each model has once.
+pub const REPORT_BYTES: usize = 64 * 1024;
 /// What a piece costs beside its bytes: an upper bound of its encoding, so that empty pieces are not free.
 pub(crate) const PIECE_OVERHEAD: usize = 48;

@@ -37,10 +37,11 @@ impl Default for RetryBudget {
 }
 
 impl RetryBudget {
-    /// For finding out which request of a failed batch is to blame: as many as the first attempts, and 10 a second. It
-    /// is apart from the retries, so that bad requests cannot use those up.
+    /// For finding out which request of a failed batch is to blame: three times the first attempts, and 10 a second. So
+    /// much does halving take where one in ten is bad, in batches of 32. It is apart from the retries, so that bad requests
+    /// cannot use those up.
     pub fn for_blame() -> Self {
-        Self::over(1.0, 10.0, 10_000_000_000)
+        Self::over(3.0, 10.0, 10_000_000_000)
     }
 }
 

@@ -1,16 +1,12 @@
 //! The file in which measured curves outlive the process.
 
-use std::{
-    collections::BTreeMap,
-    fs,
-    io::{ErrorKind, Write},
-    path::{Path, PathBuf},
+use std::{collections::BTreeMap, path::PathBuf};
+
+use crate::{
+    core::Remembered,
+    data_folder::{read, replace},
 };
 
-use crate::core::Remembered;
-
-/// A file with more bytes than this is not one of ours.
-const LARGEST: u64 = 64 << 20;
 /// Curves that are kept.
 const CURVES: usize = 65_536;
 
@@ -45,10 +41,11 @@ impl CurveFile {
 
     /// What an earlier process has learnt. A file that cannot be read is left behind with a warning.
     pub(crate) fn read(&mut self) -> Vec<Remembered> {
-        let curves = read(&self.path).unwrap_or_else(|error| {
+        let read = read::<Vec<Remembered>>(&self.path).unwrap_or_else(|error| {
             tracing::warn!(path = %self.path.display(), %error, "curves_not_read");
-            Vec::new()
+            None
         });
+        let curves = read.unwrap_or_default();
         self.curves = curves.iter().map(|curve| (key(curve), Kept { curve: curve.clone(), new: false })).collect();
         curves
     }
@@ -82,28 +79,10 @@ impl CurveFile {
     }
 }
 
-fn read(path: &Path) -> Result<Vec<Remembered>, String> {
-    match fs::metadata(path) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(error.to_string()),
-        Ok(found) if !found.is_file() || found.len() > LARGEST => return Err("it is no file of curves".into()),
-        Ok(_) => {}
-    }
-    let json = fs::read(path).map_err(|error| error.to_string())?;
-    serde_json::from_slice(&json).map_err(|error| error.to_string())
-}
-
-/// Old or new, never half.
-fn replace(path: &Path, curves: &[&Remembered]) -> std::io::Result<()> {
-    let beside = path.with_extension("tmp");
-    let mut file = fs::File::create(&beside)?;
-    file.write_all(&serde_json::to_vec_pretty(curves)?)?;
-    file.sync_all()?;
-    fs::rename(beside, path)
-}
-
 #[cfg(test)]
 mod tests {
+    use std::{fs, path::Path};
+
     use super::*;
 
     fn curve(model: &str, bucket: u8) -> Remembered {

@@ -202,6 +202,10 @@ impl Front {
             let view = self.0.core().model(name.as_str())?;
             match view.state {
                 ModelState::Ready => return Ok(()),
+                // It could be read, and no device takes it: others may come.
+                ModelState::Failed if view.spec.is_some() && !view.failed_to_load => {
+                    return Err(Error::new(Code::Unavailable, view.reason));
+                }
                 ModelState::Failed => return Err(Error::new(Code::FailedPrecondition, view.reason)),
                 ModelState::Unloaded => return Err(Error::new(Code::Unavailable, view.reason)),
                 ModelState::Loading | ModelState::Unloading | ModelState::Cold => {}
@@ -247,7 +251,7 @@ impl Front {
             "uncordon" => Cordon::No,
             _ => return Err(Error::invalid(format!("action '{action}' must be cordon, drain or uncordon"))),
         };
-        self.0.with_core(|core, now| core.cordon(now, name, cordon))
+        self.0.cordon(name, cordon)
     }
 
     /// The stages of a request that its client named, and why its device.

@@ -5,6 +5,7 @@
 pub mod api;
 pub mod core;
 mod curve_file;
+mod data_folder;
 pub mod front;
 mod process;
 pub mod repository;

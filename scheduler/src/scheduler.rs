@@ -4,7 +4,7 @@ use std::{
     cell::RefCell,
     collections::VecDeque,
     panic::{AssertUnwindSafe, catch_unwind},
-    path::PathBuf,
+    path::Path,
     sync::Arc,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
@@ -15,8 +15,9 @@ use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{oneshot, watch};
 
 use crate::{
-    core::{Command, Core, Limits, Nanos},
+    core::{Command, Cordon, Core, Limits, Nanos},
     curve_file::CurveFile,
+    data_folder::{CURVES, NodeFile},
     front::{Answered, Front},
     repository::Repository,
 };
@@ -31,7 +32,7 @@ const TICK: Duration = Duration::from_millis(25);
 /// Curves that are taken from the core at once: its lock is held for microseconds.
 const CURVES_AT_ONCE: usize = 32;
 /// How often what batches have taught is written down.
-const SAVED_EVERY: Duration = Duration::from_secs(30);
+const SAVED_EVERY: Duration = Duration::from_secs(10);
 
 /// A scheduler: one core and what surrounds it.
 pub struct Scheduler {
@@ -40,6 +41,7 @@ pub struct Scheduler {
     started_unix: Duration,
     repository: Repository,
     curves: Option<Mutex<CurveFile>>,
+    nodes: Option<Mutex<NodeFile>>,
     changed: watch::Sender<u64>,
     drained: watch::Sender<bool>,
 }
@@ -52,8 +54,8 @@ thread_local! {
 
 impl Scheduler {
     /// A scheduler that serves these models.
-    /// `curves`: where what batches have taught is kept.
-    pub fn new(limits: Limits, repository: Repository, curves: Option<PathBuf>) -> Arc<Self> {
+    /// `data`: the folder in which what batches have taught and what operators made of nodes is kept.
+    pub fn new(limits: Limits, repository: Repository, data: Option<&Path>) -> Arc<Self> {
         let started_unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let scheduler = Arc::new(Self {
             // Later than any epoch that this machine gave out before.
@@ -61,13 +63,16 @@ impl Scheduler {
             started: Instant::now(),
             started_unix,
             repository,
-            curves: curves.map(|path| Mutex::new(CurveFile::new(path))),
+            curves: data.map(|folder| Mutex::new(CurveFile::new(folder.join(CURVES)))),
+            nodes: data.map(|folder| Mutex::new(NodeFile::new(folder))),
             changed: watch::Sender::new(0),
             drained: watch::Sender::new(false),
         });
         let remembered = scheduler.curves.as_ref().map(|file| file.lock().read()).unwrap_or_default();
+        let nodes = scheduler.nodes.as_ref().map(|file| file.lock().read()).unwrap_or_default();
         scheduler.with_core(|core, now| {
             core.remember(remembered);
+            core.remember_nodes(nodes);
             for (name, path) in scheduler.repository.served() {
                 core.want(now, &name, path, false);
             }
@@ -94,6 +99,20 @@ impl Scheduler {
                 tokio::task::spawn_blocking(move || scheduler.save_curves());
             }
         }
+    }
+
+    /// Takes a node out of placement, empties it, or takes it back; a scheduler that is started anew knows it.
+    ///
+    /// # Errors
+    /// NOT_FOUND for an unknown name.
+    pub(crate) fn cordon(&self, name: &str, cordon: Cordon) -> Result<String> {
+        // Held over both: the file of two changes must be that of the later.
+        let file = self.nodes.as_ref().map(|file| file.lock());
+        let name = self.with_core(|core, now| core.cordon(now, name, cordon))?;
+        if let Some(file) = file {
+            file.write(&self.core().cordons());
+        }
+        Ok(name)
     }
 
     /// Writes what batches have taught to its file.

@@ -69,8 +69,8 @@ pub struct Config {
     pub limits: Limits,
     /// The models.
     pub repository: Repository,
-    /// Where what batches have taught is kept; none: nowhere.
-    pub curves: Option<PathBuf>,
+    /// The folder in which what batches have taught and what operators made of nodes is kept; none: nowhere.
+    pub data_folder: Option<PathBuf>,
 }
 
 /// The addresses that were bound.
@@ -157,7 +157,7 @@ impl Server {
         let access = Access::new(config.token, &ips, &config.allowed_hosts).map_err(|error| vec![error.message])?;
         Ok(Self {
             arriving_bytes: config.max_message_bytes.saturating_mul(ARRIVING_MESSAGES),
-            scheduler: Scheduler::new(config.limits, config.repository, config.curves),
+            scheduler: Scheduler::new(config.limits, config.repository, config.data_folder.as_deref()),
             access: Arc::new(access),
             max_message_bytes: config.max_message_bytes,
             listeners,

@@ -28,7 +28,13 @@ pub(super) fn text(model: &ModelExplanation) -> String {
 fn queue(model: &ModelExplanation) -> String {
     match model.queued {
         0 => "nothing".into(),
-        requests => format!("{requests} requests, the last begins in {}", seconds(model.drain_seconds)),
+        requests if model.places.iter().any(|place| place.replica == "ready") => {
+            format!("{requests} requests, the last begins in {}", seconds(model.drain_seconds))
+        }
+        // When a device makes room for it is not predicted.
+        requests => {
+            format!("{requests} requests, which wait for it to be loaded: {} at least", seconds(model.drain_seconds))
+        }
     }
 }
 

@@ -35,15 +35,13 @@ use crate::{Failure, data_folder};
 
 /// How often a worker in this process tells how it is.
 const TELEMETRY: Duration = Duration::from_secs(1);
-/// The file in the data folder that keeps what batches have taught.
-const CURVES: &str = "curves.json";
 /// How long measuring waits for idle moments.
 const PATIENCE: Duration = Duration::from_secs(300);
 
 pub(crate) fn run_up(arguments: &UpArguments, out: &mut dyn Write) -> Result<(), Failure> {
     logging::start(arguments.common.log_format, &arguments.common.log)?;
     let data_dir = data_dir(&arguments.common)?;
-    let config = Config { curves: Some(data_dir.join(CURVES)), ..config(&arguments.scheduler)? };
+    let config = Config { data_folder: Some(data_dir.clone()), ..config(&arguments.scheduler)? };
     let options = node::options(&arguments.name, &data_dir, String::new(), &arguments.node)?;
     runtime()?.block_on(async {
         let stop = stop_signal()?;
@@ -61,8 +59,8 @@ pub(crate) fn run_up(arguments: &UpArguments, out: &mut dyn Write) -> Result<(),
 
 pub(crate) fn run_scheduler(arguments: &SchedulerArguments, out: &mut dyn Write) -> Result<(), Failure> {
     logging::start(arguments.common.log_format, &arguments.common.log)?;
-    let curves = Some(data_dir(&arguments.common)?.join(CURVES));
-    let config = Config { curves, ..config(&arguments.scheduler)? };
+    let data_folder = Some(data_dir(&arguments.common)?);
+    let config = Config { data_folder, ..config(&arguments.scheduler)? };
     runtime()?.block_on(async {
         let stop = stop_signal()?;
         let server = bind(config).await?;
@@ -177,7 +175,7 @@ fn config(flags: &SchedulerFlags) -> Result<Config, Failure> {
         max_message_bytes: (flags.max_message_mb as usize) << 20,
         limits,
         repository: repository.unwrap_or_default(),
-        curves: None,
+        data_folder: None,
     };
     mistakes.extend(config.mistakes());
     if mistakes.is_empty() { Ok(config) } else { Err(Failure::new(mistakes.join("\nerror: "))) }

@@ -228,7 +228,7 @@ impl<T, L: Clone> Core<T, L> {
             lead: 0,
             least_lead: 0,
             devices: Vec::new(),
-            cordon: Cordon::No,
+            cordon: self.cordons.remove(name).unwrap_or_default(),
             capability: session::Capability::default(),
             telemetry: session::Telemetry::default(),
             measurement: None,
@@ -247,7 +247,11 @@ impl<T, L: Clone> Core<T, L> {
         let place = self.workers.iter().position(gone).ok_or_else(|| {
             Error::new(Code::ResourceExhausted, format!("{WORKERS} workers are here, no more are taken"))
         })?;
-        self.sessions.remove(&self.workers[place].session);
+        let before = &self.workers[place];
+        self.sessions.remove(&before.session);
+        if before.cordon != Cordon::No {
+            self.cordons.insert(before.name.to_string(), before.cordon);
+        }
         self.workers[place] = worker;
         Ok(place)
     }

@@ -1,11 +1,15 @@
 //! What operators do to nodes: out of placement, emptied, or back.
 
+use std::collections::BTreeMap;
+
 use orion_proto::{Code, Error, Result};
+use serde::{Deserialize, Serialize};
 
 use super::{Core, Nanos};
 
 /// What an operator made of a worker.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Cordon {
     /// It takes part.
     #[default]
@@ -33,6 +37,11 @@ impl<T, L: Clone> Core<T, L> {
     /// # Errors
     /// NOT_FOUND for an unknown name.
     pub fn cordon(&mut self, now: Nanos, name: &str, cordon: Cordon) -> Result<String> {
+        // One that is not back since the scheduler was started anew.
+        if let Some(known) = self.cordons.get_mut(name) {
+            *known = cordon;
+            return Ok(cordon.name().to_owned());
+        }
         let index = self.worker_index(name).ok_or_else(|| {
             let mut known: Vec<&str> = self.workers.iter().map(|worker| &*worker.name).collect();
             known.sort_unstable();
@@ -51,6 +60,18 @@ impl<T, L: Clone> Core<T, L> {
         }
         self.settle_wishes(now);
         Ok(self.cordon_name(index).to_owned())
+    }
+
+    /// Nodes that an earlier process knew as cordoned or drained: they are so when they join.
+    pub fn remember_nodes(&mut self, nodes: BTreeMap<String, Cordon>) {
+        self.cordons = nodes;
+    }
+
+    /// The nodes that are cordoned or drained, those that are not here among them.
+    pub fn cordons(&self) -> BTreeMap<String, Cordon> {
+        let here = self.workers.iter().map(|worker| (worker.name.to_string(), worker.cordon));
+        let known = self.cordons.iter().map(|(name, cordon)| (name.clone(), *cordon));
+        known.chain(here).filter(|(_, cordon)| *cordon != Cordon::No).collect()
     }
 
     /// As the tables write it: a draining worker is drained when it runs nothing, and nothing waits that only it could run.

@@ -276,12 +276,21 @@ impl<T, L: Clone> Core<T, L> {
             memory_bytes: model.spec.as_ref().map_or(0, |spec| spec.memory_bytes),
             queued: (model.queue.len() + bound) as u64,
             queued_work_seconds: seconds(model.work.saturating_add(bound_work)),
-            drain_seconds: seconds(self.queue_time(now, index)),
+            drain_seconds: seconds(self.queue_time(now, index).saturating_add(self.load_before(index))),
             objective_seconds: seconds(self.objective(index)),
             arrivals_per_second: model.arrivals.rate_at(now) * 1e9,
             balancer: model.spec.as_ref().map_or_else(String::new, |spec| spec.policy.balancer.clone()),
             places,
         })
+    }
+
+    /// What goes before the first request of a model that is nowhere.
+    fn load_before(&self, index: usize) -> Nanos {
+        let model = &self.models[index];
+        if model.replicas.iter().any(|id| self.replicas[*id].serves()) {
+            return 0;
+        }
+        model.known.iter().map(|known| known.load).min().unwrap_or(0)
     }
 
     fn explain_place(&self, now: Nanos, index: usize, id: usize) -> cluster::PlaceCost {

@@ -34,6 +34,8 @@ pub struct ModelView {
     pub reason: String,
     pub spec: Option<Arc<ModelSpec>>,
     pub ready_replicas: u32,
+    /// Whether a load has failed.
+    pub failed_to_load: bool,
     pub queued: u64,
     pub statistics: Statistics,
 }
@@ -79,6 +81,7 @@ impl<T, L: Clone> Core<T, L> {
             reason: self.reason(index),
             spec: model.spec.clone(),
             ready_replicas: model.replicas.iter().filter(serves).count() as u32,
+            failed_to_load: !model.failures.is_empty(),
             queued: (model.queue.len() + bound.map(|queue| queue.len()).sum::<usize>()) as u64,
             statistics: model.statistics.clone(),
         }

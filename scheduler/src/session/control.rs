@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration, time::Instant};
 
 use futures::{Stream, StreamExt};
-use orion_net::{CONTROL_BYTES, KeepAlive, SchedulerLink, WorkerLink};
+use orion_net::{CONTROL_BYTES, KeepAlive, REPORT_BYTES, SchedulerLink, WorkerLink};
 use orion_proto::session::{Ping, Pong, ToScheduler, to_scheduler, to_worker};
 use parking_lot::Mutex;
 
@@ -32,8 +32,10 @@ pub(super) async fn run<S, E>(
             message = messages.next() => match message {
                 Some(Ok(ToScheduler { message: Some(message) })) => {
                     keepalive.lock().frame(Instant::now());
-                    if message.encoded_len() > CONTROL_BYTES {
-                        break format!("a control message of {} bytes, at most {CONTROL_BYTES} are taken", message.encoded_len());
+                    let reports = matches!(message, to_scheduler::Message::Model(_));
+                    let most = if reports { REPORT_BYTES } else { CONTROL_BYTES };
+                    if message.encoded_len() > most {
+                        break format!("a control message of {} bytes, at most {most} are taken", message.encoded_len());
                     }
                     let leaves = matches!(message, to_scheduler::Message::Goodbye(_));
                     hear(&session, &link, &keepalive, message);
@@ -51,6 +53,7 @@ pub(super) async fn run<S, E>(
                 let now = Instant::now();
                 let (ping, suspect, dead, silence, lease) = {
                     let mut keepalive = keepalive.lock();
+                    keepalive.look(now);
                     let ping = keepalive.ping(now);
                     (ping, keepalive.is_suspect(now), keepalive.is_dead(now), keepalive.silence(now), keepalive.lease())
                 };

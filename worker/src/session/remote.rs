@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use orion_net::{AttemptDelta, BatchResult, CONTROL_BYTES, Outbox, SchedulerLink, encode_deltas, encode_result};
+use orion_net::{
+    AttemptDelta, BatchResult, CONTROL_BYTES, Outbox, REPORT_BYTES, SchedulerLink, encode_deltas, encode_result,
+};
 use orion_proto::session::{ToScheduler, model_report::State, to_scheduler};
 use parking_lot::Mutex;
 use prost::Message;
@@ -34,14 +36,22 @@ impl SchedulerLink for RemoteScheduler {
     fn control(&self, message: to_scheduler::Message) {
         let mut message = ToScheduler { message: Some(message) };
         let bytes = message.encoded_len();
-        if bytes > CONTROL_BYTES {
-            let Some(to_scheduler::Message::Model(report)) = &mut message.message else {
+        match &mut message.message {
+            Some(to_scheduler::Message::Model(report)) if bytes > REPORT_BYTES => {
+                // What was only read is on no device.
+                if report.state() == State::Inspected {
+                    report.device.clear();
+                }
+                report.error = format!("its declaration takes {bytes} bytes, at most {REPORT_BYTES} can be sent");
+                report.spec = None;
+                report.set_state(State::Failed);
+            }
+            Some(to_scheduler::Message::Model(_)) => {}
+            _ if bytes > CONTROL_BYTES => {
                 tracing::error!(bytes, limit = CONTROL_BYTES, "control_message_too_long");
                 return;
-            };
-            report.error = format!("its declaration takes {bytes} bytes, at most {CONTROL_BYTES} can be sent");
-            report.spec = None;
-            report.set_state(State::Failed);
+            }
+            _ => {}
         }
         // A scheduler that takes nothing: without this message its view would be wrong, so the session ends.
         if self.mailbox.try_send(message).is_err() {
