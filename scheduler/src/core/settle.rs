@@ -188,6 +188,13 @@ impl<T, L: Clone> Core<T, L> {
                     if fault == Fault::Batch {
                         self.absolve(running.model, running.replica, running.device);
                     }
+                    let error = match several && !may_repeat && matches!(fault, Fault::Batch | Fault::Memory) {
+                        true => {
+                            let text = "others were in its batch, and as it is not idempotent it is not tried alone";
+                            Error::new(error.code, format!("{}; {text}", error.message))
+                        }
+                        false => error,
+                    };
                     let devices = matches!(fault, Fault::Memory | Fault::Device) || error.code == Code::Unavailable;
                     match devices && may_repeat {
                         true => again.push((key, error)),
