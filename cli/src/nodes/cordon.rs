@@ -8,7 +8,7 @@ use std::{
 use orion_proto::cluster::{Node, SetNodeRequest};
 use serde_json::json;
 
-use super::{one, state_of};
+use super::{nodes, one, state_of};
 use crate::{
     Failure,
     client::Client,
@@ -29,7 +29,15 @@ pub(super) async fn set(
     out: &mut dyn Write,
 ) -> Result<(), Failure> {
     let request = SetNodeRequest { name: name.to_owned(), action: action.to_owned() };
-    client.cluster.set_node(request).await?;
+    let cordon = client.cluster.set_node(request).await?.into_inner().state;
+    if nodes(client, name).await?.is_empty() {
+        // The scheduler knows it from before it was started anew.
+        return match format {
+            Format::Json => write_json(out, &json!({ "name": name, "state": "absent", "cordon": cordon })),
+            Format::Table if cordon.is_empty() => write(out, &format!("{name} is not here, and not cordoned\n")),
+            Format::Table => write(out, &format!("{name} is not here, {cordon} when it comes\n")),
+        };
+    }
     let node = match wait {
         Some(limit) => drained(client, name, limit).await?,
         None => one(client, name).await?,

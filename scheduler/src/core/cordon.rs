@@ -38,8 +38,11 @@ impl<T, L: Clone> Core<T, L> {
     /// NOT_FOUND for an unknown name.
     pub fn cordon(&mut self, now: Nanos, name: &str, cordon: Cordon) -> Result<String> {
         // One that is not back since the scheduler was started anew.
-        if let Some(known) = self.cordons.get_mut(name) {
-            *known = cordon;
+        if self.cordons.contains_key(name) {
+            match cordon {
+                Cordon::No => _ = self.cordons.remove(name),
+                _ => _ = self.cordons.insert(name.to_owned(), cordon),
+            }
             return Ok(cordon.name().to_owned());
         }
         let index = self.worker_index(name).ok_or_else(|| {

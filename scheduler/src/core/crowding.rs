@@ -23,7 +23,7 @@ impl<T, L: Clone> Core<T, L> {
         if bytes > self.limits.bytes {
             return None;
         }
-        for crowd in self.tenants.makes_way(lane.priority, lane.tenant) {
+        for crowd in self.tenants.makes_way(lane.priority, lane.tenant, self.limits.requests) {
             let (newest, most) = crowd.newest();
             let may = newest.take(LOOKED_AT).filter_map(|key| Some((key, self.may_make_way(key)?)));
             for (key, freed) in may.take(most.min(MOST_PUSHED - keys.len())) {

@@ -7,7 +7,11 @@ use std::{
 
 use orion_proto::session;
 
-use super::{Core, Nanos, ageing::Turn, ledger::Ledger};
+use super::{
+    Core, Nanos,
+    ledger::Ledger,
+    turn::{Claim, Turn},
+};
 
 /// A device as placement and dispatch see it.
 #[derive(Debug)]
@@ -36,8 +40,10 @@ pub(super) struct Device {
     pub turn_credit: i64,
     /// The model that has been brought from it.
     pub turn: Option<Turn>,
-    /// The model for whose turn it is being cleared: no other is loaded meanwhile.
-    pub claim: Option<usize>,
+    /// The model for whose turn it is being cleared.
+    pub claim: Option<Claim>,
+    /// Clearing it took too long: until then it is not tried again.
+    pub no_turns_until: Nanos,
     /// Until when no other turn is had for nothing: what was pushed out comes back for as long as it was away.
     pub rests_until: Nanos,
     /// The same for the same device of the same worker, whatever the session: balancers remember it.
@@ -80,6 +86,7 @@ impl Device {
             turn_credit: 0,
             turn: None,
             claim: None,
+            no_turns_until: 0,
             rests_until: 0,
             hash,
             info,

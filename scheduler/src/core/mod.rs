@@ -50,6 +50,7 @@ mod target;
 mod telemetry;
 mod tenants;
 mod trust;
+mod turn;
 mod unload;
 mod view;
 mod work;

@@ -92,9 +92,9 @@ impl<T, L: Clone> Core<T, L> {
     /// The batch that a device should take now, if any. Requests that cannot be met even alone are answered on the way.
     pub(super) fn choose(&mut self, now: Nanos, device: usize) -> Option<Pick> {
         self.end_turn(now, device);
-        self.devices[device].claim = None;
+        let before = self.devices[device].claim.take();
         let claimant = self.claimant(now, device);
-        let leaving = claimant.map_or_else(Vec::new, |index| self.make_way(now, index, device));
+        let leaving = claimant.map_or_else(Vec::new, |index| self.make_way(now, index, device, before));
         let lead = self.lead(device);
         let way = Way {
             start: self.available(now, device),

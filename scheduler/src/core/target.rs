@@ -54,7 +54,7 @@ impl<T, L: Clone> Core<T, L> {
             at.loading.is_none()
                 && (if room == Room::Free { self.fits_now(index, device) } else { at.ledger.could_hold(bytes) })
                 && !is_on(device)
-                && !self.is_claimed(device, index)
+                && !self.is_claimed(now, device, index)
                 && self.models[index].failures.iter().all(|f| f.device != device || f.retry_at <= now)
         });
         let ranked = fits.map(|device| {

@@ -9,6 +9,8 @@ use super::{Nanos, RequestKey};
 
 /// Device time that each tenant is granted in a round.
 const QUANTUM: i64 = 10_000_000;
+/// Of the places of all requests one in so many is kept by those of a lower priority.
+const LOWER_SHARE: usize = 10;
 /// Tenants that are told apart; those beyond share one place.
 const TENANTS: usize = 256;
 /// Priorities.
@@ -115,13 +117,14 @@ impl Tenants {
 
     /// What may make way for a request of this priority and tenant, the least wanted first: of a lower priority, or of the
     /// same where another tenant has more waiting.
-    pub(super) fn makes_way(&self, priority: u8, tenant: u32) -> Vec<Crowd<'_>> {
+    /// Of each lower priority a tenth of all `places` stays: it would else be pushed out before it has waited long enough.
+    pub(super) fn makes_way(&self, priority: u8, tenant: u32, places: usize) -> Vec<Crowd<'_>> {
         let own = self.waiting_of(priority, tenant);
         let mut crowds = Vec::new();
         for lower in (priority as usize..PRIORITIES).rev() {
             let same = lower == priority as usize;
             // Of its own priority no tenant is left with fewer than the request's own would have.
-            let kept = if same { own + 1 } else { 0 };
+            let kept = if same { own + 1 } else { places / LOWER_SHARE / self.accounts[lower].len().max(1) };
             let of = self.accounts[lower].iter().filter(|account| !same || account.tenant != tenant);
             let from = crowds.len();
             crowds.extend(of.map(|account| Crowd { waiting: &account.waiting, kept }));

@@ -56,21 +56,28 @@ fn one_flood_does_not_keep_others_out() {
     let others = (0..12).filter(|_| world.submit(ask(Normal, "b")).is_ok()).count();
     assert_eq!(others, 5, "of eleven that wait");
     assert_eq!(world.core.requests.len(), 12);
+    // Of what matters less, a tenth of the places stays.
+    world.core.limits.requests = 20;
+    let low: Vec<u64> = (0..8).map(|_| world.submit(ask(Low, "c")).unwrap()).collect();
+    (0..30).for_each(|_| _ = world.submit(ask(High, "d")));
+    let left = low.iter().filter(|ticket| world.outcome(**ticket).is_none()).count();
+    assert_eq!((left, world.core.requests.len()), (2, 20));
+    world.core.limits.requests = world.core.requests.len();
     // For what is refused all the same nobody makes way.
     let hopeless = Ask { deadline: Some(1), ..ask(High, "b") };
     assert!(world.submit(hopeless).is_err());
-    assert_eq!(world.core.requests.len(), 12);
+    assert_eq!(world.core.requests.len(), 20);
     // By bytes too; what is too large by itself pushes nobody out.
     world.core.limits.bytes = world.core.request_bytes + world.row_bytes - 1;
     world.core.limits.requests = 100;
     assert!(world.submit(Ask { rows: 1_000_000, ..ask(High, "c") }).is_err());
-    assert_eq!(world.core.requests.len(), 12);
+    assert_eq!(world.core.requests.len(), 20);
     world.submit(ask(High, "c")).unwrap();
-    assert_eq!(world.core.requests.len(), 12);
+    assert_eq!(world.core.requests.len(), 20);
     // What all that may make way would not make room for pushes nobody out.
     let rows = world.core.request_bytes / world.row_bytes;
     assert!(world.submit(Ask { rows, ..ask(High, "c") }).is_err());
-    assert_eq!(world.core.requests.len(), 12);
+    assert_eq!(world.core.requests.len(), 20);
 }
 
 #[test]

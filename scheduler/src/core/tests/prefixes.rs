@@ -318,3 +318,29 @@ fn what_only_a_drained_node_can_generate_is_generated_there() {
         ends(&mut world, ticket);
     }
 }
+
+#[test]
+fn a_model_that_needs_a_generator_s_room_waits_for_its_generations_and_not_for_new_ones() {
+    let generator = GeneratorSpec { context_tokens: 8192, max_sequences: PLACES, cache_tokens: 0, chat: true };
+    let small = |name: &str, bytes| model(name, bytes, ModelPolicy::default());
+    let specs = vec![ModelSpec { generator: Some(generator), ..small("m", 40) }, small("s", 20), small("large", 95)];
+    let mut world = World::new(specs, &[]);
+    world.add(&[100], 0.0);
+    let running: Vec<u64> = (0..3).map(|at| ask(&mut world, &words(at, 8))).collect();
+    let parameters = orion_proto::Parameters { priority: orion_proto::Priority::Realtime, ..Default::default() };
+    let large = world.submit(world::Ask { parameters, ..world::Ask::of(2) }).unwrap();
+    // Past its objective.
+    (0..20).for_each(|_| world.pass(25 * MS));
+    let small = world.ask(1);
+    world.finish_of(0, 1);
+    assert_eq!(world.outcome(small), Some(Ok(())), "what else is there runs");
+    let new = ask(&mut world, &words(9, 8));
+    assert!(!world.ran.iter().any(|(_, _, tickets)| tickets.contains(&new)), "it begins after the turn");
+    for ticket in running {
+        begins(&mut world, ticket, 0.0);
+        ends(&mut world, ticket);
+    }
+    world.pass(25 * MS);
+    world.finish_of(0, 2);
+    assert_eq!(world.outcome(large), Some(Ok(())));
+}

@@ -18,13 +18,14 @@ struct Thrash {
     /// The longest that one of the small models was waited for.
     small_waited: Nanos,
     small: usize,
+    small_priority: Priority,
     batch_ends: Option<Nanos>,
     load_ends: Option<Nanos>,
 }
 
 impl Thrash {
     /// So many models of a quarter of the device, and one of this size.
-    fn new(small: usize, large: u64, clients: usize) -> Self {
+    fn new((small, small_priority): (usize, Priority), large: u64, clients: usize) -> Self {
         let mut specs: Vec<ModelSpec> =
             (0..small).map(|at| model(&format!("s{at}"), 25, ModelPolicy::default())).collect();
         specs.push(model("large", large, ModelPolicy::default()));
@@ -32,8 +33,16 @@ impl Thrash {
         (world.prompt, world.load_seconds) = (false, LOAD as f64 / 1e9);
         world.add(&[100], 0.0);
         let random = StdRng::seed_from_u64(3);
-        let mut thrash =
-            Self { world, random, open: Vec::new(), small_waited: 0, small, batch_ends: None, load_ends: None };
+        let mut thrash = Self {
+            world,
+            random,
+            open: Vec::new(),
+            small_waited: 0,
+            small,
+            small_priority,
+            batch_ends: None,
+            load_ends: None,
+        };
         thrash.open = (0..clients).map(|_| (thrash.ask_small(), thrash.world.now)).collect();
         thrash
     }
@@ -46,7 +55,8 @@ impl Thrash {
             left -= 1.0 / (at + 1) as f64;
             left <= 0.0
         });
-        self.world.ask(found.unwrap_or(0))
+        let parameters = Parameters { priority: self.small_priority, ..Parameters::default() };
+        self.world.submit(Ask { parameters, ..Ask::of(found.unwrap_or(0)) }).unwrap()
     }
 
     fn ask_large(&mut self, priority: Priority) -> u64 {
@@ -105,7 +115,7 @@ impl Thrash {
 fn a_model_that_needs_a_whole_device_gets_it_from_small_ones_that_are_loaded_without_end() {
     for (small, large, clients) in [(16, 100, 30), (6, 100, 30), (16, 100, 10), (5, 80, 30)] {
         for (priority, most) in [(Priority::Normal, 20_000), (Priority::Low, 20_000), (Priority::Realtime, 4_000)] {
-            let mut thrash = Thrash::new(small, large, clients);
+            let mut thrash = Thrash::new((small, Priority::Normal), large, clients);
             let longest = thrash.longest_wait(priority, 40_000 * MS);
             let case = format!("{small} small models, {clients} clients, {large} bytes, {priority:?}");
             assert!(longest <= most * MS, "{case}: {} ms", longest / MS);
@@ -113,4 +123,41 @@ fn a_model_that_needs_a_whole_device_gets_it_from_small_ones_that_are_loaded_wit
             assert!(others <= 20_000, "{case}: a small one waited {others} ms");
         }
     }
+}
+
+#[test]
+fn small_ones_that_are_more_urgent_leave_the_savings_to_the_oldest() {
+    let mut thrash = Thrash::new((16, Priority::Realtime), 100, 40);
+    let longest = thrash.longest_wait(Priority::Low, 60_000 * MS);
+    assert!(longest <= 30_000 * MS, "it waited {} ms", longest / MS);
+}
+
+#[test]
+fn what_is_there_runs_while_another_load_must_end_first() {
+    let specs = [("there", 25), ("pad", 50), ("slow", 25), ("large", 100)];
+    let specs = specs.map(|(name, bytes)| model(name, bytes, ModelPolicy::default()));
+    let mut world = World::new(specs.into(), &[&[100]]);
+    let slow = world.core.index("slow").unwrap();
+    world.core.unwant(world.now, "slow").unwrap();
+    world.collect();
+    world.prompt = false;
+    world.core.want(world.now, &world.specs[2].name, "/slow".into(), true);
+    world.collect();
+    assert_eq!(world.core.model_state(slow), ModelState::Loading);
+    let parameters = Parameters { priority: Priority::Realtime, ..Parameters::default() };
+    let large = world.submit(Ask { parameters, ..Ask::of(3) }).unwrap();
+    for _ in 0..100 {
+        let ticket = world.ask(0);
+        world.pass(20 * MS);
+        world.finish(0, Fate::Ok);
+        assert_eq!(world.outcome(ticket), Some(Ok(())));
+    }
+    world.settle_loads();
+    for _ in 0..10 {
+        world.ask(0);
+        world.pass(20 * MS);
+        world.finish(0, Fate::Ok);
+        world.settle_loads();
+    }
+    assert_eq!(world.outcome(large), Some(Ok(())));
 }

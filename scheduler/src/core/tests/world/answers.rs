@@ -11,6 +11,14 @@ impl World {
         Some(self.answer(at, batch, fate))
     }
 
+    /// A worker finishes its oldest batch of a model.
+    pub(in crate::core::tests) fn finish_of(&mut self, at: usize, model: usize) {
+        let name = self.specs[model].name.clone();
+        let place = self.nodes[at].batches.iter().position(|batch| *batch.model == *name.as_str());
+        let batch = self.nodes[at].batches.remove(place.expect("a batch of the model runs")).unwrap();
+        self.answer(at, batch, Fate::Ok);
+    }
+
     pub(in crate::core::tests) fn answer(&mut self, at: usize, batch: Batch, fate: Fate) -> Vec<u64> {
         let tickets: Vec<u64> = batch.attempts.iter().map(ticket).collect();
         if self.nodes[at].link.is_none() {
