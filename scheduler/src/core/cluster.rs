@@ -228,7 +228,7 @@ impl<T, L: Clone> Core<T, L> {
             lead: 0,
             least_lead: 0,
             devices: Vec::new(),
-            cordon: self.cordons.remove(name).unwrap_or_default(),
+            cordon: self.cordons.get(name).copied().unwrap_or_default(),
             capability: session::Capability::default(),
             telemetry: session::Telemetry::default(),
             measurement: None,
@@ -239,6 +239,7 @@ impl<T, L: Clone> Core<T, L> {
             questions: 0,
         };
         if self.workers.len() < WORKERS {
+            self.cordons.remove(name);
             self.workers.push(worker);
             return Ok(self.workers.len() - 1);
         }
@@ -252,6 +253,7 @@ impl<T, L: Clone> Core<T, L> {
         if before.cordon != Cordon::No {
             self.cordons.insert(before.name.to_string(), before.cordon);
         }
+        self.cordons.remove(name);
         self.workers[place] = worker;
         Ok(place)
     }

@@ -183,7 +183,10 @@ impl<T, L: Clone> Core<T, L> {
         let keys: Vec<RequestKey> = taken.iter().map(|waiting| waiting.key).collect();
         let service = self.replicas[pick.replica].line(bucket).predict(taken.iter().map(|w| w.rows).sum());
         self.charge_tenants(&keys, service);
-        self.count_overdue(device, service, on_credit);
+        // What a model runs in its turn was paid for with the loads: it neither saves up nor spends.
+        if self.devices[device].turn.is_none_or(|turn| turn.replica != pick.replica) {
+            self.count_overdue(device, service, on_credit);
+        }
         self.send_batch(now, pick.replica, keys, bucket, false)
     }
 

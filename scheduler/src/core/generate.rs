@@ -72,10 +72,17 @@ impl Model {
 impl<T, L: Clone> Core<T, L> {
     /// Gives a generator's requests to replicas that have a place for them.
     pub(super) fn run_generator(&mut self, now: Nanos, index: usize) {
+        // A turn that is over ends before another generation begins: the replica would never be idle.
+        for id in self.models[index].replicas.clone() {
+            self.end_turn(now, self.replicas[id].device);
+        }
         while let Some((id, key)) = self.next_generation(now, index) {
             self.requeued(index);
             let service = self.replicas[id].line(0).predict(1);
             self.charge_tenants(&[key], service);
+            // Of as many as run at once, each takes its share of the device.
+            let share = service / (self.models[index].places().max(1) as Nanos);
+            self.count_overdue(self.replicas[id].device, share, false);
             if !self.send_batch(now, id, vec![key], 0, false) {
                 return;
             }

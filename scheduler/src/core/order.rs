@@ -128,8 +128,7 @@ impl<T, L: Clone> Core<T, L> {
             sight.contended = false;
             best = self.best(&sight);
         }
-        let turn = self.devices[device].turn;
-        best.map(|pick| Pick { on_credit: turn.is_some_and(|turn| turn.replica == pick.replica), ..pick })
+        best
     }
 
     fn best(&self, sight: &Sight) -> Option<Pick> {

@@ -344,3 +344,32 @@ fn a_model_that_needs_a_generator_s_room_waits_for_its_generations_and_not_for_n
     world.finish_of(0, 2);
     assert_eq!(world.outcome(large), Some(Ok(())));
 }
+
+#[test]
+fn a_generator_that_is_never_idle_leaves_its_room_for_a_turn() {
+    let generator = GeneratorSpec { context_tokens: 8192, max_sequences: PLACES, cache_tokens: 0, chat: true };
+    let small = |name: &str, bytes| model(name, bytes, ModelPolicy::default());
+    let specs = vec![ModelSpec { generator: Some(generator), ..small("m", 40) }, small("large", 95)];
+    let mut world = World::new(specs, &[]);
+    world.curves[0] = ServiceCurve { base_seconds: 0.8, per_row_seconds: 0.0 };
+    world.add(&[100], 0.0);
+    let mut open: Vec<u64> = (0..3).map(|at| ask(&mut world, &words(at, 8))).collect();
+    let large = world.ask(1);
+    for number in 3..300 {
+        let runs = |ticket: &u64| world.ran.iter().any(|(_, _, tickets)| tickets.contains(ticket));
+        match open.iter().position(runs) {
+            Some(at) => {
+                let ticket = open.remove(at);
+                begins(&mut world, ticket, 0.0);
+                ends(&mut world, ticket);
+                open.push(ask(&mut world, &words(number, 8)));
+            }
+            None => world.pass(25 * MS),
+        }
+        if world.nodes[0].batches.iter().any(|batch| &*batch.model == "large") {
+            world.finish_of(0, 1);
+        }
+    }
+    assert_eq!(world.outcome(large), Some(Ok(())));
+    assert!(open.len() == 3 && world.core.totals().succeeded > 200, "{:?}", world.core.totals());
+}
