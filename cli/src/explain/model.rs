@@ -28,7 +28,7 @@ pub(super) fn text(model: &ModelExplanation) -> String {
 fn queue(model: &ModelExplanation) -> String {
     match model.queued {
         0 => "nothing".into(),
-        requests if model.places.iter().any(|place| place.replica == "ready") => {
+        requests if model.places.iter().any(|place| place.replica.eq_ignore_ascii_case("ready")) => {
             format!("{requests} requests, the last begins in {}", seconds(model.drain_seconds))
         }
         // When a device makes room for it is not predicted.
