@@ -40,7 +40,8 @@ pub(super) struct Claim {
 }
 
 impl<T, L: Clone> Core<T, L> {
-    /// The same while it loads what others wait for: where they push each other out without end it runs little.
+    /// What a device saves up for turns while it loads what others wait for: where they push each other out without end it
+    /// runs little.
     pub(super) fn count_load(&mut self, device: usize, id: usize) {
         let (load, awaited) = (self.load_time(self.replicas[id].model, device), self.is_awaited_load(id));
         let at = &mut self.devices[device];
