@@ -8,6 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use orion_proto::{Code, Error};
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::core::Cordon;
@@ -39,10 +40,19 @@ impl NodeFile {
     }
 
     /// Writes it anew.
-    pub(crate) fn write(&self, nodes: &BTreeMap<String, Cordon>) {
-        if let Err(error) = replace(&self.0, nodes) {
-            tracing::warn!(path = %self.0.display(), %error, "nodes_not_written");
-        }
+    ///
+    /// # Errors
+    /// INTERNAL where it cannot be written.
+    pub(crate) fn write(&self, nodes: &BTreeMap<String, Cordon>) -> orion_proto::Result<()> {
+        replace(&self.0, nodes).map_err(|error| {
+            let path = self.0.display();
+            tracing::warn!(%path, %error, "nodes_not_written");
+            let text = format!(
+                "it is done, but a scheduler that is started anew would not know: {path} could not be written ({error}); \
+                 repeat it once it can be"
+            );
+            Error::new(Code::Internal, text)
+        })
     }
 }
 
@@ -77,8 +87,10 @@ mod tests {
         let file = NodeFile::new(folder.path());
         assert!(file.read().is_empty());
         let nodes = BTreeMap::from([("a".to_owned(), Cordon::Cordoned), ("b".to_owned(), Cordon::Draining)]);
-        file.write(&nodes);
+        file.write(&nodes).unwrap();
         assert_eq!(file.read(), nodes);
+        let nowhere = NodeFile::new(&folder.path().join("not there"));
+        assert_eq!(nowhere.write(&nodes).unwrap_err().code, Code::Internal);
         fs::write(folder.path().join(NODES), "{\"a\": \"gone\"}").unwrap();
         assert!(file.read().is_empty());
     }

@@ -234,7 +234,7 @@ impl Front {
         self.0.core().models()
     }
 
-    /// Every worker that was ever here.
+    /// Every worker that was ever here, and those that an earlier process knew as cordoned or drained.
     pub fn nodes(&self) -> Vec<cluster::Node> {
         let now = self.0.now();
         self.0.core().nodes(now)
@@ -243,7 +243,8 @@ impl Front {
     /// Takes a node out of placement, empties it, or takes it back; says what it is then.
     ///
     /// # Errors
-    /// NOT_FOUND for an unknown node; INVALID_ARGUMENT for an unknown action.
+    /// NOT_FOUND for an unknown node; INVALID_ARGUMENT for an unknown action; INTERNAL where it is done, but could not be
+    /// kept for the next process.
     pub fn set_node(&self, name: &str, action: &str) -> Result<String> {
         let cordon = match action {
             "cordon" => Cordon::Cordoned,

@@ -104,13 +104,13 @@ impl Scheduler {
     /// Takes a node out of placement, empties it, or takes it back; a scheduler that is started anew knows it.
     ///
     /// # Errors
-    /// NOT_FOUND for an unknown name.
+    /// NOT_FOUND for an unknown name; INTERNAL where it is done, but could not be kept.
     pub(crate) fn cordon(&self, name: &str, cordon: Cordon) -> Result<String> {
         // Held over both: the file of two changes must be that of the later.
         let file = self.nodes.as_ref().map(|file| file.lock());
         let name = self.with_core(|core, now| core.cordon(now, name, cordon))?;
         if let Some(file) = file {
-            file.write(&self.core().cordons());
+            file.write(&self.core().cordons())?;
         }
         Ok(name)
     }

@@ -75,3 +75,23 @@ def test_unknown_nodes(cluster):
     for action in ("cordon", "drain", "uncordon"):
         with pytest.raises(AssertionError, match="node 'x' is unknown, the nodes are: sim, w1"):
             cluster.orion("nodes", action, "x")
+
+
+def test_what_operators_made_of_nodes_outlives_the_scheduler(cluster):
+    cluster.worker.kill()
+    for action, name in (("cordon", "w1"), ("drain", "sim")):
+        cluster.orion("nodes", action, name)
+    cluster.scheduler.kill()
+    cluster.start_scheduler()
+    serving.until(lambda: cluster.nodes().get("sim", {}).get("state") == "ready", "the worker that is still there")
+    made = lambda: {node["name"]: (node["state"], node["cordon"]) for node in cluster.orion("nodes")}
+    assert made() == {"w1": ("absent", "cordoned"), "sim": ("ready", "drained")}
+    assert cluster.orion("nodes", "drain", "w1") == {"name": "w1", "state": "absent", "cordon": "drained"}
+    # Where that cannot be kept, it is said.
+    (cluster.folder / "scheduler" / "nodes.tmp").mkdir()
+    with pytest.raises(AssertionError, match="it is done, but a scheduler that is started anew would not know: .*nodes.json"):
+        cluster.orion("nodes", "cordon", "sim")
+    assert made()["sim"] == ("ready", "cordoned")
+    (cluster.folder / "scheduler" / "nodes.tmp").rmdir()
+    assert cluster.orion("nodes", "uncordon", "w1") == {"name": "w1", "state": "absent", "cordon": ""}
+    assert set(made()) == {"sim"}

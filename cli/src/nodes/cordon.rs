@@ -29,13 +29,12 @@ pub(super) async fn set(
     out: &mut dyn Write,
 ) -> Result<(), Failure> {
     let request = SetNodeRequest { name: name.to_owned(), action: action.to_owned() };
-    let cordon = client.cluster.set_node(request).await?.into_inner().state;
+    client.cluster.set_node(request).await?;
     if nodes(client, name).await?.is_empty() {
-        // The scheduler knows it from before it was started anew.
+        // It was known from before the scheduler was started anew, and alone for what it is no more.
         return match format {
-            Format::Json => write_json(out, &json!({ "name": name, "state": "absent", "cordon": cordon })),
-            Format::Table if cordon.is_empty() => write(out, &format!("{name} is not here, and not cordoned\n")),
-            Format::Table => write(out, &format!("{name} is not here, {cordon} when it comes\n")),
+            Format::Json => write_json(out, &json!({ "name": name, "state": "absent", "cordon": "" })),
+            Format::Table => write(out, &format!("{name} is absent\n")),
         };
     }
     let node = match wait {

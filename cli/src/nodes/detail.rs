@@ -32,11 +32,11 @@ fn identity(node: &Node) -> String {
         (
             "session",
             format!(
-                "{} over {}, connected {}, last seen {} ago, {} opened",
+                "{} over {}, connected {}, last seen {}, {} opened",
                 node.session,
                 node.carrier,
                 seconds(node.connected_seconds),
-                seconds(node.silent_seconds),
+                super::last_seen(node),
                 node.sessions_opened
             ),
         ),

@@ -112,6 +112,14 @@ fn state_of(node: &Node) -> String {
     }
 }
 
+/// When a node was last heard of; one that is absent was not since the scheduler was started.
+fn last_seen(node: &Node) -> String {
+    match node.session {
+        0 => "-".into(),
+        _ => format!("{} ago", seconds(node.silent_seconds)),
+    }
+}
+
 async fn list(client: &mut Client, format: Format, out: &mut dyn Write) -> Result<(), Failure> {
     let nodes = nodes(client, "").await?;
     if format == Format::Json {
@@ -140,7 +148,7 @@ async fn list(client: &mut Client, format: Format, out: &mut dyn Write) -> Resul
             figure(format!("{} / {}", free.as_deref().unwrap_or("-"), bytes(capability.memory_bytes))),
             figure(node.models.iter().filter(|model| model.state.eq_ignore_ascii_case("ready")).count()),
             figure(node.batches_done),
-            figure(format!("{} ago", seconds(node.silent_seconds))),
+            figure(last_seen(node)),
         ]);
     }
     write_table(out, table)

@@ -2,10 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use orion_proto::{Code, Error, Result};
+use orion_proto::{Code, Error, Result, cluster};
 use serde::{Deserialize, Serialize};
 
 use super::{Core, Nanos};
+
+/// What is said of a node that was drained and runs nothing any more.
+const DRAINED: &str = "drained";
 
 /// What an operator made of a worker.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -77,11 +80,21 @@ impl<T, L: Clone> Core<T, L> {
         known.chain(here).filter(|(_, cordon)| *cordon != Cordon::No).collect()
     }
 
+    /// The nodes that are cordoned or drained and are not here since the scheduler was started anew.
+    pub(super) fn absent(&self) -> impl Iterator<Item = cluster::Node> {
+        self.cordons.iter().map(|(name, cordon)| cluster::Node {
+            name: name.clone(),
+            state: "absent".into(),
+            cordon: if *cordon == Cordon::Draining { DRAINED } else { cordon.name() }.into(),
+            ..Default::default()
+        })
+    }
+
     /// As the tables write it: a draining worker is drained when it runs nothing, and nothing waits that only it could run.
     pub(super) fn cordon_name(&self, index: usize) -> &'static str {
         let worker = &self.workers[index];
         match worker.cordon {
-            Cordon::Draining if self.is_idle(index) && !self.is_awaited(index) => "drained",
+            Cordon::Draining if self.is_idle(index) && !self.is_awaited(index) => DRAINED,
             cordon => cordon.name(),
         }
     }

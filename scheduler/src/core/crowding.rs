@@ -38,10 +38,12 @@ impl<T, L: Clone> Core<T, L> {
         None
     }
 
-    /// The bytes of a request that has not run, and on which nothing depends.
+    /// The bytes of a request that has not run, and on which nothing depends: of a sequence, the last.
     fn may_make_way(&self, key: RequestKey) -> Option<usize> {
         let request = self.request(key)?;
-        (request.running.is_none() && request.attempts == 0 && request.sequence().is_none()).then_some(request.bytes)
+        let sequences = &self.models[request.model].sequences;
+        let last = request.sequence().is_none_or(|sequence| sequences.ends_with(sequence.key, key));
+        (request.running.is_none() && request.attempts == 0 && last).then_some(request.bytes)
     }
 
     /// Refuses requests that make way, as far as they still wait.

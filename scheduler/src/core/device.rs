@@ -7,11 +7,7 @@ use std::{
 
 use orion_proto::session;
 
-use super::{
-    Core, Nanos,
-    ledger::Ledger,
-    turn::{Claim, Turn},
-};
+use super::{Core, Nanos, claim::Claim, ledger::Ledger, turn::Turn};
 
 /// A device as placement and dispatch see it.
 #[derive(Debug)]
@@ -42,6 +38,8 @@ pub(super) struct Device {
     pub turn: Option<Turn>,
     /// The model for whose turn it is being cleared.
     pub claim: Option<Claim>,
+    /// Where it goes on to look for one.
+    pub claims_from: (Nanos, usize),
     /// Clearing it took too long: until then it is not tried again.
     pub no_turns_until: Nanos,
     /// Until when no other turn is had for nothing: what was pushed out comes back for as long as it was away.
@@ -86,6 +84,7 @@ impl Device {
             turn_credit: 0,
             turn: None,
             claim: None,
+            claims_from: (0, 0),
             no_turns_until: 0,
             rests_until: 0,
             hash,

@@ -45,10 +45,11 @@ impl<T, L: Clone> Core<T, L> {
     /// Gives a device what it should do, as far ahead as its link's delay asks for.
     pub(super) fn fill(&mut self, now: Nanos, device: usize) {
         while self.takes_work(now, device) {
-            if self.hedge_on(now, device) {
+            let pick = self.choose(now, device);
+            if self.hedge_on(now, device, pick.map_or(0.0, |pick| pick.standing)) {
                 continue;
             }
-            let Some(pick) = self.choose(now, device) else { return };
+            let Some(pick) = pick else { return };
             if !self.run_batch(now, device, pick) {
                 return;
             }

@@ -58,7 +58,7 @@ impl<T, L: Clone> Core<T, L> {
         let model = &self.models[replica.model];
         let weight = model.arrivals.weight();
         // What an owner wants, or somebody asks for by name, is no matter of what waits.
-        if other.queue.is_empty() || other.demanded || weight <= other.queue.mean_weight() || model.replicas.len() > 1 {
+        if other.queue.is_empty() || other.demanded || weight <= other.queue.most_weight() || model.replicas.len() > 1 {
             return false;
         }
         let device = replica.device;

@@ -9,6 +9,7 @@ mod arrivals;
 mod bound;
 mod candidates;
 mod catalogue;
+mod claim;
 mod cluster;
 mod cordon;
 mod cost;
@@ -25,6 +26,8 @@ mod failed_load;
 mod filter;
 mod fit;
 mod generate;
+mod hedge;
+mod interrupt;
 mod ledger;
 mod load_time;
 mod memory;
@@ -359,6 +362,7 @@ impl<T, L: Clone> Core<T, L> {
         self.ask_as_time_passes();
         self.settle_wishes(now);
         self.offer_again(now);
+        self.clear_generators(now);
         self.take_turns(now);
     }
 

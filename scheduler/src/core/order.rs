@@ -64,8 +64,6 @@ pub(super) struct Sight {
     /// The predicted work that waits for the device, nanoseconds.
     backlog: f64,
     contended: bool,
-    /// Replicas that run no further, because their memory is wanted.
-    leaving: Vec<usize>,
 }
 
 impl Sight {
@@ -93,8 +91,9 @@ impl<T, L: Clone> Core<T, L> {
     pub(super) fn choose(&mut self, now: Nanos, device: usize) -> Option<Pick> {
         self.end_turn(now, device);
         let before = self.devices[device].claim.take();
-        let claimant = self.claimant(now, device);
-        let leaving = claimant.map_or_else(Vec::new, |index| self.make_way(now, index, device, before));
+        if let Some(index) = self.claimant(now, device) {
+            self.make_way(now, index, device, before);
+        }
         let lead = self.lead(device);
         let way = Way {
             start: self.available(now, device),
@@ -102,14 +101,8 @@ impl<T, L: Clone> Core<T, L> {
             per_byte: self.time_per_byte(device),
             answer: lead,
         };
-        let mut sight = Sight {
-            now,
-            device,
-            way,
-            backlog: self.devices[device].queued as f64,
-            contended: self.tenants.contend(),
-            leaving,
-        };
+        let mut sight =
+            Sight { now, device, way, backlog: self.devices[device].queued as f64, contended: self.tenants.contend() };
         for at in 0..self.devices[device].residents.len() {
             let replica = self.devices[device].residents[at];
             if self.takes_batch(now, replica) {
@@ -165,7 +158,7 @@ impl<T, L: Clone> Core<T, L> {
 
     /// Whether a device may choose a batch of a replica.
     pub(super) fn may_take(&self, sight: &Sight, id: usize) -> bool {
-        self.takes_batch(sight.now, id) && !sight.leaving.contains(&id)
+        self.takes_batch(sight.now, id) && !self.is_leaving(sight.now, id)
     }
 
     /// What failed together and may run here. It waited once already: nothing goes before it.

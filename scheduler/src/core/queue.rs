@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use super::{Nanos, RequestKey, arrivals::NORMAL, order::WEIGHTS};
+use super::{Nanos, RequestKey, order::WEIGHTS};
 
 /// A request that waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,6 +53,8 @@ pub(super) struct Lane {
 pub(super) struct Group {
     pub waiting: Vec<Waiting>,
     pub bucket: u8,
+    /// The highest among them.
+    pub priority: u8,
     /// Part of a batch that failed: joined by others, it could not be told which request is to blame.
     pub alone: bool,
 }
@@ -78,13 +80,20 @@ impl Queue {
     /// The same, each counted by the weight of its priority.
     pub(super) fn weight(&self) -> f64 {
         let lanes = self.lanes.iter().map(|lane| lane.waiting.len() as f64 * WEIGHTS[lane.key.priority as usize]);
-        let grouped: usize = self.groups.iter().map(|group| group.waiting.len()).sum();
-        lanes.sum::<f64>() + grouped as f64 * NORMAL
+        let groups = self.groups.iter().map(|group| group.waiting.len() as f64 * WEIGHTS[group.priority as usize]);
+        lanes.sum::<f64>() + groups.sum::<f64>()
     }
 
     /// Mean weight of what waits.
     pub(super) fn mean_weight(&self) -> f64 {
         self.weight() / self.len.max(1) as f64
+    }
+
+    /// Weight of the highest priority of what waits: what is less urgent comes along with it. 0 where nothing waits.
+    pub(super) fn most_weight(&self) -> f64 {
+        let lanes = self.lanes.iter().filter(|lane| !lane.waiting.is_empty()).map(|lane| lane.key.priority);
+        let most = lanes.chain(self.groups.iter().map(|group| group.priority)).min();
+        most.map_or(0.0, |priority| WEIGHTS[priority as usize])
     }
 
     pub(super) fn is_empty(&self) -> bool {

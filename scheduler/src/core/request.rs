@@ -171,6 +171,8 @@ impl<T, L: Clone> Core<T, L> {
             self.enqueue(now, key);
             self.start_waiting(now, index);
             self.take_turns(now);
+        } else {
+            self.tenants.entered(lane.priority, lane.tenant, key);
         }
         Ok(key)
     }
@@ -342,6 +344,9 @@ impl<T, L: Clone> Core<T, L> {
         self.request(key)?;
         let request = self.requests.remove(key.place);
         self.request_bytes -= request.bytes;
+        if request.running.is_none() {
+            self.tenants.left(request.lane.priority, request.lane.tenant, key);
+        }
         if let Some(replica) = request.bound.and_then(|id| self.replicas.get_mut(id)) {
             replica.outstanding = replica.outstanding.saturating_sub(1);
         }

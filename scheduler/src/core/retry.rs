@@ -1,13 +1,10 @@
-//! What is tried again: after a fault, a lost worker, a batch that stands still, or beside one that straggles.
+//! What is tried again: after a fault, a lost worker, or a batch that stands still.
 
 use std::time::Duration;
 
 use orion_proto::{Code, Error, Result};
 
 use super::{Command, Core, Nanos, RequestKey, dispatch::Running, queue::Group, replica::Replica, request::Request};
-
-/// A batch straggles when it is late by so many times its predicted time.
-const STRAGGLES: f64 = 1.0;
 
 impl<T, L: Clone> Core<T, L> {
     /// Tries requests of one batch again, on another device if there is one; or answers those that nothing allows that.
@@ -150,9 +147,10 @@ impl<T, L: Clone> Core<T, L> {
     }
 
     /// Puts requests in line as a group, before all that have not been tried yet.
-    fn wait_again(&mut self, now: Nanos, keys: Vec<RequestKey>, alone: bool) {
+    pub(super) fn wait_again(&mut self, now: Nanos, keys: Vec<RequestKey>, alone: bool) {
         let Some(first) = keys.first().and_then(|key| self.request(*key)) else { return };
         let (index, bucket) = (first.model, first.lane.bucket);
+        let mut priority = first.lane.priority;
         let mut waiting = Vec::with_capacity(keys.len());
         for key in keys {
             let Some(request) = self.request_mut(key) else { continue };
@@ -162,9 +160,10 @@ impl<T, L: Clone> Core<T, L> {
             if let Some(replica) = bound.and_then(|id| self.replicas.get_mut(id)) {
                 replica.outstanding = replica.outstanding.saturating_sub(1);
             }
+            priority = priority.min(lane.priority);
             self.tenants.entered(lane.priority, lane.tenant, key);
         }
-        self.models[index].queue.push_group(Group { waiting, bucket, alone });
+        self.models[index].queue.push_group(Group { waiting, bucket, priority, alone });
         self.requeued(index);
         self.start_waiting(now, index);
     }
@@ -288,73 +287,18 @@ impl<T, L: Clone> Core<T, L> {
         self.try_again(now, again);
     }
 
-    fn stop(&mut self, key: RequestKey, batch: u64) {
+    pub(super) fn stop(&mut self, key: RequestKey, batch: u64) {
         if let Some(request) = self.request_mut(key) {
             request.stop(batch);
         }
     }
 
     /// Nobody waits for a batch any more: it is off its device as far as the scheduler knows.
-    fn drop_batch(&mut self, now: Nanos, number: u64) {
+    pub(super) fn drop_batch(&mut self, now: Nanos, number: u64) {
         let Some(running) = self.release(now, number) else { return };
         self.tell_balancer(now, &running, false);
         if let Some(replica) = self.replicas.get_mut(running.replica).filter(|r| r.device == running.device) {
             replica.breaker.probe_lost();
         }
-    }
-
-    /// Runs stragglers a second time where the curve says that the copy would win, for models that ask for it.
-    pub(super) fn hedge_stragglers(&mut self, now: Nanos) {
-        for number in self.stragglers(now) {
-            self.hedge(now, number, None);
-        }
-    }
-
-    /// The same on a device that takes a batch: while much is asked, none is ever idle when the clock ticks.
-    pub(super) fn hedge_on(&mut self, now: Nanos, device: usize) -> bool {
-        self.hedges && self.stragglers(now).into_iter().any(|number| self.hedge(now, number, Some(device)))
-    }
-
-    fn stragglers(&self, now: Nanos) -> Vec<u64> {
-        let late = |running: &&Running| {
-            let hedges = self.models[running.model].spec.as_ref().is_some_and(|spec| spec.policy.hedge);
-            let limit = running.expected as f64 + running.predicted as f64 * STRAGGLES;
-            hedges && !running.hedged && !running.beside && now as f64 > limit
-        };
-        self.batches.iter().filter(|(_, r)| late(r)).map(|(number, _)| *number).collect()
-    }
-
-    /// Runs a batch a second time, on this device or on any; says whether it does.
-    fn hedge(&mut self, now: Nanos, number: u64, there: Option<usize>) -> bool {
-        let Some(running) = self.batches.get(&number) else { return false };
-        let left = self.devices[running.device].remaining(now);
-        let (index, own, rows, bucket) = (running.model, running.replica, running.rows, running.bucket);
-        let done = |id: &&usize| {
-            let replica = &self.replicas[**id];
-            self.devices[replica.device].remaining(now).saturating_add(replica.line(bucket).predict(rows))
-        };
-        let wins = |id: &&usize| {
-            let replica = &self.replicas[**id];
-            let takes = self.takes_part(replica.device) && self.takes_work(now, replica.device);
-            let fits = rows <= replica.most_rows(usize::MAX) && self.can_run(now, **id);
-            **id != own && there.is_none_or(|there| there == replica.device) && fits && takes && done(id) < left
-        };
-        let found = self.models[index].replicas.iter().filter(wins).min_by_key(done).copied();
-        let Some(id) = found else { return false };
-        let repeats = |key: &RequestKey| {
-            let request = self.request(*key);
-            let there = self.replicas[id].device;
-            request
-                .is_some_and(|r| r.request.parameters.idempotent && r.hedge.is_none() && !r.failed_on.contains(&there))
-        };
-        let keys: Vec<RequestKey> = running.attempts.iter().map(|(_, key)| *key).filter(repeats).collect();
-        if keys.is_empty() || !self.budget.withdraw_all(now, keys.len()) {
-            return false;
-        }
-        if let Some(running) = self.batches.get_mut(&number) {
-            running.hedged = true;
-        }
-        self.totals.hedged += 1;
-        self.send_batch(now, id, keys, bucket, true)
     }
 }

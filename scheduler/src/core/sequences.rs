@@ -120,6 +120,11 @@ impl Sequences {
         }
     }
 
+    /// Whether a request is the last that came.
+    pub(super) fn ends_with(&self, key: u64, request: RequestKey) -> bool {
+        self.places.get(&key).is_some_and(|place| place.later.back().copied().or(place.current) == Some(request))
+    }
+
     /// Whether it is a request's turn.
     #[cfg(test)]
     pub(super) fn is_current(&self, key: u64, request: RequestKey) -> bool {

@@ -93,7 +93,7 @@ impl<T, L: Clone> Core<T, L> {
     }
 
     /// A place in a list that moves on with every call.
-    fn turn(&mut self, len: usize) -> usize {
+    pub(super) fn turn(&mut self, len: usize) -> usize {
         self.cursor = self.cursor.wrapping_add(TARGETS);
         self.cursor % len
     }

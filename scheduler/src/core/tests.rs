@@ -9,6 +9,7 @@ mod explaining;
 mod failure;
 mod fairness;
 mod faults;
+mod generating;
 mod history;
 mod limits;
 mod mixed;

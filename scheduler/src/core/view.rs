@@ -87,10 +87,10 @@ impl<T, L: Clone> Core<T, L> {
         }
     }
 
-    /// Every worker that was ever here, by name.
+    /// Every worker that was ever here, by name, and those that an earlier process knew as cordoned or drained.
     pub fn nodes(&self, now: Nanos) -> Vec<cluster::Node> {
-        let mut nodes: Vec<cluster::Node> =
-            self.workers.iter().enumerate().map(|(index, worker)| self.node(now, index, worker)).collect();
+        let here = self.workers.iter().enumerate().map(|(index, worker)| self.node(now, index, worker));
+        let mut nodes: Vec<cluster::Node> = here.chain(self.absent()).collect();
         nodes.sort_by(|a, b| a.name.cmp(&b.name));
         nodes
     }

@@ -1,6 +1,6 @@
 //! What fails is tried again where that may help, alone where it may be to blame, and never without end.
 
-use orion_proto::{ModelPolicy, Parameters};
+use orion_proto::{ModelPolicy, Parameters, Priority};
 
 use super::{
     world::{Ask, Fate, World, model, ticket},
@@ -202,6 +202,24 @@ fn a_straggler_is_hedged_on_a_device_that_is_never_idle() {
         assert!(!world.nodes[1 - slow].batches.is_empty());
     }
     assert_eq!(world.outcome(straggler), Some(Ok(())), "{:?}", world.core.totals());
+}
+
+#[test]
+fn a_hedge_goes_before_what_is_less_urgent_alone() {
+    for (waits, hedged) in [(Priority::Realtime, 0), (Priority::Low, 1)] {
+        let policy = |hedge| ModelPolicy { min_replicas: 2, hedge, ..ModelPolicy::default() };
+        let specs = vec![model("m", 1, policy(true)), model("other", 1, policy(false))];
+        let mut world = World::new(specs, &[&[100], &[100]]);
+        world.ask(0);
+        let slow = world.ran[0].0;
+        let parameters = Parameters { priority: waits, ..Parameters::default() };
+        let ask = |world: &mut World| world.submit(Ask { parameters: parameters.clone(), ..Ask::of(1) }).unwrap();
+        // Where one runs, more wait when it ends, late enough to hedge.
+        (0..9).for_each(|_| _ = ask(&mut world));
+        world.now += 60 * MS;
+        world.finish(1 - slow, Fate::Ok);
+        assert_eq!(world.core.totals().hedged, hedged, "beside {waits:?}");
+    }
 }
 
 #[test]

@@ -14,7 +14,7 @@ const STEP: Nanos = 10 * MS;
 /// Bytes of a token of the tests' prompts.
 const BYTES: usize = 4;
 /// Generations that a replica runs at once.
-const PLACES: u32 = 8;
+pub(super) const PLACES: u32 = 8;
 
 #[derive(Debug)]
 struct Nobody;
@@ -36,12 +36,12 @@ fn on(workers: usize, cache_tokens: u64) -> World {
 }
 
 /// So many tokens that no prompt of another number begins with.
-fn words(number: usize, tokens: usize) -> String {
+pub(super) fn words(number: usize, tokens: usize) -> String {
     (0..tokens).map(|at| format!("{:04}", (number * 7919 + at * 31) % 10_000)).collect()
 }
 
 /// Asks; gives the request's id.
-fn ask(world: &mut World, prompt: &str) -> u64 {
+pub(super) fn ask(world: &mut World, prompt: &str) -> u64 {
     let ticket = world.sent.len() as u64 + 1;
     let prompt = Prompt::Text(prompt.to_owned());
     let prefix = Prefix::new(world.core.epoch(), &prompt);
@@ -77,7 +77,7 @@ fn tokens(batch: &Batch) -> u32 {
 }
 
 /// A request's worker tells its first step, with this share of its prompt cached; the prompt takes its time.
-fn begins(world: &mut World, ticket: u64, share: f64) {
+pub(super) fn begins(world: &mut World, ticket: u64, share: f64) {
     let at = place(world, ticket);
     let batch = world.nodes[at].batches.iter().find(|batch| world::ticket(&batch.attempts[0]) == ticket).unwrap();
     let (prompt_tokens, number, epoch) = (tokens(batch), batch.batch, batch.epoch);
@@ -89,7 +89,7 @@ fn begins(world: &mut World, ticket: u64, share: f64) {
 }
 
 /// The last step of one that has begun.
-fn ends(world: &mut World, ticket: u64) {
+pub(super) fn ends(world: &mut World, ticket: u64) {
     let at = place(world, ticket);
     let found = world.nodes[at].batches.iter().position(|batch| world::ticket(&batch.attempts[0]) == ticket).unwrap();
     let batch = world.nodes[at].batches.remove(found).unwrap();
@@ -317,59 +317,4 @@ fn what_only_a_drained_node_can_generate_is_generated_there() {
         begins(&mut world, ticket, 0.0);
         ends(&mut world, ticket);
     }
-}
-
-#[test]
-fn a_model_that_needs_a_generator_s_room_waits_for_its_generations_and_not_for_new_ones() {
-    let generator = GeneratorSpec { context_tokens: 8192, max_sequences: PLACES, cache_tokens: 0, chat: true };
-    let small = |name: &str, bytes| model(name, bytes, ModelPolicy::default());
-    let specs = vec![ModelSpec { generator: Some(generator), ..small("m", 40) }, small("s", 20), small("large", 95)];
-    let mut world = World::new(specs, &[]);
-    world.add(&[100], 0.0);
-    let running: Vec<u64> = (0..3).map(|at| ask(&mut world, &words(at, 8))).collect();
-    let parameters = orion_proto::Parameters { priority: orion_proto::Priority::Realtime, ..Default::default() };
-    let large = world.submit(world::Ask { parameters, ..world::Ask::of(2) }).unwrap();
-    // Past its objective.
-    (0..20).for_each(|_| world.pass(25 * MS));
-    let small = world.ask(1);
-    world.finish_of(0, 1);
-    assert_eq!(world.outcome(small), Some(Ok(())), "what else is there runs");
-    let new = ask(&mut world, &words(9, 8));
-    assert!(!world.ran.iter().any(|(_, _, tickets)| tickets.contains(&new)), "it begins after the turn");
-    for ticket in running {
-        begins(&mut world, ticket, 0.0);
-        ends(&mut world, ticket);
-    }
-    world.pass(25 * MS);
-    world.finish_of(0, 2);
-    assert_eq!(world.outcome(large), Some(Ok(())));
-}
-
-#[test]
-fn a_generator_that_is_never_idle_leaves_its_room_for_a_turn() {
-    let generator = GeneratorSpec { context_tokens: 8192, max_sequences: PLACES, cache_tokens: 0, chat: true };
-    let small = |name: &str, bytes| model(name, bytes, ModelPolicy::default());
-    let specs = vec![ModelSpec { generator: Some(generator), ..small("m", 40) }, small("large", 95)];
-    let mut world = World::new(specs, &[]);
-    world.curves[0] = ServiceCurve { base_seconds: 0.8, per_row_seconds: 0.0 };
-    world.add(&[100], 0.0);
-    let mut open: Vec<u64> = (0..3).map(|at| ask(&mut world, &words(at, 8))).collect();
-    let large = world.ask(1);
-    for number in 3..300 {
-        let runs = |ticket: &u64| world.ran.iter().any(|(_, _, tickets)| tickets.contains(ticket));
-        match open.iter().position(runs) {
-            Some(at) => {
-                let ticket = open.remove(at);
-                begins(&mut world, ticket, 0.0);
-                ends(&mut world, ticket);
-                open.push(ask(&mut world, &words(number, 8)));
-            }
-            None => world.pass(25 * MS),
-        }
-        if world.nodes[0].batches.iter().any(|batch| &*batch.model == "large") {
-            world.finish_of(0, 1);
-        }
-    }
-    assert_eq!(world.outcome(large), Some(Ok(())));
-    assert!(open.len() == 3 && world.core.totals().succeeded > 200, "{:?}", world.core.totals());
 }

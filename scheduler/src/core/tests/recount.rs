@@ -51,7 +51,7 @@ fn requests(core: &TestCore) {
         };
         assert_eq!(found, expected, "request {}: {request:?}", request.ticket);
         waits += usize::from(request.running.is_none() && !later);
-        if request.running.is_none() && !later {
+        if request.running.is_none() {
             *tenants.entry((request.lane.priority, request.lane.tenant)).or_default() += 1;
         }
         for (batch, attempt) in [request.running, request.hedge].into_iter().flatten() {

@@ -169,3 +169,21 @@ fn models_without_states_take_sequences_as_any_request() {
     answered(&mut world, 7, ON);
     assert!(world.core.models[1].sequences.held_by(world.core.models[1].replicas[0]) == 0);
 }
+
+#[test]
+fn of_a_sequence_the_last_makes_way() {
+    let mut world = on(1);
+    world.core.limits.requests = 6;
+    let mut flood = vec![ask(&mut world, 1, START).unwrap()];
+    flood.extend((1..6).map(|_| ask(&mut world, 1, ON).unwrap()));
+    assert!(ask(&mut world, 1, ON).is_err());
+    let sequence = Some(Sequence { key: 2, start: true, end: false });
+    let priority = orion_proto::Priority::Realtime;
+    let urgent = Parameters { sequence, priority, idempotent: false, ..Parameters::default() };
+    let urgent = world.submit(Ask { parameters: urgent, ..Ask::of(0) }).unwrap();
+    let refused: Vec<u64> = flood.iter().copied().filter(|ticket| world.outcome(*ticket).is_some()).collect();
+    assert_eq!(refused, flood[5..]);
+    while world.finish(0, Fate::Ok).is_some() {}
+    assert_eq!(world.outcome(urgent), Some(Ok(())));
+    assert!(flood[..5].iter().all(|ticket| world.outcome(*ticket) == Some(Ok(()))), "in order, without a gap");
+}

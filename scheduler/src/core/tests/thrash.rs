@@ -126,6 +126,38 @@ fn a_model_that_needs_a_whole_device_gets_it_from_small_ones_that_are_loaded_wit
 }
 
 #[test]
+fn a_realtime_request_brings_its_model_whatever_waits_with_it() {
+    let mut thrash = Thrash::new((16, Priority::Normal), 100, 30);
+    (0..200).for_each(|_| _ = thrash.ask_large(Priority::Low));
+    let longest = thrash.longest_wait(Priority::Realtime, 40_000 * MS);
+    assert!(longest <= 4_000 * MS, "it waited {} ms", longest / MS);
+}
+
+#[test]
+fn a_device_is_claimed_although_many_wait_longer_for_another() {
+    let mut specs = vec![model("s", 60, ModelPolicy::default())];
+    specs.extend((0..20).map(|at| model(&format!("b{at}"), 150, ModelPolicy::default())));
+    specs.push(model("large", 100, ModelPolicy::default()));
+    let mut world = World::new(specs, &[&[100]]);
+    world.prompt = false;
+    // A load that does not end.
+    world.add(&[200], 0.0);
+    (1..=20).for_each(|at| _ = world.ask(at));
+    world.pass(500 * MS);
+    (0..40).for_each(|_| _ = world.ask(0));
+    let (asked, large) = (world.now, world.ask(21));
+    while world.outcome(large).is_none() {
+        assert!(world.now < asked + 20_000 * MS, "it is not brought");
+        (0..8).for_each(|_| _ = world.ask(0));
+        world.pass(20 * MS);
+        while world.unloaded(0) {}
+        world.loaded(0, true);
+        world.finish(0, Fate::Ok);
+    }
+    assert_eq!(world.nodes[1].residents.len(), 1);
+}
+
+#[test]
 fn small_ones_that_are_more_urgent_leave_the_savings_to_the_oldest() {
     let mut thrash = Thrash::new((16, Priority::Realtime), 100, 40);
     let longest = thrash.longest_wait(Priority::Low, 60_000 * MS);
