@@ -29,10 +29,7 @@ impl<T, L: Clone> Core<T, L> {
     /// The generators whose generations have kept a turn from its beginning, or from its end, for long.
     fn overstaying(&self, now: Nanos, device: usize) -> Vec<usize> {
         let at = &self.devices[device];
-        let ended = at.turn.filter(|turn| {
-            let over = turn.ends.saturating_add(CLEARING) <= now;
-            over && self.is_after_its_turn(now, turn.replica)
-        });
+        let ended = at.turn.filter(|turn| turn.is_over(now, CLEARING) && self.is_after_its_turn(now, turn.replica));
         let claim = at.claim.as_ref().filter(|claim| claim.loads && now.saturating_sub(claim.since) > CLEARING);
         let held = claim.map_or(&[][..], |claim| &claim.generators).iter().copied();
         let ended = ended.map(|turn| turn.replica);

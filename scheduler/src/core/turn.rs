@@ -20,17 +20,28 @@ const MORE_URGENT: f64 = 1.5;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Turn {
     pub replica: usize,
-    /// From when on others may have its place. It stays as long as the loads took, or they would be for little.
-    pub ends: Nanos,
+    /// It stays as long as the loads took, or they would be for little.
+    pub stays: Nanos,
+    /// From when on others may have its place; none before it is loaded.
+    pub ends: Option<Nanos>,
+}
+
+impl Turn {
+    /// Whether it was over so long ago.
+    pub(super) fn is_over(self, now: Nanos, since: Nanos) -> bool {
+        self.ends.is_some_and(|ends| ends.saturating_add(since) <= now)
+    }
 }
 
 impl<T, L: Clone> Core<T, L> {
-    /// What a device saves up for turns while it loads what others wait for: where they push each other out without end it
-    /// runs little.
-    pub(super) fn count_load(&mut self, device: usize, id: usize) {
+    /// A model is loaded: its turn begins, if it has one. While a device loads what others wait for it saves up for turns:
+    /// where they push each other out without end it runs little.
+    pub(super) fn count_load(&mut self, now: Nanos, device: usize, id: usize) {
         let (load, awaited) = (self.load_time(self.replicas[id].model, device), self.is_awaited_load(id));
         let at = &mut self.devices[device];
-        if awaited && at.turn.is_none_or(|turn| turn.replica != id) {
+        if let Some(turn) = at.turn.as_mut().filter(|turn| turn.replica == id) {
+            turn.ends = Some(now.saturating_add(turn.stays));
+        } else if awaited {
             at.turn_credit = at.turn_credit.saturating_add_unsigned(load / OVERDUE_SHARE).min(MOST_CREDIT as i64);
         }
     }
@@ -52,7 +63,6 @@ impl<T, L: Clone> Core<T, L> {
         let is_idle = idle.is_some();
         let Some(leave) = idle.or_else(|| self.victims_in_time(now, index, device)) else { return };
         let price = self.price(index, device, &leave);
-        let ends = now.saturating_add(load).saturating_add(price);
         let urgent = at.rests_until <= now && self.outranks(now, index, &leave);
         if !urgent && !affords(at.turn_credit, price) {
             return;
@@ -60,11 +70,11 @@ impl<T, L: Clone> Core<T, L> {
         if !is_idle {
             return self.claim(now, index, device, before, leave);
         }
-        self.begin_turn(now, index, device, leave, ends);
+        self.begin_turn(now, index, device, leave, price);
         let at = &mut self.devices[device];
         // One that is urgent leaves what is saved up to the oldest.
         match urgent {
-            true => at.rests_until = ends.saturating_add(price),
+            true => at.rests_until = now.saturating_add(load).saturating_add(price).saturating_add(price),
             false => at.turn_credit = at.turn_credit.saturating_sub_unsigned(price),
         }
     }
@@ -86,10 +96,10 @@ impl<T, L: Clone> Core<T, L> {
         if awaited { self.load_time(replica.model, replica.device) } else { 0 }
     }
 
-    fn begin_turn(&mut self, now: Nanos, index: usize, device: usize, leave: Vec<usize>, ends: Nanos) {
+    fn begin_turn(&mut self, now: Nanos, index: usize, device: usize, leave: Vec<usize>, stays: Nanos) {
         if self.load_instead(now, index, device, leave) {
             let loading = self.devices[device].loading;
-            self.devices[device].turn = loading.map(|replica| Turn { replica, ends });
+            self.devices[device].turn = loading.map(|replica| Turn { replica, stays, ends: None });
         }
     }
 
@@ -98,7 +108,9 @@ impl<T, L: Clone> Core<T, L> {
         let Some(turn) = self.devices[device].turn else { return };
         let replica = &self.replicas[turn.replica];
         let waits_for_it = !replica.ran && !self.models[replica.model].queue.is_empty();
-        if replica.serves() && replica.running == 0 && !waits_for_it && turn.ends <= now {
+        // Where no other waits for a place, what it runs need not be its last.
+        let idle = replica.running == 0 || self.claims.is_empty();
+        if replica.serves() && idle && !waits_for_it && turn.is_over(now, 0) {
             self.devices[device].turn = None;
             self.place(now, Concern::Device(device));
         }
@@ -107,7 +119,7 @@ impl<T, L: Clone> Core<T, L> {
     /// Whether a replica has had its turn and still runs: what it runs is its last, or others would never have its place.
     pub(super) fn is_after_its_turn(&self, now: Nanos, id: usize) -> bool {
         let replica = &self.replicas[id];
-        let over = |turn: Turn| turn.replica == id && turn.ends <= now;
+        let over = |turn: Turn| turn.replica == id && turn.is_over(now, 0);
         replica.ran && replica.running > 0 && self.devices[replica.device].turn.is_some_and(over)
     }
 

@@ -7,6 +7,7 @@ use super::{
     world::{Ask, Told, World, model, ticket},
     *,
 };
+use crate::core::turn::Turn;
 
 /// A device with a generator, and a model that fits beside it and one that does not.
 fn world() -> World {
@@ -90,15 +91,26 @@ fn generations_without_end_are_interrupted_for_a_turn_and_go_on_after_it() {
     let told = world.told.iter().filter(|told| matches!(told, Told::Other("a cancellation"))).count();
     assert_eq!(told, 3, "their worker is told");
     world.nodes[0].batches.retain(|batch| &*batch.model == "large");
+    world.prompt = false;
     world.finish_of(0, 2);
     assert_eq!(world.outcome(large), Some(Ok(())));
-    while !long.iter().all(|ticket| batch_of(&world, *ticket).is_some()) {
-        assert!(world.now < asked + 60_000 * MS, "the generations do not go on");
+    // Their model's turn begins when it is there, however long its load took, and is not that of one of them.
+    let loads = |world: &World| world.nodes[0].residents.values().any(|held| held.state == ModelState::Loading);
+    while !loads(&world) {
+        assert!(world.now < asked + 60_000 * MS, "the generator does not come back");
         world.pass(25 * MS);
-        if world.nodes[0].batches.iter().any(|batch| &*batch.model == "s") {
-            world.finish_of(0, 1);
-        }
+        while world.unloaded(0) {}
     }
+    let device = world.core.workers[0].devices[0];
+    let replica = world.core.devices[device].loading.unwrap();
+    world.core.devices[device].turn = Some(Turn { replica, stays: 100 * MS, ends: None });
+    let parameters = Parameters { priority: Priority::Low, ..Parameters::default() };
+    world.submit(Ask { parameters, ..Ask::of(2) }).unwrap();
+    (0..40).for_each(|_| world.pass(25 * MS));
+    while loads(&world) {
+        world.loaded(0, true);
+    }
+    assert!(long.iter().all(|ticket| batch_of(&world, *ticket).is_some()), "the generations do not go on");
     for ticket in long {
         let generation = batch_of(&world, ticket).unwrap().attempts[0].request.generation.clone().unwrap();
         assert_eq!(generation.resume, [1], "from what was sent");
