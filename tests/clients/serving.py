@@ -21,13 +21,13 @@ LISTENERS = ("http", "grpc", "metrics", "session")
 EXPECTED = json.loads((ROOT / "tests/data/expected/minilm.json").read_text())
 
 
-def simulated(folder, seconds, max_rows=None):
+def simulated(folder, seconds, max_rows=None, load_seconds=0.0):
     """A model folder whose batches take this long, whatever they hold: at most so many rows."""
     folder.mkdir(parents=True)
     batching = f"[batching]\nmax_rows = {max_rows}\n\n" if max_rows else ""
     (folder / "orion.toml").write_text(
         f'kind = "simulated"\n\n{batching}[simulated]\n'
-        f"base_seconds = {seconds}\nper_row_seconds = 0.0\nseed = 7\nmemory_bytes = 1048576\nload_seconds = 0.0\n"
+        f"base_seconds = {seconds}\nper_row_seconds = 0.0\nseed = 7\nmemory_bytes = 1048576\nload_seconds = {load_seconds}\n"
     )
     return folder
 

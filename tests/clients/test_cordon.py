@@ -14,7 +14,7 @@ def cluster(start, tmp_path):
     devices = tmp_path / "devices.toml"
     devices.write_text('[[device]]\nname = "sim0"\nmemory_bytes = 1_000_000_000\n')
     # Ready needs a worker, and the helper's own has this machine's devices: it is told apart by its name.
-    server = start("two", {"delay": serving.simulated(tmp_path / "delay", 0.02, max_rows=4)})
+    server = start("two", {"delay": serving.simulated(tmp_path / "delay", 0.02, max_rows=4, load_seconds=1.0)})
     server.start([
         "worker", "--join", server.session, "--name", "sim", "--data-dir", str(server.folder / "sim"),
         "--simulate", str(devices),

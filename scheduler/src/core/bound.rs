@@ -19,10 +19,7 @@ impl<T, L: Clone> Core<T, L> {
 
     /// The replica to which the model's balancer binds a request.
     pub(super) fn balance(&mut self, now: Nanos, index: usize, key: Option<u64>, rows: usize) -> Option<usize> {
-        let serves = |id: &&usize| {
-            let replica = &self.replicas[**id];
-            self.can_run(now, **id) && self.takes_part(replica.device)
-        };
+        let serves = |id: &&usize| self.can_run(now, **id) && self.takes_requests(**id);
         let ids: Vec<usize> = self.models[index].replicas.iter().filter(serves).copied().collect();
         let endpoints: Vec<Endpoint> = ids.iter().map(|id| self.endpoint(now, *id, rows)).collect();
         let at = self.models[index].balancer.as_mut()?.pick(now, &endpoints, key)?;

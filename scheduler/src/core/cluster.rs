@@ -51,6 +51,8 @@ pub(super) struct Worker<L> {
     pub state: WorkerState,
     /// It asked to leave; silence in between must not make it take work again.
     pub drains: bool,
+    /// It was told that it may go.
+    pub released: bool,
     pub carrier: &'static str,
     pub link: Option<L>,
     pub lease_ends: Nanos,
@@ -220,6 +222,7 @@ impl<T, L: Clone> Core<T, L> {
             sessions_opened: 0,
             state: WorkerState::Left,
             drains: false,
+            released: false,
             carrier: "",
             link: None,
             lease_ends: now,
@@ -300,7 +303,8 @@ impl<T, L: Clone> Core<T, L> {
     /// A worker will finish what it has and leave.
     pub fn worker_drains(&mut self, now: Nanos, session: u64) {
         let Some(index) = self.by_session(session) else { return };
-        (self.workers[index].state, self.workers[index].drains) = (WorkerState::Draining, true);
+        let worker = &mut self.workers[index];
+        (worker.state, worker.drains, worker.released) = (WorkerState::Draining, true, false);
         self.workers[index].note(now, "draining");
         self.cluster_changed();
         self.move_elsewhere(now, index);
@@ -308,11 +312,14 @@ impl<T, L: Clone> Core<T, L> {
     }
 
     pub(super) fn let_go_if_drained(&mut self, index: usize) {
-        let (worker, idle) = (&self.workers[index], self.is_idle(index));
+        let worker = &self.workers[index];
         if worker.state == WorkerState::Draining
-            && idle
+            && self.is_idle(index)
+            && !worker.released
+            && (self.draining || !self.is_awaited(index))
             && let Some(link) = worker.link.clone()
         {
+            self.workers[index].released = true;
             self.commands.push(Command::Drained { link });
         }
     }

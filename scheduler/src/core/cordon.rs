@@ -90,7 +90,7 @@ impl<T, L: Clone> Core<T, L> {
         })
     }
 
-    /// As the tables write it: a draining worker is drained when it runs nothing, and nothing waits that only it could run.
+    /// As the tables write it: a draining worker is drained when it runs nothing, and nothing waits for what only it serves.
     pub(super) fn cordon_name(&self, index: usize) -> &'static str {
         let worker = &self.workers[index];
         match worker.cordon {
@@ -104,10 +104,24 @@ impl<T, L: Clone> Core<T, L> {
         self.workers[index].devices.iter().all(|device| self.devices[*device].is_idle())
     }
 
-    /// Whether requests wait for a model that stays nowhere else.
-    fn is_awaited(&self, index: usize) -> bool {
-        let awaited = |model: usize| !self.models[model].queue.is_empty() && self.staying(model) == 0;
-        self.held_by(index).into_iter().any(|(model, _)| awaited(model))
+    /// Whether only this worker serves a model that requests wait for, or that is to be served elsewhere and is not yet.
+    pub(super) fn is_awaited(&self, index: usize) -> bool {
+        let awaited = |(model, id): (usize, usize)| {
+            let waits = !self.models[model].queue.is_empty() || self.moves(model);
+            waits && self.replicas[id].serves() && self.runs_last(id)
+        };
+        self.held_by(index).into_iter().any(awaited)
+    }
+
+    /// Whether a model that a worker takes with it comes on another.
+    pub(super) fn moves(&self, model: usize) -> bool {
+        let wished = self.models[model].wanted && self.unplaced.contains(&model);
+        self.staying(model) > 0 || (wished && self.devices.iter().any(|(device, _)| self.could_take(model, device)))
+    }
+
+    /// Whether a model could be loaded on a device that takes part.
+    pub(super) fn could_take(&self, model: usize, device: usize) -> bool {
+        self.takes_part(device) && self.refusal(model, device).is_none()
     }
 
     /// A worker takes part again.

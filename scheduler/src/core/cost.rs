@@ -142,7 +142,7 @@ impl<T, L: Clone> Core<T, L> {
         };
         let of_replica = |id: &usize| {
             let replica = &self.replicas[*id];
-            let ready = self.takes_part(replica.device);
+            let ready = self.takes_requests(*id);
             let service = replica.least_line(bucket).predict(rows);
             let usual = self.cost_on(now, replica.device, self.load_left(now, replica), service, bytes);
             // Nothing is refused for the sake of a few slow round trips.

@@ -201,7 +201,7 @@ impl<T, L: Clone> Core<T, L> {
         let takes_work = |other: &&usize| {
             let replica = &self.replicas[**other];
             let full = generation.is_some() && replica.running >= model.places();
-            let works = self.takes_part(replica.device) && !replica.stalled && replica.breaker.allows(now);
+            let works = self.takes_requests(**other) && !replica.stalled && replica.breaker.allows(now);
             **other != id && works && !full
         };
         let others = model.replicas.iter().filter(takes_work).take(COMPARED);

@@ -87,19 +87,25 @@ impl<T, L: Clone> Core<T, L> {
         worker.state == WorkerState::Ready && worker.cordon != Cordon::Draining
     }
 
-    /// Whether a device's worker is drained by an operator: it runs what waits for models that are nowhere else.
-    pub(super) fn is_emptied(&self, device: usize) -> bool {
+    /// Whether a device's worker is being emptied, by an operator or because it leaves: it runs what nothing else can yet.
+    fn is_emptied(&self, device: usize) -> bool {
         let worker = &self.workers[self.devices[device].worker];
-        worker.state == WorkerState::Ready && worker.cordon == Cordon::Draining
+        let drained = worker.state == WorkerState::Ready && worker.cordon == Cordon::Draining;
+        drained || worker.state == WorkerState::Draining
     }
 
-    /// Whether a replica on such a device runs what waits for its model: that can be nowhere else.
+    /// Whether a replica on such a device goes on with its model: no other serves it, but one will, or none can.
     pub(super) fn runs_last(&self, id: usize) -> bool {
         let (index, device) = (self.replicas[id].model, self.replicas[id].device);
-        !self.models[index].is_inline()
-            && self.is_emptied(device)
-            && self.staying(index) == 0
-            && !self.devices.iter().any(|(id, _)| self.takes_part(id) && self.refusal(index, id).is_none())
+        let serves = |other: &usize| self.replicas[*other].serves() && self.takes_part(self.replicas[*other].device);
+        let goes_on = || self.moves(index) || !self.devices.iter().any(|(device, _)| self.could_take(index, device));
+        let model = &self.models[index];
+        !model.is_inline() && self.is_emptied(device) && !model.replicas.iter().any(serves) && goes_on()
+    }
+
+    /// Whether a replica's device takes what waits for its model.
+    pub(super) fn takes_requests(&self, id: usize) -> bool {
+        self.takes_part(self.replicas[id].device) || self.runs_last(id)
     }
 
     /// Whether a device is idle, or will be by the time that a batch sent now arrives.

@@ -114,7 +114,7 @@ impl<T, L: Clone> Core<T, L> {
     /// Replicas whose devices take work.
     fn takers(&self, index: usize) -> impl Iterator<Item = usize> {
         let replicas = self.models[index].replicas.iter().take(SAMPLE).copied();
-        replicas.filter(|id| self.takes_part(self.replicas[*id].device))
+        replicas.filter(|id| self.takes_requests(*id))
     }
 
     /// Predicted time until a replica's device is done with what it runs and all that waits for it.

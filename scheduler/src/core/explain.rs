@@ -9,7 +9,6 @@ use super::{
     cost::Cost,
     course::{Place, Placed, Reason, Stages},
     prefill::Prefill,
-    replica::Replica,
     request::Request,
 };
 
@@ -298,8 +297,8 @@ impl<T, L: Clone> Core<T, L> {
         let worker = &self.workers[device.worker];
         let holder = model.replicas.iter().find(|replica| self.replicas[**replica].device == id);
         let replica = holder.map(|id| &self.replicas[*id]);
-        let refusal = match replica {
-            Some(replica) => self.takes_no_work(now, replica),
+        let refusal = match holder {
+            Some(holder) => self.takes_no_work(now, *holder),
             None => self.takes_no_copy(index, id),
         };
         let cost = refusal.is_none().then(|| {
@@ -322,10 +321,11 @@ impl<T, L: Clone> Core<T, L> {
     }
 
     /// Why a replica is given nothing.
-    fn takes_no_work(&self, now: Nanos, replica: &Replica) -> Option<String> {
+    fn takes_no_work(&self, now: Nanos, id: usize) -> Option<String> {
+        let replica = &self.replicas[id];
         let worker = &self.workers[self.devices[replica.device].worker];
         match () {
-            () if !self.takes_part(replica.device) => Some(format!("the worker is {}", worker.state_name())),
+            () if !self.takes_requests(id) => Some(format!("the worker is {}", worker.state_name())),
             () if !replica.breaker.allows(now) => Some("its circuit breaker is open after failures".to_owned()),
             () if replica.stalled => Some("a batch of it stands still there".to_owned()),
             () => None,

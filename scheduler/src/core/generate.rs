@@ -142,8 +142,7 @@ impl<T, L: Clone> Core<T, L> {
     pub(super) fn has_place(&self, now: Nanos, id: usize) -> bool {
         let replica = &self.replicas[id];
         let free = replica.running < self.models[replica.model].places();
-        let takes = self.takes_part(replica.device) || self.runs_last(id);
-        free && takes && self.can_run(now, id) && !self.is_held_back(now, id)
+        free && self.takes_requests(id) && self.can_run(now, id) && !self.is_held_back(now, id)
     }
 
     /// The replica with a place that is predicted to give the first token first: one that has cached how the prompt begins

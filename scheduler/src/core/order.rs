@@ -146,8 +146,7 @@ impl<T, L: Clone> Core<T, L> {
     /// Whether a replica's queue is the device's to choose from: a generator's requests begin beside it.
     fn takes_batch(&self, now: Nanos, replica: usize) -> bool {
         let index = self.replicas[replica].model;
-        let takes = self.takes_part(self.replicas[replica].device) || self.runs_last(replica);
-        takes && !self.models[index].is_generator() && self.can_run(now, replica)
+        self.takes_requests(replica) && !self.models[index].is_generator() && self.can_run(now, replica)
     }
 
     /// Whether a replica is there and its breaker lets a batch through.

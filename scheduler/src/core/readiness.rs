@@ -49,7 +49,8 @@ impl<T, L: Clone> Core<T, L> {
         let model = &self.models[index];
         let any = |state| model.replicas.iter().any(|id| self.replicas[*id].state == state);
         let drains = |device: usize| self.workers[self.devices[device].worker].cordon == Cordon::Draining;
-        let serves = |id: &usize| self.replicas[*id].serves() && !drains(self.replicas[*id].device);
+        let goes_on = |id: usize| !drains(self.replicas[id].device) || (self.runs_last(id) && self.moves(index));
+        let serves = |id: &usize| self.replicas[*id].serves() && goes_on(*id);
         if model.replicas.iter().any(serves) {
             return ModelState::Ready;
         }

@@ -241,7 +241,7 @@ impl<T, L: Clone> Core<T, L> {
     /// Why a request's time ran out: other work, where devices that would have run it had that.
     fn ran_out(&self, now: Nanos, request: &Request<T>) -> Error {
         let late = |text: &str| Error::new(Code::DeadlineExceeded, text);
-        let takes_work = |id: &usize| self.can_run(now, *id) && self.takes_part(self.replicas[*id].device);
+        let takes_work = |id: &usize| self.can_run(now, *id) && self.takes_requests(*id);
         let queued = request.attempts == 0 && self.models[request.model].replicas.iter().any(takes_work);
         match request.running {
             Some(_) => late("the request's time ran out while a device had it"),

@@ -190,11 +190,11 @@ impl<T, L: Clone> Core<T, L> {
         let worker = &self.workers[self.devices[replica.device].worker];
         // A model that is to make room for a claimant still has the state: what waits for it is held back, not refused.
         let runs = replica.serves() && !replica.stalled && replica.breaker.allows(now);
-        if runs && self.takes_part(replica.device) {
+        if runs && self.takes_requests(id) {
             return Ok(Some(id));
         }
         let comes_back = matches!(worker.state, WorkerState::Suspect | WorkerState::Joining);
-        if comes_back || (replica.serves() && self.takes_part(replica.device)) {
+        if comes_back || (replica.serves() && self.takes_requests(id)) {
             let text = format!("worker '{}', which has the sequence's state, cannot run it at present", worker.name);
             return Err(Error::new(Code::Unavailable, text).retry_after(Duration::from_secs(1)));
         }

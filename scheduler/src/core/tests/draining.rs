@@ -3,7 +3,7 @@
 use orion_proto::ModelPolicy;
 
 use super::{
-    world::{Ask, Fate, World, model},
+    world::{Ask, Fate, Told, World, model},
     *,
 };
 
@@ -60,6 +60,40 @@ fn what_only_a_drained_node_can_run_is_run_there() {
         }
         assert!(tickets.iter().all(|ticket| world.outcome(*ticket) == Some(Ok(()))), "{bound}");
         assert_eq!(world.core.cordon_name(0), "drained");
+    }
+}
+
+#[test]
+fn a_model_is_served_where_it_was_until_it_is_there_where_it_goes() {
+    for (leaves, balancer) in [(false, ""), (true, ""), (false, "round-robin")] {
+        let policy = ModelPolicy { balancer: balancer.into(), ..ModelPolicy::default() };
+        let mut world = World::new(vec![model("m", 5, policy)], &[&[100]]);
+        world.prompt = false;
+        world.add(&[100], 0.0);
+        match leaves {
+            false => drain(&mut world, 0),
+            true => world.core.worker_drains(world.now, world.nodes[0].session),
+        }
+        world.collect();
+        let released = |world: &World| world.told.iter().any(|told| matches!(told, Told::Other("leave to go")));
+        for _ in 0..40 {
+            let ticket = world.submit(Ask { deadline: Some(50 * MS), ..Ask::of(0) }).unwrap();
+            world.pass(5 * MS);
+            assert!(world.finish(0, Fate::Ok).is_some() && world.nodes[1].batches.is_empty());
+            assert_eq!(world.outcome(ticket), Some(Ok(())), "leaves: {leaves}, {balancer}");
+            assert_eq!((world.core.cordon_name(0) == "drained", released(&world)), (false, false));
+            assert_eq!(world.core.model_state(world.core.index("m").unwrap()), ModelState::Ready);
+        }
+        let waits = world.ask(0);
+        let last = world.ask(0);
+        assert!(world.loaded(1, true));
+        world.finish(0, Fate::Ok);
+        while world.finish(1, Fate::Ok).is_some() {}
+        assert!([waits, last].iter().all(|ticket| world.outcome(*ticket) == Some(Ok(()))));
+        world.pass(25 * MS);
+        assert_eq!((world.core.cordon_name(0) == "drained", released(&world)), (!leaves, leaves));
+        world.ask(0);
+        assert!(world.nodes[0].batches.is_empty() && world.finish(1, Fate::Ok).is_some());
     }
 }
 
