@@ -21,7 +21,7 @@ pub(super) fn text(request: &RequestExplanation) -> String {
         ("model", request.model.clone()),
         ("outcome", outcome(request)),
         ("rows", request.rows.to_string()),
-        ("priority", request.priority.to_string()),
+        ("priority", priority(request.priority)),
         ("tenant", request.tenant.clone()),
         ("deadline", deadline),
         ("attempts", request.attempts.to_string()),
@@ -37,6 +37,13 @@ fn prompt(request: &RequestExplanation) -> String {
     let Some(prompt) = &request.prompt else { return String::new() };
     let (tokens, cached, saved) = (prompt.tokens, prompt.cached_tokens, seconds(prompt.saved_seconds));
     format!("about {tokens} tokens, {cached} predicted as cached: {saved} of prefill saved")
+}
+
+/// A priority as the wire has it, 1 to 5, with its name.
+fn priority(number: u32) -> String {
+    let names = ["realtime", "critical", "high", "normal", "low"];
+    let name = number.checked_sub(1).and_then(|at| names.get(at as usize));
+    name.map_or_else(|| number.to_string(), |name| format!("{name} ({number})"))
 }
 
 fn outcome(request: &RequestExplanation) -> String {

@@ -114,8 +114,8 @@ fn state_of(node: &Node) -> String {
 
 /// When a node was last heard of; one that is absent was not since the scheduler was started.
 fn last_seen(node: &Node) -> String {
-    match node.session {
-        0 => "-".into(),
+    match node.state.as_str() {
+        "absent" => "-".into(),
         _ => format!("{} ago", seconds(node.silent_seconds)),
     }
 }

@@ -53,8 +53,8 @@ impl<T, L: Clone> Core<T, L> {
     }
 
     /// A request whose deadline cannot be met is refused: for the deadline's sake when no device could meet it, for the
-    /// work's when one could if it were idle. Whether what waits before it leaves it time is not decided here: it may be
-    /// worth more than that when a device is free (refusing by the own queue costs 0.4% of the answers at load 1.3).
+    /// work's when one could if it were idle. What is predicted to wait before it is not held against it: it may be worth
+    /// more than that when a device is free (refusing by the own queue costs 0.4% of the answers at load 1.3).
     fn admit_until(
         &mut self,
         now: Nanos,
@@ -67,7 +67,7 @@ impl<T, L: Clone> Core<T, L> {
         let least = self.least_cost(now, index, lane.bucket, admitted.rows, admitted.bytes);
         let Some(least) = least else { return Ok(()) };
         if least.total() <= left {
-            return Ok(());
+            return self.admit_behind(now, index, admitted, lane, least);
         }
         let idle = Cost { work: 0, ..least }.total();
         // Others are pushed out only where the holders could not meet it either if they were idle.
@@ -84,6 +84,37 @@ impl<T, L: Clone> Core<T, L> {
         }
         self.copy_for_later(now, index, lane.priority);
         Err(Error::new(Code::DeadlineExceeded, text))
+    }
+
+    /// A request for which what is due before it leaves no time, whatever else the holders leave undone, is refused while it
+    /// can still go elsewhere; but for a copy that could be there in time.
+    fn admit_behind(
+        &mut self,
+        now: Nanos,
+        index: usize,
+        admitted: &Admitted,
+        lane: LaneKey,
+        least: Cost,
+    ) -> Result<()> {
+        let Some(deadline) = admitted.deadline else { return Ok(()) };
+        let left = deadline.saturating_sub(now);
+        let waits = self.least_wait(index, lane, deadline, admitted.rows);
+        if waits.saturating_add(least.total()) <= left {
+            return Ok(());
+        }
+        let could = |core: &mut Self, device: usize| {
+            let alone = core.load_time(index, device).saturating_add(least.service);
+            alone <= left && !core.is_on(index, device) && core.has_room(index, device)
+        };
+        if self.may_copy(index) && self.suitable(index).iter().any(|device| could(self, *device)) {
+            return Ok(());
+        }
+        let text = format!(
+            "the deadline is in {:.6} s, what is due before it takes {:.3} s at least",
+            seconds(left),
+            seconds(waits)
+        );
+        Err(Error::new(Code::ResourceExhausted, text).retry_after(self.drain_after(now, index)))
     }
 
     /// A request without a deadline is refused when what goes before it would take longer than its model's owner allows.

@@ -75,6 +75,26 @@ impl<T, L: Clone> Core<T, L> {
         if waits <= most { Ok(()) } else { Err(waits) }
     }
 
+    /// The least time until `rows` rows that are due then could begin, if all holders ran nothing but the model's requests
+    /// of their lane that are due before, in the largest batches.
+    pub(super) fn least_wait(&self, index: usize, key: LaneKey, due: Nanos, rows: usize) -> Nanos {
+        let model = &self.models[index];
+        // What has no deadline may be left for later.
+        let lane = model.queue.lanes().iter().find(|lane| lane.key == key && lane.hard == lane.waiting.len());
+        let binds = model.balancer.is_some() || model.spec.as_ref().is_none_or(|spec| spec.policy.sequences);
+        let Some(lane) = lane.filter(|_| !binds && model.replicas.len() <= SAMPLE) else { return 0 };
+        let (mut at_once, mut rate) = (0usize, 0.0);
+        for id in &model.replicas {
+            let (replica, most) = (&self.replicas[*id], model.max_rows().max(1));
+            at_once = at_once.saturating_add(most);
+            rate += 1.0 / replica.least_line(key.bucket).row_time(most, most).max(1.0);
+        }
+        // A row of each at least, where it is not the last.
+        let before = lane.waiting.partition_point(|waiting| waiting.due <= due);
+        let before = if before == lane.waiting.len() { lane.rows } else { before };
+        (before.saturating_add(rows).saturating_sub(at_once) as f64 / rate.max(f64::MIN_POSITIVE)).min(1e18) as Nanos
+    }
+
     /// Predicted time until a replica's device is done with what goes before a request of this lane.
     fn waits_behind(&self, now: Nanos, id: usize, lane: LaneKey) -> Nanos {
         let device = &self.devices[self.replicas[id].device];

@@ -261,3 +261,22 @@ fn what_is_nowhere_is_not_promised_while_the_copy_engine_is_busy() {
     assert!((9.9..10.1).contains(&load), "{load} s");
     assert!(world.submit(soon(11_000 * MS)).is_ok());
 }
+
+#[test]
+fn what_is_due_before_leaves_no_time() {
+    let policy = ModelPolicy { min_replicas: 2, ..ModelPolicy::default() };
+    let mut world = World::new(vec![model("m", 1, policy)], &[&[100], &[100]]);
+    let ask = |world: &mut World| world.submit(Ask { rows: 8, deadline: Some(50 * MS), ..Ask::of(0) });
+    // Each device takes eight rows in 12 ms: one batch runs on each, and three more are in time.
+    let taken: Vec<u64> = (0..30).filter_map(|_| ask(&mut world).ok()).collect();
+    let refused = ask(&mut world).unwrap_err();
+    assert_eq!((refused.code, refused.retry_after.is_some()), (Code::ResourceExhausted, true), "{refused}");
+    // It is the least, so a few may be too many, none too few.
+    assert!((8..=20).contains(&taken.len()), "{} were taken", taken.len());
+    while taken.iter().any(|ticket| world.outcome(*ticket).is_none()) {
+        world.pass(12 * MS);
+        (0..2).for_each(|at| _ = world.finish(at, Fate::Ok));
+    }
+    let answered = taken.iter().filter(|ticket| world.outcome(**ticket) == Some(Ok(()))).count();
+    assert_eq!(answered, 8, "as many as without the refusals");
+}
