@@ -22,7 +22,8 @@ impl<T, L: Clone> Core<T, L> {
         if !self.models[index].wanted || !self.has_hope(now, index) {
             return Err(self.not_ready(index));
         }
-        let Some(making_way) = self.making_way(lane, admitted.bytes) else {
+        let sequence = in_sequence(&admitted.spec, &admitted.request).map(|sequence| (index, sequence.key));
+        let Some(making_way) = self.making_way(lane, admitted.bytes, sequence) else {
             let text = match self.requests.len() >= self.limits.requests {
                 true => format!("{} requests are under way, no more are taken", self.limits.requests),
                 false => format!(
@@ -98,8 +99,8 @@ impl<T, L: Clone> Core<T, L> {
     ) -> Result<()> {
         let Some(deadline) = admitted.deadline else { return Ok(()) };
         let left = deadline.saturating_sub(now);
-        let waits = self.least_wait(index, lane, deadline, admitted.rows);
-        if waits.saturating_add(least.total()) <= left {
+        let soonest = self.least_behind(now, index, lane, deadline, admitted.rows);
+        if soonest <= left {
             return Ok(());
         }
         let could = |core: &mut Self, device: usize| {
@@ -110,9 +111,9 @@ impl<T, L: Clone> Core<T, L> {
             return Ok(());
         }
         let text = format!(
-            "the deadline is in {:.6} s, what is due before it takes {:.3} s at least",
+            "the deadline is in {:.6} s, behind what is due before it the answer takes {:.3} s at least",
             seconds(left),
-            seconds(waits)
+            seconds(soonest)
         );
         Err(Error::new(Code::ResourceExhausted, text).retry_after(self.drain_after(now, index)))
     }

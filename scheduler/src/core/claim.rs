@@ -95,7 +95,8 @@ impl<T, L: Clone> Core<T, L> {
         let waits = generating || self.devices[device].loading.is_some();
         let before = before.filter(|before| before.model == index);
         let (since, clearing) = before.map_or((now, now), |before| (before.since, before.clearing));
-        let clearing = if waits { now } else { clearing };
+        // Generations that cannot be interrupted do not keep it for ever.
+        let clearing = if waits && now.saturating_sub(since) <= 2 * CLEARING { now } else { clearing };
         let at = &mut self.devices[device];
         if now.saturating_sub(clearing) > CLEARING && at.booked_until <= now {
             at.no_turns_until = now.saturating_add(CLEARING);
@@ -130,7 +131,7 @@ impl<T, L: Clone> Core<T, L> {
 
     /// Whether a generator is to begin no further generation, for another model's turn.
     pub(super) fn is_held_back(&self, now: Nanos, id: usize) -> bool {
-        let replica = &self.replicas[id];
+        let Some(replica) = self.replicas.get(id) else { return false };
         let claim = self.claim_of_another(now, replica.device, replica.model);
         claim.is_some_and(|claim| claim.generators.contains(&id))
     }

@@ -5,10 +5,13 @@ use std::collections::BTreeMap;
 use orion_proto::{Code, Error, Result, cluster};
 use serde::{Deserialize, Serialize};
 
-use super::{Core, Nanos};
+use super::{Core, ModelState, Nanos, WorkerState, filter, replica::Replica};
 
 /// What is said of a node that was drained and runs nothing any more.
 const DRAINED: &str = "drained";
+
+/// A load that failed so often on a device is not counted on.
+const GIVEN_UP: u32 = 3;
 
 /// What an operator made of a worker.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -104,13 +107,34 @@ impl<T, L: Clone> Core<T, L> {
         self.workers[index].devices.iter().all(|device| self.devices[*device].is_idle())
     }
 
-    /// Whether only this worker serves a model that requests wait for, or that is to be served elsewhere and is not yet.
+    /// Whether only this worker serves a model, or will, that requests wait for, or serves one that is to be served elsewhere
+    /// and is not yet.
     pub(super) fn is_awaited(&self, index: usize) -> bool {
         let awaited = |(model, id): (usize, usize)| {
-            let waits = !self.models[model].queue.is_empty() || self.moves(model);
-            waits && self.replicas[id].serves() && self.runs_last(id)
+            let replica = &self.replicas[id];
+            let bound = replica.bound.as_ref().is_some_and(|queue| !queue.is_empty());
+            let waits = !self.models[model].queue.is_empty() || (replica.serves() && self.moves(model));
+            let there = replica.state != ModelState::Unloading;
+            bound || (waits && there && self.runs_last(id))
         };
         self.held_by(index).into_iter().any(awaited)
+    }
+
+    /// Workers that are being emptied: what was bound there goes where its model is served now, and who has nothing left
+    /// to do may leave.
+    pub(super) fn let_go(&mut self, now: Nanos) {
+        for index in 0..self.workers.len() {
+            if self.workers[index].cordon != Cordon::Draining && self.workers[index].state != WorkerState::Draining {
+                continue;
+            }
+            for (_, id) in self.held_by(index) {
+                let bound = |replica: &Replica| replica.bound.as_ref().is_some_and(|queue| !queue.is_empty());
+                if self.replicas.get(id).is_some_and(bound) && !self.takes_requests(id) {
+                    self.rebind(now, id);
+                }
+            }
+            self.let_go_if_drained(index);
+        }
     }
 
     /// Whether a model that a worker takes with it comes on another.
@@ -121,7 +145,11 @@ impl<T, L: Clone> Core<T, L> {
 
     /// Whether a model could be loaded on a device that takes part.
     pub(super) fn could_take(&self, model: usize, device: usize) -> bool {
-        self.takes_part(device) && self.refusal(model, device).is_none()
+        let (of, at) = (&self.models[model], &self.devices[device]);
+        let Some(spec) = &of.spec else { return false };
+        let fails = of.failures.iter().any(|failure| failure.device == device && failure.times >= GIVEN_UP);
+        let fits = filter::check(spec, &self.workers[at.worker], at).is_ok();
+        self.takes_part(device) && fits && !fails && self.has_room(model, device)
     }
 
     /// A worker takes part again.

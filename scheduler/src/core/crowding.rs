@@ -13,7 +13,8 @@ const LOOKED_AT: usize = 256;
 impl<T, L: Clone> Core<T, L> {
     /// Those that would make way for one more request, of so many bytes: none where there is room. `None` where there
     /// would be no room even so.
-    pub(super) fn making_way(&self, lane: LaneKey, bytes: usize) -> Option<Vec<RequestKey>> {
+    /// Of the sequence `of`, which the request goes on with, none makes way.
+    pub(super) fn making_way(&self, lane: LaneKey, bytes: usize, of: Option<(usize, u64)>) -> Option<Vec<RequestKey>> {
         let mut places = (self.requests.len() + 1).saturating_sub(self.limits.requests);
         let mut over = self.request_bytes.saturating_add(bytes).saturating_sub(self.limits.bytes);
         let mut keys = Vec::new();
@@ -25,7 +26,7 @@ impl<T, L: Clone> Core<T, L> {
         }
         for crowd in self.tenants.makes_way(lane.priority, lane.tenant, self.limits.requests) {
             let (newest, most) = crowd.newest();
-            let may = newest.take(LOOKED_AT).filter_map(|key| Some((key, self.may_make_way(key)?)));
+            let may = newest.take(LOOKED_AT).filter_map(|key| Some((key, self.may_make_way(key, of)?)));
             for (key, freed) in may.take(most.min(MOST_PUSHED - keys.len())) {
                 places = places.saturating_sub(1);
                 over = over.saturating_sub(freed);
@@ -39,10 +40,12 @@ impl<T, L: Clone> Core<T, L> {
     }
 
     /// The bytes of a request that has not run, and on which nothing depends: of a sequence, the last.
-    fn may_make_way(&self, key: RequestKey) -> Option<usize> {
+    fn may_make_way(&self, key: RequestKey, of: Option<(usize, u64)>) -> Option<usize> {
         let request = self.request(key)?;
         let sequences = &self.models[request.model].sequences;
-        let last = request.sequence().is_none_or(|sequence| sequences.ends_with(sequence.key, key));
+        let last = request
+            .sequence()
+            .is_none_or(|sequence| of != Some((request.model, sequence.key)) && sequences.ends_with(sequence.key, key));
         (request.running.is_none() && request.attempts == 0 && last).then_some(request.bytes)
     }
 

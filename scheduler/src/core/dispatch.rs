@@ -91,7 +91,7 @@ impl<T, L: Clone> Core<T, L> {
     fn is_emptied(&self, device: usize) -> bool {
         let worker = &self.workers[self.devices[device].worker];
         let drained = worker.state == WorkerState::Ready && worker.cordon == Cordon::Draining;
-        drained || worker.state == WorkerState::Draining
+        drained || (worker.state == WorkerState::Draining && !worker.released)
     }
 
     /// Whether a replica on such a device goes on with its model: no other serves it, but one will, or none can.

@@ -11,6 +11,9 @@ use super::{
 /// Shortest and longest time after which a refused client is told to come again.
 const RETRY_AFTER: (f64, f64) = (0.001, 60.0);
 
+/// Requests of a lane that are added up for one that is due after them.
+const BEFORE: usize = 4096;
+
 /// Holders of a model of which it is seen what waits for whom.
 const HOLDERS: usize = 16;
 
@@ -75,24 +78,39 @@ impl<T, L: Clone> Core<T, L> {
         if waits <= most { Ok(()) } else { Err(waits) }
     }
 
-    /// The least time until `rows` rows that are due then could begin, if all holders ran nothing but the model's requests
-    /// of their lane that are due before, in the largest batches.
-    pub(super) fn least_wait(&self, index: usize, key: LaneKey, due: Nanos, rows: usize) -> Nanos {
+    /// The least time until `rows` rows that are due then could be answered, if all holders ran nothing but the requests of
+    /// their lane that are due before, each in time or not at all, in the largest batches. 0 where that is not known.
+    pub(super) fn least_behind(&self, now: Nanos, index: usize, key: LaneKey, due: Nanos, rows: usize) -> Nanos {
         let model = &self.models[index];
         // What has no deadline may be left for later.
         let lane = model.queue.lanes().iter().find(|lane| lane.key == key && lane.hard == lane.waiting.len());
         let binds = model.balancer.is_some() || model.spec.as_ref().is_none_or(|spec| spec.policy.sequences);
-        let Some(lane) = lane.filter(|_| !binds && model.replicas.len() <= SAMPLE) else { return 0 };
+        let known = !binds && (1..=SAMPLE).contains(&model.replicas.len());
+        let Some(lane) = lane.filter(|lane| known && !lane.waiting.is_empty()) else { return 0 };
         let (mut at_once, mut rate) = (0usize, 0.0);
+        let (mut busy, mut service) = (Nanos::MAX, Nanos::MAX);
         for id in &model.replicas {
             let (replica, most) = (&self.replicas[*id], model.max_rows().max(1));
+            let line = replica.least_line(key.bucket);
             at_once = at_once.saturating_add(most);
-            rate += 1.0 / replica.least_line(key.bucket).row_time(most, most).max(1.0);
+            rate += 1.0 / line.row_time(most, most).max(1.0);
+            busy = busy.min(self.devices[replica.device].remaining(now));
+            service = service.min(line.predict(rows));
         }
-        // A row of each at least, where it is not the last.
+        let alone = busy.saturating_add(service);
+        let waits = |rows: usize| (rows.saturating_sub(at_once) as f64 / rate).min(1e18) as Nanos;
+        // Nearly always there is time for all of them.
+        if now.saturating_add(alone).saturating_add(waits(lane.rows.saturating_add(rows))) <= due {
+            return 0;
+        }
         let before = lane.waiting.partition_point(|waiting| waiting.due <= due);
-        let before = if before == lane.waiting.len() { lane.rows } else { before };
-        (before.saturating_add(rows).saturating_sub(at_once) as f64 / rate.max(f64::MIN_POSITIVE)).min(1e18) as Nanos
+        let mut spent = 0.0f64;
+        for waiting in lane.waiting.range(before.saturating_sub(BEFORE)..before) {
+            let in_time = waiting.due.saturating_sub(now) as f64;
+            spent = (spent + waiting.rows as f64 / rate).min(in_time.max(spent));
+        }
+        let spent = spent + (rows as f64 - at_once as f64) / rate;
+        alone.saturating_add(spent.clamp(0.0, 1e18) as Nanos)
     }
 
     /// Predicted time until a replica's device is done with what goes before a request of this lane.

@@ -354,7 +354,7 @@ impl<T, L: Clone> Core<T, L> {
     /// Time passes: leases end, requests whose workers do not come back are answered.
     pub fn tick(&mut self, now: Nanos) {
         self.end_leases(now);
-        (0..self.workers.len()).for_each(|index| self.let_go_if_drained(index));
+        self.let_go(now);
         self.free_stalled(now);
         self.free_stuck_loads(now);
         self.hedge_stragglers(now);

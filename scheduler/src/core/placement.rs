@@ -289,12 +289,6 @@ impl<T, L: Clone> Core<T, L> {
         if self.models[index].is_inline() {
             return self.run_inline(now, index);
         }
-        // What went on with it until now does so no longer.
-        for id in self.models[index].replicas.clone() {
-            if !self.stays(id) && self.replicas[id].bound.is_some() {
-                self.rebind(now, id);
-            }
-        }
         if self.models[index].is_generator() {
             self.run_generator(now, index);
         }

@@ -10,7 +10,9 @@ impl<T, L: Clone> Core<T, L> {
             use super::WorkerState::{Joining, Ready, Suspect};
             matches!(worker.state, Ready | Suspect | Joining) && worker.cordon != super::Cordon::Draining
         };
-        if self.models[index].replicas.iter().any(alive) {
+        // One that is emptied serves it until it is elsewhere.
+        let serves = |id: &usize| self.replicas[*id].serves() && self.runs_last(*id) && self.moves(index);
+        if self.models[index].replicas.iter().any(|id| alive(id) || serves(id)) {
             return true;
         }
         self.loadable(now, index)

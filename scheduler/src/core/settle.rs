@@ -5,6 +5,9 @@ use orion_proto::{Code, Error, InferAnswer, Result};
 
 use super::{Command, Core, Nanos, RequestKey, dispatch::Running, placement::Concern, request::Request};
 
+/// Wishes that are looked at for one that must be met.
+const DEMANDED: usize = 64;
+
 /// How a batch went as a whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fault {
@@ -69,6 +72,10 @@ impl<T, L: Clone> Core<T, L> {
         }
         if self.models[index].is_generator() {
             self.run_generator(now, index);
+        }
+        // What an emptied node holds must find a device idle, which one that is busy never is while time passes.
+        if self.unplaced.iter().take(DEMANDED).any(|index| self.models[*index].demanded) {
+            self.settle_wishes(now);
         }
         self.fill(now, device);
         self.offer(now, index);

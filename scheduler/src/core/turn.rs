@@ -99,6 +99,7 @@ impl<T, L: Clone> Core<T, L> {
     fn begin_turn(&mut self, now: Nanos, index: usize, device: usize, leave: Vec<usize>, stays: Nanos) {
         if self.load_instead(now, index, device, leave) {
             let loading = self.devices[device].loading;
+            self.devices[device].claims_from = (0, 0);
             self.devices[device].turn = loading.map(|replica| Turn { replica, stays, ends: None });
         }
     }
@@ -123,10 +124,13 @@ impl<T, L: Clone> Core<T, L> {
         replica.ran && replica.running > 0 && self.devices[replica.device].turn.is_some_and(over)
     }
 
-    /// A replica is on its way out.
+    /// A replica is on its way out: its number may be another's.
     pub(super) fn forget_turn(&mut self, device: usize, id: usize) {
-        if self.devices[device].turn.is_some_and(|turn| turn.replica == id) {
-            self.devices[device].turn = None;
+        let at = &mut self.devices[device];
+        at.turn = at.turn.filter(|turn| turn.replica != id);
+        if let Some(claim) = &mut at.claim {
+            claim.leaving.retain(|other| *other != id);
+            claim.generators.retain(|other| *other != id);
         }
     }
 }

@@ -280,3 +280,21 @@ fn what_is_due_before_leaves_no_time() {
     let answered = taken.iter().filter(|ticket| world.outcome(**ticket) == Some(Ok(()))).count();
     assert_eq!(answered, 8, "as many as without the refusals");
 }
+
+#[test]
+fn what_cannot_be_in_time_itself_takes_no_time_of_what_is_due_later() {
+    let policy = ModelPolicy { min_replicas: 1, ..ModelPolicy::default() };
+    let mut spec = model("m", 1, policy);
+    spec.max_batch_rows = 1;
+    let mut world = World::new(vec![spec], &[&[100]]);
+    // A row takes 5 ms. Each of these is in time behind those that are due before it, but not all of them are.
+    for due in (10..100).rev() {
+        _ = world.submit(Ask { deadline: Some(due * MS), ..Ask::of(0) });
+    }
+    let later = world.submit(Ask { deadline: Some(150 * MS), ..Ask::of(0) }).unwrap();
+    while world.outcome(later).is_none() {
+        world.pass(5 * MS);
+        world.finish(0, Fate::Ok);
+    }
+    assert_eq!(world.outcome(later), Some(Ok(())));
+}

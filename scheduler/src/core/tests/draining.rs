@@ -88,6 +88,7 @@ fn a_model_is_served_where_it_was_until_it_is_there_where_it_goes() {
         let last = world.ask(0);
         assert!(world.loaded(1, true));
         world.finish(0, Fate::Ok);
+        world.pass(25 * MS);
         while world.finish(1, Fate::Ok).is_some() {}
         assert!([waits, last].iter().all(|ticket| world.outcome(*ticket) == Some(Ok(()))));
         world.pass(25 * MS);
@@ -95,6 +96,69 @@ fn a_model_is_served_where_it_was_until_it_is_there_where_it_goes() {
         world.ask(0);
         assert!(world.nodes[0].batches.is_empty() && world.finish(1, Fate::Ok).is_some());
     }
+}
+
+#[test]
+fn what_was_bound_to_a_drained_node_goes_where_its_model_is_served_again() {
+    let policy = ModelPolicy { balancer: "round-robin".into(), min_replicas: 2, ..ModelPolicy::default() };
+    let mut world = World::new(vec![model("m", 5, policy)], &[&[100], &[100]]);
+    drain(&mut world, 0);
+    drain(&mut world, 1);
+    let tickets: Vec<u64> = (0..40).filter_map(|_| world.submit(Ask::of(0)).ok()).collect();
+    world.core.cordon(world.now, "w1", Cordon::No).unwrap();
+    world.collect();
+    for _ in 0..60 {
+        world.pass(25 * MS);
+        (0..2).for_each(|at| _ = world.finish(at, Fate::Ok));
+    }
+    assert!(tickets.iter().all(|ticket| world.outcome(*ticket) == Some(Ok(()))));
+}
+
+#[test]
+fn a_node_is_not_drained_while_it_loads_what_requests_wait_for() {
+    let mut world = World::new(vec![model("m", 80, ModelPolicy::default())], &[]);
+    world.prompt = false;
+    world.add(&[100], 0.0);
+    let waits = world.ask(0);
+    drain(&mut world, 0);
+    assert_eq!(world.core.cordon_name(0), "draining");
+    assert!(world.loaded(0, true));
+    world.finish(0, Fate::Ok);
+    assert_eq!((world.outcome(waits), world.core.cordon_name(0)), (Some(Ok(())), "drained"));
+}
+
+#[test]
+fn a_load_that_fails_once_takes_nobody_s_service() {
+    let mut world = World::new(vec![model("m", 5, ModelPolicy::default())], &[&[100]]);
+    world.prompt = false;
+    world.add(&[100], 0.0);
+    drain(&mut world, 0);
+    assert!(world.loaded(1, false));
+    for _ in 0..200 {
+        let ticket = world.ask(0);
+        (0..2).for_each(|at| _ = world.finish(at, Fate::Ok));
+        assert_eq!(world.outcome(ticket), Some(Ok(())));
+        world.pass(25 * MS);
+        let moved = world.loaded(1, true);
+        assert!(moved || world.core.cordon_name(0) != "drained" || !world.nodes[1].residents.is_empty());
+    }
+    assert_eq!(world.core.cordon_name(0), "drained");
+}
+
+#[test]
+fn a_model_is_moved_to_a_node_that_is_never_idle() {
+    let specs = vec![model("a", 60, ModelPolicy::default()), model("b", 60, ModelPolicy::default())];
+    let mut world = World::new(specs, &[&[100], &[100]]);
+    let home = (0..2).find(|at| world.nodes[*at].residents.contains_key(&(0, 0))).unwrap();
+    (0..3).for_each(|_| _ = world.ask(1));
+    drain(&mut world, home);
+    for _ in 0..100 {
+        world.pass(5 * MS);
+        world.ask(1);
+        world.finish(1 - home, Fate::Ok);
+    }
+    assert_eq!(world.core.cordon_name(home), "drained");
+    assert!(world.loads > 2, "it was moved");
 }
 
 #[test]

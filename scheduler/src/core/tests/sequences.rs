@@ -183,6 +183,10 @@ fn of_a_sequence_the_last_makes_way() {
     let urgent = world.submit(Ask { parameters: urgent, ..Ask::of(0) }).unwrap();
     let refused: Vec<u64> = flood.iter().copied().filter(|ticket| world.outcome(*ticket).is_some()).collect();
     assert_eq!(refused, flood[5..]);
+    // None makes way for what goes on from it.
+    let sequence = Some(Sequence { key: 1, start: false, end: false });
+    let next = Parameters { sequence, priority, idempotent: false, ..Parameters::default() };
+    assert!(world.submit(Ask { parameters: next, ..Ask::of(0) }).is_err());
     while world.finish(0, Fate::Ok).is_some() {}
     assert_eq!(world.outcome(urgent), Some(Ok(())));
     assert!(flood[..5].iter().all(|ticket| world.outcome(*ticket) == Some(Ok(()))), "in order, without a gap");
