@@ -11,6 +11,7 @@ mod candidates;
 mod catalogue;
 mod claim;
 mod cluster;
+mod command;
 mod cordon;
 mod cost;
 mod course;
@@ -41,6 +42,7 @@ mod prompt_report;
 mod queue;
 mod readiness;
 mod reading;
+mod refuse;
 mod replica;
 mod request;
 mod rescue;
@@ -49,6 +51,7 @@ mod retry;
 mod sequences;
 mod settle;
 mod stalled;
+mod submit;
 mod target;
 mod telemetry;
 mod tenants;
@@ -64,12 +67,13 @@ use std::{
     time::Duration,
 };
 
-use orion_net::{Batch, RetryBudget};
-use orion_proto::{Delta, InferAnswer, ModelSpec, Requirements, Result};
+use orion_net::RetryBudget;
+use orion_proto::Requirements;
 use slab::Slab;
 
 pub use catalogue::{ModelState, Statistics};
 pub use cluster::{IN_PROCESS, Joined, WorkerState};
+pub use command::Command;
 pub use cordon::Cordon;
 pub use generate::{Listener, Opening};
 pub use memory::Remembered;
@@ -107,90 +111,6 @@ impl Default for Limits {
     fn default() -> Self {
         Self { requests: 16 * 1024, bytes: 2 << 30, attempts: 3, orphan_grace: Duration::from_secs(10) }
     }
-}
-
-/// What the shell is to do. `T` is whatever answers a request, `L` whatever reaches a worker.
-#[derive(Debug)]
-pub enum Command<T, L> {
-    /// Hand a batch to a worker.
-    Run {
-        /// The worker.
-        link: L,
-        /// The batch.
-        batch: Batch,
-    },
-    /// Answer a request.
-    Settle {
-        /// Who waits for it.
-        ticket: T,
-        /// The model that was asked.
-        spec: Arc<ModelSpec>,
-        /// The answer.
-        outcome: Result<InferAnswer>,
-    },
-    /// Tell the client of a generation what its next step is.
-    Tell {
-        /// Who is told.
-        listener: Arc<dyn Listener>,
-        /// The step.
-        delta: Delta,
-    },
-    /// Ask a worker what a model is.
-    Inspect {
-        /// The worker.
-        link: L,
-        /// The served name.
-        name: Arc<str>,
-        /// Where it lies.
-        path: String,
-        /// Unique.
-        order: u64,
-    },
-    /// Have a worker load a model from a path.
-    Load {
-        /// The worker.
-        link: L,
-        /// The served name.
-        name: Arc<str>,
-        /// The device.
-        device: Arc<str>,
-        /// Where it lies.
-        path: String,
-        /// Grows with every load and unload.
-        order: u64,
-    },
-    /// Have a worker unload a model.
-    Unload {
-        /// The worker.
-        link: L,
-        /// The served name.
-        name: Arc<str>,
-        /// The device.
-        device: Arc<str>,
-        /// Grows with every load and unload.
-        order: u64,
-    },
-    /// End a session that this scheduler has given up, so that its worker joins anew.
-    Close {
-        /// The worker.
-        link: L,
-        /// Why.
-        reason: &'static str,
-    },
-    /// Tell a worker that nobody waits for attempts any more.
-    Cancel {
-        /// The worker.
-        link: L,
-        /// The batch.
-        batch: u64,
-        /// The attempts; empty: all of them.
-        attempts: Vec<u64>,
-    },
-    /// Tell a draining worker that it has nothing left to do.
-    Drained {
-        /// The worker.
-        link: L,
-    },
 }
 
 /// Lists that every input needs anew: kept, so that none is allocated.

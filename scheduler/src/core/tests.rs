@@ -27,7 +27,9 @@ mod world;
 use std::{sync::Arc, time::Duration};
 
 use orion_net::{AttemptResult, Batch, BatchResult};
-use orion_proto::{Code, Datatype, InferAnswer, InferRequest, ModelName, ModelSpec, ServiceCurve, TensorSpec, session};
+use orion_proto::{
+    Code, Datatype, InferAnswer, InferRequest, ModelName, ModelSpec, Result, ServiceCurve, TensorSpec, session,
+};
 
 use super::*;
 
