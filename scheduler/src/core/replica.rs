@@ -302,7 +302,7 @@ impl<T, L: Clone> Core<T, L> {
         let class = self.devices[device].class;
         let again = self.replicas[id].serves();
         if !again {
-            self.count_load(now, device, id);
+            self.note_load(now, device, id);
             let curves = self.measured_curves(now, index, class, report.curve);
             let took = nanos(Duration::try_from_secs_f64(report.load_seconds).unwrap_or_default());
             let model = &mut self.models[index];

@@ -36,7 +36,7 @@ impl Turn {
 impl<T, L: Clone> Core<T, L> {
     /// A model is loaded: its turn begins, if it has one. While a device loads what others wait for it saves up for turns:
     /// where they push each other out without end it runs little.
-    pub(super) fn count_load(&mut self, now: Nanos, device: usize, id: usize) {
+    pub(super) fn note_load(&mut self, now: Nanos, device: usize, id: usize) {
         let (load, awaited) = (self.load_time(self.replicas[id].model, device), self.is_awaited_load(id));
         let at = &mut self.devices[device];
         if let Some(turn) = at.turn.as_mut().filter(|turn| turn.replica == id) {

@@ -16,6 +16,15 @@ fn drain(world: &mut World, at: usize) {
     world.collect();
 }
 
+/// The node is drained, or its worker leaves.
+fn empty(world: &mut World, at: usize, leaves: bool) {
+    match leaves {
+        false => drain(world, at),
+        true => world.core.worker_drains(world.now, world.nodes[at].session),
+    }
+    world.collect();
+}
+
 /// Loads and unloads are answered one by one while time passes.
 fn settle(world: &mut World) {
     for _ in 0..100 {
@@ -34,11 +43,7 @@ fn all_that_a_drained_node_held_is_moved_one_after_the_other() {
         assert_eq!(world.held(0, 0), 100);
         world.prompt = false;
         world.add(&[100], 0.0);
-        match leaves {
-            false => drain(&mut world, 0),
-            true => world.core.worker_drains(world.now, world.nodes[0].session),
-        }
-        world.collect();
+        empty(&mut world, 0, leaves);
         settle(&mut world);
         assert_eq!(world.held(1, 0), 100, "leaves: {leaves}");
     }
@@ -70,11 +75,7 @@ fn a_model_is_served_where_it_was_until_it_is_there_where_it_goes() {
         let mut world = World::new(vec![model("m", 5, policy)], &[&[100]]);
         world.prompt = false;
         world.add(&[100], 0.0);
-        match leaves {
-            false => drain(&mut world, 0),
-            true => world.core.worker_drains(world.now, world.nodes[0].session),
-        }
-        world.collect();
+        empty(&mut world, 0, leaves);
         let released = |world: &World| world.told.iter().any(|told| matches!(told, Told::Other("leave to go")));
         for _ in 0..40 {
             let ticket = world.submit(Ask { deadline: Some(50 * MS), ..Ask::of(0) }).unwrap();
