@@ -2,6 +2,7 @@
 //!
 //! [`core`] decides, [`scheduler`] carries out, [`session`] talks to workers, [`api`] to clients through [`front`].
 
+mod alarm_clock;
 pub mod api;
 pub mod core;
 mod curve_file;

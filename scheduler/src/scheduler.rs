@@ -15,6 +15,7 @@ use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{oneshot, watch};
 
 use crate::{
+    alarm_clock::AlarmClock,
     core::{Command, Cordon, Core, Limits, Nanos},
     curve_file::CurveFile,
     data_folder::{CURVES, NodeFile},
@@ -44,6 +45,7 @@ pub struct Scheduler {
     nodes: Option<Mutex<NodeFile>>,
     changed: watch::Sender<u64>,
     drained: watch::Sender<bool>,
+    alarm: Arc<AlarmClock>,
 }
 
 thread_local! {
@@ -67,6 +69,7 @@ impl Scheduler {
             nodes: data.map(|folder| Mutex::new(NodeFile::new(folder))),
             changed: watch::Sender::new(0),
             drained: watch::Sender::new(false),
+            alarm: AlarmClock::new(),
         });
         let remembered = scheduler.curves.as_ref().map(|file| file.lock().read()).unwrap_or_default();
         let nodes = scheduler.nodes.as_ref().map(|file| file.lock().read()).unwrap_or_default();
@@ -87,6 +90,9 @@ impl Scheduler {
 
     /// Lets time pass until the scheduler is dropped.
     pub async fn run_clock(self: Arc<Self>) {
+        // Without it, devices take batches a little late.
+        let alarm = self.alarm.clone().run(self.started, Arc::downgrade(&self));
+        let _alarm = alarm.inspect_err(|error| tracing::error!(%error, "alarm_clock_failed"));
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut saved = Instant::now();
@@ -175,12 +181,15 @@ impl Scheduler {
 
     /// One input to the core under its lock; what it commands is carried out afterwards, without the lock.
     pub(crate) fn with_core<R>(&self, input: impl FnOnce(&mut SchedulerCore, Nanos) -> R) -> R {
-        let (result, commands, changed) = {
+        let (result, commands, changed, alarm) = {
             let mut core = self.core.lock();
             let now = self.now();
             let result = input(&mut core, now);
-            (result, core.take_commands(), core.take_changed())
+            (result, core.take_commands(), core.take_changed(), core.next_alarm())
         };
+        if let Some(alarm) = alarm {
+            self.alarm.set(alarm);
+        }
         if changed {
             self.changed.send_modify(|count| *count += 1);
         }

@@ -22,6 +22,13 @@ impl<T, L: Clone> Core<T, L> {
         if !self.models[index].wanted || !self.has_hope(now, index) {
             return Err(self.not_ready(index));
         }
+        if admitted.bytes > self.limits.bytes {
+            let text = format!(
+                "the request's tensors take {} bytes, those of all requests under way may take {}",
+                admitted.bytes, self.limits.bytes
+            );
+            return Err(Error::new(Code::ResourceExhausted, text));
+        }
         let sequence = in_sequence(&admitted.spec, &admitted.request).map(|sequence| (index, sequence.key));
         let Some(making_way) = self.making_way(lane, admitted.bytes, sequence) else {
             let text = match self.requests.len() >= self.limits.requests {

@@ -38,6 +38,15 @@ impl<T, L: Clone> Core<T, L> {
         }
     }
 
+    /// A request that was bound to a replica runs on elsewhere alone.
+    pub(super) fn unbind(&mut self, key: RequestKey, id: usize) {
+        let Some(request) = self.request_mut(key).filter(|request| request.bound == Some(id)) else { return };
+        request.bound = None;
+        if let Some(replica) = self.replicas.get_mut(id) {
+            replica.outstanding = replica.outstanding.saturating_sub(1);
+        }
+    }
+
     /// A replica takes no more work: its bound requests are bound to others, or wait for any; those that need a state that
     /// is there are answered.
     pub(super) fn rebind(&mut self, now: Nanos, id: usize) {

@@ -1,6 +1,6 @@
 //! The models that the scheduler knows, and what is known of them before and beside their replicas.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{cell::Cell, collections::BTreeMap, sync::Arc, time::Duration};
 
 use orion_net::{Balancer, Strategy};
 use orion_proto::{Code, Error, ModelName, ModelSpec, Result};
@@ -152,6 +152,8 @@ pub(super) struct Model {
     pub leaving: usize,
     /// A first copy found no device or no room, or left with its worker: another worker may bring it.
     pub unmet: bool,
+    /// Whether any device could take it, as it was last seen.
+    pub could_move: Cell<Option<bool>>,
     /// What it was before it was unloaded, until a worker has read it again.
     pub replaced: Option<Arc<ModelSpec>>,
     /// Devices on which it could not be loaded: why, how often, and when to try again.
@@ -192,6 +194,7 @@ impl Model {
             replicas: Vec::new(),
             leaving: 0,
             unmet: false,
+            could_move: Cell::new(None),
             replaced: None,
             failures: Vec::new(),
             queue: Queue::default(),
@@ -366,7 +369,6 @@ impl<T, L: Clone> Core<T, L> {
         let binds = strategy != Strategy::default() && spec.generator.is_none();
         self.models[index].balancer = binds.then(|| strategy.balancer(seed));
         self.binds |= self.models[index].balancer.is_some() || spec.policy.sequences;
-        self.hedges |= spec.policy.hedge;
         self.models[index].spec = Some(spec);
     }
 

@@ -73,6 +73,13 @@ impl<T, L: Clone> Core<T, L> {
         urgent.or(oldest)
     }
 
+    /// Whether a model that is nowhere could have its turn on a device.
+    pub(super) fn is_asked_for(&mut self, now: Nanos, device: usize) -> bool {
+        let past = self.claims.iter().take_while(|(since, _)| *since < now).take(LOOKED_AT);
+        let past: Vec<usize> = past.map(|(_, index)| *index).collect();
+        past.len() == LOOKED_AT || past.into_iter().any(|index| self.may_claim(now, index, device))
+    }
+
     fn may_claim(&mut self, now: Nanos, index: usize, device: usize) -> bool {
         self.need(now, index).is_some() && self.may_hold(now, index, device) && self.has_room(index, device)
     }
@@ -93,7 +100,7 @@ impl<T, L: Clone> Core<T, L> {
         // While the turn cannot begin, what is there runs, and beside long generations others are loaded.
         let generating = generators.iter().any(|id| self.replicas[*id].running > 0);
         let waits = generating || self.devices[device].loading.is_some();
-        let before = before.filter(|before| before.model == index);
+        // Whoever of several it is for.
         let (since, clearing) = before.map_or((now, now), |before| (before.since, before.clearing));
         // Generations that cannot be interrupted do not keep it for ever.
         let clearing = if waits && now.saturating_sub(since) <= 2 * CLEARING { now } else { clearing };
@@ -109,11 +116,23 @@ impl<T, L: Clone> Core<T, L> {
         self.devices[device].claim = Some(claim);
     }
 
+    /// Clears a device for a model that must come there, since it leaves another: behind a link, one that is busy always has
+    /// a batch ahead and is never seen idle.
+    pub(super) fn clear_for(&mut self, now: Nanos, index: usize, device: usize) {
+        if self.devices[device].no_turns_until > now {
+            return;
+        }
+        if let Some(leave) = self.victims_in_time(now, index, device) {
+            let before = self.devices[device].claim.take();
+            self.claim(now, index, device, before, leave);
+        }
+    }
+
     /// The claim of another model to a device, as long as it stands.
     fn claim_of_another(&self, now: Nanos, device: usize, index: usize) -> Option<&Claim> {
         self.devices[device].claim.as_ref().filter(|claim| {
             let model = &self.models[claim.model];
-            let stands = model.replicas.is_empty() && !model.queue.is_empty();
+            let stands = model.demanded || (self.staying(claim.model) == 0 && !model.queue.is_empty());
             claim.model != index && stands && now.saturating_sub(claim.seen) <= CLEARING
         })
     }

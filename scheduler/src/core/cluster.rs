@@ -82,6 +82,11 @@ impl<L> Worker<L> {
         matches!(self.state, WorkerState::Ready | WorkerState::Draining)
     }
 
+    /// Whether it is to be emptied, by an operator or because it leaves.
+    pub(super) fn is_draining(&self) -> bool {
+        self.drains || self.cordon == Cordon::Draining
+    }
+
     /// Its state, with what an operator made of it.
     pub(super) fn state_name(&self) -> String {
         match (self.state, self.cordon) {
@@ -168,6 +173,7 @@ impl<T, L: Clone> Core<T, L> {
         worker.peer_address = hello.peer_address;
         worker.note(now, if resumed { "back within its lease" } else { "joined" });
         self.cluster_changed();
+        self.share_again(index);
         if resumed {
             self.retry_what_never_arrived(now, index, &hello.holding);
         }
@@ -316,7 +322,7 @@ impl<T, L: Clone> Core<T, L> {
         if worker.state == WorkerState::Draining
             && self.is_idle(index)
             && !worker.released
-            && (self.draining || !self.is_awaited(index))
+            && !self.is_awaited(index)
             && let Some(link) = worker.link.clone()
         {
             self.workers[index].released = true;
@@ -362,6 +368,7 @@ impl<T, L: Clone> Core<T, L> {
         }
         self.retry_all(now, index);
         for device in std::mem::take(&mut self.workers[index].devices) {
+            self.clear_alarm(device);
             let gone = self.devices.remove(device);
             self.models.iter_mut().filter_map(|model| model.balancer.as_mut()).for_each(|b| b.forget(gone.hash));
         }

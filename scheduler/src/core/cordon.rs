@@ -57,6 +57,7 @@ impl<T, L: Clone> Core<T, L> {
             Error::new(Code::NotFound, format!("node '{name}' is unknown, the nodes are: {}", known.join(", ")))
         })?;
         let worker = &mut self.workers[index];
+        let before = worker.cordon;
         if worker.cordon != cordon {
             worker.cordon = cordon;
             worker.note(now, if cordon == Cordon::No { "uncordoned" } else { cordon.name() });
@@ -64,6 +65,7 @@ impl<T, L: Clone> Core<T, L> {
         self.cluster_changed();
         match cordon {
             Cordon::No => self.readmit(now, index),
+            Cordon::Cordoned if before == Cordon::Draining => self.readmit(now, index),
             Cordon::Cordoned => {}
             Cordon::Draining => self.move_elsewhere(now, index),
         }
@@ -113,7 +115,9 @@ impl<T, L: Clone> Core<T, L> {
         let awaited = |(model, id): (usize, usize)| {
             let replica = &self.replicas[id];
             let bound = replica.bound.as_ref().is_some_and(|queue| !queue.is_empty());
-            let waits = !self.models[model].queue.is_empty() || (replica.serves() && self.moves(model));
+            // Who is to stop moves nothing any more.
+            let moves = !self.draining && replica.serves() && self.moves(model);
+            let waits = !self.models[model].queue.is_empty() || moves;
             let there = replica.state != ModelState::Unloading;
             bound || (waits && there && self.runs_last(id))
         };
@@ -140,11 +144,24 @@ impl<T, L: Clone> Core<T, L> {
     /// Whether a model that a worker takes with it comes on another.
     pub(super) fn moves(&self, model: usize) -> bool {
         let wished = self.models[model].wanted && self.unplaced.contains(&model);
-        self.staying(model) > 0 || (wished && self.devices.iter().any(|(device, _)| self.could_take(model, device)))
+        self.staying(model) > 0 || (wished && self.could_move(model))
+    }
+
+    /// Whether any device that takes part could take a model, as it was seen last: each tick looks again.
+    pub(super) fn could_move(&self, index: usize) -> bool {
+        let known = &self.models[index].could_move;
+        let seen = known.get().unwrap_or_else(|| self.devices.iter().any(|(device, _)| self.could_take(index, device)));
+        known.set(Some(seen));
+        seen
+    }
+
+    /// What was seen of the devices that could take models is seen anew.
+    pub(super) fn forget_moves(&mut self) {
+        self.models.iter().for_each(|model| model.could_move.set(None));
     }
 
     /// Whether a model could be loaded on a device that takes part.
-    pub(super) fn could_take(&self, model: usize, device: usize) -> bool {
+    fn could_take(&self, model: usize, device: usize) -> bool {
         let (of, at) = (&self.models[model], &self.devices[device]);
         let Some(spec) = &of.spec else { return false };
         let fails = of.failures.iter().any(|failure| failure.device == device && failure.times >= GIVEN_UP);
@@ -152,9 +169,14 @@ impl<T, L: Clone> Core<T, L> {
         self.takes_part(device) && fits && !fails && self.has_room(model, device)
     }
 
-    /// A worker takes part again.
+    /// A worker takes batches again.
     fn readmit(&mut self, now: Nanos, index: usize) {
+        self.share_again(index);
         for (model, id) in self.held_by(index) {
+            // A second copy that was not loaded yet is gone at once, and its place may be another's.
+            if self.replicas.get(id).is_none_or(|replica| replica.model != model) {
+                continue;
+            }
             self.models[model].demanded &= !self.replicas[id].serves();
             // What was made elsewhere meanwhile may be as many as there may be.
             if self.models[model].max_replicas().is_some_and(|most| self.staying(model) > most) {
@@ -170,15 +192,17 @@ impl<T, L: Clone> Core<T, L> {
     /// What only this worker holds is loaded on others, one after the other, as far as they can hold it; what is bound to
     /// it goes elsewhere.
     pub(super) fn move_elsewhere(&mut self, now: Nanos, index: usize) {
+        self.share_again(index);
         let models = self.held_by(index);
-        for &(model, id) in &models {
-            self.rebind(now, id);
+        for &(model, _) in &models {
             if self.models[model].wanted && !self.models[model].built_in {
                 // Once, it may push out others: were it for good, two such models would do so in turn.
                 self.models[model].demanded |= self.staying(model) == 0;
                 self.unplaced.insert(model);
             }
         }
+        // Once it is known what moves: until then it goes on.
+        models.iter().for_each(|(_, id)| self.rebind(now, *id));
         // First those that somebody waits for.
         for &(model, _) in &models {
             if !self.models[model].queue.is_empty() {
@@ -186,6 +210,11 @@ impl<T, L: Clone> Core<T, L> {
             }
         }
         self.settle_wishes(now);
+    }
+
+    /// Whether a worker is to be emptied has changed: what waits for its models is shared by others.
+    pub(super) fn share_again(&mut self, index: usize) {
+        self.held_by(index).into_iter().for_each(|(model, _)| self.requeued(model));
     }
 
     /// Models on a worker's devices, with their replicas there.

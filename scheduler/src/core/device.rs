@@ -21,6 +21,10 @@ pub(super) struct Device {
     /// When what it was given will be done, as predicted.
     pub booked_until: Nanos,
     pub batches: Vec<u64>,
+    /// A batch stands still there: nothing is given to it until that ends.
+    pub stalled: bool,
+    /// When it will take another, while it runs some.
+    pub alarm: Option<Nanos>,
     /// Batches of inline models and of generators: they run beside the device's batches.
     pub beside: usize,
     /// Replicas that hold or await its memory.
@@ -75,6 +79,8 @@ impl Device {
             class,
             booked_until: 0,
             batches: Vec::new(),
+            stalled: false,
+            alarm: None,
             beside: 0,
             residents: Vec::new(),
             loading: None,

@@ -98,7 +98,7 @@ impl<T, L: Clone> Core<T, L> {
     pub(super) fn runs_last(&self, id: usize) -> bool {
         let (index, device) = (self.replicas[id].model, self.replicas[id].device);
         let serves = |other: &usize| self.replicas[*other].serves() && self.takes_part(self.replicas[*other].device);
-        let goes_on = || self.moves(index) || !self.devices.iter().any(|(device, _)| self.could_take(index, device));
+        let goes_on = || self.moves(index) || !self.could_move(index);
         let model = &self.models[index];
         !model.is_inline() && self.is_emptied(device) && !model.replicas.iter().any(serves) && goes_on()
     }
@@ -270,6 +270,7 @@ impl<T, L: Clone> Core<T, L> {
             abandoned_bytes: 0,
         };
         self.batches.insert(number, running);
+        self.note_straggling(number);
         // A batch is what a balancer sees sent and ended: requests of one may be bound, moved and called off meanwhile.
         if let Some(balancer) = &mut self.models[model].balancer {
             balancer.started(now, self.devices[device].hash);
@@ -287,7 +288,9 @@ impl<T, L: Clone> Core<T, L> {
         }
         at.batches.push(number);
         at.booked_until = start.saturating_add(predicted);
-        at.booked_until
+        let until = at.booked_until;
+        self.set_alarm(now, device);
+        until
     }
 
     /// Gives an inline model's requests to a worker: they cost nothing, so nothing is booked and nothing waits long.
@@ -339,11 +342,13 @@ impl<T, L: Clone> Core<T, L> {
             return Some(running);
         }
         device.batches.retain(|batch| *batch != number);
+        device.stalled = false;
         let left: Nanos = device.batches.iter().filter_map(|batch| self.batches.get(batch)).map(|b| b.predicted).sum();
         // Never later than was booked: the report is newer than the booking.
         let lead = self.workers[running.worker].lead;
         let end = now.saturating_add(left);
         device.booked_until = if left == 0 { now } else { device.booked_until.min(end.saturating_add(lead)).max(now) };
+        self.set_alarm(now, running.device);
         Some(running)
     }
 }

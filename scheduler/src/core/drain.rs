@@ -12,7 +12,7 @@ use super::{
 const RETRY_AFTER: (f64, f64) = (0.001, 60.0);
 
 /// Requests of a lane that are added up for one that is due after them.
-const BEFORE: usize = 4096;
+const BEFORE: usize = 1024;
 
 /// Holders of a model of which it is seen what waits for whom.
 const HOLDERS: usize = 16;
@@ -106,7 +106,7 @@ impl<T, L: Clone> Core<T, L> {
         let before = lane.waiting.partition_point(|waiting| waiting.due <= due);
         let mut spent = 0.0f64;
         for waiting in lane.waiting.range(before.saturating_sub(BEFORE)..before) {
-            let in_time = waiting.due.saturating_sub(now) as f64;
+            let in_time = waiting.due.saturating_sub(now.saturating_add(busy)) as f64;
             spent = (spent + waiting.rows as f64 / rate).min(in_time.max(spent));
         }
         let spent = spent + (rows as f64 - at_once as f64) / rate;
@@ -123,7 +123,7 @@ impl<T, L: Clone> Core<T, L> {
             if replica.state == ModelState::Unloading {
                 continue;
             }
-            let holders = model.replicas.len().max(1) as f64;
+            let holders = self.sharers(replica.model) as f64;
             before.add(&model.queue, model.work as f64 / holders / model.queue.rows().max(1) as f64);
             if let Some(queue) = &replica.bound {
                 before.add(queue, replica.line(0).row_time(queue.rows(), model.max_rows()));

@@ -9,7 +9,8 @@ use orion_net::AttemptDelta;
 use orion_proto::{Code, Delta, Error, InferRequest};
 
 use super::{
-    Command, Core, Nanos, Prefix, RequestKey, catalogue::Model, order::WEIGHTS, prompt_report::Begun, queue::Group,
+    Command, Core, Nanos, Prefix, RequestKey, WorkerState, catalogue::Model, device::Device, filter, order::WEIGHTS,
+    prompt_report::Begun, queue::Group,
 };
 
 /// Who is told of each step of a generation.
@@ -162,21 +163,60 @@ impl<T, L: Clone> Core<T, L> {
     }
 
     /// Whether a device goes on with a generation bit for bit: any with one of which nothing was sent.
-    fn goes_on_with(&self, key: RequestKey, device: usize) -> bool {
+    pub(super) fn goes_on_with(&self, key: RequestKey, device: usize) -> bool {
         let generated = self.request(key).and_then(|request| request.generated.as_ref());
         let kind = generated.filter(|generated| generated.sent() > 0).and_then(|generated| generated.kind.as_ref());
         kind.is_none_or(|kind| **kind == *self.devices[device].info.kind)
     }
 
-    /// Whether any device of the cluster could ever go on with a generation.
+    /// Whether a copy of its model can go on with a generation, or one could be made that can.
     pub(super) fn can_go_on(&self, key: RequestKey) -> bool {
-        let sent = self.request(key).and_then(|request| request.generated.as_ref()).map_or(0, Generated::sent);
-        sent == 0
-            || self.devices.iter().any(|(id, device)| {
-                let gone =
-                    matches!(self.workers[device.worker].state, super::WorkerState::Dead | super::WorkerState::Left);
-                !gone && self.goes_on_with(key, id)
-            })
+        let Some(request) = self.request(key) else { return false };
+        let model = &self.models[request.model];
+        if request.generated.as_ref().is_none_or(|generated| generated.sent() == 0) {
+            return true;
+        }
+        let there = |id: &usize| self.goes_on_with(key, self.replicas[*id].device);
+        let could = |(id, device): (usize, &Device)| {
+            let worker = &self.workers[device.worker];
+            let gone = matches!(worker.state, WorkerState::Dead | WorkerState::Left);
+            let suits = || model.spec.as_ref().is_some_and(|spec| filter::suits(spec, worker, device).is_ok());
+            !gone && self.goes_on_with(key, id) && suits() && self.has_room(request.model, id)
+        };
+        model.replicas.iter().any(there) || (self.may_copy(request.model) && self.devices.iter().any(could))
+    }
+
+    /// Generations that were begun and wait to go on: where no copy of their model can, one of their kind is made, and where
+    /// there can be none they are answered.
+    pub(super) fn see_to_begun(&mut self, now: Nanos, index: usize) {
+        if !self.models[index].is_generator() {
+            return;
+        }
+        let waiting = self.models[index].queue.groups.iter().flat_map(|group| &group.waiting);
+        let keys: Vec<RequestKey> = waiting.map(|waiting| waiting.key).collect();
+        for key in keys {
+            if !self.can_go_on(key) {
+                self.leave_queue(key);
+                let text = "no device of the kind on which it was begun can go on with it";
+                self.fail(now, key, Error::new(Code::Unavailable, text));
+            } else if !self.models[index].replicas.iter().any(|id| self.goes_on_with(key, self.replicas[*id].device)) {
+                self.copy_of_its_kind(now, index, key);
+            }
+        }
+    }
+
+    fn copy_of_its_kind(&mut self, now: Nanos, index: usize, key: RequestKey) {
+        let suitable = self.suitable(index);
+        let takes = |device: &usize| {
+            let at = &self.devices[*device];
+            let failed = self.models[index].failures.iter().any(|f| f.device == *device && f.retry_at > now);
+            let free = at.loading.is_none() && !at.stalled && !failed && !self.is_on(index, *device);
+            free && self.goes_on_with(key, *device) && self.has_room(index, *device)
+        };
+        let found = suitable.iter().copied().filter(takes).min_by_key(|device| self.devices[*device].load(now));
+        if let Some(device) = found {
+            self.start_load(now, index, device);
+        }
     }
 
     /// A worker's generators took steps. What belongs to no attempt that is under way is dropped.

@@ -11,6 +11,8 @@ impl<T, L: Clone> Core<T, L> {
         for number in self.stragglers(now) {
             self.hedge(now, number, None);
         }
+        let from = self.batches.values().filter_map(|running| self.straggles(running)).min();
+        self.straggles_from = from.unwrap_or(Nanos::MAX);
     }
 
     /// The same on a device that takes a batch, or none would be run twice while much is asked; before what is no more
@@ -20,17 +22,26 @@ impl<T, L: Clone> Core<T, L> {
             let requests = core.batches[number].attempts.iter().filter_map(|(_, key)| core.request(*key));
             requests.map(|request| WEIGHTS[request.lane.priority as usize]).any(|weight| weight >= standing)
         };
-        let late = if self.hedges { self.stragglers(now) } else { Vec::new() };
+        let late = if now > self.straggles_from { self.stragglers(now) } else { Vec::new() };
         late.into_iter().any(|number| urgent(self, &number) && self.hedge(now, number, Some(device)))
     }
 
     fn stragglers(&self, now: Nanos) -> Vec<u64> {
-        let late = |running: &&Running| {
-            let hedges = self.models[running.model].spec.as_ref().is_some_and(|spec| spec.policy.hedge);
-            let limit = running.expected as f64 + running.predicted as f64 * STRAGGLES;
-            hedges && !running.hedged && !running.beside && now as f64 > limit
-        };
-        self.batches.iter().filter(|(_, r)| late(r)).map(|(number, _)| *number).collect()
+        let late = |running: &Running| self.straggles(running).is_some_and(|from| from < now);
+        self.batches.iter().filter(|(_, running)| late(running)).map(|(number, _)| *number).collect()
+    }
+
+    /// From when on a batch straggles, if it may be run a second time.
+    fn straggles(&self, running: &Running) -> Option<Nanos> {
+        let hedges = self.models[running.model].spec.as_ref().is_some_and(|spec| spec.policy.hedge);
+        let may = hedges && !running.hedged && !running.beside;
+        may.then(|| running.expected.saturating_add((running.predicted as f64 * STRAGGLES) as Nanos))
+    }
+
+    /// A batch was given to a device.
+    pub(super) fn note_straggling(&mut self, number: u64) {
+        let from = self.batches.get(&number).and_then(|running| self.straggles(running));
+        self.straggles_from = self.straggles_from.min(from.unwrap_or(Nanos::MAX));
     }
 
     /// Runs a batch a second time, on this device or on any; says whether it does.

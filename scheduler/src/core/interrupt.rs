@@ -20,8 +20,11 @@ impl<T, L: Clone> Core<T, L> {
         }
         for device in devices.into_iter().take(ASKED) {
             self.fill(now, device);
-            for id in self.overstaying(now, device) {
-                self.interrupt(now, id);
+            let overstay = self.overstaying(now, device);
+            if !overstay.is_empty() {
+                overstay.into_iter().for_each(|id| self.interrupt(now, id));
+                // Nothing runs there whose end would tell that it is clear.
+                self.fill(now, device);
             }
         }
     }

@@ -5,6 +5,7 @@
 
 mod admission;
 mod ageing;
+mod alarm;
 mod arrivals;
 mod bound;
 mod candidates;
@@ -154,8 +155,8 @@ pub struct Core<T, L> {
     claims: BTreeSet<(Nanos, usize)>,
     /// Whether any model's balancer binds requests on arrival, or its sequences do.
     binds: bool,
-    /// Whether any model's stragglers are run a second time.
-    hedges: bool,
+    /// Until then no batch that may be run a second time is late.
+    straggles_from: Nanos,
     /// Devices whose copy engine is busy.
     copying: usize,
     /// Models of which a copy is wanted whatever the load.
@@ -164,6 +165,8 @@ pub struct Core<T, L> {
     suitable: Vec<(Requirements, bool, Arc<[usize]>)>,
     remembered: memory::Memory,
     traces: Traces,
+    /// When busy devices take their next batch.
+    alarms: alarm::Alarms,
     cursor: usize,
     offered_from: usize,
     wished_from: usize,
@@ -210,12 +213,13 @@ impl<T, L: Clone> Core<T, L> {
             wanting: BTreeSet::new(),
             claims: BTreeSet::new(),
             binds: false,
-            hedges: false,
+            straggles_from: Nanos::MAX,
             copying: 0,
             unplaced: BTreeSet::new(),
             suitable: Vec::new(),
             remembered: memory::Memory::default(),
             traces: Traces::default(),
+            alarms: alarm::Alarms::new(),
             cursor: 0,
             offered_from: 0,
             wished_from: 0,
@@ -273,6 +277,7 @@ impl<T, L: Clone> Core<T, L> {
 
     /// Time passes: leases end, requests whose workers do not come back are answered.
     pub fn tick(&mut self, now: Nanos) {
+        self.forget_moves();
         self.end_leases(now);
         self.let_go(now);
         self.free_stalled(now);

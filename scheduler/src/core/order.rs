@@ -91,8 +91,10 @@ impl<T, L: Clone> Core<T, L> {
     pub(super) fn choose(&mut self, now: Nanos, device: usize) -> Option<Pick> {
         self.end_turn(now, device);
         let before = self.devices[device].claim.take();
-        if let Some(index) = self.claimant(now, device) {
-            self.make_way(now, index, device, before);
+        match self.claimant(now, device) {
+            Some(index) => self.make_way(now, index, device, before),
+            // It was made for what leaves another device, and is renewed there.
+            None => self.devices[device].claim = before.filter(|claim| self.models[claim.model].demanded),
         }
         let lead = self.lead(device);
         let way = Way {
@@ -152,7 +154,13 @@ impl<T, L: Clone> Core<T, L> {
     /// Whether a replica is there and its breaker lets a batch through.
     pub(super) fn can_run(&self, now: Nanos, id: usize) -> bool {
         let replica = &self.replicas[id];
-        replica.serves() && !replica.stalled && replica.breaker.allows(now) && !self.is_after_its_turn(now, id)
+        replica.serves() && !self.is_stalled(id) && replica.breaker.allows(now) && !self.is_after_its_turn(now, id)
+    }
+
+    /// Whether a batch of a replica stands still, or another on its device.
+    pub(super) fn is_stalled(&self, id: usize) -> bool {
+        let replica = &self.replicas[id];
+        replica.stalled || self.devices[replica.device].stalled
     }
 
     /// Whether a device may choose a batch of a replica.

@@ -271,6 +271,9 @@ impl<T, L: Clone> Core<T, L> {
                 return dropped;
             };
             if !self.start_load(now, index, device) {
+                if must && self.models[index].demanded && self.devices[device].loading.is_none() {
+                    self.clear_for(now, index, device);
+                }
                 return false;
             }
         }
@@ -311,7 +314,6 @@ impl<T, L: Clone> Core<T, L> {
 
     /// Whether a replica's worker is not being emptied.
     pub(super) fn stays(&self, id: usize) -> bool {
-        let worker = &self.workers[self.devices[self.replicas[id].device].worker];
-        worker.state != super::WorkerState::Draining && worker.cordon != super::Cordon::Draining
+        !self.workers[self.devices[self.replicas[id].device].worker].is_draining()
     }
 }

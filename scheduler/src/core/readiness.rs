@@ -1,6 +1,6 @@
 //! Whether a model answers, now or after a load, and if not, why no device takes it.
 
-use super::{Cordon, Core, ModelState, Nanos, filter};
+use super::{Core, ModelState, Nanos, filter};
 
 impl<T, L: Clone> Core<T, L> {
     /// Whether a model can answer, now or after a load.
@@ -50,8 +50,7 @@ impl<T, L: Clone> Core<T, L> {
     pub(super) fn model_state(&self, index: usize) -> ModelState {
         let model = &self.models[index];
         let any = |state| model.replicas.iter().any(|id| self.replicas[*id].state == state);
-        let drains = |device: usize| self.workers[self.devices[device].worker].cordon == Cordon::Draining;
-        let goes_on = |id: usize| !drains(self.replicas[id].device) || (self.runs_last(id) && self.moves(index));
+        let goes_on = |id: usize| self.stays(id) || (self.runs_last(id) && self.moves(index));
         let serves = |id: &usize| self.replicas[*id].serves() && goes_on(*id);
         if model.replicas.iter().any(serves) {
             return ModelState::Ready;

@@ -38,6 +38,8 @@ pub(super) struct Replica {
     pub untold: bool,
     /// Whether it has run a batch since it was loaded.
     pub ran: bool,
+    /// Whether its device counts a share of what waits for its model.
+    pub shares: bool,
     /// Rows beyond which a batch ran out of memory, and when that was last so.
     pub rows_limit: Option<(usize, Nanos)>,
     /// Requests that a balancer or their sequences bound to it.
@@ -141,6 +143,7 @@ impl<T, L: Clone> Core<T, L> {
             stalled: false,
             untold: false,
             ran: false,
+            shares: false,
             rows_limit: None,
             bound: None,
             outstanding: 0,

@@ -71,7 +71,7 @@ impl<T, L: Clone> Core<T, L> {
     /// A model of which all replicas that take work are on devices that failed, or are to be emptied, is loaded on another
     /// that would answer `within` this time.
     pub(super) fn copy_elsewhere(&mut self, now: Nanos, index: usize, failed: &[usize], within: Nanos) {
-        let takes_part = |id: &&usize| self.takes_part(self.replicas[**id].device) && !self.replicas[**id].stalled;
+        let takes_part = |id: &&usize| self.takes_part(self.replicas[**id].device) && !self.is_stalled(**id);
         let mut stay = self.models[index].replicas.iter().filter(takes_part).map(|id| self.replicas[*id].device);
         if stay.all(|device| failed.contains(&device)) {
             self.copy_for(now, index, (1, 0), within, Room::Evict);

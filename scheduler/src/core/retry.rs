@@ -198,8 +198,9 @@ impl<T, L: Clone> Core<T, L> {
                 return true;
             }
             let other = |id: &usize| {
-                let (other, stalled) = (self.replicas[*id].device, self.replicas[*id].stalled);
-                !request.failed_on.contains(&other) && self.takes_part(other) && !stalled
+                let other = self.replicas[*id].device;
+                let may = !request.failed_on.contains(&other) && self.takes_part(other);
+                may && !self.is_stalled(*id) && self.goes_on_with(waiting.key, other)
             };
             !self.models[request.model].replicas.iter().any(other)
         })
@@ -214,7 +215,8 @@ impl<T, L: Clone> Core<T, L> {
             let other = |id: &usize| {
                 let device = self.replicas[*id].device;
                 let at = self.devices[device].worker;
-                at != worker && self.takes_part(device) && self.replicas[*id].serves()
+                let serves = at != worker && self.takes_part(device) && self.replicas[*id].serves();
+                serves && running.attempts.iter().all(|(_, key)| self.goes_on_with(*key, device))
             };
             if self.models[index].replicas.iter().any(other) {
                 self.take_back(now, number, device, false, "its worker fell silent");
@@ -248,7 +250,8 @@ impl<T, L: Clone> Core<T, L> {
     /// answered; otherwise they stay, since their worker may come back with them.
     pub(super) fn take_back(&mut self, now: Nanos, number: u64, device: usize, for_good: bool, why: &str) {
         let Some(running) = self.batches.get_mut(&number) else { return };
-        let (worker, attempts) = (running.worker, std::mem::take(&mut running.attempts));
+        let (worker, replica) = (running.worker, running.replica);
+        let attempts = std::mem::take(&mut running.attempts);
         let (mut again, mut kept, mut taken) = (Vec::new(), Vec::new(), Vec::new());
         for (attempt, key) in attempts {
             let Some(request) = self.request(key) else { continue };
@@ -257,6 +260,7 @@ impl<T, L: Clone> Core<T, L> {
                 // Its other run goes on.
                 taken.push(attempt);
                 self.stop(key, number);
+                self.unbind(key, replica);
                 continue;
             }
             let lost = Error::new(Code::Unavailable, why);

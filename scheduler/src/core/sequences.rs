@@ -189,7 +189,7 @@ impl<T, L: Clone> Core<T, L> {
         let (id, replica) = home.ok_or_else(unknown)?;
         let worker = &self.workers[self.devices[replica.device].worker];
         // A model that is to make room for a claimant still has the state: what waits for it is held back, not refused.
-        let runs = replica.serves() && !replica.stalled && replica.breaker.allows(now);
+        let runs = replica.serves() && !self.is_stalled(id) && replica.breaker.allows(now);
         if runs && self.takes_requests(id) {
             return Ok(Some(id));
         }
@@ -222,7 +222,9 @@ impl<T, L: Clone> Core<T, L> {
         let mut next = self.models[index].sequences.leave(now, sequence, key, kept);
         while let Some(key) = next {
             let Some(place) = self.request(key).and_then(Request::sequence) else { return };
-            let Err(error) = self.home_of(now, index, place) else {
+            let home =
+                if self.models[index].wanted { self.home_of(now, index, place) } else { Err(self.not_ready(index)) };
+            let Err(error) = home else {
                 self.enqueue(now, key);
                 return self.turned.push(index);
             };

@@ -115,6 +115,7 @@ impl<T, L: Clone> Core<T, L> {
     fn learn(&mut self, now: Nanos, running: &Running, result: &BatchResult, fault: Fault) {
         let service = nanoseconds(result.service_seconds);
         self.models[running.model].statistics.batch(running.rows as u64, service);
+        let alone = matches!(running.attempts.as_slice(), [(_, key)] if self.request(*key).is_some());
         let there =
             |replica: &&mut super::replica::Replica| replica.model == running.model && replica.device == running.device;
         let Some(replica) = self.replicas.get_mut(running.replica).filter(there) else { return };
@@ -129,7 +130,7 @@ impl<T, L: Clone> Core<T, L> {
                 }
             }
             // Whether a request that failed alone is to blame is seen elsewhere: until then the probe is out.
-            Fault::Batch if running.attempts.len() <= 1 => {}
+            Fault::Batch if alone => {}
             Fault::Batch | Fault::Cancelled => replica.breaker.probe_lost(),
             Fault::None => {
                 replica.succeeded(now);

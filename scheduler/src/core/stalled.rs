@@ -12,6 +12,8 @@ const STILL_FACTOR: Nanos = 20;
 const STILL: Duration = Duration::from_secs(10);
 /// A generation stands still when no step of it has come for so long.
 const MUTE: Duration = Duration::from_secs(60);
+/// On top of so many times what the prompts that are read before its first step were predicted to take.
+const PROMPT_FACTOR: Nanos = 2;
 /// The same for a load.
 const STUCK_FACTOR: Nanos = 10;
 const STUCK: Duration = Duration::from_secs(300);
@@ -37,7 +39,7 @@ impl<T, L: Clone> Core<T, L> {
     pub(super) fn free_stalled(&mut self, now: Nanos) {
         let still = |running: &&Running| {
             let limit = match self.models[running.model].is_generator() {
-                true => nanos(MUTE),
+                true => nanos(MUTE).saturating_add(self.reading(running).saturating_mul(PROMPT_FACTOR)),
                 false => running.predicted.saturating_mul(STILL_FACTOR).max(nanos(STILL)),
             };
             !self.models[running.model].is_inline()
@@ -48,9 +50,15 @@ impl<T, L: Clone> Core<T, L> {
         for number in late {
             let Some(running) = self.batches.get(&number) else { continue };
             let (id, device, index) = (running.replica, running.device, running.model);
+            if !running.beside {
+                self.avoid(now, device);
+            }
+            let Some(running) = self.batches.get(&number) else { continue };
             let other = |other: &usize| {
                 let replica = &self.replicas[*other];
-                *other != id && replica.serves() && self.takes_part(replica.device)
+                let serves = replica.serves() && self.takes_part(replica.device) && !self.is_stalled(*other);
+                let goes_on = || running.attempts.iter().all(|(_, key)| self.goes_on_with(*key, replica.device));
+                *other != id && serves && goes_on()
             };
             if !self.models[index].replicas.iter().any(other) {
                 // Where nothing else holds the model, a copy is made; its requests follow when it is there.
@@ -83,9 +91,30 @@ impl<T, L: Clone> Core<T, L> {
         }
     }
 
+    /// Nothing is given to a device that stands still: what is bound to it goes elsewhere, and what waits for models that
+    /// nothing else holds gets a copy.
+    fn avoid(&mut self, now: Nanos, device: usize) {
+        self.devices[device].stalled = true;
+        for id in self.devices[device].residents.clone() {
+            // The first may have been given up for a copy of the one before.
+            let Some(index) = self.replicas.get(id).map(|replica| replica.model) else { continue };
+            self.rebind(now, id);
+            if !self.models[index].queue.is_empty() {
+                self.copy_elsewhere(now, index, &[device], Nanos::MAX);
+            }
+        }
+    }
+
+    /// Predicted time of the prompts that are read there, until a generation has begun to answer.
+    fn reading(&self, running: &Running) -> Nanos {
+        let reading = self.replicas.get(running.replica).map_or(0, |replica| replica.prompts.reading);
+        if running.prefill > 0 { reading.max(running.prefill) } else { 0 }
+    }
+
     /// Answers requests whose model nothing has been able to run for longer than the grace.
     pub(super) fn answer_orphans(&mut self, now: Nanos) {
         for index in 0..self.models.len() {
+            self.see_to_begun(now, index);
             let waits = !self.models[index].queue.is_empty();
             let hope = waits && (self.has_hope(now, index) || self.is_finished(index));
             let broken = waits && self.is_broken(now, index);
@@ -106,7 +135,7 @@ impl<T, L: Clone> Core<T, L> {
 
     /// Whether a worker that is drained runs what waits for a model.
     fn is_finished(&self, index: usize) -> bool {
-        let runs = |id: &usize| self.replicas[*id].serves() && !self.replicas[*id].stalled && self.runs_last(*id);
+        let runs = |id: &usize| self.replicas[*id].serves() && !self.is_stalled(*id) && self.runs_last(*id);
         self.models[index].replicas.iter().any(runs)
     }
 

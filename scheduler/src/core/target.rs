@@ -52,6 +52,7 @@ impl<T, L: Clone> Core<T, L> {
         let fits = looked_at.filter(|&device| {
             let at = &self.devices[device];
             at.loading.is_none()
+                && !at.stalled
                 && (if room == Room::Free { self.fits_now(index, device) } else { at.ledger.could_hold(bytes) })
                 && !is_on(device)
                 && !self.is_claimed(now, device, index)
@@ -124,6 +125,7 @@ impl<T, L: Clone> Core<T, L> {
     /// A worker came, went or changed: what suits whom is to be seen again.
     pub(super) fn cluster_changed(&mut self) {
         self.suitable.clear();
+        self.forget_moves();
         self.changed = true;
     }
 }

@@ -1,6 +1,7 @@
 //! The core's promises, one by one; `history` has them over random histories.
 
 mod ageing;
+mod alarms;
 mod belief;
 mod binding;
 mod deadlines;
@@ -11,15 +12,19 @@ mod fairness;
 mod faults;
 mod generating;
 mod history;
+mod interrupting;
 mod limits;
 mod mixed;
+mod moving;
 mod peaks;
 mod placing;
 mod prefixes;
 mod reading;
 mod recount;
 mod rescue;
+mod resuming;
 mod sequences;
+mod standing_still;
 mod starvation;
 mod thrash;
 mod world;

@@ -106,12 +106,12 @@ impl<T, L: Clone> Core<T, L> {
 
     /// A model has had its turn: whoever waits for its place may have that, and it is one as others are.
     pub(super) fn end_turn(&mut self, now: Nanos, device: usize) {
-        let Some(turn) = self.devices[device].turn else { return };
+        let Some(turn) = self.devices[device].turn.filter(|turn| turn.is_over(now, 0)) else { return };
+        // Where no other waits for a place, what it runs need not be its last.
+        let idle = self.replicas[turn.replica].running == 0 || !self.is_asked_for(now, device);
         let replica = &self.replicas[turn.replica];
         let waits_for_it = !replica.ran && !self.models[replica.model].queue.is_empty();
-        // Where no other waits for a place, what it runs need not be its last.
-        let idle = replica.running == 0 || self.claims.is_empty();
-        if replica.serves() && idle && !waits_for_it && turn.is_over(now, 0) {
+        if replica.serves() && idle && !waits_for_it {
             self.devices[device].turn = None;
             self.place(now, Concern::Device(device));
         }

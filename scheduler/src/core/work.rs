@@ -59,24 +59,39 @@ impl<T, L: Clone> Core<T, L> {
         self.unrank(index);
         let model = &mut self.models[index];
         let share = std::mem::take(&mut model.share);
-        if share > 0 {
-            for id in &model.replicas {
-                let device = &mut self.devices[self.replicas[*id].device];
-                device.queued -= share;
+        for id in &model.replicas {
+            let replica = &mut self.replicas[*id];
+            if std::mem::take(&mut replica.shares) {
+                self.devices[replica.device].queued -= share;
             }
         }
     }
 
-    /// Divides a model's waiting work among its holders; without any, the model is homeless.
+    /// Divides a model's waiting work among its holders, those that are to be emptied left out; without any, the model is
+    /// homeless.
     pub(super) fn share_work(&mut self, index: usize) {
         self.rank(index);
-        let model = &mut self.models[index];
+        let model = &self.models[index];
         if model.replicas.is_empty() || model.replicas.len() > HOLDERS {
             return;
         }
-        model.share = model.work / model.replicas.len() as Nanos;
-        for id in &model.replicas {
-            self.devices[self.replicas[*id].device].queued += model.share;
+        let staying = self.staying(index);
+        let share = model.work / self.sharers(index) as Nanos;
+        self.models[index].share = share;
+        for at in 0..self.models[index].replicas.len() {
+            let id = self.models[index].replicas[at];
+            if staying == 0 || self.stays(id) {
+                self.replicas[id].shares = true;
+                self.devices[self.replicas[id].device].queued += share;
+            }
+        }
+    }
+
+    /// Among how many holders a model's waiting work is divided.
+    pub(super) fn sharers(&self, index: usize) -> usize {
+        match self.staying(index) {
+            0 => self.models[index].replicas.len().max(1),
+            staying => staying,
         }
     }
 
@@ -102,6 +117,8 @@ impl<T, L: Clone> Core<T, L> {
 
     /// A model's place among those that a copy would help: by requests, weighed by priority, for each second of copying.
     fn rank(&mut self, index: usize) {
+        let (replicas, devices, workers) = (&self.replicas, &self.devices, &self.workers);
+        let stays = |id: &usize| !workers[devices[replicas[*id].device].worker].is_draining();
         let model = &mut self.models[index];
         if model.queue.is_empty() {
             model.want = 0.0;
@@ -110,7 +127,7 @@ impl<T, L: Clone> Core<T, L> {
         let load = model.known.iter().map(|known| known.load).min().unwrap_or(0).max(1) as f64;
         // Not negative, so the bits are ordered as the number is.
         let density = |share: f64| (model.queue.weight() * share / load.powf(COPY_TIME)).to_bits();
-        if model.replicas.is_empty() {
+        if model.replicas.iter().all(|id| !stays(id)) {
             let density = density(1.0);
             model.rank = Some(Rank::Homeless(density));
             self.homeless.insert((density, index));

@@ -1,15 +1,18 @@
 //! What the simulated workers say, and what is read of what they are told.
 
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::{
+    hash::{DefaultHasher, Hash, Hasher},
+    sync::Arc,
+};
 
 use orion_net::{AttemptResult, Batch, BatchResult};
 use orion_proto::{
-    Datatype, Error, InferAnswer, InferRequest, ModelName, ModelPolicy, ModelSpec, Payload, Result, Tensor, TensorSpec,
-    session,
+    Datatype, Error, InferAnswer, InferRequest, ModelName, ModelPolicy, ModelSpec, Payload, Result, ServiceCurve,
+    Tensor, TensorSpec, session,
 };
 
 use super::world::{WorldModel, WorldWorker};
-use crate::core::{Command, IN_PROCESS, Nanos};
+use crate::core::{Command, IN_PROCESS, ModelState, Nanos, Report};
 
 /// The kind and family of everything here.
 const SIMULATED: &str = "simulated";
@@ -96,5 +99,31 @@ pub(super) fn result(batch: &Batch, service: Nanos) -> BatchResult {
         waited_seconds: 0.0,
         peak_bytes: 0,
         results: batch.attempts.iter().map(|attempt| done(attempt.attempt)).collect(),
+    }
+}
+
+/// What a worker says of a model on one of its devices.
+pub(super) fn report(
+    spec: &ModelSpec,
+    model: &WorldModel,
+    worker: &WorldWorker,
+    device: usize,
+    order: u64,
+    state: ModelState,
+) -> Report {
+    Report {
+        name: Arc::from(spec.name.as_str()),
+        device: format!("sim{device}"),
+        state,
+        error: String::new(),
+        progress: 1.0,
+        spec: Some(spec.clone()),
+        curve: ServiceCurve {
+            base_seconds: model.base_ms / worker.speed / 1e3,
+            per_row_seconds: model.per_row_ms / worker.speed / 1e3,
+        },
+        order,
+        load_seconds: model.load as f64 / 1e9,
+        peak_bytes: 0,
     }
 }

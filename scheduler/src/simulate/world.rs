@@ -8,11 +8,11 @@ use std::{
 };
 
 use orion_net::Batch;
-use orion_proto::{InferRequest, ModelSpec, Result, ServiceCurve, session};
+use orion_proto::{InferRequest, ModelSpec, Result, session};
 
 use super::{
     memory::Memory,
-    messages::{carrier, device_number, digest, hello, request, result, rows_of, spec},
+    messages::{carrier, device_number, digest, hello, report, request, result, rows_of, spec},
 };
 use crate::core::{Admitted, Command, Core, Limits, ModelState, Nanos, Report, RequestKey};
 
@@ -71,6 +71,8 @@ enum Event {
     Expired {
         place: usize,
     },
+    /// A device will soon be idle.
+    Alarm,
     Tick,
 }
 
@@ -110,6 +112,8 @@ pub(super) struct World<'a> {
     busy_until: Vec<Vec<Nanos>>,
     memory: Memory,
     running: HashMap<u64, (usize, Batch)>,
+    /// The next alarm that is in the heap.
+    alarm: Option<Nanos>,
     heap: BinaryHeap<Reverse<(Nanos, u64, Event)>>,
     sequence: u64,
     now: Nanos,
@@ -140,6 +144,7 @@ impl<'a> World<'a> {
             sessions: Vec::new(),
             running: HashMap::new(),
             heap: BinaryHeap::new(),
+            alarm: None,
             sequence: 0,
             now: 0,
             models,
@@ -282,6 +287,10 @@ impl<'a> World<'a> {
             return self.at(self.silent_until[*worker], event);
         }
         match event {
+            Event::Alarm => {
+                self.alarm = self.alarm.filter(|at| *at > now);
+                self.timed(|core| core.wake(now));
+            }
             Event::Tick => {
                 let ((), nanos) = time(&mut self.core, |core| core.tick(now));
                 self.ticks.push(nanos);
@@ -319,22 +328,7 @@ impl<'a> World<'a> {
     }
 
     fn report(&self, worker: usize, model: usize, device: usize, order: u64, state: ModelState) -> Report {
-        let (known, speed) = (&self.models[model], self.workers[worker].speed);
-        Report {
-            name: Arc::from(self.specs[model].name.as_str()),
-            device: format!("sim{device}"),
-            state,
-            error: String::new(),
-            progress: 1.0,
-            spec: Some((*self.specs[model]).clone()),
-            curve: ServiceCurve {
-                base_seconds: known.base_ms / speed / 1e3,
-                per_row_seconds: known.per_row_ms / speed / 1e3,
-            },
-            order,
-            load_seconds: known.load as f64 / 1e9,
-            peak_bytes: 0,
-        }
+        report(&self.specs[model], &self.models[model], &self.workers[worker], device, order, state)
     }
 
     fn carry_out(&mut self) {
@@ -370,6 +364,10 @@ impl<'a> World<'a> {
                 Command::Close { link, .. } => self.closed[link] = true,
                 Command::Cancel { .. } | Command::Drained { .. } | Command::Tell { .. } => {}
             }
+        }
+        if let Some(at) = self.core.next_alarm().filter(|at| self.alarm.is_none_or(|set| *at < set)) {
+            self.alarm = Some(at);
+            self.at(at.max(self.now), Event::Alarm);
         }
     }
 

@@ -219,7 +219,8 @@ fn a_request_that_only_the_way_makes_late_is_not_run() {
     let waits = world.submit(Ask { deadline: Some(300 * MS), ..Ask::of(0) }).unwrap();
     let ran = world.ran.len();
     // What is left of its time is enough to compute it, not to bring it there and back.
-    world.pass(235 * MS);
+    // The scheduler stood still meanwhile: it gave nothing ahead.
+    world.now += 235 * MS;
     world.finish(0, Fate::Ok);
     assert_eq!((world.outcome(waits), world.ran.len()), (Some(Err(Code::ResourceExhausted)), ran));
 }
@@ -296,5 +297,31 @@ fn what_cannot_be_in_time_itself_takes_no_time_of_what_is_due_later() {
         world.pass(5 * MS);
         world.finish(0, Fate::Ok);
     }
+    assert_eq!(world.outcome(later), Some(Ok(())));
+}
+
+#[test]
+fn what_is_late_behind_the_batch_that_runs_takes_no_time_of_what_is_due_later() {
+    let names = ["m", "other"];
+    let one_by_one = names.map(|name| ModelSpec { max_batch_rows: 1, ..model(name, 1, ModelPolicy::default()) });
+    let mut world = World::new(one_by_one.to_vec(), &[]);
+    world.curves.fill(ServiceCurve { base_seconds: 0.05, per_row_seconds: 0.0 });
+    world.add(&[100], 0.0);
+    let urgent = |deadline| {
+        let parameters = Parameters { priority: Priority::Realtime, ..Parameters::default() };
+        Ask { parameters, deadline, ..Ask::of(1) }
+    };
+    world.submit(urgent(None)).unwrap();
+    world.submit(Ask { deadline: Some(120 * MS), ..Ask::of(0) }).unwrap();
+    world.submit(urgent(Some(150 * MS))).unwrap();
+    world.pass(50 * MS);
+    world.finish(0, Fate::Ok);
+    world.pass(10 * MS);
+    // The device is busy for 40 ms more: the one that waits would take until 150 ms, and is due at 120.
+    let later = world.submit(Ask { deadline: Some(115 * MS), ..Ask::of(0) }).expect("150 ms are in time for 175");
+    world.pass(40 * MS);
+    world.finish(0, Fate::Ok);
+    world.pass(50 * MS);
+    world.finish(0, Fate::Ok);
     assert_eq!(world.outcome(later), Some(Ok(())));
 }

@@ -226,3 +226,26 @@ fn a_node_that_is_taken_back_owes_nobody_a_move() {
     world.collect();
     assert!(world.core.models.iter().all(|model| !model.demanded));
 }
+
+#[test]
+fn a_worker_that_leaves_a_scheduler_that_stops_finishes_what_was_accepted() {
+    let mut world = World::new(models(1, 1), &[&[100]]);
+    let tickets: Vec<u64> = (0..20).map(|_| world.ask(0)).collect();
+    world.core.drain();
+    empty(&mut world, 0, true);
+    let released = |world: &World| world.told.contains(&Told::Other("leave to go"));
+    while world.finish(0, Fate::Ok).is_some() {
+        assert_eq!(released(&world), world.core.unsettled() == 0);
+    }
+    assert!(tickets.iter().all(|ticket| world.outcome(*ticket) == Some(Ok(()))));
+}
+
+#[test]
+fn a_model_whose_only_worker_leaves_is_not_ready_and_says_why() {
+    let mut world = World::new(models(1, 1), &[&[100]]);
+    world.ask(0);
+    empty(&mut world, 0, true);
+    let refused = world.submit(Ask::of(0)).unwrap_err();
+    assert!(refused.message.contains("worker 'w0'") && refused.message.contains("draining"), "{refused}");
+    assert!(!world.core.model_state(world.core.index("m0").unwrap()).answers());
+}

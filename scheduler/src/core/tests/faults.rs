@@ -242,3 +242,20 @@ fn a_worker_that_is_back_is_told_what_nobody_waits_for() {
     assert_eq!(cancels(&told, Some(99)), 1, "{told:?}");
     assert_eq!(world.outcome(ticket), None);
 }
+
+#[test]
+fn a_probe_whose_client_is_gone_does_not_shut_the_only_replica() {
+    let mut world = World::new(vec![model("m", 1, ModelPolicy::default())], &[&[100]]);
+    let id = world.core.models[world.core.index("m").unwrap()].replicas[0];
+    (0..5).for_each(|_| world.core.replicas[id].failed(world.now));
+    world.pass(1_200 * MS);
+    let probe = world.ask(0);
+    assert_eq!(world.nodes[0].batches.len(), 1, "it is let through");
+    world.sent.get_mut(&probe).unwrap().cancelled = true;
+    world.core.cancel(world.now, world.sent[&probe].key.unwrap());
+    world.collect();
+    world.finish(0, Fate::All(Code::Internal));
+    world.ask(0);
+    (0..200).for_each(|_| world.pass(25 * MS));
+    assert_eq!(world.nodes[0].batches.len(), 1, "within 5 s the next is let through");
+}

@@ -174,3 +174,11 @@ fn a_model_that_is_nowhere_yet_has_a_limit_too() {
     assert!((640..690).contains(&first), "{first}");
     assert!(fill(&mut world, of(1, Priority::High, "")) > first / 3);
 }
+
+#[test]
+fn who_sends_more_than_may_be_under_way_is_not_told_to_come_again() {
+    let mut world = World::new(limited(&["m"], 1_000), &[&[100]]);
+    world.core.limits.bytes = 7;
+    let refused = world.submit(Ask::of(0)).unwrap_err();
+    assert_eq!((refused.code, refused.retry_after), (Code::ResourceExhausted, None), "{refused}");
+}

@@ -1,7 +1,7 @@
 //! Generations go where their prompts are cached, until that costs more than reading them elsewhere.
 
 use orion_net::AttemptDelta;
-use orion_proto::{Delta, FinishReason, Generation, GeneratorSpec, ModelPolicy, Prompt, cluster};
+use orion_proto::{Delta, FinishReason, Generation, GeneratorSpec, ModelPolicy, Parameters, Prompt, cluster};
 
 use super::{
     world::{Sent, World, model},
@@ -42,20 +42,26 @@ pub(super) fn words(number: usize, tokens: usize) -> String {
 
 /// Asks; gives the request's id.
 pub(super) fn ask(world: &mut World, prompt: &str) -> u64 {
+    ask_with(world, prompt, Parameters::default()).unwrap()
+}
+
+/// The same with these parameters; none if it is refused.
+pub(super) fn ask_with(world: &mut World, prompt: &str, parameters: Parameters) -> Option<u64> {
     let ticket = world.sent.len() as u64 + 1;
     let prompt = Prompt::Text(prompt.to_owned());
     let prefix = Prefix::new(world.core.epoch(), &prompt);
     let generation = Generation::new(prompt);
     let (rows, bytes, deadline) = (1, generation.bytes(), None);
-    let request =
-        Arc::new(InferRequest { id: ticket.to_string(), generation: Some(generation), ..InferRequest::default() });
+    let (id, generation) = (ticket.to_string(), Some(generation));
+    let request = Arc::new(InferRequest { id, generation, parameters, ..InferRequest::default() });
     world.sent.insert(ticket, Sent { rows, idempotent: true, ..Sent::default() });
     let generation = Some(Opening { listener: Arc::new(Nobody), prefix });
     let admitted = Admitted { spec: world.specs[0].clone(), request, rows, bytes, deadline, generation };
-    let key = world.core.submit(world.now, admitted, ticket).unwrap();
-    world.sent.get_mut(&ticket).unwrap().key = Some(key);
+    let key = world.core.submit(world.now, admitted, ticket).ok();
+    let sent = world.sent.get_mut(&ticket).unwrap();
+    (sent.key, sent.cancelled) = (key, key.is_none());
     world.collect();
-    ticket
+    key.map(|_| ticket)
 }
 
 fn told(world: &World, ticket: u64) -> cluster::RequestExplanation {

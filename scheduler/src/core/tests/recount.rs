@@ -96,8 +96,7 @@ fn devices(core: &TestCore) {
         let peak = here().map(|replica| replica.peak.bytes).max().unwrap_or(0);
         assert_eq!(device.ledger.activations(), peak, "room for batches on {}", device.name);
         assert!(device.ledger.capacity() == 0 || weights <= device.ledger.capacity());
-        let queued: Nanos =
-            here().filter(|r| r.state != ModelState::Unloading).map(|r| core.models[r.model].share).sum();
+        let queued: Nanos = here().filter(|r| r.shares).map(|r| core.models[r.model].share).sum();
         assert_eq!(device.queued, queued, "work that waits for {}", device.name);
         assert!(device.loading.is_none_or(|id| core.replicas[id].state == ModelState::Loading));
         let batches = core.batches.iter().filter(|(_, running)| running.device == id);
@@ -111,6 +110,10 @@ fn devices(core: &TestCore) {
         models.sort_unstable();
         assert!(models.is_sorted_by(|a, b| a < b), "a model is twice on {}", device.name);
     }
+    let alarms = core.devices.iter().filter_map(|(id, device)| Some((device.alarm?, id))).collect();
+    assert_eq!(core.alarms, alarms);
+    let busy = |(_, id): &(Nanos, usize)| !core.devices[*id].batches.is_empty();
+    assert!(core.alarms.iter().all(busy), "an idle device has an alarm");
     assert_eq!(core.copying, core.devices.iter().filter(|(_, device)| device.loading.is_some()).count());
 }
 
@@ -119,7 +122,7 @@ fn models(core: &TestCore) {
     let (mut homeless, mut wanting) = (Vec::new(), Vec::new());
     for (index, model) in core.models.iter().enumerate() {
         assert!(!model.queue.is_empty() || model.work == 0, "work of {}", model.name);
-        let nowhere = !model.queue.is_empty() && model.replicas.is_empty();
+        let nowhere = !model.queue.is_empty() && core.staying(index) == 0;
         assert_eq!(nowhere, matches!(model.rank, Some(Rank::Homeless(_))), "{} is nowhere", model.name);
         match model.rank {
             Some(Rank::Homeless(density)) => homeless.push((density, index)),
@@ -127,7 +130,10 @@ fn models(core: &TestCore) {
             None => {}
         }
         let shared = (1..=16).contains(&model.replicas.len());
-        assert_eq!(model.share, if shared { model.work / model.replicas.len() as Nanos } else { 0 });
+        let holders = core.sharers(index);
+        assert_eq!(model.share, if shared { model.work / holders as Nanos } else { 0 });
+        let sharing = model.replicas.iter().filter(|id| core.replicas[**id].shares).count();
+        assert_eq!(sharing, if shared { holders } else { 0 });
     }
     homeless.sort_unstable();
     wanting.sort_unstable();

@@ -191,3 +191,32 @@ fn of_a_sequence_the_last_makes_way() {
     assert_eq!(world.outcome(urgent), Some(Ok(())));
     assert!(flood[..5].iter().all(|ticket| world.outcome(*ticket) == Some(Ok(()))), "in order, without a gap");
 }
+
+#[test]
+fn one_whose_turn_comes_after_its_model_was_unloaded_is_answered() {
+    let mut world = on(1);
+    let first = ask(&mut world, 5, (true, false)).unwrap();
+    let second = ask(&mut world, 5, (true, false)).unwrap();
+    world.core.unwant(world.now, "m").unwrap();
+    world.collect();
+    world.finish(0, Fate::Ok);
+    assert_eq!((world.outcome(first), world.outcome(second)), (Some(Ok(())), Some(Err(Code::Unavailable))));
+    assert!(world.core.homeless.is_empty(), "it keeps first copies of others from being made");
+}
+
+#[test]
+fn a_node_that_is_drained_goes_on_with_what_waits_for_its_states() {
+    let mut world = on(1);
+    world.prompt = false;
+    world.add(&[100], 0.0);
+    answered(&mut world, 7, (true, false));
+    // One of another sequence runs: this waits.
+    ask(&mut world, 8, (true, false)).unwrap();
+    let waits = ask(&mut world, 7, (false, false)).unwrap();
+    world.core.cordon(world.now, "w0", Cordon::Draining).unwrap();
+    world.collect();
+    assert_eq!(world.outcome(waits), None);
+    assert!(ask(&mut world, 8, (false, false)).is_ok());
+    (0..2).for_each(|_| _ = world.finish(0, Fate::Ok));
+    assert_eq!(world.outcome(waits), Some(Ok(())));
+}

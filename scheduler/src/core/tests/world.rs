@@ -84,6 +84,8 @@ pub(super) struct Node {
     /// The connection that commands reach it by; none while it is cut.
     pub(super) link: Option<u64>,
     pub(super) devices: Vec<u64>,
+    /// Of its devices.
+    pub(super) kind: &'static str,
     pub(super) residents: BTreeMap<(usize, usize), Resident>,
     pub(super) orders: HashMap<(usize, usize), u64>,
     pub(super) batches: VecDeque<Batch>,
@@ -118,6 +120,8 @@ pub(super) struct World {
     /// Loads and unloads are answered at once.
     pub(super) prompt: bool,
     pub(super) loads: u64,
+    /// Of the devices of the workers to come.
+    pub(super) next_kind: &'static str,
     pub(super) ran: Vec<(usize, usize, Vec<u64>)>,
     /// Bytes of a request's row.
     pub(super) row_bytes: usize,
@@ -147,6 +151,7 @@ impl World {
             sent: BTreeMap::new(),
             prompt: true,
             loads: 0,
+            next_kind: "cpu",
             ran: Vec::new(),
             row_bytes: 8,
             peak_bytes: 0,
@@ -177,6 +182,7 @@ impl World {
             life: 0,
             link: None,
             devices: devices.to_vec(),
+            kind: self.next_kind,
             residents: BTreeMap::new(),
             orders: HashMap::new(),
             batches: VecDeque::new(),
@@ -190,7 +196,7 @@ impl World {
         let node = &self.nodes[at];
         let device = |(device, total): (usize, &u64)| session::Device {
             name: format!("d{device}"),
-            kind: "cpu".into(),
+            kind: node.kind.into(),
             usable: true,
             memory_total_bytes: *total,
             // 0 would say that it is not known.
@@ -338,7 +344,13 @@ impl World {
     }
 
     pub(super) fn pass(&mut self, time: Nanos) {
-        self.now += time;
+        let end = self.now + time;
+        while let Some(at) = self.core.next_alarm().filter(|at| *at <= end) {
+            self.now = self.now.max(at);
+            self.core.wake(self.now);
+            self.collect();
+        }
+        self.now = end;
         self.core.tick(self.now);
         self.collect();
     }

@@ -117,13 +117,12 @@ impl World {
 
     fn holders_of(&self, model: usize) -> Vec<(usize, usize)> {
         let Ok(index) = self.core.index(self.specs[model].name.as_str()) else { return Vec::new() };
-        let of = self.core.models[index].replicas.iter().map(|id| &self.core.replicas[*id]);
-        let serving = of.filter(|replica| {
-            let runs = replica.serves() && !replica.stalled;
-            runs && self.core.takes_part(replica.device)
+        let serving = self.core.models[index].replicas.iter().filter(|id| {
+            let replica = &self.core.replicas[**id];
+            replica.serves() && !self.core.is_stalled(**id) && self.core.takes_part(replica.device)
         });
-        let place = |replica: &Replica| {
-            let device = &self.core.devices[replica.device];
+        let place = |id: &usize| {
+            let device = &self.core.devices[self.core.replicas[*id].device];
             let at = self.nodes.iter().position(|node| *node.name == *self.core.workers[device.worker].name);
             (at.unwrap(), device_number(&device.name))
         };

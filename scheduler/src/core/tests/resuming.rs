@@ -1,0 +1,98 @@
+//! Generations go on only on devices of the kind that they were begun on.
+
+use orion_proto::{Error, GeneratorSpec, ModelPolicy};
+
+use super::{
+    prefixes::{PLACES, ask, begins, words},
+    world::{Told, World, model, ticket},
+    *,
+};
+
+/// A generator on a device of each of these kinds.
+fn on(kinds: &[&'static str]) -> World {
+    let policy = ModelPolicy { min_replicas: kinds.len() as u32, ..ModelPolicy::default() };
+    let generator = GeneratorSpec { context_tokens: 8192, max_sequences: PLACES, cache_tokens: 0, chat: true };
+    let mut world = World::new(vec![ModelSpec { generator: Some(generator), ..model("m", 1, policy) }], &[]);
+    world.curves[0] = ServiceCurve { base_seconds: 0.8, per_row_seconds: 0.0 };
+    for kind in kinds {
+        world.next_kind = kind;
+        world.add(&[100], 0.0);
+    }
+    world
+}
+
+fn place(world: &World, of: u64) -> Option<usize> {
+    (0..world.nodes.len()).find(|at| world.nodes[*at].batches.iter().any(|batch| ticket(&batch.attempts[0]) == of))
+}
+
+fn begun(world: &mut World) -> (u64, usize) {
+    let long = ask(world, &words(1, 8));
+    begins(world, long, 0.0);
+    (long, place(world, long).unwrap())
+}
+
+#[test]
+fn one_that_failed_once_goes_on_there_where_all_others_are_of_another_kind() {
+    let mut world = on(&["cuda", "cpu"]);
+    let (long, at) = begun(&mut world);
+    let batch = world.nodes[at].batches.pop_front().unwrap();
+    let failed = answer(&batch, || Err(Error::new(Code::Unavailable, "the device failed")));
+    world.core.result(world.now, world.nodes[at].session, failed);
+    world.collect();
+    assert_eq!(place(&world, long), Some(at));
+}
+
+#[test]
+fn one_is_left_to_a_silent_worker_where_all_others_are_of_another_kind_and_answered_when_that_is_lost() {
+    let mut world = on(&["cuda", "cpu"]);
+    let (long, at) = begun(&mut world);
+    world.core.suspect(world.now, world.nodes[at].session, "silent", 750 * MS, true);
+    world.collect();
+    assert!(!world.told.contains(&Told::Other("a cancellation")));
+    world.pass(700 * MS);
+    assert_eq!(world.outcome(long), None);
+    world.pass(100 * MS);
+    assert_eq!(world.outcome(long), Some(Err(Code::Unavailable)));
+}
+
+#[test]
+fn one_that_no_copy_can_go_on_with_gets_a_copy_on_a_device_of_its_kind() {
+    let mut world = on(&["cuda", "cpu"]);
+    let (long, at) = begun(&mut world);
+    world.next_kind = ["cuda", "cpu"][at];
+    let other = world.add(&[100], 0.0);
+    world.core.suspect(world.now, world.nodes[at].session, "silent", 100 * MS, true);
+    world.collect();
+    (0..20).for_each(|_| world.pass(25 * MS));
+    assert_eq!(world.ran.last().map(|(at, _, tickets)| (*at, tickets.clone())), Some((other, vec![long])));
+}
+
+#[test]
+fn one_that_waits_is_answered_when_the_last_device_of_its_kind_is_gone() {
+    let mut world = on(&["cuda", "cpu"]);
+    let (long, at) = begun(&mut world);
+    world.next_kind = ["cuda", "cpu"][at];
+    world.prompt = false;
+    let other = world.add(&[100], 0.0);
+    for lost in [at, other] {
+        assert_eq!(world.outcome(long), None);
+        world.core.suspect(world.now, world.nodes[lost].session, "silent", 100 * MS, true);
+        (0..20).for_each(|_| world.pass(25 * MS));
+    }
+    assert_eq!(world.outcome(long), Some(Err(Code::Unavailable)));
+}
+
+#[test]
+fn a_long_prompt_is_read_for_as_long_as_was_predicted() {
+    let mut world = on(&["cpu", "cpu"]);
+    for id in world.core.models[world.core.index("m").unwrap()].replicas.clone() {
+        // 50 ms a token.
+        world.core.replicas[id].prompts.time.add(5e7 * 1000.0, 1000.0);
+    }
+    ask(&mut world, &words(1, 2000));
+    let pass = |world: &mut World, seconds: usize| (0..seconds * 40).for_each(|_| world.pass(25 * MS));
+    pass(&mut world, 120);
+    assert_eq!(world.core.totals().retried, 0, "100 s are predicted");
+    pass(&mut world, 180);
+    assert_eq!(world.core.totals().retried, 1, "now it stands still");
+}
