@@ -11,7 +11,8 @@ pub(super) type Alarms = BTreeSet<(Nanos, usize)>;
 impl<T, L: Clone> Core<T, L> {
     /// When [`Core::wake`] is to be called next; never, as long as nothing waits.
     pub fn next_alarm(&self) -> Option<Nanos> {
-        if self.queued_work == 0 {
+        // What is bound to replicas is not counted.
+        if self.queued_work == 0 && !self.binds {
             return None;
         }
         self.alarms.first().map(|(at, _)| *at)
@@ -25,6 +26,7 @@ impl<T, L: Clone> Core<T, L> {
             self.clear_alarm(device);
             self.fill(now, device);
         }
+        self.take_turns(now);
     }
 
     /// A device's bookings have changed.

@@ -80,6 +80,13 @@ impl<T, L: Clone> Core<T, L> {
         past.len() == LOOKED_AT || past.into_iter().any(|index| self.may_claim(now, index, device))
     }
 
+    /// Whether a device could begin to load a model once what must leave is idle.
+    pub(super) fn may_be_loaded(&mut self, now: Nanos, index: usize, device: usize) -> bool {
+        let at = &self.devices[device];
+        let free = at.loading.is_none() && !at.stalled;
+        free && self.may_hold(now, index, device) && self.has_room(index, device)
+    }
+
     fn may_claim(&mut self, now: Nanos, index: usize, device: usize) -> bool {
         self.need(now, index).is_some() && self.may_hold(now, index, device) && self.has_room(index, device)
     }
@@ -119,7 +126,7 @@ impl<T, L: Clone> Core<T, L> {
     /// Clears a device for a model that must come there, since it leaves another: behind a link, one that is busy always has
     /// a batch ahead and is never seen idle.
     pub(super) fn clear_for(&mut self, now: Nanos, index: usize, device: usize) {
-        if self.devices[device].no_turns_until > now {
+        if self.devices[device].no_turns_until > now || self.cleared_for(now, index).is_some_and(|at| at != device) {
             return;
         }
         if let Some(leave) = self.victims_in_time(now, index, device) {
@@ -128,11 +135,17 @@ impl<T, L: Clone> Core<T, L> {
         }
     }
 
+    /// The device that is being cleared for a model.
+    pub(super) fn cleared_for(&self, now: Nanos, index: usize) -> Option<usize> {
+        let claims = |claim: &Claim| claim.model == index && now.saturating_sub(claim.seen) <= CLEARING;
+        self.devices.iter().find(|(_, device)| device.claim.as_ref().is_some_and(claims)).map(|(id, _)| id)
+    }
+
     /// The claim of another model to a device, as long as it stands.
     fn claim_of_another(&self, now: Nanos, device: usize, index: usize) -> Option<&Claim> {
         self.devices[device].claim.as_ref().filter(|claim| {
             let model = &self.models[claim.model];
-            let stands = model.demanded || (self.staying(claim.model) == 0 && !model.queue.is_empty());
+            let stands = self.staying(claim.model) == 0 && (model.demanded || !model.queue.is_empty());
             claim.model != index && stands && now.saturating_sub(claim.seen) <= CLEARING
         })
     }

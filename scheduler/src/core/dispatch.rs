@@ -28,11 +28,15 @@ pub(super) struct Running {
     pub rows: usize,
     pub bucket: u8,
     pub given: Nanos,
+    /// When the one before it ended, if it was given ahead.
+    pub begun: Nanos,
     /// When it is predicted to be done.
     pub expected: Nanos,
     pub predicted: Nanos,
     /// Predicted time of its prompt, until it begins to answer.
     pub prefill: Nanos,
+    /// The same of all prompts that were to be read before it and of its own.
+    pub reading: Nanos,
     /// It runs beside the device, which takes other batches meanwhile.
     pub beside: bool,
     /// A second run of a batch that straggles, or such a batch itself.
@@ -97,7 +101,10 @@ impl<T, L: Clone> Core<T, L> {
     /// Whether a replica on such a device goes on with its model: no other serves it, but one will, or none can.
     pub(super) fn runs_last(&self, id: usize) -> bool {
         let (index, device) = (self.replicas[id].model, self.replicas[id].device);
-        let serves = |other: &usize| self.replicas[*other].serves() && self.takes_part(self.replicas[*other].device);
+        let serves = |other: &usize| {
+            let replica = &self.replicas[*other];
+            replica.serves() && self.takes_part(replica.device) && !self.is_stalled(*other)
+        };
         let goes_on = || self.moves(index) || !self.could_move(index);
         let model = &self.models[index];
         !model.is_inline() && self.is_emptied(device) && !model.replicas.iter().any(serves) && goes_on()
@@ -114,10 +121,14 @@ impl<T, L: Clone> Core<T, L> {
             return false;
         }
         let at = &self.devices[device];
+        if at.stalled {
+            return false;
+        }
         let Some(last) = at.batches.last() else { return true };
         let lead = self.workers[at.worker].lead;
         let usual = self.batches.get(last).map_or(1, |batch| batch.predicted.max(1));
-        let ahead = lead.div_ceil(usual).min(AHEAD);
+        // Until the result of one is known, the next may have to be under way, and the one after that.
+        let ahead = lead.saturating_mul(2).div_ceil(usual).min(AHEAD);
         at.booked_until <= now.saturating_add(lead) && (at.batches.len() as u64) < 1 + ahead
     }
 
@@ -262,9 +273,11 @@ impl<T, L: Clone> Core<T, L> {
             rows,
             bucket,
             given: now,
+            begun: now,
             expected,
             predicted,
             prefill: 0,
+            reading: 0,
             beside,
             hedged,
             abandoned_bytes: 0,
@@ -342,13 +355,19 @@ impl<T, L: Clone> Core<T, L> {
             return Some(running);
         }
         device.batches.retain(|batch| *batch != number);
-        device.stalled = false;
+        if let Some(next) = device.batches.first().and_then(|next| self.batches.get_mut(next)) {
+            next.begun = now;
+        }
+        let stalled = std::mem::take(&mut device.stalled);
         let left: Nanos = device.batches.iter().filter_map(|batch| self.batches.get(batch)).map(|b| b.predicted).sum();
         // Never later than was booked: the report is newer than the booking.
         let lead = self.workers[running.worker].lead;
         let end = now.saturating_add(left);
         device.booked_until = if left == 0 { now } else { device.booked_until.min(end.saturating_add(lead)).max(now) };
         self.set_alarm(now, running.device);
+        if stalled {
+            self.give_up_copies(now, running.device);
+        }
         Some(running)
     }
 }

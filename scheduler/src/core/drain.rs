@@ -107,7 +107,8 @@ impl<T, L: Clone> Core<T, L> {
         let mut spent = 0.0f64;
         for waiting in lane.waiting.range(before.saturating_sub(BEFORE)..before) {
             let in_time = waiting.due.saturating_sub(now.saturating_add(busy)) as f64;
-            spent = (spent + waiting.rows as f64 / rate).min(in_time.max(spent));
+            let done = spent + waiting.rows as f64 / rate;
+            spent = if done <= in_time { done } else { spent };
         }
         let spent = spent + (rows as f64 - at_once as f64) / rate;
         alone.saturating_add(spent.clamp(0.0, 1e18) as Nanos)
@@ -157,10 +158,11 @@ impl<T, L: Clone> Core<T, L> {
 
     /// Predicted time until a replica's device is done with what it runs and all that waits for it.
     fn drained_in(&self, now: Nanos, id: usize) -> Nanos {
-        let device = &self.devices[self.replicas[id].device];
-        let model = &self.models[self.replicas[id].model];
-        // Of a model with many holders nothing is counted on each.
-        let own = if model.share == 0 { model.work / model.replicas.len().max(1) as Nanos } else { 0 };
+        let replica = &self.replicas[id];
+        let device = &self.devices[replica.device];
+        // Of a model with many holders nothing is counted on each, nor on one that is to be emptied.
+        let own =
+            if replica.shares { 0 } else { self.models[replica.model].work / self.sharers(replica.model) as Nanos };
         let all = device.load(now).saturating_add(own).saturating_add(self.held_back(id));
         if !self.binds {
             return all;

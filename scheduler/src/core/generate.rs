@@ -9,8 +9,8 @@ use orion_net::AttemptDelta;
 use orion_proto::{Code, Delta, Error, InferRequest};
 
 use super::{
-    Command, Core, Nanos, Prefix, RequestKey, WorkerState, catalogue::Model, device::Device, filter, order::WEIGHTS,
-    prompt_report::Begun, queue::Group,
+    Command, Cordon, Core, Nanos, Prefix, RequestKey, WorkerState, catalogue::Model, device::Device, filter,
+    order::WEIGHTS, prompt_report::Begun, queue::Group,
 };
 
 /// Who is told of each step of a generation.
@@ -169,21 +169,35 @@ impl<T, L: Clone> Core<T, L> {
         kind.is_none_or(|kind| **kind == *self.devices[device].info.kind)
     }
 
+    /// Whether a step of a generation was sent.
+    pub(super) fn has_begun(&self, key: RequestKey) -> bool {
+        let generated = self.request(key).and_then(|request| request.generated.as_ref());
+        generated.is_some_and(|generated| generated.sent() > 0)
+    }
+
+    /// Whether there is a copy that goes on with a generation, once it is there and has a place; on this device none does.
+    fn is_continued(&self, index: usize, key: RequestKey, mute: Option<usize>) -> bool {
+        let takes = |id: &usize| (self.stays(*id) && !self.is_stalled(*id)) || self.takes_requests(*id);
+        let goes_on = |id: &usize| {
+            let device = self.replicas[*id].device;
+            mute != Some(device) && self.goes_on_with(key, device) && takes(id)
+        };
+        self.models[index].replicas.iter().any(goes_on)
+    }
+
     /// Whether a copy of its model can go on with a generation, or one could be made that can.
     pub(super) fn can_go_on(&self, key: RequestKey) -> bool {
-        let Some(request) = self.request(key) else { return false };
-        let model = &self.models[request.model];
-        if request.generated.as_ref().is_none_or(|generated| generated.sent() == 0) {
-            return true;
-        }
-        let there = |id: &usize| self.goes_on_with(key, self.replicas[*id].device);
+        let Some(request) = self.request(key).filter(|_| self.has_begun(key)) else { return true };
+        let index = request.model;
         let could = |(id, device): (usize, &Device)| {
             let worker = &self.workers[device.worker];
-            let gone = matches!(worker.state, WorkerState::Dead | WorkerState::Left);
-            let suits = || model.spec.as_ref().is_some_and(|spec| filter::suits(spec, worker, device).is_ok());
-            !gone && self.goes_on_with(key, id) && suits() && self.has_room(request.model, id)
+            let there = matches!(worker.state, WorkerState::Ready | WorkerState::Suspect | WorkerState::Joining);
+            let spec = self.models[index].spec.as_ref();
+            let suits = || spec.is_some_and(|spec| filter::suits(spec, worker, device).is_ok());
+            let takes = there && worker.cordon == Cordon::No && !worker.drains;
+            takes && self.goes_on_with(key, id) && suits() && self.has_room(index, id)
         };
-        model.replicas.iter().any(there) || (self.may_copy(request.model) && self.devices.iter().any(could))
+        self.is_continued(index, key, None) || (self.may_copy(index) && self.devices.iter().any(could))
     }
 
     /// Generations that were begun and wait to go on: where no copy of their model can, one of their kind is made, and where
@@ -193,25 +207,39 @@ impl<T, L: Clone> Core<T, L> {
             return;
         }
         let waiting = self.models[index].queue.groups.iter().flat_map(|group| &group.waiting);
-        let keys: Vec<RequestKey> = waiting.map(|waiting| waiting.key).collect();
+        let keys: Vec<RequestKey> = waiting.map(|waiting| waiting.key).filter(|key| self.has_begun(*key)).collect();
+        // Of those of one kind the first speaks for all.
+        let mut kinds: Vec<Option<Arc<str>>> = Vec::new();
         for key in keys {
-            if !self.can_go_on(key) {
-                self.leave_queue(key);
-                let text = "no device of the kind on which it was begun can go on with it";
-                self.fail(now, key, Error::new(Code::Unavailable, text));
-            } else if !self.models[index].replicas.iter().any(|id| self.goes_on_with(key, self.replicas[*id].device)) {
-                self.copy_of_its_kind(now, index, key);
+            let kind = self.request(key).and_then(|request| request.generated.as_ref()?.kind.clone());
+            match self.can_go_on(key) {
+                true if kinds.contains(&kind) => {}
+                true => {
+                    kinds.push(kind);
+                    self.copy_to_go_on(now, index, key, None);
+                }
+                false => {
+                    self.leave_queue(key);
+                    let text = "no device of the kind on which it was begun can go on with it";
+                    self.fail(now, key, Error::new(Code::Unavailable, text));
+                }
             }
         }
     }
 
-    fn copy_of_its_kind(&mut self, now: Nanos, index: usize, key: RequestKey) {
+    /// Where no copy can go on with a generation, one is made that can: on the least loaded device of its kind that can
+    /// make room now.
+    pub(super) fn copy_to_go_on(&mut self, now: Nanos, index: usize, key: RequestKey, mute: Option<usize>) {
+        if self.is_continued(index, key, mute) || !self.may_copy(index) || self.copying >= self.devices.len() {
+            return;
+        }
         let suitable = self.suitable(index);
         let takes = |device: &usize| {
             let at = &self.devices[*device];
             let failed = self.models[index].failures.iter().any(|f| f.device == *device && f.retry_at > now);
             let free = at.loading.is_none() && !at.stalled && !failed && !self.is_on(index, *device);
-            free && self.goes_on_with(key, *device) && self.has_room(index, *device)
+            let free = free && self.goes_on_with(key, *device) && !self.is_claimed(now, *device, index);
+            free && self.has_room(index, *device) && self.victims(now, index, *device).is_some()
         };
         let found = suitable.iter().copied().filter(takes).min_by_key(|device| self.devices[*device].load(now));
         if let Some(device) = found {

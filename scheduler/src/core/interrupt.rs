@@ -9,10 +9,9 @@ impl<T, L: Clone> Core<T, L> {
     /// Time passes beside generations, of which no batch's end tells: models may have a claim to their devices, and those
     /// that have kept a turn from its beginning or its end for long are interrupted.
     pub(super) fn clear_generators(&mut self, now: Nanos) {
-        if self.claims.is_empty() {
-            return;
-        }
-        let generating = |(id, device): (usize, &Device)| (device.beside > 0).then_some(id);
+        let asked = !self.claims.is_empty();
+        let generating =
+            |(id, device): (usize, &Device)| (device.beside > 0 && (asked || device.claim.is_some())).then_some(id);
         let mut devices: Vec<usize> = self.devices.iter().filter_map(generating).collect();
         if devices.len() > ASKED {
             let from = self.turn(devices.len());

@@ -91,10 +91,13 @@ impl<T, L: Clone> Core<T, L> {
     pub(super) fn choose(&mut self, now: Nanos, device: usize) -> Option<Pick> {
         self.end_turn(now, device);
         let before = self.devices[device].claim.take();
-        match self.claimant(now, device) {
-            Some(index) => self.make_way(now, index, device, before),
-            // It was made for what leaves another device, and is renewed there.
-            None => self.devices[device].claim = before.filter(|claim| self.models[claim.model].demanded),
+        // One that was made for what leaves another device is renewed there.
+        let moves = before.clone().filter(|claim| self.models[claim.model].demanded);
+        if let Some(index) = self.claimant(now, device) {
+            self.make_way(now, index, device, before);
+        }
+        if self.devices[device].claim.is_none() {
+            self.devices[device].claim = moves;
         }
         let lead = self.lead(device);
         let way = Way {

@@ -145,7 +145,8 @@ impl<T, L: Clone> Core<T, L> {
     pub(super) fn may_copy(&self, index: usize) -> bool {
         let model = &self.models[index];
         let copied = model.spec.as_ref().is_some_and(|spec| !spec.inline) && model.wanted;
-        let full = model.max_replicas().is_some_and(|most| self.staying(index) >= most);
+        let counts = |id: &&usize| self.stays(**id) && !self.is_stalled(**id);
+        let full = model.max_replicas().is_some_and(|most| model.replicas.iter().filter(counts).count() >= most);
         copied && !full && model.replicas.len() < self.devices.len()
     }
 
@@ -260,7 +261,9 @@ impl<T, L: Clone> Core<T, L> {
             if !must && !self.homeless.is_empty() {
                 return false;
             }
-            let free = self.target(now, index, Room::Free, &mut Vec::new());
+            let cleared = if self.models[index].demanded { self.cleared_for(now, index) } else { None };
+            let cleared = cleared.filter(|device| self.may_be_loaded(now, index, *device));
+            let free = cleared.or_else(|| self.target(now, index, Room::Free, &mut Vec::new()));
             let Some(device) =
                 free.or_else(|| if must { self.target(now, index, Room::Evict, &mut Vec::new()) } else { None })
             else {

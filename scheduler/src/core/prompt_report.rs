@@ -44,6 +44,7 @@ impl<T, L: Clone> Core<T, L> {
         if let Some(running) = batch.and_then(|batch| self.batches.get_mut(&batch)) {
             running.prefill = time;
             prompts.reading = prompts.reading.saturating_add(time);
+            running.reading = prompts.reading;
         }
     }
 

@@ -28,7 +28,10 @@ impl<T, L: Clone> Core<T, L> {
             again.iter().filter_map(|key| self.request(*key)).flat_map(|r| r.failed_on.clone()).collect();
         let deadlines = again.iter().filter_map(|key| self.request(*key)?.deadline);
         let within = deadlines.min().map_or(Nanos::MAX, |deadline| deadline.saturating_sub(now));
-        self.copy_elsewhere(now, index, &failed, within);
+        match again.iter().copied().find(|key| self.has_begun(*key)) {
+            Some(key) => self.copy_to_go_on(now, index, key, None),
+            None => self.copy_elsewhere(now, index, &failed, within),
+        }
         self.wait_together(now, again);
     }
 
@@ -216,7 +219,9 @@ impl<T, L: Clone> Core<T, L> {
                 let device = self.replicas[*id].device;
                 let at = self.devices[device].worker;
                 let serves = at != worker && self.takes_part(device) && self.replicas[*id].serves();
-                serves && running.attempts.iter().all(|(_, key)| self.goes_on_with(*key, device))
+                serves
+                    && !self.is_stalled(*id)
+                    && running.attempts.iter().all(|(_, key)| self.goes_on_with(*key, device))
             };
             if self.models[index].replicas.iter().any(other) {
                 self.take_back(now, number, device, false, "its worker fell silent");

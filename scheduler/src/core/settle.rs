@@ -179,6 +179,7 @@ impl<T, L: Clone> Core<T, L> {
                 if !request.failed_on.contains(&running.device) {
                     request.failed_on.push(running.device);
                 }
+                self.unbind(key, running.replica);
                 continue;
             }
             request.course.told(figures.batch, waited, service);

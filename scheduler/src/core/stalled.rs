@@ -37,16 +37,30 @@ impl<T, L: Clone> Core<T, L> {
 
     /// Batches that stand still are tried elsewhere; the device stays booked until it answers or is lost.
     pub(super) fn free_stalled(&mut self, now: Nanos) {
+        let stalled = self.devices.iter().filter(|(_, device)| device.stalled).map(|(id, _)| id);
+        stalled.collect::<Vec<usize>>().into_iter().for_each(|device| self.avoid(now, device));
         let still = |running: &&Running| {
             let limit = match self.models[running.model].is_generator() {
-                true => nanos(MUTE).saturating_add(self.reading(running).saturating_mul(PROMPT_FACTOR)),
+                true if running.prefill > 0 => {
+                    nanos(MUTE).saturating_add(running.reading.saturating_mul(PROMPT_FACTOR))
+                }
+                true => nanos(MUTE),
                 false => running.predicted.saturating_mul(STILL_FACTOR).max(nanos(STILL)),
             };
             !self.models[running.model].is_inline()
                 && !running.attempts.is_empty()
-                && now.saturating_sub(running.given) > limit
+                && now.saturating_sub(running.given.max(running.begun)) > limit
         };
-        let late: Vec<u64> = self.batches.iter().filter(|(_, r)| still(r)).map(|(number, _)| *number).collect();
+        // What was given ahead waits for what it was given behind.
+        let first = |number: u64, running: &Running| {
+            running.beside || self.devices[running.device].batches.first() == Some(&number)
+        };
+        let late: Vec<u64> = self
+            .batches
+            .iter()
+            .filter(|(number, r)| still(r) && first(**number, r))
+            .map(|(number, _)| *number)
+            .collect();
         for number in late {
             let Some(running) = self.batches.get(&number) else { continue };
             let (id, device, index) = (running.replica, running.device, running.model);
@@ -62,7 +76,11 @@ impl<T, L: Clone> Core<T, L> {
             };
             if !self.models[index].replicas.iter().any(other) {
                 // Where nothing else holds the model, a copy is made; its requests follow when it is there.
-                self.copy_elsewhere(now, index, &[device], Nanos::MAX);
+                let begun = running.attempts.first().map(|(_, key)| *key).filter(|key| self.has_begun(*key));
+                match begun {
+                    Some(key) => self.copy_to_go_on(now, index, key, Some(device)),
+                    None => self.copy_elsewhere(now, index, &[device], Nanos::MAX),
+                }
                 continue;
             }
             let repeats = |key: RequestKey| self.request(key).is_none_or(|r| r.request.parameters.idempotent);
@@ -82,6 +100,8 @@ impl<T, L: Clone> Core<T, L> {
                     kept.push((attempt, key));
                 } else if request.stop(number) {
                     again.push((key, Error::new(Code::Unavailable, "the device stands still")));
+                } else {
+                    self.unbind(key, id);
                 }
             }
             if let Some(running) = self.batches.get_mut(&number) {
@@ -105,10 +125,15 @@ impl<T, L: Clone> Core<T, L> {
         }
     }
 
-    /// Predicted time of the prompts that are read there, until a generation has begun to answer.
-    fn reading(&self, running: &Running) -> Nanos {
-        let reading = self.replicas.get(running.replica).map_or(0, |replica| replica.prompts.reading);
-        if running.prefill > 0 { reading.max(running.prefill) } else { 0 }
+    /// A device moves again: of models that were copied meanwhile it gives up what is more than may be.
+    pub(super) fn give_up_copies(&mut self, now: Nanos, device: usize) {
+        for id in self.devices[device].residents.clone() {
+            let index = self.replicas[id].model;
+            let most = self.models[index].max_replicas();
+            if most.is_some_and(|most| self.stays(id) && self.staying(index) > most) {
+                self.unload(now, id);
+            }
+        }
     }
 
     /// Answers requests whose model nothing has been able to run for longer than the grace.

@@ -25,6 +25,8 @@ impl<T, L: Clone> Core<T, L> {
         }
         let devices = worker.devices.clone();
         for device in devices {
+            // The way there may take less or more than it did.
+            self.set_alarm(now, device);
             let name = self.devices[device].name.clone();
             let figures = telemetry.devices.iter().find(|figures| *figures.name == *name);
             if let Some(free) = figures.map(|figures| figures.memory_free_bytes).filter(|free| *free > 0) {

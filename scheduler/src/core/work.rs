@@ -59,6 +59,10 @@ impl<T, L: Clone> Core<T, L> {
         self.unrank(index);
         let model = &mut self.models[index];
         let share = std::mem::take(&mut model.share);
+        // Among more it was not divided.
+        if model.replicas.len() > HOLDERS {
+            return;
+        }
         for id in &model.replicas {
             let replica = &mut self.replicas[*id];
             if std::mem::take(&mut replica.shares) {

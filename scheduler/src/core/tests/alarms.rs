@@ -50,3 +50,22 @@ fn there_is_no_alarm_where_nothing_waits_or_nothing_runs() {
     world.core.worker_left(world.now, session);
     assert_eq!(world.core.alarms.len(), 0, "its worker is gone");
 }
+
+#[test]
+fn what_is_bound_to_a_replica_has_alarms_too() {
+    let policy = ModelPolicy { balancer: "round-robin".into(), ..ModelPolicy::default() };
+    let mut world = World::new(vec![ModelSpec { max_batch_rows: 1, ..model("m", 1, policy) }], &[]);
+    world.add(&[100], 0.02);
+    (0..2).for_each(|_| _ = world.ask(0));
+    assert!(world.core.next_alarm().is_some());
+}
+
+#[test]
+fn a_device_far_away_has_as_many_batches_ahead_as_results_are_under_way() {
+    // Its batches take 5 ms, and results 10: two are not known yet when the third must leave.
+    let mut world = World::new(vec![ModelSpec { max_batch_rows: 1, ..model("m", 1, ModelPolicy::default()) }], &[]);
+    world.add(&[100], 0.02);
+    (0..40).for_each(|_| _ = world.ask(0));
+    world.pass(50 * MS);
+    assert!(world.ran.len() >= 4, "{} batches", world.ran.len());
+}

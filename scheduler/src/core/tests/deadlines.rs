@@ -318,7 +318,7 @@ fn what_is_late_behind_the_batch_that_runs_takes_no_time_of_what_is_due_later() 
     world.finish(0, Fate::Ok);
     world.pass(10 * MS);
     // The device is busy for 40 ms more: the one that waits would take until 150 ms, and is due at 120.
-    let later = world.submit(Ask { deadline: Some(115 * MS), ..Ask::of(0) }).expect("150 ms are in time for 175");
+    let later = world.submit(Ask { deadline: Some(100 * MS), ..Ask::of(0) }).expect("150 ms are in time for 160");
     world.pass(40 * MS);
     world.finish(0, Fate::Ok);
     world.pass(50 * MS);

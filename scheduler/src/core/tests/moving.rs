@@ -116,3 +116,22 @@ fn a_drained_holder_takes_no_share_of_what_may_wait() {
     };
     assert_eq!(accepted(true), accepted(false));
 }
+
+#[test]
+fn what_may_wait_for_a_model_is_no_more_while_it_moves() {
+    let accepted = |drained: bool| {
+        let policy = ModelPolicy { max_queue: Duration::from_secs(5), max_replicas: Some(1), ..ModelPolicy::default() };
+        let mut world = World::new(vec![model("m", 60, policy)], &[]);
+        world.curves[0] = ServiceCurve { base_seconds: 0.1, per_row_seconds: 0.0 };
+        world.load_seconds = 60.0;
+        world.add(&[100], 0.0);
+        world.prompt = false;
+        world.add(&[100], 0.0);
+        if drained {
+            cordon(&mut world, 0, Cordon::Draining);
+        }
+        (0..10_000).take_while(|_| world.submit(Ask::of(0)).is_ok()).count()
+    };
+    let (kept, moved) = (accepted(false), accepted(true));
+    assert!(moved <= kept + kept / 10, "{moved}, without a move {kept}");
+}

@@ -3,7 +3,7 @@
 use orion_proto::{Error, GeneratorSpec, ModelPolicy};
 
 use super::{
-    prefixes::{PLACES, ask, begins, words},
+    prefixes::{PLACES, ask, begins, ends, words},
     world::{Told, World, model, ticket},
     *,
 };
@@ -95,4 +95,70 @@ fn a_long_prompt_is_read_for_as_long_as_was_predicted() {
     assert_eq!(world.core.totals().retried, 0, "100 s are predicted");
     pass(&mut world, 180);
     assert_eq!(world.core.totals().retried, 1, "now it stands still");
+}
+
+#[test]
+fn one_that_stands_still_gets_a_copy_on_another_device_of_its_kind() {
+    let mut world = on(&["cuda", "cpu"]);
+    let (long, at) = begun(&mut world);
+    world.next_kind = ["cuda", "cpu"][at];
+    let other = world.add(&[100], 0.0);
+    (0..1_000).for_each(|_| world.pass(100 * MS));
+    assert_eq!(world.ran.last().map(|(at, _, tickets)| (*at, tickets.clone())), Some((other, vec![long])));
+}
+
+#[test]
+fn one_whose_model_may_have_one_copy_gets_that_on_its_kind() {
+    let mut world = on(&["cuda"]);
+    world.specs[0] = Arc::new(ModelSpec {
+        policy: ModelPolicy { max_replicas: Some(1), ..ModelPolicy::default() },
+        ..ModelSpec::clone(&world.specs[0])
+    });
+    let (long, _) = begun(&mut world);
+    for kind in ["cpu", "cuda"] {
+        world.next_kind = kind;
+        world.add(&[100], 0.0);
+    }
+    world.core.suspect(world.now, world.nodes[0].session, "silent", 100 * MS, true);
+    world.collect();
+    (0..50).for_each(|_| world.pass(100 * MS));
+    assert_eq!(world.ran.last().map(|(at, _, tickets)| (*at, tickets.clone())), Some((2, vec![long])));
+}
+
+#[test]
+fn one_is_answered_where_copies_and_devices_of_its_kind_are_to_be_emptied() {
+    for held in [true, false] {
+        let mut world = if held { on(&["cuda", "cuda", "cpu"]) } else { on(&["cuda", "cpu"]) };
+        let (long, at) = begun(&mut world);
+        world.next_kind = world.nodes[at].kind;
+        let other = match held {
+            true => (0..3).find(|other| *other != at && world.nodes[*other].kind == world.nodes[at].kind),
+            false => Some(world.add(&[100], 0.0)),
+        };
+        let Some(other) = other else { continue };
+        world.core.cordon(world.now, &format!("w{other}"), Cordon::Draining).unwrap();
+        world.core.suspect(world.now, world.nodes[at].session, "silent", 100 * MS, true);
+        world.collect();
+        (0..100).for_each(|_| world.pass(25 * MS));
+        assert_eq!(world.outcome(long), Some(Err(Code::Unavailable)), "held: {held}");
+    }
+}
+
+#[test]
+fn the_last_of_several_long_prompts_does_not_stand_still() {
+    let mut world = on(&["cpu", "cpu"]);
+    for id in world.core.models[world.core.index("m").unwrap()].replicas.clone() {
+        // 50 ms a token: each prompt takes 50 s, four of them on each worker.
+        world.core.replicas[id].prompts.time.add(5e7 * 1000.0, 1000.0);
+    }
+    (0..8).for_each(|number| _ = ask(&mut world, &words(number, 1000)));
+    for done in 0..4 {
+        (0..500).for_each(|_| world.pass(100 * MS));
+        assert_eq!(world.core.totals().retried, 0, "at {} s of 200 s that are predicted", 50 * (done + 1));
+        for at in 0..2 {
+            let first = ticket(&world.nodes[at].batches[0].attempts[0]);
+            begins(&mut world, first, 1.0);
+            ends(&mut world, first);
+        }
+    }
 }

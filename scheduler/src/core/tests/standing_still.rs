@@ -59,3 +59,44 @@ fn what_was_bound_to_a_lost_replica_and_runs_elsewhere_is_bound_to_nothing() {
     world.finish(1 - at, Fate::Ok);
     assert_eq!(world.outcome(asked), Some(Ok(())));
 }
+
+#[test]
+fn what_comes_later_for_a_model_that_only_it_holds_gets_a_copy() {
+    let twice = ModelPolicy { min_replicas: 2, ..ModelPolicy::default() };
+    let once = ModelPolicy { max_replicas: Some(1), ..ModelPolicy::default() };
+    let mut world = World::new(vec![model("a", 5, twice), model("b", 5, once)], &[&[100], &[100]]);
+    let home = (0..2).find(|at| world.nodes[*at].residents.contains_key(&(1, 0))).unwrap();
+    while world.nodes[home].batches.is_empty() {
+        world.ask(0);
+        world.pass(MS);
+    }
+    let other = |world: &mut World, ticks: usize| {
+        (0..ticks).for_each(|_| {
+            world.pass(25 * MS);
+            while world.finish(1 - home, Fate::Ok).is_some() {}
+        });
+    };
+    // What hung is answered elsewhere by now.
+    other(&mut world, 1_200);
+    let later = world.ask(1);
+    other(&mut world, 40);
+    assert_eq!(world.outcome(later), Some(Ok(())));
+    // It moves again: there are no more copies than there may be.
+    world.finish(home, Fate::Ok);
+    assert_eq!(world.core.models[world.core.index("b").unwrap()].replicas.len(), 1);
+}
+
+#[test]
+fn what_was_given_ahead_does_not_stand_still_behind_another() {
+    let mut world = World::new(vec![ModelSpec { max_batch_rows: 1, ..model("m", 1, ModelPolicy::default()) }], &[]);
+    (0..2).for_each(|_| _ = world.add(&[100], 0.02));
+    (0..2).for_each(|_| _ = world.ask(0));
+    world.pass(10 * MS);
+    assert_eq!(world.nodes.iter().map(|node| node.batches.len()).max(), Some(2));
+    (0..360).for_each(|_| world.pass(25 * MS));
+    let at = (0..2).find(|at| world.nodes[*at].batches.len() == 2).unwrap();
+    world.finish(at, Fate::Ok);
+    // The second was given 9 s ago and has run for 4.
+    (0..160).for_each(|_| world.pass(25 * MS));
+    assert!(world.core.devices.iter().all(|(_, device)| !device.stalled));
+}
