@@ -75,6 +75,7 @@ impl<T, L: Clone> Core<T, L> {
             }
         }
         takers.sort_unstable();
+        self.scratch.left.begin();
         for &(_, device) in &takers {
             self.fill(now, device);
             // What one leaves to others may be for any of them: their order here is that of a row, not of what waits.
@@ -82,6 +83,7 @@ impl<T, L: Clone> Core<T, L> {
                 break;
             }
         }
+        self.scratch.left.end();
         self.scratch.takers = takers;
     }
 

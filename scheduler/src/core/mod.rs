@@ -49,6 +49,7 @@ mod request;
 mod rescue;
 mod resume;
 mod retry;
+mod rivals;
 mod sequences;
 mod settle;
 mod stalled;
@@ -121,6 +122,7 @@ struct Scratch {
     needs: Vec<(f64, usize)>,
     full: Vec<target::Full>,
     takers: Vec<(Nanos, usize)>,
+    left: rivals::LeftLanes,
 }
 
 /// Models whose queues are offered again when time passes.

@@ -4,8 +4,8 @@
 
 use super::{
     Core, Nanos,
-    candidates::{Candidate, Candidates, Way, batch_from, rows_until},
-    queue::{Lane, LaneKey, Queue, Waiting},
+    candidates::{Candidate, Candidates, Way, rows_until},
+    queue::{LaneKey, Queue, Waiting},
     tenants::PRIORITIES,
 };
 
@@ -24,10 +24,6 @@ const COPIES: f64 = 0.3;
 const URGENCIES: usize = 32;
 /// How much less a batch counts whose head is in time only if it takes no longer than predicted.
 const UNSURE: f64 = 0.5;
-/// Batches of a queue that are looked at for one that this device should take.
-const LOOK_AHEAD: usize = 512;
-/// Holders that are looked at for one that would answer sooner.
-const RIVALS: usize = 64;
 
 /// Where a batch's requests come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,13 +73,6 @@ impl Sight {
     fn slack(&self, head: &Waiting, service: f64) -> f64 {
         (head.due.saturating_sub(self.way.start + self.way.answer) as f64 - service).max(0.0)
     }
-}
-
-/// Another device that holds a model: when a batch that it took next would be done, but for its rows.
-struct Rival {
-    free: f64,
-    per_row: f64,
-    base: f64,
 }
 
 impl<T, L: Clone> Core<T, L> {
@@ -265,51 +254,6 @@ impl<T, L: Clone> Core<T, L> {
             room -= rows;
         }
         (score, standing * sure)
-    }
-
-    /// How many requests of a lane devices that are busier would still finish sooner; none if all of them.
-    fn left_to_others(&self, sight: &Sight, id: usize, lane: &Lane, rows: usize) -> Option<usize> {
-        let replica = &self.replicas[id];
-        let model = &self.models[replica.model];
-        if model.replicas.len() < 2 {
-            return Some(0);
-        }
-        let mine = replica.line(lane.key.bucket);
-        let start = (sight.way.start + sight.way.answer + replica.penalty(sight.now)) as f64;
-        let rivals = model.replicas.iter().filter(|other| **other != id).take(RIVALS);
-        let mut rivals: Vec<Rival> = rivals
-            .filter(|other| self.can_run(sight.now, **other) && self.takes_part(self.replicas[**other].device))
-            .map(|other| {
-                let (device, line) = (self.replicas[*other].device, self.replicas[*other].line(lane.key.bucket));
-                // What else waits for it may go first.
-                let others = self.devices[device].queued.saturating_sub(model.share);
-                let penalty = self.replicas[*other].penalty(sight.now);
-                let free = self.available(sight.now, device) + others + self.lead(device) + penalty;
-                Rival { free: free as f64 + line.base, per_row: line.per_row, base: line.base }
-            })
-            .collect();
-        let mut skip = 0;
-        for _ in 0..LOOK_AHEAD {
-            let batch = batch_from(lane, skip, rows);
-            if batch.requests == 0 {
-                return None;
-            }
-            let rows_here = batch.rows as f64;
-            let done = start + mine.base + mine.per_row * rows_here;
-            let (mut soonest, mut at) = (f64::MAX, 0);
-            for (place, rival) in rivals.iter().enumerate() {
-                let finish = rival.free + rival.per_row * rows_here;
-                if finish < soonest {
-                    (soonest, at) = (finish, place);
-                }
-            }
-            if soonest >= done {
-                return Some(skip);
-            }
-            rivals[at].free = soonest + rivals[at].base;
-            skip += batch.requests;
-        }
-        None
     }
 
     /// Where no tenant that waits on this device may be served in this round, the next begins.
