@@ -1,6 +1,7 @@
 //! Generations that are interrupted for a turn: the device is not idle for that, and none is for a turn elsewhere.
 
-use orion_proto::{GeneratorSpec, ModelPolicy, Parameters, Priority};
+use orion_net::AttemptDelta;
+use orion_proto::{Delta, GeneratorSpec, ModelPolicy, Parameters, Priority};
 
 use super::{
     prefixes::{PLACES, ask, ask_with, begins, words},
@@ -69,4 +70,38 @@ fn a_turn_that_is_over_keeps_a_generator_from_nothing_where_those_that_wait_are_
     ask(&mut world, &words(1, 8));
     world.pass(25 * MS);
     assert_eq!(world.nodes[0].batches.len(), 2, "the next begins beside the first");
+}
+
+#[test]
+fn generations_without_end_are_interrupted_for_a_move_that_nobody_waits_for() {
+    let limited = |spec: ModelSpec| {
+        let policy = ModelPolicy { max_replicas: Some(1), ..ModelPolicy::default() };
+        ModelSpec { policy, ..spec }
+    };
+    let specs = vec![limited(generator()), limited(model("a", 60, ModelPolicy::default()))];
+    let mut world = World::new(specs, &[&[100], &[100]]);
+    world.curves[0] = ServiceCurve { base_seconds: 0.08, per_row_seconds: 0.0 };
+    let at = (0..2).find(|at| world.nodes[*at].residents.contains_key(&(0, 0))).unwrap();
+    let (long, home) = (ask(&mut world, &words(0, 8)), 1 - at);
+    world.core.cordon(world.now, &format!("w{home}"), Cordon::Draining).unwrap();
+    world.collect();
+    let mut position = 0;
+    for second in 0.. {
+        if world.core.cordon_name(home) == "drained" {
+            break;
+        }
+        assert!(second < 60, "the node is not drained within a minute");
+        (0..10).for_each(|_| world.pass(100 * MS));
+        // It goes on until it is called back.
+        let told = |batch: &Batch| world.core.batches.contains_key(&batch.batch);
+        let running = world.nodes[at].batches.iter().find(|batch| told(batch)).cloned();
+        if let Some(batch) = running {
+            let delta = Delta { position, tokens: vec![1], prompt_tokens: 8, ..Delta::default() };
+            position += 1;
+            let deltas = vec![AttemptDelta { batch: batch.batch, attempt: batch.attempts[0].attempt, delta }];
+            world.core.deltas(world.now, world.nodes[at].session, batch.epoch, deltas);
+            world.collect();
+        }
+    }
+    assert_eq!(world.outcome(long), None);
 }

@@ -88,15 +88,22 @@ fn what_comes_later_for_a_model_that_only_it_holds_gets_a_copy() {
 
 #[test]
 fn what_was_given_ahead_does_not_stand_still_behind_another() {
-    let mut world = World::new(vec![ModelSpec { max_batch_rows: 1, ..model("m", 1, ModelPolicy::default()) }], &[]);
-    (0..2).for_each(|_| _ = world.add(&[100], 0.02));
-    (0..2).for_each(|_| _ = world.ask(0));
-    world.pass(10 * MS);
-    assert_eq!(world.nodes.iter().map(|node| node.batches.len()).max(), Some(2));
-    (0..360).for_each(|_| world.pass(25 * MS));
-    let at = (0..2).find(|at| world.nodes[*at].batches.len() == 2).unwrap();
-    world.finish(at, Fate::Ok);
-    // The second was given 9 s ago and has run for 4.
-    (0..160).for_each(|_| world.pass(25 * MS));
-    assert!(world.core.devices.iter().all(|(_, device)| !device.stalled));
+    let specs = ["long", "short"].map(|name| model(name, 1, ModelPolicy::default()));
+    let mut world = World::new(specs.to_vec(), &[]);
+    world.curves[0] = ServiceCurve { base_seconds: 15.0, per_row_seconds: 0.0 };
+    world.add(&[100], 0.02);
+    let pass = |world: &mut World, seconds: usize| (0..seconds * 40).for_each(|_| world.pass(25 * MS));
+    (0..2).for_each(|of| _ = world.ask(of));
+    pass(&mut world, 15);
+    assert_eq!(world.nodes[0].batches.len(), 2, "the second is there when the first should end");
+    // The first takes 12 s more, as it may, and the second 4.
+    let stalled = |world: &World| world.core.devices.iter().any(|(_, device)| device.stalled);
+    pass(&mut world, 12);
+    assert!(!stalled(&world));
+    world.finish_of(0, 0);
+    pass(&mut world, 4);
+    assert!(!stalled(&world));
+    // Of its own it has had enough after 10 s.
+    pass(&mut world, 8);
+    assert!(stalled(&world));
 }
