@@ -11,7 +11,7 @@ use super::{Core, ModelState, Nanos, WorkerState, filter, replica::Replica};
 const DRAINED: &str = "drained";
 
 /// A load that failed so often on a device is not counted on.
-const GIVEN_UP: u32 = 3;
+pub(super) const GIVEN_UP: u32 = 3;
 
 /// What an operator made of a worker.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -344,23 +344,30 @@ impl<T, L: Clone> Core<T, L> {
     pub(super) fn release(&mut self, now: Nanos, number: u64) -> Option<Running> {
         let running = self.batches.remove(&number)?;
         self.request_bytes -= running.abandoned_bytes;
+        let mut stalled = false;
         if let Some(replica) = self.replicas.get_mut(running.replica).filter(|r| r.device == running.device) {
             replica.running = replica.running.saturating_sub(1);
             replica.prompts.reading = replica.prompts.reading.saturating_sub(running.prefill);
             // It moves again, or nobody will tell any more whether it does.
-            replica.stalled = false;
+            stalled = std::mem::take(&mut replica.stalled);
         }
         self.tell_unload(running.replica);
         let Some(device) = self.devices.get_mut(running.device) else { return Some(running) };
         if running.beside {
             device.beside = device.beside.saturating_sub(1);
+            if stalled {
+                self.give_up_copies(now, running.device);
+            }
             return Some(running);
         }
+        let was_first = device.batches.first() == Some(&number);
         device.batches.retain(|batch| *batch != number);
-        if let Some(next) = device.batches.first().and_then(|next| self.batches.get_mut(next)) {
-            next.begun = now;
+        if was_first {
+            stalled = std::mem::take(&mut device.stalled);
+            if let Some(next) = device.batches.first().and_then(|next| self.batches.get_mut(next)) {
+                next.begun = now;
+            }
         }
-        let stalled = std::mem::take(&mut device.stalled);
         let left: Nanos = device.batches.iter().filter_map(|batch| self.batches.get(batch)).map(|b| b.predicted).sum();
         // Never later than was booked: the report is newer than the booking.
         let lead = self.workers[running.worker].lead;

@@ -9,8 +9,8 @@ use orion_net::AttemptDelta;
 use orion_proto::{Code, Delta, Error, InferRequest};
 
 use super::{
-    Command, Cordon, Core, Nanos, Prefix, RequestKey, WorkerState, catalogue::Model, device::Device, filter,
-    order::WEIGHTS, prompt_report::Begun, queue::Group,
+    Command, Cordon, Core, Nanos, Prefix, RequestKey, WorkerState, catalogue::Model, cordon::GIVEN_UP, device::Device,
+    failed_load::Failure, filter, order::WEIGHTS, prompt_report::Begun, queue::Group,
 };
 
 /// Who is told of each step of a generation.
@@ -175,12 +175,12 @@ impl<T, L: Clone> Core<T, L> {
         generated.is_some_and(|generated| generated.sent() > 0)
     }
 
-    /// Whether there is a copy that goes on with a generation, once it is there and has a place; on this device none does.
-    fn is_continued(&self, index: usize, key: RequestKey, mute: Option<usize>) -> bool {
-        let takes = |id: &usize| (self.stays(*id) && !self.is_stalled(*id)) || self.takes_requests(*id);
+    /// Whether there is a copy that goes on with a generation, once it is there and has a place; on these devices none does.
+    fn is_continued(&self, index: usize, key: RequestKey, mute: &[usize]) -> bool {
+        let takes = |id: &usize| !self.is_stalled(*id) && (self.stays(*id) || self.takes_requests(*id));
         let goes_on = |id: &usize| {
             let device = self.replicas[*id].device;
-            mute != Some(device) && self.goes_on_with(key, device) && takes(id)
+            !mute.contains(&device) && self.goes_on_with(key, device) && takes(id)
         };
         self.models[index].replicas.iter().any(goes_on)
     }
@@ -194,10 +194,12 @@ impl<T, L: Clone> Core<T, L> {
             let there = matches!(worker.state, WorkerState::Ready | WorkerState::Suspect | WorkerState::Joining);
             let spec = self.models[index].spec.as_ref();
             let suits = || spec.is_some_and(|spec| filter::suits(spec, worker, device).is_ok());
-            let takes = there && worker.cordon == Cordon::No && !worker.drains;
+            let fails = |failure: &Failure| failure.device == id && failure.times >= GIVEN_UP;
+            let fails = self.models[index].failures.iter().any(fails);
+            let takes = there && worker.cordon == Cordon::No && !worker.drains && !fails;
             takes && self.goes_on_with(key, id) && suits() && self.has_room(index, id)
         };
-        self.is_continued(index, key, None) || (self.may_copy(index) && self.devices.iter().any(could))
+        self.is_continued(index, key, &[]) || (self.may_copy(index) && self.devices.iter().any(could))
     }
 
     /// Generations that were begun and wait to go on: where no copy of their model can, one of their kind is made, and where
@@ -216,7 +218,7 @@ impl<T, L: Clone> Core<T, L> {
                 true if kinds.contains(&kind) => {}
                 true => {
                     kinds.push(kind);
-                    self.copy_to_go_on(now, index, key, None);
+                    self.copy_to_go_on(now, index, key, &[]);
                 }
                 false => {
                     self.leave_queue(key);
@@ -229,7 +231,7 @@ impl<T, L: Clone> Core<T, L> {
 
     /// Where no copy can go on with a generation, one is made that can: on the least loaded device of its kind that can
     /// make room now.
-    pub(super) fn copy_to_go_on(&mut self, now: Nanos, index: usize, key: RequestKey, mute: Option<usize>) {
+    pub(super) fn copy_to_go_on(&mut self, now: Nanos, index: usize, key: RequestKey, mute: &[usize]) {
         if self.is_continued(index, key, mute) || !self.may_copy(index) || self.copying >= self.devices.len() {
             return;
         }

@@ -263,7 +263,7 @@ impl<T, L: Clone> Core<T, L> {
             }
             let cleared = if self.models[index].demanded { self.cleared_for(now, index) } else { None };
             let cleared = cleared.filter(|device| self.may_be_loaded(now, index, *device));
-            let free = cleared.or_else(|| self.target(now, index, Room::Free, &mut Vec::new()));
+            let free = self.target(now, index, Room::Free, &mut Vec::new()).or(cleared);
             let Some(device) =
                 free.or_else(|| if must { self.target(now, index, Room::Evict, &mut Vec::new()) } else { None })
             else {

@@ -29,7 +29,7 @@ impl<T, L: Clone> Core<T, L> {
         let deadlines = again.iter().filter_map(|key| self.request(*key)?.deadline);
         let within = deadlines.min().map_or(Nanos::MAX, |deadline| deadline.saturating_sub(now));
         match again.iter().copied().find(|key| self.has_begun(*key)) {
-            Some(key) => self.copy_to_go_on(now, index, key, None),
+            Some(key) => self.copy_to_go_on(now, index, key, &failed),
             None => self.copy_elsewhere(now, index, &failed, within),
         }
         self.wait_together(now, again);

@@ -33,7 +33,8 @@ struct LeftLane {
     number: u64,
     model: usize,
     key: LaneKey,
-    waiting: (usize, usize),
+    /// Requests and rows that wait, and rows of one batch.
+    waiting: (usize, usize, usize),
     start: f64,
     line: Line,
 }
@@ -64,6 +65,10 @@ impl LeftLanes {
 
     fn note(&self, lane: LeftLane) {
         if let Some(lanes) = self.0.borrow_mut().as_mut() {
+            // Something was given out since: they hold no more.
+            if lanes.last().is_some_and(|left| left.number != lane.number) {
+                lanes.clear();
+            }
             lanes.push(lane);
         }
     }
@@ -79,7 +84,7 @@ impl<T, L: Clone> Core<T, L> {
         }
         let mine = replica.line(lane.key.bucket);
         let start = (sight.way.start + sight.way.answer + replica.penalty(sight.now)) as f64;
-        let waiting = (lane.waiting.len(), lane.rows);
+        let waiting = (lane.waiting.len(), lane.rows, rows);
         let left =
             LeftLane { number: self.next_number, model: replica.model, key: lane.key, waiting, start, line: mine };
         if self.scratch.left.hold_for(&left) {

@@ -51,9 +51,10 @@ impl<T, L: Clone> Core<T, L> {
                 && !running.attempts.is_empty()
                 && now.saturating_sub(running.given.max(running.begun)) > limit
         };
-        // What was given ahead waits for what it was given behind.
+        // What was given ahead waits for what it was given behind, unless that stands still.
         let first = |number: u64, running: &Running| {
-            running.beside || self.devices[running.device].batches.first() == Some(&number)
+            let device = &self.devices[running.device];
+            running.beside || device.stalled || device.batches.first() == Some(&number)
         };
         let late: Vec<u64> = self
             .batches
@@ -61,6 +62,14 @@ impl<T, L: Clone> Core<T, L> {
             .filter(|(number, r)| still(r) && first(**number, r))
             .map(|(number, _)| *number)
             .collect();
+        let mute = self.batches.values().filter(|running| running.beside);
+        let mute = mute.filter(|running| self.replicas.get(running.replica).is_some_and(|replica| replica.stalled));
+        let mute: Vec<(usize, usize)> = mute.map(|running| (running.model, running.device)).collect();
+        for (index, device) in mute {
+            if !self.models[index].queue.is_empty() {
+                self.copy_elsewhere(now, index, &[device], Nanos::MAX);
+            }
+        }
         for number in late {
             let Some(running) = self.batches.get(&number) else { continue };
             let (id, device, index) = (running.replica, running.device, running.model);
@@ -78,7 +87,7 @@ impl<T, L: Clone> Core<T, L> {
                 // Where nothing else holds the model, a copy is made; its requests follow when it is there.
                 let begun = running.attempts.first().map(|(_, key)| *key).filter(|key| self.has_begun(*key));
                 match begun {
-                    Some(key) => self.copy_to_go_on(now, index, key, Some(device)),
+                    Some(key) => self.copy_to_go_on(now, index, key, &[device]),
                     None => self.copy_elsewhere(now, index, &[device], Nanos::MAX),
                 }
                 continue;
@@ -119,19 +128,26 @@ impl<T, L: Clone> Core<T, L> {
             // The first may have been given up for a copy of the one before.
             let Some(index) = self.replicas.get(id).map(|replica| replica.model) else { continue };
             self.rebind(now, id);
-            if !self.models[index].queue.is_empty() {
+            // Nor does a node that is to be emptied take what only that holds for good.
+            let leaves = self.models[index].replicas.iter().any(|id| self.runs_last(*id));
+            if leaves || !self.models[index].queue.is_empty() {
                 self.copy_elsewhere(now, index, &[device], Nanos::MAX);
             }
         }
     }
 
-    /// A device moves again: of models that were copied meanwhile it gives up what is more than may be.
+    /// A device moves again: of models that were copied meanwhile what is more than may be is given up, what does not serve
+    /// yet before what does.
     pub(super) fn give_up_copies(&mut self, now: Nanos, device: usize) {
         for id in self.devices[device].residents.clone() {
-            let index = self.replicas[id].model;
+            // Another may have gone with the one before.
+            let Some(index) = self.replicas.get(id).map(|replica| replica.model) else { continue };
+            let counts = |id: &usize| self.stays(*id) && !self.is_stalled(*id);
+            let copies: Vec<usize> = self.models[index].replicas.iter().copied().filter(counts).collect();
             let most = self.models[index].max_replicas();
-            if most.is_some_and(|most| self.stays(id) && self.staying(index) > most) {
-                self.unload(now, id);
+            if copies.contains(&id) && most.is_some_and(|most| copies.len() > most) {
+                let loading = copies.iter().copied().find(|id| !self.replicas[*id].serves());
+                self.unload(now, loading.unwrap_or(id));
             }
         }
     }

@@ -93,6 +93,9 @@ impl<T, L: Clone> Core<T, L> {
 
     /// Among how many holders a model's waiting work is divided.
     pub(super) fn sharers(&self, index: usize) -> usize {
+        if self.models[index].replicas.len() > HOLDERS {
+            return self.models[index].replicas.len();
+        }
         match self.staying(index) {
             0 => self.models[index].replicas.len().max(1),
             staying => staying,

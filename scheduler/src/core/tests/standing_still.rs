@@ -107,3 +107,38 @@ fn what_was_given_ahead_does_not_stand_still_behind_another() {
     pass(&mut world, 8);
     assert!(stalled(&world));
 }
+
+#[test]
+fn what_was_given_ahead_behind_a_batch_that_hangs_runs_elsewhere() {
+    let policy = ModelPolicy { min_replicas: 2, ..ModelPolicy::default() };
+    let mut world = World::new(vec![ModelSpec { max_batch_rows: 1, ..model("m", 1, policy) }], &[]);
+    (0..2).for_each(|_| _ = world.add(&[100], 0.02));
+    let asked: Vec<u64> = (0..4).map(|_| world.ask(0)).collect();
+    world.pass(20 * MS);
+    assert!(world.nodes.iter().all(|node| node.batches.len() == 2));
+    (0..1_200).for_each(|_| {
+        world.pass(25 * MS);
+        while world.finish(1, Fate::Ok).is_some() {}
+    });
+    assert!(asked.iter().all(|ticket| world.outcome(*ticket) == Some(Ok(()))));
+    // A result of what came after it does not say that it moves.
+    world.finish_last(0);
+    assert!(world.core.devices.iter().any(|(_, device)| device.stalled));
+    world.finish(0, Fate::Ok);
+    assert!(world.core.devices.iter().all(|(_, device)| !device.stalled));
+}
+
+#[test]
+fn a_copy_that_is_not_loaded_yet_is_given_up_before_the_one_that_moves_again() {
+    let once = ModelPolicy { max_replicas: Some(1), ..ModelPolicy::default() };
+    let mut world = World::new(vec![model("m", 1, once)], &[&[100]]);
+    world.prompt = false;
+    world.add(&[100], 0.0);
+    world.ask(0);
+    (0..440).for_each(|_| world.pass(25 * MS));
+    let m = world.core.index("m").unwrap();
+    assert_eq!(world.core.models[m].replicas.len(), 2);
+    let at = world.core.models[m].replicas[0];
+    world.finish(0, Fate::Ok);
+    assert_eq!(world.core.models[m].replicas, [at]);
+}

@@ -11,6 +11,12 @@ impl World {
         Some(self.answer(at, batch, fate))
     }
 
+    /// A worker answers the batch that it was given last.
+    pub(in crate::core::tests) fn finish_last(&mut self, at: usize) {
+        let batch = self.nodes[at].batches.pop_back().expect("a batch runs");
+        self.answer(at, batch, Fate::Ok);
+    }
+
     /// A worker finishes its oldest batch of a model.
     pub(in crate::core::tests) fn finish_of(&mut self, at: usize, model: usize) {
         let name = self.specs[model].name.clone();
