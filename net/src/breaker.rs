@@ -130,6 +130,14 @@ impl Breaker {
         if matches!(self.phase, Phase::Closed) { 0 } else { self.backoff() }
     }
 
+    /// Nanoseconds for which it lets nothing through; of a probe that is under way that is not known, and 0.
+    pub fn shut_for(&self, now: u64) -> u64 {
+        match self.phase {
+            Phase::OpenUntil(until) => until.saturating_sub(now),
+            Phase::Closed | Phase::ProbeSince(_) => 0,
+        }
+    }
+
     fn backoff(&self) -> u64 {
         SHORTEST.saturating_mul(1 << self.opened.min(5)).min(LONGEST)
     }

@@ -87,7 +87,7 @@ impl<T, L: Clone> Core<T, L> {
         let (left_s, soonest) = (seconds(left), seconds(least.total()));
         let text = format!("the deadline is in {left_s:.6} s, the earliest answer is predicted in {soonest:.3} s");
         if idle <= left {
-            let text = format!("{text}, {:.3} s of that for work that runs there", seconds(least.work));
+            let text = format!("{text}, {:.3} s of that until a device takes it", seconds(least.work));
             return Err(Error::new(Code::ResourceExhausted, text).retry_after(self.drain_after(now, index)));
         }
         self.copy_for_later(now, index, lane.priority);

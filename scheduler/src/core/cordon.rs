@@ -161,7 +161,7 @@ impl<T, L: Clone> Core<T, L> {
     }
 
     /// Whether a model could be loaded on a device that takes part.
-    fn could_take(&self, model: usize, device: usize) -> bool {
+    pub(super) fn could_take(&self, model: usize, device: usize) -> bool {
         let (of, at) = (&self.models[model], &self.devices[device]);
         let Some(spec) = &of.spec else { return false };
         let fails = of.failures.iter().any(|failure| failure.device == device && failure.times >= GIVEN_UP);

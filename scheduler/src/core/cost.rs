@@ -148,7 +148,8 @@ impl<T, L: Clone> Core<T, L> {
             // Nothing is refused for the sake of a few slow round trips.
             let worker = &self.workers[self.devices[replica.device].worker];
             let carriage = usual.carriage.saturating_sub(worker.lead).saturating_add(worker.least_lead);
-            ready.then_some(Cost { carriage, answer: worker.least_lead, ..usual })
+            let work = usual.work.max(replica.breaker.shut_for(now));
+            ready.then_some(Cost { work, carriage, answer: worker.least_lead, ..usual })
         };
         let held = self.models[model].replicas.iter().take(SAMPLE).filter_map(of_replica).min_by_key(Cost::total);
         held.or_else(|| {

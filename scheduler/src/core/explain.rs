@@ -324,10 +324,13 @@ impl<T, L: Clone> Core<T, L> {
     fn takes_no_work(&self, now: Nanos, id: usize) -> Option<String> {
         let replica = &self.replicas[id];
         let worker = &self.workers[self.devices[replica.device].worker];
+        // What waits is run there, but nothing more is taken where the model does not move.
+        let accepts = self.takes_part(replica.device) || self.moves(replica.model);
         match () {
-            () if !self.takes_requests(id) => Some(format!("the worker is {}", worker.state_name())),
+            () if !self.takes_requests(id) || !accepts => Some(format!("the worker is {}", worker.state_name())),
             () if !replica.breaker.allows(now) => Some("its circuit breaker is open after failures".to_owned()),
             () if replica.stalled => Some("a batch of it stands still there".to_owned()),
+            () if self.is_stalled(id) => Some("a batch of another model stands still there".to_owned()),
             () => None,
         }
     }

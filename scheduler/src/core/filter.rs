@@ -85,10 +85,12 @@ pub(super) fn suits<'a, L>(spec: &'a ModelSpec, worker: &'a Worker<L>, device: &
     if info.kind == SIMULATED && spec.family != SIMULATED {
         return Err(Unfit::OnlySimulated);
     }
+    // Before the memory: who is refused only for that is of the right kind, for smaller models with the same needs.
+    meets(&spec.policy.requirements, worker, device)?;
     if !device.ledger.could_hold(spec.memory_bytes) {
         return Err(Unfit::Memory { needed: spec.memory_bytes, capacity: device.ledger.capacity() });
     }
-    meets(&spec.policy.requirements, worker, device)
+    Ok(())
 }
 
 fn meets<'a, L>(needs: &'a Requirements, worker: &'a Worker<L>, device: &'a Device) -> Result<(), Unfit<'a>> {

@@ -208,13 +208,18 @@ impl<T, L: Clone> Core<T, L> {
         if !self.models[index].is_generator() {
             return;
         }
-        let waiting = self.models[index].queue.groups.iter().flat_map(|group| &group.waiting);
-        let keys: Vec<RequestKey> = waiting.map(|waiting| waiting.key).filter(|key| self.has_begun(*key)).collect();
+        // Beside copies of another kind it is nobody's turn to come: where none of its own could be made for so long as any
+        // request may wait, it is answered.
+        let limit = if self.staying(index) > 0 { self.max_queue(index) } else { Nanos::MAX };
+        let groups = self.models[index].queue.groups.iter();
+        let waiting = groups.flat_map(|group| group.waiting.iter().map(|waiting| (waiting.key, group.since)));
+        let waiting: Vec<(RequestKey, Nanos)> = waiting.filter(|(key, _)| self.has_begun(*key)).collect();
         // Of those of one kind the first speaks for all.
         let mut kinds: Vec<Option<Arc<str>>> = Vec::new();
-        for key in keys {
+        for (key, since) in waiting {
             let kind = self.request(key).and_then(|request| request.generated.as_ref()?.kind.clone());
-            match self.can_go_on(key) {
+            let waits = now.saturating_sub(since) <= limit || self.is_continued(index, key, &[]);
+            match waits && self.can_go_on(key) {
                 true if kinds.contains(&kind) => {}
                 true => {
                     kinds.push(kind);

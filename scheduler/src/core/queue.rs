@@ -53,6 +53,8 @@ pub(super) struct Lane {
 pub(super) struct Group {
     pub waiting: Vec<Waiting>,
     pub bucket: u8,
+    /// Since when they wait again.
+    pub since: Nanos,
     /// The highest among them.
     pub priority: u8,
     /// Part of a batch that failed: joined by others, it could not be told which request is to blame.

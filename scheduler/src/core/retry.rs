@@ -166,7 +166,7 @@ impl<T, L: Clone> Core<T, L> {
             priority = priority.min(lane.priority);
             self.tenants.entered(lane.priority, lane.tenant, key);
         }
-        self.models[index].queue.push_group(Group { waiting, bucket, priority, alone });
+        self.models[index].queue.push_group(Group { waiting, bucket, since: now, priority, alone });
         self.requeued(index);
         self.start_waiting(now, index);
     }
@@ -206,6 +206,16 @@ impl<T, L: Clone> Core<T, L> {
                 may && !self.is_stalled(*id) && self.goes_on_with(waiting.key, other)
             };
             !self.models[request.model].replicas.iter().any(other)
+        })
+    }
+
+    /// Whether another device than the one that had no memory for a request could run it.
+    pub(super) fn fits_elsewhere(&self, key: RequestKey, device: usize) -> bool {
+        let Some(request) = self.request(key) else { return false };
+        let index = request.model;
+        self.devices.iter().any(|(other, _)| {
+            let new = other != device && !request.failed_on.contains(&other);
+            new && ((self.takes_part(other) && self.is_on(index, other)) || self.could_take(index, other))
         })
     }
 

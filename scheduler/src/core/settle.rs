@@ -204,7 +204,9 @@ impl<T, L: Clone> Core<T, L> {
                         }
                         false => error,
                     };
+                    let no_memory = fault == Fault::Memory && !self.fits_elsewhere(key, running.device);
                     let devices = matches!(fault, Fault::Memory | Fault::Device) || error.code == Code::Unavailable;
+                    let devices = devices && !no_memory;
                     match devices && may_repeat {
                         true => again.push((key, error)),
                         false => self.fail(now, key, error),

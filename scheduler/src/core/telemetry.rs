@@ -27,6 +27,9 @@ impl<T, L: Clone> Core<T, L> {
         for device in devices {
             // The way there may take less or more than it did.
             self.set_alarm(now, device);
+            if self.devices[device].alarm.is_none() && !self.devices[device].batches.is_empty() {
+                self.fill(now, device);
+            }
             let name = self.devices[device].name.clone();
             let figures = telemetry.devices.iter().find(|figures| *figures.name == *name);
             if let Some(free) = figures.map(|figures| figures.memory_free_bytes).filter(|free| *free > 0) {

@@ -325,3 +325,14 @@ fn what_is_late_behind_the_batch_that_runs_takes_no_time_of_what_is_due_later() 
     world.finish(0, Fate::Ok);
     assert_eq!(world.outcome(later), Some(Ok(())));
 }
+
+#[test]
+fn a_deadline_before_the_next_probe_of_an_open_breaker_is_refused_at_once() {
+    let mut world = World::new(vec![model("m", 1, ModelPolicy::default())], &[&[100]]);
+    let id = world.core.models[world.core.index("m").unwrap()].replicas[0];
+    (0..5).for_each(|_| world.core.replicas[id].failed(world.now));
+    let pause = world.core.replicas[id].breaker.shut_for(world.now);
+    let refused = world.submit(Ask { deadline: Some(pause / 2), ..Ask::of(0) }).unwrap_err();
+    assert!(refused.code == Code::ResourceExhausted && refused.retry_after.is_some(), "{refused}");
+    world.submit(Ask { deadline: Some(pause * 2), ..Ask::of(0) }).unwrap();
+}

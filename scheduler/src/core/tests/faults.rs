@@ -259,3 +259,11 @@ fn a_probe_whose_client_is_gone_does_not_shut_the_only_replica() {
     (0..200).for_each(|_| world.pass(25 * MS));
     assert_eq!(world.nodes[0].batches.len(), 1, "within 5 s the next is let through");
 }
+
+#[test]
+fn a_row_that_is_too_much_for_the_only_device_is_run_once() {
+    let mut world = World::new(vec![model("m", 1, ModelPolicy::default())], &[&[100]]);
+    let asked = world.ask(0);
+    world.finish(0, Fate::All(Code::ResourceExhausted));
+    assert_eq!((world.outcome(asked), world.ran.len()), (Some(Err(Code::ResourceExhausted)), 1));
+}

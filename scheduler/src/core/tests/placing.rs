@@ -217,15 +217,21 @@ fn every_filter_says_what_is_wanted_and_what_is_there() {
     for (requirements, text) in table {
         let spec = model("m", 1, ModelPolicy { requirements, ..ModelPolicy::default() });
         let mut world = World::new(vec![], &[&[100]]);
-        world.specs.push(Arc::new(spec.clone()));
-        world.curves.push(ServiceCurve::default());
+        // What is too large for the device is refused for more than that, or its needs would stand for those of others.
+        let huge = ModelSpec { name: ModelName::new("huge").unwrap(), memory_bytes: 1000, ..spec.clone() };
+        for spec in [&huge, &spec] {
+            world.specs.push(Arc::new(spec.clone()));
+            world.curves.push(ServiceCurve::default());
+        }
         let worker = &mut world.core.workers[0];
         worker.capability.zone = "south".into();
         worker.capability.labels.insert("rack".into(), "8".into());
         let info = &mut world.core.devices[world.core.workers[0].devices[0]].info;
         (info.datatypes, info.compute_capability) = (vec!["f32".into(), "f16".into()], "8.6".into());
-        world.core.want(world.now, &spec.name, "/m".into(), true);
-        world.collect();
+        for spec in [&huge, &spec] {
+            world.core.want(world.now, &spec.name, format!("/{}", spec.name), true);
+            world.collect();
+        }
         let reason = world.core.model("m").unwrap().reason;
         assert!(reason.contains(text), "'{text}' is not in: {reason}");
         assert_eq!((world.loads, state(&world, "m")), (0, ModelState::Failed), "{text}");

@@ -162,3 +162,31 @@ fn the_last_of_several_long_prompts_does_not_stand_still() {
         }
     }
 }
+
+#[test]
+fn one_that_finds_no_room_on_its_kind_is_answered_when_it_has_waited_as_long_as_any_may() {
+    let mut world = on(&["cuda", "cpu"]);
+    let (long, at) = begun(&mut world);
+    // The only other device of its kind is never idle, and full.
+    world.specs.push(Arc::new(model("b", 100, ModelPolicy::default())));
+    world.curves.push(world.curves[0]);
+    world.peaks.push(0);
+    world.core.want(world.now, &world.specs[1].name, "/b".into(), false);
+    world.next_kind = world.nodes[at].kind;
+    let other = world.add(&[100], 0.0);
+    (0..8).for_each(|_| world.pass(25 * MS));
+    world.core.suspect(world.now, world.nodes[at].session, "silent", 100 * MS, true);
+    world.collect();
+    let mut waited = 0;
+    while world.outcome(long).is_none() {
+        assert!(waited < 60_000, "it waits for a minute");
+        while world.core.unsettled() < 4 {
+            world.ask(1);
+        }
+        world.pass(25 * MS);
+        world.finish(other, world::Fate::Ok);
+        waited += 25;
+    }
+    assert_eq!(world.outcome(long), Some(Err(Code::Unavailable)));
+    assert!(waited > 29_000, "{waited} ms");
+}
