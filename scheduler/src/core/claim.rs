@@ -84,11 +84,15 @@ impl<T, L: Clone> Core<T, L> {
     pub(super) fn may_be_loaded(&mut self, now: Nanos, index: usize, device: usize) -> bool {
         let at = &self.devices[device];
         let free = at.loading.is_none() && !at.stalled;
-        free && self.may_hold(now, index, device) && self.has_room(index, device)
+        free && self.could_hold(now, index, device)
     }
 
     fn may_claim(&mut self, now: Nanos, index: usize, device: usize) -> bool {
-        self.need(now, index).is_some() && self.may_hold(now, index, device) && self.has_room(index, device)
+        self.need(now, index).is_some() && self.could_hold(now, index, device)
+    }
+
+    fn could_hold(&mut self, now: Nanos, index: usize, device: usize) -> bool {
+        self.may_hold(now, index, device) && self.has_room(index, device)
     }
 
     /// Whether a device could take a copy, but for the memory.

@@ -81,7 +81,7 @@ impl<T, L: Clone> Core<T, L> {
         self.end_turn(now, device);
         let before = self.devices[device].claim.take();
         // One that was made for what leaves another device is renewed there.
-        let moves = before.clone().filter(|claim| self.models[claim.model].demanded);
+        let moves = before.as_ref().filter(|claim| self.models[claim.model].demanded).cloned();
         if let Some(index) = self.claimant(now, device) {
             self.make_way(now, index, device, before);
         }

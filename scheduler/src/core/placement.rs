@@ -145,8 +145,7 @@ impl<T, L: Clone> Core<T, L> {
     pub(super) fn may_copy(&self, index: usize) -> bool {
         let model = &self.models[index];
         let copied = model.spec.as_ref().is_some_and(|spec| !spec.inline) && model.wanted;
-        let counts = |id: &&usize| self.stays(**id) && !self.is_stalled(**id);
-        let full = model.max_replicas().is_some_and(|most| model.replicas.iter().filter(counts).count() >= most);
+        let full = model.max_replicas().is_some_and(|most| self.lasting(index).count() >= most);
         copied && !full && model.replicas.len() < self.devices.len()
     }
 
@@ -313,6 +312,12 @@ impl<T, L: Clone> Core<T, L> {
     /// Copies of a model that are not on a worker which is being emptied.
     pub(super) fn staying(&self, index: usize) -> usize {
         self.models[index].replicas.iter().filter(|id| self.stays(**id)).count()
+    }
+
+    /// The same without those that stand still.
+    pub(super) fn lasting(&self, index: usize) -> impl Iterator<Item = usize> {
+        let replicas = self.models[index].replicas.iter().copied();
+        replicas.filter(|id| self.stays(*id) && !self.is_stalled(*id))
     }
 
     /// Whether a replica's worker is not being emptied.

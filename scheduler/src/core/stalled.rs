@@ -142,8 +142,7 @@ impl<T, L: Clone> Core<T, L> {
         for id in self.devices[device].residents.clone() {
             // Another may have gone with the one before.
             let Some(index) = self.replicas.get(id).map(|replica| replica.model) else { continue };
-            let counts = |id: &usize| self.stays(*id) && !self.is_stalled(*id);
-            let copies: Vec<usize> = self.models[index].replicas.iter().copied().filter(counts).collect();
+            let copies: Vec<usize> = self.lasting(index).collect();
             let most = self.models[index].max_replicas();
             if copies.contains(&id) && most.is_some_and(|most| copies.len() > most) {
                 let loading = copies.iter().copied().find(|id| !self.replicas[*id].serves());

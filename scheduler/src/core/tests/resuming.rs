@@ -25,6 +25,12 @@ fn place(world: &World, of: u64) -> Option<usize> {
     (0..world.nodes.len()).find(|at| world.nodes[*at].batches.iter().any(|batch| ticket(&batch.attempts[0]) == of))
 }
 
+/// Another worker with a device of the kind that one has.
+fn another(world: &mut World, at: usize) -> usize {
+    world.next_kind = world.nodes[at].kind;
+    world.add(&[100], 0.0)
+}
+
 fn begun(world: &mut World) -> (u64, usize) {
     let long = ask(world, &words(1, 8));
     begins(world, long, 0.0);
@@ -59,8 +65,7 @@ fn one_is_left_to_a_silent_worker_where_all_others_are_of_another_kind_and_answe
 fn one_that_no_copy_can_go_on_with_gets_a_copy_on_a_device_of_its_kind() {
     let mut world = on(&["cuda", "cpu"]);
     let (long, at) = begun(&mut world);
-    world.next_kind = ["cuda", "cpu"][at];
-    let other = world.add(&[100], 0.0);
+    let other = another(&mut world, at);
     world.core.suspect(world.now, world.nodes[at].session, "silent", 100 * MS, true);
     world.collect();
     (0..20).for_each(|_| world.pass(25 * MS));
@@ -71,9 +76,8 @@ fn one_that_no_copy_can_go_on_with_gets_a_copy_on_a_device_of_its_kind() {
 fn one_that_waits_is_answered_when_the_last_device_of_its_kind_is_gone() {
     let mut world = on(&["cuda", "cpu"]);
     let (long, at) = begun(&mut world);
-    world.next_kind = ["cuda", "cpu"][at];
     world.prompt = false;
-    let other = world.add(&[100], 0.0);
+    let other = another(&mut world, at);
     for lost in [at, other] {
         assert_eq!(world.outcome(long), None);
         world.core.suspect(world.now, world.nodes[lost].session, "silent", 100 * MS, true);
@@ -101,8 +105,7 @@ fn a_long_prompt_is_read_for_as_long_as_was_predicted() {
 fn one_that_stands_still_gets_a_copy_on_another_device_of_its_kind() {
     let mut world = on(&["cuda", "cpu"]);
     let (long, at) = begun(&mut world);
-    world.next_kind = ["cuda", "cpu"][at];
-    let other = world.add(&[100], 0.0);
+    let other = another(&mut world, at);
     (0..1_000).for_each(|_| world.pass(100 * MS));
     assert_eq!(world.ran.last().map(|(at, _, tickets)| (*at, tickets.clone())), Some((other, vec![long])));
 }
@@ -130,10 +133,9 @@ fn one_is_answered_where_copies_and_devices_of_its_kind_are_to_be_emptied() {
     for held in [true, false] {
         let mut world = if held { on(&["cuda", "cuda", "cpu"]) } else { on(&["cuda", "cpu"]) };
         let (long, at) = begun(&mut world);
-        world.next_kind = world.nodes[at].kind;
         let other = match held {
             true => (0..3).find(|other| *other != at && world.nodes[*other].kind == world.nodes[at].kind),
-            false => Some(world.add(&[100], 0.0)),
+            false => Some(another(&mut world, at)),
         };
         let Some(other) = other else { continue };
         world.core.cordon(world.now, &format!("w{other}"), Cordon::Draining).unwrap();
@@ -172,8 +174,7 @@ fn one_that_finds_no_room_on_its_kind_is_answered_when_it_has_waited_as_long_as_
     world.curves.push(world.curves[0]);
     world.peaks.push(0);
     world.core.want(world.now, &world.specs[1].name, "/b".into(), false);
-    world.next_kind = world.nodes[at].kind;
-    let other = world.add(&[100], 0.0);
+    let other = another(&mut world, at);
     (0..8).for_each(|_| world.pass(25 * MS));
     world.core.suspect(world.now, world.nodes[at].session, "silent", 100 * MS, true);
     world.collect();
