@@ -15,8 +15,8 @@ struct Expected {
     embedding: Vec<Vec<f32>>,
 }
 
-/// The fetched model; `None`, said aloud, where it was not fetched.
-fn fetched(name: &str) -> Option<Box<dyn Model>> {
+/// Where a model was fetched to; `None`, said aloud, where it was not.
+fn folder(name: &str) -> Option<PathBuf> {
     let default = concat!(env!("CARGO_MANIFEST_DIR"), "/../models-data").into();
     let path = PathBuf::from(std::env::var("ORION_MODELS").unwrap_or(default)).join(name);
     if !path.exists() {
@@ -26,6 +26,12 @@ fn fetched(name: &str) -> Option<Box<dyn Model>> {
         );
         return None;
     }
+    Some(path)
+}
+
+/// The fetched model.
+fn fetched(name: &str) -> Option<Box<dyn Model>> {
+    let path = folder(name)?;
     let manifest = inspect(&ModelName::new(name).unwrap(), &path).unwrap();
     assert_eq!(manifest.spec.outputs[0].shape, [-1, 384]);
     Some(load(&manifest, &|_| {}).unwrap().model().unwrap())
@@ -72,6 +78,27 @@ fn known_good_embeddings_come_out() {
         let cosine = cosine(&rows(answer), &embedding);
         println!("{name}: greatest difference {got:e}, least cosine {cosine}");
         assert!(got < most && cosine > 0.999, "{name}: {got}, {cosine}");
+    }
+}
+
+/// In half precision products and weights are rounded; texts that mean the same still lie together.
+#[test]
+fn half_precision_keeps_the_direction() {
+    let Expected { text, embedding } = expected();
+    let Some(path) = folder("minilm") else { return };
+    for precision in ["f16", "bf16"] {
+        let copy = tempfile::tempdir().unwrap();
+        for entry in std::fs::read_dir(&path).unwrap() {
+            let entry = entry.unwrap();
+            std::fs::copy(entry.path(), copy.path().join(entry.file_name())).unwrap();
+        }
+        std::fs::write(copy.path().join("orion.toml"), format!("precision = \"{precision}\"")).unwrap();
+        let manifest = inspect(&ModelName::new("minilm").unwrap(), copy.path()).unwrap();
+        let mut model = load(&manifest, &|_| {}).unwrap().model().unwrap();
+        let got = rows(model.run(vec![request(&text, false)])[0].as_ref().unwrap());
+        let cosine = cosine(&got, &embedding);
+        println!("{precision}: least cosine {cosine}");
+        assert!(cosine > 0.9995, "{precision}: {cosine}");
     }
 }
 

@@ -1,25 +1,30 @@
-//! The encoder in f32 on the CPU, on our own kernels: rows lie one after the other, so no padding is computed at all.
+//! The encoder on the CPU, on our own kernels: rows lie one after the other, so no padding is computed at all.
+//!
+//! Weights are held in the model's precision. What lies between layers is f32; products in bf16 round what they read, where
+//! the machine has them.
 
 use std::sync::{Mutex, PoisonError};
 
 use candle_core::{DType, Device, Result};
 use candle_nn::VarBuilder;
 
-use super::{BertConfig, Source, task::Pooling, tensor_encoder::vars, text::Tokens};
-use crate::kernels::{Activation, Linear, Norm, attend, normalise_sum};
+use super::{BertConfig, Source, task::Pooling, tensor_encoder::vars, text::Tokens, words::Words};
+use crate::{
+    Precision,
+    kernels::{Activation, FeedForward, Linear, Norm, attend, normalise_sum},
+};
 
 struct Layer {
     query_key_value: Linear,
     attended: Linear,
     attention_norm: Norm,
-    up: Linear,
-    down: Linear,
+    feed_forward: FeedForward,
     output_norm: Norm,
 }
 
 /// A BERT encoder and the pooling of its rows.
 pub(super) struct CpuEncoder {
-    words: Vec<f32>,
+    words: Words,
     /// Position and token type together, for each type.
     positions: Vec<Vec<f32>>,
     norm: Norm,
@@ -59,10 +64,11 @@ impl CpuEncoder {
         };
         let positions = kinds.chunks_exact(hidden).take(config.types()).map(of).collect();
         let words = floats(&embeddings, "word_embeddings.weight", &[config.vocab_size, hidden])?;
+        let words = Words::new(words, source.precision);
         let norm = norm(&embeddings.pp("LayerNorm"), config)?;
         let mut layers = Vec::new();
         for index in 0..config.num_hidden_layers {
-            layers.push(layer(&vars.pp(format!("encoder.layer.{index}")), config)?);
+            layers.push(layer(&vars.pp(format!("encoder.layer.{index}")), config, source.precision)?);
             progress((index + 1) as f32 / config.num_hidden_layers as f32);
         }
         let (heads, pooling) = (config.num_attention_heads, source.task.pooling());
@@ -88,8 +94,7 @@ impl CpuEncoder {
             layer.attended.forward(attended, sum);
             layer.attention_norm.add(x, sum);
             let inner = &mut wide[..tokens * self.inner];
-            layer.up.forward(x, inner);
-            layer.down.forward(inner, sum);
+            layer.feed_forward.forward(x, inner, sum);
             layer.output_norm.add(x, sum);
         }
         let mut vectors = vec![0.0; rows.len() * self.hidden];
@@ -115,7 +120,7 @@ impl CpuEncoder {
         let tokens = rows.iter().flat_map(|row| row.ids.iter().enumerate().map(|(place, &id)| (row.first, place, id)));
         for (out, (first, place, id)) in x.chunks_exact_mut(hidden).zip(tokens) {
             let positions = &self.positions[usize::from(place >= first)];
-            out.copy_from_slice(&self.words[id as usize * hidden..][..hidden]);
+            self.words.copy(id as usize, out);
             self.norm.add(out, &positions[place * hidden..][..hidden]);
         }
     }
@@ -130,12 +135,12 @@ fn norm(vars: &VarBuilder<'_>, config: &BertConfig) -> Result<Norm> {
     Ok(Norm { weight: part("weight")?, bias: part("bias")?, epsilon: config.layer_norm_eps as f32 })
 }
 
-fn layer(vars: &VarBuilder<'_>, config: &BertConfig) -> Result<Layer> {
+fn layer(vars: &VarBuilder<'_>, config: &BertConfig, precision: Precision) -> Result<Layer> {
     let (hidden, inner) = (config.hidden_size, config.intermediate_size);
     let linear = |name: &str, rows: usize, columns: usize, activation| -> Result<Linear> {
         let part = vars.pp(name);
         let weight = floats(&part, "weight", &[rows, columns])?;
-        Ok(Linear::new(&weight, floats(&part, "bias", &[rows])?, activation))
+        Ok(Linear::held_in(precision, &weight, floats(&part, "bias", &[rows])?, activation))
     };
     // The scores' scale goes into the query once, here.
     let scale = (config.head_size() as f32).powf(-0.5);
@@ -146,11 +151,13 @@ fn layer(vars: &VarBuilder<'_>, config: &BertConfig) -> Result<Layer> {
         bias.extend(floats(&part, "bias", &[hidden])?.iter().map(|b| b * scale));
     }
     Ok(Layer {
-        query_key_value: Linear::new(&weight, bias, Activation::None),
+        query_key_value: Linear::held_in(precision, &weight, bias, Activation::None),
         attended: linear("attention.output.dense", hidden, hidden, Activation::None)?,
         attention_norm: norm(&vars.pp("attention.output.LayerNorm"), config)?,
-        up: linear("intermediate.dense", inner, hidden, Activation::Gelu)?,
-        down: linear("output.dense", hidden, inner, Activation::None)?,
+        feed_forward: FeedForward {
+            up: linear("intermediate.dense", inner, hidden, Activation::Gelu)?,
+            down: linear("output.dense", hidden, inner, Activation::None)?,
+        },
         output_norm: norm(&vars.pp("output.LayerNorm"), config)?,
     })
 }

@@ -13,6 +13,7 @@ mod tensor_encoder;
 #[cfg(test)]
 mod tests;
 mod text;
+mod words;
 
 pub(crate) use config::BertConfig;
 pub(crate) use model::Bert;

@@ -7,9 +7,9 @@ use super::{
     Source, buckets::buckets, cpu_encoder::CpuEncoder, head::Head, task::Task, tensor_encoder::TensorEncoder,
     text::Tokens,
 };
-use crate::{GivenUp, Precision, unservable};
+use crate::{GivenUp, unservable};
 
-/// The same computation twice: our own kernels for f32 on the CPU, candle's operations for all the rest.
+/// The same computation twice: our own kernels on the CPU, candle's operations for sizes that they do not take.
 pub(super) enum Encoder {
     Cpu(CpuEncoder),
     Tensor(TensorEncoder),
@@ -31,8 +31,7 @@ impl Network {
             let folder = source.folder.display();
             unservable(format!("the weights in {folder} cannot be loaded: {}", error.to_string().to_lowercase()))
         };
-        let fast = source.precision == Precision::F32 && CpuEncoder::fits(&source.config);
-        let encoder = match fast {
+        let encoder = match CpuEncoder::fits(&source.config) {
             true => Encoder::Cpu(CpuEncoder::load(source, progress).map_err(unloadable)?),
             false => Encoder::Tensor(TensorEncoder::load(source, progress).map_err(unloadable)?),
         };

@@ -88,9 +88,11 @@ impl Source {
             0 => 0,
             labels => Head::bytes(hidden_size, labels),
         };
-        // Positions are kept once for each type of token.
-        let second = (max_position_embeddings * hidden_size * (self.config.types() - 1)) as u64;
-        let weights = self.parameters.saturating_add(second).saturating_mul(size).saturating_add(head);
+        // Positions are kept in f32, once for each type of token.
+        let places = (max_position_embeddings * hidden_size) as u64;
+        let positions = places.saturating_mul(4 * self.config.types() as u64);
+        let others = self.parameters.saturating_sub(places).saturating_mul(size);
+        let weights = others.saturating_add(positions).saturating_add(head);
         weights.saturating_add(tokens.saturating_mul(4 * a_token as u64))
     }
 }

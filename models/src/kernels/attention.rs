@@ -4,8 +4,8 @@ use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::{
-    linear::Output,
     math::exp_not_positive,
+    output::Output,
     panels::{MOST_ROWS, MOST_WIDTH, Panels, Tile, even_pieces, multiply, tile_rows, width},
 };
 

@@ -5,7 +5,7 @@ use rayon::prelude::*;
 
 use super::{
     attention::softmax,
-    linear::Output,
+    output::Output,
     panels::{MOST_ROWS, MOST_WIDTH, MachineWidth, Panels, Tile, even_pieces, multiply, tile_rows, width},
 };
 

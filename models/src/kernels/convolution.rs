@@ -5,8 +5,8 @@ use std::ops::Range;
 use pulp::{Arch, Simd, WithSimd};
 
 use super::{
-    linear::Output,
     map::{Layout, Map, Window},
+    output::Output,
     panels::{MachineRows, tile_rows, width},
     threads::Threads,
     tile::{Seen, Target, Walk, compute},

@@ -4,8 +4,8 @@ use pulp::{Arch, Simd, WithSimd};
 
 use super::{
     convolution::Limits,
-    linear::Output,
     map::{Layout, Map, Window},
+    output::Output,
     threads::Threads,
 };
 

@@ -1,6 +1,7 @@
 //! Inner loops in f32, compiled for each instruction set and chosen when they run.
 
 mod attention;
+mod bf16_dot;
 mod cache;
 mod convolution;
 mod depthwise;
@@ -10,7 +11,10 @@ mod lstm;
 mod map;
 mod math;
 mod norm;
+mod output;
+mod paired;
 mod panels;
+mod plane_convolution;
 mod pooling;
 mod threads;
 mod tile;
@@ -20,11 +24,12 @@ pub(crate) use attention::attend;
 pub(crate) use cache::{Cache, Reading, attend_cached};
 pub(crate) use convolution::{Convolution, Limits};
 pub(crate) use depthwise::Depthwise;
-pub(crate) use linear::{Activation, Linear};
+pub(crate) use linear::{Activation, FeedForward, Linear};
 pub(crate) use log_sum_exp::log_sum_exp;
 pub(crate) use lstm::lstm_cell;
 pub(crate) use map::{Border, Layout, Map, Window};
-pub(crate) use math::gelu_all;
+pub(crate) use math::{Function, gelu_all};
 pub(crate) use norm::{Norm, normalise_sum};
+pub(crate) use plane_convolution::{Axis, PlaneConvolution};
 pub(crate) use pooling::{greatest, mean};
 pub(crate) use threads::Threads;

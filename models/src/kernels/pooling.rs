@@ -3,8 +3,8 @@
 use pulp::{Arch, Simd, WithSimd};
 
 use super::{
-    linear::Output,
     map::{Map, Window},
+    output::Output,
     threads::Threads,
 };
 

@@ -3,7 +3,7 @@
 
 use pulp::Simd;
 
-use super::{linear::Output, map::Layout, panels::MOST_ROWS};
+use super::{map::Layout, output::Output, panels::MOST_ROWS};
 
 /// What the pixels of one tile see.
 #[derive(Clone, Copy)]

@@ -10,6 +10,7 @@ use super::{
     call::Call,
     depthwise::depthwise,
     pad::constant_pad,
+    planes::planes,
     product::product,
     window::{Window, pads, positive},
 };
@@ -44,55 +45,48 @@ pub(super) fn convolution(call: &Call<'_>) -> Outcome<Vec<Tensor>> {
         return Err(refused!("input {input:?} and kernel {kernel:?} do not fit {groups} groups"));
     }
     let window = Window::read(call.attributes(), &input.dims()[2..], &kernel.dims()[2..])?;
-    let convolved = slide(call, input, kernel, &window, groups)?;
-    Ok(vec![add_bias(convolved, call.optional(2), channels)?])
+    Ok(vec![slide(call, input, kernel, &window, groups)?])
+}
+
+/// The bias of so many channels, of the input's type.
+fn bias<'a>(call: &Call<'a>, input: &Tensor, channels: usize) -> Outcome<Option<&'a Tensor>> {
+    let Some(bias) = call.optional(2) else { return Ok(None) };
+    if bias.dims() != [channels] || bias.dtype() != input.dtype() {
+        let (dims, dtype, wanted) = (bias.dims(), bias.dtype().as_str(), input.dtype().as_str());
+        return Err(refused!("its bias has shape {dims:?} of {dtype}, it must be [{channels}] of {wanted}"));
+    }
+    Ok(Some(bias))
 }
 
 fn add_bias(convolved: Tensor, bias: Option<&Tensor>, channels: usize) -> Outcome<Tensor> {
     let Some(bias) = bias else { return Ok(convolved) };
-    if bias.dims() != [channels] {
-        return Err(refused!("its bias has shape {:?}, it must be [{channels}]", bias.dims()));
-    }
     let mut shape = vec![1; convolved.rank()];
     shape[1] = channels;
     Ok(convolved.broadcast_add(&bias.reshape(shape)?)?)
 }
 
-/// The convolution of shapes that fit.
+/// The convolution of shapes that fit, with its bias.
 fn slide(call: &Call<'_>, input: &Tensor, kernel: &Tensor, window: &Window, groups: usize) -> Outcome<Tensor> {
     let (rows, channels) = (input.dims()[0], kernel.dims()[0]);
+    let bias = bias(call, input, channels)?;
     let dims: Vec<usize> = [rows, channels].into_iter().chain(window.output.iter().copied()).collect();
     call.fits(&dims, input.dtype())?;
     call.fits(&window.padded(input.dims()), input.dtype())?;
     if dims.contains(&0) || input.elem_count() == 0 {
-        return Ok(Tensor::zeros(dims, input.dtype(), input.device())?);
+        return add_bias(Tensor::zeros(dims, input.dtype(), input.device())?, bias, channels);
     }
     if groups == channels
         && let Some(convolved) = depthwise(&window.pad(input, 0.0)?, kernel, window)
     {
+        return add_bias(convolved?, bias, channels);
+    }
+    if let Some(convolved) = planes(input, kernel, bias, window, groups) {
         return Ok(convolved?);
     }
-    let same = |values: &[usize]| values.windows(2).all(|pair| pair[0] == pair[1]);
-    let even = window.pads.iter().all(|&(before, after)| before == after && before == window.pads[0].0);
-    let spatial = window.kernel.len();
-    if spatial > 2 || !same(&window.strides) || !same(&window.dilations) {
-        return general(call, &window.pad(input, 0.0)?, kernel, window, groups);
-    }
-    let (stride, dilation) = (window.strides[0], window.dilations[0]);
-    let (input, padding) = if even { (input.clone(), window.pads[0].0) } else { (window.pad(input, 0.0)?, 0) };
-    // The library's kernels look at strides, but not at all of them on every device.
-    let (input, kernel) = (input.contiguous()?, kernel.contiguous()?);
-    Ok(match spatial {
-        1 => {
-            // The library lays all windows of a line side by side.
-            call.fits(&[rows, input.dims()[1], window.elements(), window.output[0]], input.dtype())?;
-            input.conv1d(&kernel, padding, stride, dilation, groups)?
-        }
-        _ => input.conv2d(&kernel, padding, stride, dilation, groups)?,
-    })
+    add_bias(general(call, &window.pad(input, 0.0)?, kernel, window, groups)?, bias, channels)
 }
 
-/// As a product of matrices, for windows that the library has no kernel for.
+/// As a product of matrices, over any number of dimensions and on any device.
 fn general(call: &Call<'_>, padded: &Tensor, kernel: &Tensor, window: &Window, groups: usize) -> Outcome<Tensor> {
     let (rows, channels, inner) = (padded.dims()[0], kernel.dims()[0], kernel.dims()[1]);
     let positions: usize = window.output.iter().product();
@@ -137,8 +131,7 @@ pub(super) fn transposed(call: &Call<'_>) -> Outcome<Vec<Tensor>> {
         ceiling: vec![0; plan.output.len()],
         output: plan.output,
     };
-    let convolved = slide(call, &spread, &turned, &window, groups)?;
-    Ok(vec![add_bias(convolved, call.optional(2), channels)?])
+    Ok(vec![slide(call, &spread, &turned, &window, groups)?])
 }
 
 /// Where the elements of a transposed convolution's input go.

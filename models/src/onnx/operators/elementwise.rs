@@ -1,12 +1,13 @@
 //! Element-wise operators of one tensor, and those whose further inputs only set how.
 
-use candle_core::{DType, Tensor};
+use candle_core::{CpuStorage, CustomOp1, DType, Layout, Shape, Tensor, bail};
 use candle_nn::ops::sigmoid as logistic;
 
 use super::{
     super::fault::{Outcome, refused},
     call::{Call, broadcast_dims, floats, from_ints, ints, is_float, wide},
 };
+use crate::kernels::Function;
 
 /// √(2/π), of the tanh approximation of GELU.
 const GELU_SCALE: f64 = 0.797_884_560_802_865_4;
@@ -27,9 +28,9 @@ unary! {
     reciprocal, |x| x.recip();
     sine, |x| x.sin();
     cosine, |x| x.cos();
-    hyperbolic_tangent, |x| x.tanh();
-    sigmoid, |x| logistic(x);
-    error_function, |x| x.erf();
+    hyperbolic_tangent, |x| mapped(x, Function::Tanh).unwrap_or_else(|| x.tanh());
+    sigmoid, |x| mapped(x, Function::Sigmoid).unwrap_or_else(|| logistic(x));
+    error_function, |x| mapped(x, Function::Erf).unwrap_or_else(|| x.erf());
     floor, |x| x.floor();
     ceiling, |x| x.ceil();
     softsign, |x| x.div(&(x.abs()? + 1.0)?);
@@ -37,6 +38,29 @@ unary! {
     is_nan, |x| x.ne(x);
     softplus, |x| soft_plus(x);
     mish, |x| x.mul(&soft_plus(x)?.tanh()?);
+}
+
+/// A function of each value on our own kernel; none for other types, and on other devices.
+fn mapped(x: &Tensor, function: Function) -> Option<candle_core::Result<Tensor>> {
+    let fits = x.dtype() == DType::F32 && x.device().is_cpu();
+    fits.then(|| x.contiguous()?.apply_op1_no_bwd(&Mapped(function)))
+}
+
+struct Mapped(Function);
+
+impl CustomOp1 for Mapped {
+    fn name(&self) -> &'static str {
+        "a function of each value"
+    }
+
+    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
+        let (CpuStorage::F32(values), Some((from, to))) = (storage, layout.contiguous_offsets()) else {
+            bail!("its input must be contiguous f32")
+        };
+        let mut values = values[from..to].to_vec();
+        self.0.apply(&mut values);
+        Ok((CpuStorage::F32(values), layout.shape().clone()))
+    }
 }
 
 macro_rules! with_int {

@@ -16,6 +16,7 @@ mod gather;
 mod make;
 mod normalization;
 mod pad;
+mod planes;
 mod pool;
 mod product;
 mod recurrent;
