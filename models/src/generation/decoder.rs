@@ -229,7 +229,7 @@ impl Stage<'_> {
         if rounded.is_empty() {
             dispatch(Round { from: x, to: rounded });
         }
-        dispatch(WholeProduct { matrix, x: rounded, outputs, to, unpacked: whole });
+        WholeProduct { matrix, x: rounded, outputs, to, unpacked: whole }.compute();
     }
 
     fn attention(&self, member: &mut Member<'_>, layer: &Layer, index: usize, scratch: &mut Scratch) {

@@ -86,6 +86,7 @@ fn score_block<L: Lanes>(lanes: L, queries: &[f32], keys: &[f32], head_size: usi
 }
 
 #[inline(always)]
+#[expect(clippy::needless_range_loop, reason = "with iterators the sums leave their registers")]
 fn score_heads<L: Lanes, const H: usize>(
     lanes: L,
     queries: &[f32],
@@ -98,10 +99,10 @@ fn score_heads<L: Lanes, const H: usize>(
     let (keys, _) = keys.as_chunks::<LANES>();
     for (at, key) in keys.iter().enumerate().take(head_size) {
         let key = lanes.load(key);
-        for (head, sum) in sums.iter_mut().enumerate() {
+        for head in 0..H {
             // SAFETY: at < head_size and head < H, which the assertion covers.
             let query = unsafe { *queries.get_unchecked(head * head_size + at) };
-            *sum = lanes.fma(lanes.splat(query), key, *sum);
+            sums[head] = lanes.fma(lanes.splat(query), key, sums[head]);
         }
     }
     for (head, sum) in sums.into_iter().enumerate() {
@@ -152,8 +153,8 @@ impl<'b, C: Fn(usize) -> &'b [f32]> Values<'_, C> {
             for (weight, values) in scores.iter().zip(values.chunks_exact(self.head_size)).take(end).skip(start) {
                 let (weight, (vectors, _)) = (lanes.splat(*weight), values[self.column..].as_chunks::<LANES>());
                 assert!(vectors.len() >= N, "the vectors lie inside the values");
-                for (sum, values) in sums.iter_mut().zip(vectors) {
-                    *sum = lanes.fma(weight, lanes.load(values), *sum);
+                for at in 0..N {
+                    sums[at] = lanes.fma(weight, lanes.load(&vectors[at]), sums[at]);
                 }
             }
         }

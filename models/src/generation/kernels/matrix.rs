@@ -22,7 +22,7 @@ pub(super) use with_format;
 /// What lies so far ahead is fetched from memory.
 const AHEAD_BYTES: usize = 8192;
 /// Bytes that are fetched at once.
-const LINE_BYTES: usize = 64;
+pub(super) const LINE_BYTES: usize = 64;
 
 /// Has memory brought that lies a little behind what is read from `start` on: across the borders of pages the hardware does
 /// not do it by itself.

@@ -10,6 +10,8 @@ mod avx2;
 mod avx2_eights;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "x86_64")]
+mod avx512_sixteens;
 mod destination;
 mod eights;
 mod elementwise;

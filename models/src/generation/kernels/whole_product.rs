@@ -9,7 +9,7 @@ use super::{
     destination::Destination,
     eights::{EIGHT, Eights, PAIRS, WORDS, Words},
     formats::{Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, blocks},
-    lanes::{Kernel, Lanes},
+    lanes::{Kernel, Lanes, dispatch},
     matrix::{Matrix, fetch_ahead, with_format},
     rounded::Rounded,
     whole::Whole,
@@ -33,9 +33,15 @@ pub(crate) struct WholeProduct<'a> {
     pub(crate) unpacked: &'a mut Unpacked,
 }
 
-/// Rows of a weight beside each other: block after block, of each the panels.
+/// Room of a product.
 #[derive(Debug, Default)]
-pub(crate) struct Unpacked(Vec<[Panel; PANELS]>);
+pub(crate) struct Unpacked {
+    /// Rows of the weight beside each other: block after block, of each the panels.
+    panels: Vec<[Panel; PANELS]>,
+    /// Sums of neighbouring outputs, row after row, where nothing is unpacked.
+    #[cfg(target_arch = "x86_64")]
+    pub(super) sums: Vec<[f32; 16]>,
+}
 
 /// A block of each of eight rows.
 #[derive(Clone, Copy, Debug, Default)]
@@ -45,6 +51,17 @@ struct Panel {
     pairs: [[i32; EIGHT]; PAIRS],
     scales: [f32; EIGHT],
     least: [f32; EIGHT],
+}
+
+impl WholeProduct<'_> {
+    /// Computes it on the widest instruction set that the machine has.
+    pub(crate) fn compute(self) {
+        #[cfg(target_arch = "x86_64")]
+        if let Some(sixteens) = super::avx512_sixteens::Sixteens::detect() {
+            return sixteens.compute(self);
+        }
+        dispatch(self);
+    }
 }
 
 impl Kernel for WholeProduct<'_> {
@@ -84,7 +101,7 @@ impl WholeProduct<'_> {
     /// All rows of `x` times the unpacked ones.
     #[inline(always)]
     fn tiles<I: Eights>(&self, lanes: I, output: usize) {
-        let rows = self.x.quants.len() / self.unpacked.0.len();
+        let rows = self.x.quants.len() / self.unpacked.panels.len();
         for row in (0..rows - rows % 2).step_by(2) {
             self.tile::<I, 2>(lanes, row, output);
         }
@@ -96,10 +113,10 @@ impl WholeProduct<'_> {
     /// `R` rows times the unpacked ones.
     #[inline(always)]
     fn tile<I: Eights, const R: usize>(&self, lanes: I, row: usize, output: usize) {
-        let before = row * self.unpacked.0.len();
+        let before = row * self.unpacked.panels.len();
         let (quants, scales) = (&self.x.quants[before..], &self.x.scales[before..]);
         // A closure is no part of the function that is compiled for the instruction set, so none is used here.
-        let values = strip::<I, R>(lanes, quants, scales, &self.unpacked.0);
+        let values = strip::<I, R>(lanes, quants, scales, &self.unpacked.panels);
         for (next, values) in values.iter().enumerate() {
             self.put(row + next, output, values.as_flattened());
         }
@@ -107,7 +124,7 @@ impl WholeProduct<'_> {
 
     /// Values of a row from an output on, as many as there are outputs.
     #[inline(always)]
-    fn put(&self, row: usize, output: usize, values: &[f32]) {
+    pub(super) fn put(&self, row: usize, output: usize, values: &[f32]) {
         self.to.put(row, output, &values[..values.len().min(self.outputs.end - output)]);
     }
 }
@@ -179,11 +196,11 @@ fn dots<L: Lanes, F: Whole>(all: L, rows: [&[F]; EIGHT], x: &Rounded) -> [f32; E
 #[expect(clippy::needless_range_loop, reason = "a closure would not be compiled for the instruction set")]
 fn unpack<L: Lanes, F: Whole>(all: L, matrix: &Matrix, outputs: &Range<usize>, first: usize, to: &mut Unpacked) {
     let lanes = all.eights();
-    to.0.resize(matrix.inputs / WORDS, [Panel::default(); PANELS]);
+    to.panels.resize(matrix.inputs / WORDS, [Panel::default(); PANELS]);
     for panel in 0..PANELS {
         let rows = columns::<F>(matrix, outputs, first + panel * EIGHT);
-        assert!(rows.iter().all(|row| row.len() == to.0.len()), "rows have as many blocks as there are panels");
-        for (index, to) in to.0.iter_mut().enumerate() {
+        assert!(rows.iter().all(|row| row.len() == to.panels.len()), "rows have as many blocks as there are panels");
+        for (index, to) in to.panels.iter_mut().enumerate() {
             fetch_block(all, rows[0], index);
             // SAFETY: each has a block for each panel, by the assertion.
             let blocks = unsafe { blocks_at(rows, index) };
