@@ -10,7 +10,7 @@ use orion_proto::{Code, Delta, Error, InferRequest};
 
 use super::{
     Command, Cordon, Core, Nanos, Prefix, RequestKey, WorkerState, catalogue::Model, cordon::GIVEN_UP, device::Device,
-    failed_load::Failure, filter, order::WEIGHTS, prompt_report::Begun, queue::Group,
+    dispatch::Running, failed_load::Failure, filter, order::WEIGHTS, prompt_report::Begun, queue::Group,
 };
 
 /// Who is told of each step of a generation.
@@ -105,11 +105,38 @@ impl<T, L: Clone> Core<T, L> {
             return Some((id, first.key));
         }
         // Whose turn it is counts once, so it is asked only where there is a place.
-        self.models[index].replicas.iter().any(|id| self.has_place(now, *id)).then_some(())?;
+        if !self.models[index].replicas.iter().any(|id| self.has_place(now, *id)) {
+            return self.interrupting(now, index);
+        }
         let lane = self.next_lane(now, index)?;
         let key = self.models[index].queue.lanes()[lane].waiting.front()?.key;
         let id = self.place_for(now, index, key, None)?;
         self.models[index].queue.pop(lane).map(|waiting| (id, waiting.key))
+    }
+
+    /// Where all places are taken, the most urgent request that takes one from what is less urgent, off its queue, and the
+    /// replica. The engine there interrupts the least urgent, which goes on once there is room.
+    fn interrupting(&mut self, now: Nanos, index: usize) -> Option<(usize, RequestKey)> {
+        let lanes = self.models[index].queue.lanes().iter().enumerate();
+        let heads = lanes.filter_map(|(at, lane)| Some((lane.key.priority, lane.waiting.front()?.due, at)));
+        let (priority, _, lane) = heads.min()?;
+        let key = self.models[index].queue.lanes()[lane].waiting.front()?.key;
+        let request = self.request(key)?;
+        let takes = |id: &&usize| self.interrupts(now, **id, priority);
+        let least = |id: &&usize| (self.first_token_cost(now, **id, request).total(), **id);
+        let id = self.models[index].replicas.iter().filter(takes).min_by_key(least).copied()?;
+        self.models[index].queue.pop(lane).map(|waiting| (id, waiting.key))
+    }
+
+    /// Whether a replica runs fewer generations that are as urgent than it has places.
+    fn interrupts(&self, now: Nanos, id: usize, priority: u8) -> bool {
+        let replica = &self.replicas[id];
+        let as_urgent = |running: &&Running| {
+            let keys = running.attempts.iter().filter_map(|(_, key)| self.request(*key));
+            running.replica == id && keys.map(|request| request.lane.priority).min() <= Some(priority)
+        };
+        let takes = self.takes_requests(id) && self.can_run(now, id) && !self.is_held_back(now, id);
+        takes && self.batches.values().filter(as_urgent).count() < self.models[replica.model].places()
     }
 
     /// The lane whose head is next: by priority and by how long it has waited, so that none starves; tenants take turns.

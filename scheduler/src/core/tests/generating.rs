@@ -3,7 +3,7 @@
 use orion_proto::{GeneratorSpec, ModelPolicy, Parameters, Priority};
 
 use super::{
-    prefixes::{PLACES, ask, begins, ends, words},
+    prefixes::{PLACES, ask, ask_with, begins, ends, words},
     world::{Ask, Told, World, model, ticket},
     *,
 };
@@ -64,6 +64,29 @@ fn a_generator_that_is_never_idle_leaves_its_room_for_a_turn() {
     }
     assert_eq!(world.outcome(large), Some(Ok(())));
     assert!(open.len() == 3 && world.core.totals().succeeded > 200, "{:?}", world.core.totals());
+}
+
+#[test]
+fn a_more_urgent_generation_takes_a_place_from_one_that_is_less_urgent() {
+    let mut world = world();
+    let with = |world: &mut World, number: usize, priority: Priority| {
+        let parameters = Parameters { priority, ..Parameters::default() };
+        ask_with(world, &words(number, 8), parameters).unwrap()
+    };
+    let runs = |world: &World, of: u64| world.ran.iter().any(|(_, _, tickets)| tickets.contains(&of));
+    let places = PLACES as usize;
+    let low: Vec<u64> = (0..places + 2).map(|number| with(&mut world, number, Priority::Low)).collect();
+    assert_eq!(low.iter().filter(|ticket| runs(&world, **ticket)).count(), places, "equals wait");
+    let urgent: Vec<u64> = (0..places + 1).map(|number| with(&mut world, 50 + number, Priority::High)).collect();
+    assert_eq!(urgent.iter().filter(|ticket| runs(&world, **ticket)).count(), places, "as many as have a place there");
+    let most = with(&mut world, 99, Priority::Realtime);
+    assert!(runs(&world, most), "before those that take places");
+    assert_eq!(low.iter().filter(|ticket| runs(&world, **ticket)).count(), places, "no place is free");
+    for ticket in urgent.iter().filter(|ticket| runs(&world, **ticket)).copied().collect::<Vec<_>>() {
+        begins(&mut world, ticket, 0.0);
+        ends(&mut world, ticket);
+    }
+    assert!(runs(&world, urgent[places]), "the last of the urgent has its place now");
 }
 
 /// The batch that runs a request now, as its worker has it.
