@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::{
-    Family, Manifest, bert, generation,
+    Family, Manifest, Precision, bert, generation,
     layout::{files_ending, is_gguf, is_onnx, model_type, newest_version, only_gguf, onnx_file},
     magika, nano_ocr, onnx,
     orion_toml::{Kind, OrionToml},
@@ -106,6 +106,14 @@ impl Place<'_> {
     }
 
     fn generator(&self, source: generation::Source) -> Result<Manifest> {
+        // Weights are read where they lie in the files, in the precision that they have there.
+        if let Some(precision) = self.settings.precision.filter(|precision| *precision != Precision::F32) {
+            return Err(unservable(format!(
+                "orion.toml says precision = \"{0}\", a text generator runs in its files' own precision: write them in \
+                 another with: orion models convert SRC DST --dtype {0}",
+                precision.name()
+            )));
+        }
         let spec = source.spec(self.name, self.version.clone());
         self.manifest(spec, source.flops(), source.weight_bytes, Family::Generation(Box::new(source)))
     }

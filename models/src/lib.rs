@@ -120,6 +120,12 @@ pub struct GeneratorLoad {
     pub held_tokens: u64,
     /// Tokens whose keys and values are kept for prompts that begin alike.
     pub kept_tokens: u64,
+    /// Bytes of the whole cache of keys and values.
+    pub cache_bytes: u64,
+    /// Bytes of its blocks that running sequences have.
+    pub held_bytes: u64,
+    /// Bytes of its blocks that are kept for prompts that begin alike.
+    pub kept_bytes: u64,
 }
 
 /// A model in memory, whichever way it runs.

@@ -171,6 +171,15 @@ def test_triton_s_clients(generating, client):
     events = [json.loads(line.removeprefix("data: ")) for line in answer.decode().split("\n\n") if line]
     assert (status, headers["content-type"]) == (200, "text/event-stream")
     assert "".join(event["text_output"] for event in events) == expected
+    # As in Triton, what is no field of `generate` is a parameter.
+    body = json.dumps({"text_input": PROMPT, "max_tokens": 8, "temperature": 1.0, "seed": 5})
+    _, _, drawn = generating.get("/v2/models/smollm2/generate", method="POST", body=body)
+    other = client.completions.create(
+        model="smollm2", prompt=PROMPT, max_tokens=8, temperature=1.0, seed=5, extra_body={"top_k": -1}
+    )
+    assert json.loads(drawn)["text_output"] == other.choices[0].text != expected
+    with tritonclient.grpc.InferenceServerClient(generating.grpc) as one:
+        assert one.get_model_config("smollm2").config.model_transaction_policy.decoupled
 
 
 PERSON = {

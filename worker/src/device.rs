@@ -5,10 +5,10 @@ use std::{
     sync::{Arc, atomic::AtomicUsize},
 };
 
-use orion_models::{Manifest, Pace, Timing};
+use orion_models::{GeneratorLoad, Manifest, Pace, Timing};
 use orion_proto::{
     Code, Error, ModelName, Result, ServiceCurve,
-    session::{Capability, DeviceTelemetry, Measurement},
+    session::{Capability, DeviceTelemetry, GeneratorTelemetry, Measurement},
 };
 
 use crate::{
@@ -102,6 +102,20 @@ impl Device {
             let text = format!("model '{name}' needs {needed} bytes of memory on {}, {free} are free", self.name);
             Error::new(Code::ResourceExhausted, text)
         })
+    }
+
+    /// How its generators are filled.
+    pub(crate) fn generators(&self) -> Vec<GeneratorTelemetry> {
+        let count = |sequences: usize| u32::try_from(sequences).unwrap_or(u32::MAX);
+        let told = |(model, load): (String, GeneratorLoad)| GeneratorTelemetry {
+            model,
+            running: count(load.running),
+            waiting: count(load.waiting),
+            cache_bytes: load.cache_bytes,
+            held_bytes: load.held_bytes,
+            kept_bytes: load.kept_bytes,
+        };
+        self.executor.loads().into_iter().map(told).collect()
     }
 
     /// How an emulated device is now; of a real one the inventory tells.

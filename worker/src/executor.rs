@@ -3,7 +3,7 @@
 mod kept;
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc,
@@ -13,7 +13,7 @@ use std::{
     time::Instant,
 };
 
-use orion_models::Loaded as InMemory;
+use orion_models::{GeneratorLoad, Loaded as InMemory};
 use orion_net::Batch;
 use orion_proto::{Code, Error, Result, ServiceCurve};
 use parking_lot::Mutex;
@@ -59,6 +59,8 @@ enum Job {
 #[derive(Default)]
 struct Shelf {
     models: HashMap<String, Held>,
+    /// How each generator is filled, whether or not it is on the shelf.
+    loads: BTreeMap<String, GeneratorLoad>,
     /// By model: jobs that wait for the device or are on it.
     pending: HashMap<String, usize>,
     /// The memory that the batch may take which runs now: its model is off the shelf.
@@ -69,6 +71,13 @@ impl Shelf {
     /// Bytes that a batch of the hungriest model may still take, beside what the one that runs has or will have soon.
     fn room(&self) -> u64 {
         self.models.values().map(Held::room).max().unwrap_or(0).saturating_sub(self.running)
+    }
+
+    fn put(&mut self, name: String, held: Held) {
+        if let Kept::Generator(sequences) = &held.kept {
+            self.loads.insert(name.clone(), sequences.load());
+        }
+        self.models.insert(name, held);
     }
 
     fn begun(&mut self, name: &str) {
@@ -86,7 +95,9 @@ impl Shelf {
 
     /// The model of this load, off the shelf.
     fn take(&mut self, name: &str, load: u64) -> Option<Held> {
-        self.models.get(name).is_some_and(|held| held.load == load).then(|| self.models.remove(name)).flatten()
+        self.models.get(name).filter(|held| held.load == load)?;
+        self.loads.remove(name);
+        self.models.remove(name)
     }
 }
 
@@ -155,6 +166,11 @@ impl Executor {
         if let Err(mpsc::SendError((model, gone))) = self.discards.send((model, gone)) {
             discard(model, gone);
         }
+    }
+
+    /// How each generator is filled, by its model's name.
+    pub(crate) fn loads(&self) -> BTreeMap<String, GeneratorLoad> {
+        self.shelf.lock().loads.clone()
     }
 
     /// Bytes that batches may still take beside what is held now.
@@ -257,7 +273,7 @@ impl Thread {
             Kept::Model(..) => false,
         };
         let mut shelf = self.shelf.lock();
-        shelf.models.insert(name.clone(), held);
+        shelf.put(name.clone(), held);
         if !began {
             shelf.ended(&name);
         } else if self.generating.iter().all(|other| other.name != name) {
@@ -277,7 +293,7 @@ impl Thread {
                 idle = sequences.are_idle();
             }
             let mut shelf = self.shelf.lock();
-            shelf.models.insert(generating.name.clone(), held);
+            shelf.put(generating.name.clone(), held);
             (0..ended).for_each(|_| shelf.ended(&generating.name));
             drop(shelf);
             busy.fetch_sub(ended, Ordering::Relaxed);
@@ -315,7 +331,7 @@ impl Thread {
         }
         let measured = held.warm_up(self.pool.as_ref(), &self.moves);
         if measured.is_ok() {
-            self.shelf.lock().models.insert(name, held);
+            self.shelf.lock().put(name, held);
         }
         measured
     }

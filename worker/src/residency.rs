@@ -7,8 +7,8 @@ use orion_net::Batch;
 use orion_proto::{
     Code, Error, ModelSpec, Result, ServiceCurve,
     session::{
-        DeviceTelemetry, InspectModel, LoadModel, Measurement, ModelReport, UnloadModel, model_report::State,
-        to_scheduler::Message,
+        DeviceTelemetry, GeneratorTelemetry, InspectModel, LoadModel, Measurement, ModelReport, UnloadModel,
+        model_report::State, to_scheduler::Message,
     },
 };
 use parking_lot::Mutex;
@@ -61,6 +61,11 @@ impl Residency {
     /// How emulated devices are now.
     pub(crate) fn telemetry(&self) -> Vec<DeviceTelemetry> {
         self.devices.iter().filter_map(Device::telemetry).collect()
+    }
+
+    /// How the generators of a device of this name are filled.
+    pub(crate) fn generators(&self, device: &str) -> Vec<GeneratorTelemetry> {
+        self.devices.iter().find(|known| *known.name == *device).map(Device::generators).unwrap_or_default()
     }
 
     /// Tells a new scheduler of every model.

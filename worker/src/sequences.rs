@@ -7,7 +7,7 @@ use std::{
     time::Instant,
 };
 
-use orion_models::{Generator, GivenUp};
+use orion_models::{Generator, GeneratorLoad, GivenUp};
 use orion_net::{Attempt, AttemptDelta, Batch};
 use orion_proto::{Code, Delta, Error, InferAnswer, Result};
 
@@ -40,6 +40,11 @@ impl Sequences {
     /// Whether no sequence is under way.
     pub(crate) fn are_idle(&self) -> bool {
         self.running.is_empty()
+    }
+
+    /// How the generator is filled.
+    pub(crate) fn load(&self) -> GeneratorLoad {
+        self.generator.load()
     }
 
     /// The generator, for warm-up.

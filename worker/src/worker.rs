@@ -170,6 +170,9 @@ impl Worker {
         if !emulated.is_empty() {
             telemetry.devices = emulated;
         }
+        for device in &mut telemetry.devices {
+            device.generators = self.residency.generators(&device.name);
+        }
         telemetry
     }
 

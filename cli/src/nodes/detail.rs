@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use comfy_table::Cell;
 use orion_proto::{
     cluster::{DeviceLedger, Node, NodeModel},
-    session::{Device, Measurement},
+    session::{Device, GeneratorTelemetry, Measurement},
 };
 
 use crate::{
@@ -148,9 +148,19 @@ fn telemetry(node: &Node) -> Option<String> {
         parts.push(format!("{} % used", device.utilisation_percent));
         parts.extend((device.temperature_celsius > 0).then(|| format!("{} °C", device.temperature_celsius)));
         parts.extend((device.power_watts > 0.0).then(|| format!("{:.0} W", device.power_watts)));
-        format!("  {}  {}\n", device.name, parts.join(", "))
+        let generators: String = device.generators.iter().map(|of| generator(&device.name, of)).collect();
+        format!("  {}  {}\n{generators}", device.name, parts.join(", "))
     });
     Some(format!("telemetry\n{rows}{}", devices.collect::<String>()))
+}
+
+/// A generator's sequences, and its cache of keys and values.
+fn generator(device: &str, of: &GeneratorTelemetry) -> String {
+    let GeneratorTelemetry { model, running, waiting, .. } = of;
+    let (held, kept, cache) = (bytes(of.held_bytes), bytes(of.kept_bytes), bytes(of.cache_bytes));
+    format!(
+        "  {device}  {model}: {running} run, {waiting} wait, cache {cache}: {held} in use, {kept} kept for prompts\n"
+    )
 }
 
 fn models(models: &[NodeModel]) -> Option<String> {

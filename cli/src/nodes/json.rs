@@ -2,7 +2,7 @@
 
 use orion_proto::{
     cluster::{DeviceLedger, Node, NodeModel},
-    session::{Device, Measurement},
+    session::{Device, GeneratorTelemetry, Measurement},
 };
 use serde_json::{Value, json};
 
@@ -18,6 +18,7 @@ pub(crate) fn node(node: &Node) -> Value {
                 "temperature_celsius": device.temperature_celsius,
                 "power_watts": device.power_watts,
                 "utilisation_percent": device.utilisation_percent,
+                "generators": device.generators.iter().map(generator).collect::<Vec<_>>(),
             })
         };
         json!({
@@ -48,6 +49,17 @@ pub(crate) fn node(node: &Node) -> Value {
         "models": node.models.iter().map(model).collect::<Vec<_>>(),
         "events": node.events.iter().map(|event| json!({ "age_seconds": event.age_seconds, "text": event.text }))
             .collect::<Vec<_>>(),
+    })
+}
+
+fn generator(of: &GeneratorTelemetry) -> Value {
+    json!({
+        "model": of.model,
+        "running": of.running,
+        "waiting": of.waiting,
+        "cache_bytes": of.cache_bytes,
+        "held_bytes": of.held_bytes,
+        "kept_bytes": of.kept_bytes,
     })
 }
 

@@ -19,6 +19,9 @@ use super::text::Vocabulary;
 const MOST_SCHEMA_BYTES: usize = 256 << 10;
 /// States of a grammar's lexer, of 1 to 2 KiB each.
 const MOST_LEXER_STATES: usize = 50_000;
+/// Bytes of the stack on which a schema is compiled, of which only what is used becomes memory: one of the most bytes took a
+/// quarter of them.
+const COMPILER_STACK: usize = 1 << 30;
 /// Tells a token that is no text.
 const NO_TEXT: &[u8] = &[TokTrie::SPECIAL_TOKEN_MARKER, b'x'];
 /// What stands for the end where a model has no end token.
@@ -66,14 +69,24 @@ impl Grammars {
             let text = error.to_string().replace('\n', " ");
             Error::invalid(format!("the JSON schema cannot be served: {text}"))
         };
-        let parser =
-            self.0.create_parser(TopLevelGrammar::from_json_schema(schema)).map_err(|error| refused(&error))?;
-        let matcher = Matcher::new(Ok(parser));
+        let parser = on_deep_stack(|| self.0.create_parser(TopLevelGrammar::from_json_schema(schema)))?;
+        let matcher = Matcher::new(Ok(parser.map_err(|error| refused(&error))?));
         match matcher.get_error() {
             Some(error) => Err(refused(&error)),
             None => Ok(Some(Constraint(matcher))),
         }
     }
+}
+
+/// Runs what calls itself for each definition that refers to another: on the stack of the thread that computes, a few hundred
+/// would end the process.
+fn on_deep_stack<R: Send>(work: impl FnOnce() -> R + Send) -> Result<R> {
+    let failed = |text: &str| Error::new(Code::Internal, format!("the JSON schema could not be compiled: {text}"));
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().stack_size(COMPILER_STACK).spawn_scoped(scope, work);
+        let thread = thread.map_err(|error| failed(&error.to_string()))?;
+        thread.join().map_err(|_| failed("the compiler panicked"))
+    })
 }
 
 fn read(schema: &str) -> Result<Value> {
@@ -102,15 +115,18 @@ fn spacing() -> JsonCompileOptions {
 /// What an answer must be, from what it is so far.
 pub(crate) struct Constraint(Matcher);
 
+/// The schema's fault and nobody else's: elsewhere it would end as it does here.
 fn failed(error: &dyn std::fmt::Display) -> Error {
-    Error::new(Code::ResourceExhausted, format!("the JSON schema is too intricate to go on: {error}"))
+    let text = error.to_string();
+    let reason = text.split(" <").next().unwrap_or_default();
+    Error::invalid(format!("the JSON schema is too intricate to be followed, make it simpler: {reason}"))
 }
 
 impl Constraint {
     /// Which tokens may come next.
     ///
     /// # Errors
-    /// RESOURCE_EXHAUSTED where finding out would take too long.
+    /// INVALID_ARGUMENT where finding out would take too long.
     pub(crate) fn allowed(&mut self) -> Result<SimpleVob> {
         self.0.compute_mask_or_eos().map_err(|error| failed(&error))
     }
@@ -118,7 +134,7 @@ impl Constraint {
     /// Takes a token that was allowed; true if nothing may follow.
     ///
     /// # Errors
-    /// RESOURCE_EXHAUSTED as above, or for a token that was not allowed.
+    /// INVALID_ARGUMENT as above, or for a token that was not allowed.
     pub(crate) fn push(&mut self, token: u32) -> Result<bool> {
         self.0.consume_token(token).map_err(|error| failed(&error))?;
         Ok(self.0.is_stopped())

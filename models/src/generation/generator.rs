@@ -10,6 +10,7 @@ use super::{
     answer::Answer,
     decoder::{Decoder, Row, Step},
     format::{Constraint, Grammars},
+    kernels::BLOCK_TOKENS,
     key_values::KeyValues,
     sampling::{Chooser, log_probabilities},
     schedule::{Chunk, Schedule},
@@ -203,11 +204,15 @@ impl Generator for LanguageModel {
 
     fn load(&self) -> GeneratorLoad {
         let Schedule { running, waiting, blocks, .. } = &self.schedule;
+        let bytes = |count: usize| (count * BLOCK_TOKENS) as u64 * self.decoder.config.token_bytes();
         GeneratorLoad {
             running: running.len(),
             waiting: waiting.len() + self.over.len(),
             held_tokens: running.iter().map(|sequence| sequence.computed as u64).sum(),
-            kept_tokens: (blocks.kept() * super::kernels::BLOCK_TOKENS) as u64,
+            kept_tokens: (blocks.kept() * BLOCK_TOKENS) as u64,
+            cache_bytes: bytes(blocks.total()),
+            held_bytes: bytes(blocks.total() - blocks.available()),
+            kept_bytes: bytes(blocks.kept()),
         }
     }
 

@@ -93,7 +93,8 @@ fn alone(model: &mut LanguageModel, generation: &Generation) -> Given {
 /// Every block is free or kept.
 fn check_idle(model: &LanguageModel) {
     let blocks = &model.schedule.blocks;
-    let load = GeneratorLoad { kept_tokens: model.load().kept_tokens, ..GeneratorLoad::default() };
+    let GeneratorLoad { kept_tokens, kept_bytes, cache_bytes, .. } = model.load();
+    let load = GeneratorLoad { kept_tokens, kept_bytes, cache_bytes, ..GeneratorLoad::default() };
     assert_eq!((model.load(), blocks.available()), (load, blocks.total()));
 }
 
@@ -274,7 +275,7 @@ fn what_can_never_run_is_refused_with_its_figures() {
         spoil(&mut generation);
         generation
     };
-    let cases: [(Generation, &str); 8] = [
+    let cases: [(Generation, &str); 9] = [
         (spoilt(|g| g.max_tokens = Some(31)), "20 tokens and 31 are to be generated, the model holds 50"),
         (spoilt(|g| g.prompt = Prompt::Tokens(vec![5; 50])), "50 tokens and 30 are"),
         (spoilt(|g| g.prompt = Prompt::Tokens(vec![])), "no tokens"),
@@ -282,6 +283,7 @@ fn what_can_never_run_is_refused_with_its_figures() {
         (spoilt(|g| g.resume = vec![1000]), "'resume' has the token 1000"),
         (spoilt(|g| g.sampling.logit_bias = vec![(999, 1.0)]), "'logit_bias' has the token 999"),
         (spoilt(|g| g.prompt = Prompt::Text("x".repeat(1 << 20))), "the prompt has 1048576 bytes"),
+        (spoilt(|g| g.prompt = Prompt::Text("zq".repeat(5_000))), "the prompt has 10000 bytes, the first"),
         (spoilt(|g| g.sampling.top_p = 2.0), "'top_p' is 2"),
     ];
     for (generation, words) in cases {

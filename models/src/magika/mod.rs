@@ -42,6 +42,10 @@ impl Source {
     /// # Errors
     /// FAILED_PRECONDITION naming what is missing or does not fit.
     pub(crate) fn inspect(folder: &Path, precision: Precision, max_rows: usize) -> Result<Self> {
+        if precision == Precision::F16 {
+            // It would answer, and always the same: its norms sum squares to more than 65504.
+            return Err(unservable("Magika's sums are beyond f16, its precision must be f32 or bf16"));
+        }
         let labels = Labels::read(folder)?;
         let path = folder.join("model.onnx");
         let graph = onnx::Source::inspect(&path, precision, max_rows)?;

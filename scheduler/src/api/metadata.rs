@@ -63,7 +63,7 @@ pub(super) fn model_config(spec: &ModelSpec) -> ModelConfig {
         max_batch_size: 0,
         input: spec.inputs.iter().map(input).collect(),
         output: spec.outputs.iter().map(output).collect(),
-        model_transaction_policy: Some(ModelTransactionPolicy { decoupled: false }),
+        model_transaction_policy: Some(ModelTransactionPolicy { decoupled: spec.generator.is_some() }),
         ..Default::default()
     }
 }

@@ -75,6 +75,7 @@ fn telemetry(name: String, gpu: &Gpu<'_>) -> DeviceTelemetry {
         temperature_celsius: gpu.temperature(TemperatureSensor::Gpu).unwrap_or(0),
         power_watts: gpu.power_usage().map_or(0.0, |milliwatts| f64::from(milliwatts) / 1000.0),
         utilisation_percent: gpu.utilization_rates().map_or(0, |rates| rates.gpu),
+        ..DeviceTelemetry::default()
     }
 }
 

@@ -1,6 +1,6 @@
 //! Answers of a given form.
 
-use orion_proto::{FinishReason, Format, Generation, Priority};
+use orion_proto::{Code, FinishReason, Format, Generation, Priority};
 
 use super::{alone, drawn, model};
 use crate::Generator;
@@ -32,5 +32,28 @@ fn answers_of_a_given_form_are_that_and_survive_every_cut() {
             }
             assert_eq!(tokens, want.tokens, "cut at {cut}");
         }
+    }
+}
+
+/// As many as the bytes of a schema hold: taken or refused, but neither the process ends nor is anybody else to blame.
+#[test]
+fn schemas_that_refer_on_and_on_end_nothing() {
+    let mut model = model("");
+    let link = |at: usize| format!("\"d{at}\": {{\"$ref\": \"#/$defs/d{}\"}}", at + 1);
+    let links: Vec<String> = (0..5_000).map(link).chain(["\"d5000\": {\"type\": \"integer\"}".into()]).collect();
+    let of = |definitions: &str| format!("{{\"$ref\": \"#/$defs/d0\", \"$defs\": {{{definitions}}}}}");
+    let objects = vec!["{\"type\": \"object\"}"; 5_000].join(", ");
+    for (schema, what) in [
+        (of(&links.join(", ")), "a chain"),
+        (of("\"d0\": {\"$ref\": \"#/$defs/d1\"}, \"d1\": {\"$ref\": \"#/$defs/d0\"}"), "a circle"),
+        (format!("{{\"type\": \"object\", \"allOf\": [{objects}]}}"), "many at once"),
+    ] {
+        let generation = Generation { format: Format::JsonSchema(schema), ..drawn(1, 2, 3) };
+        let mut refusals: Vec<orion_proto::Error> =
+            model.add(1, Priority::Normal, &generation).err().into_iter().collect();
+        while model.load().running + model.load().waiting > 0 {
+            refusals.extend(model.step().into_iter().filter_map(|(_, delta)| delta.err()));
+        }
+        assert!(refusals.iter().all(|error| error.code == Code::InvalidArgument), "{what}: {refusals:?}");
     }
 }

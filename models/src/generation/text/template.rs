@@ -5,6 +5,7 @@ use std::io;
 use minijinja::{Environment, ErrorKind, Value, context, value::Kwargs};
 use orion_proto::{Error, Result};
 use serde::Serialize;
+use serde_json::Value as Json;
 
 use crate::unservable;
 
@@ -51,12 +52,14 @@ impl ChatTemplate {
     /// INVALID_ARGUMENT for what is no JSON array and what the template refuses.
     pub(crate) fn render(&self, messages: &str, tools: Option<&str>) -> Result<String> {
         let array = |name: &str, json: &str| {
-            let value: serde_json::Result<Vec<Value>> = serde_json::from_str(json);
+            let value: serde_json::Result<Vec<Json>> = serde_json::from_str(json);
             value.map_err(|error| Error::invalid(format!("'{name}' is no JSON array: {error}")))
         };
+        let mut messages = array("messages", messages)?;
+        messages.iter_mut().enumerate().try_for_each(|(at, message)| plain(at, message))?;
         let values = context! {
-            messages => array("messages", messages)?,
-            tools => tools.map(|tools| array("tools", tools)).transpose()?,
+            messages => Value::from_serialize(messages),
+            tools => tools.map(|tools| array("tools", tools)).transpose()?.map(Value::from_serialize),
             add_generation_prompt => true,
             bos_token => self.start,
             eos_token => self.end,
@@ -70,6 +73,41 @@ impl ChatTemplate {
         template.render_captured_to(values, &mut out).map_err(refused)?;
         String::from_utf8(out.0).map_err(|error| Error::invalid(format!("the chat template wrote no UTF-8: {error}")))
     }
+}
+
+/// Gives a message the form that templates are written for: a content of parts becomes their text, none an empty one, and
+/// the arguments of tool calls, which clients send as text, become what they say.
+fn plain(at: usize, message: &mut Json) -> Result<()> {
+    match message.get_mut("content") {
+        Some(content @ Json::Null) => *content = "".into(),
+        Some(content @ Json::Array(_)) => *content = text_of(at, content)?.into(),
+        _ => {}
+    }
+    let calls = message.get_mut("tool_calls").and_then(Json::as_array_mut);
+    for call in calls.into_iter().flatten() {
+        let arguments = call.get_mut("function").and_then(|function| function.get_mut("arguments"));
+        if let Some((arguments, said)) = arguments.and_then(|arguments| {
+            let said: Json = serde_json::from_str(arguments.as_str()?).ok()?;
+            Some((arguments, said))
+        }) {
+            *arguments = said;
+        }
+    }
+    Ok(())
+}
+
+/// The text of a content's parts, a line each.
+fn text_of(at: usize, content: &Json) -> Result<String> {
+    let parts = content.as_array().into_iter().flatten();
+    let text = |part: &Json| match (part["type"].as_str(), part["text"].as_str()) {
+        (Some("text"), Some(text)) => Ok(text.to_owned()),
+        (Some("text"), None) => Err(Error::invalid(format!("message {at} has a part of type text without a 'text'"))),
+        (Some(other), _) => Err(Error::invalid(format!(
+            "message {at} has a part of type '{other}', this model takes parts of type text"
+        ))),
+        (None, _) => Err(Error::invalid(format!("message {at} has a part without a 'type', such as text"))),
+    };
+    Ok(parts.map(text).collect::<Result<Vec<_>>>()?.join("\n"))
 }
 
 /// Leaves out the marks of an assistant's own text, which only training reads.
@@ -151,6 +189,24 @@ mod tests {
         let source = "{% for message in messages %}\n{{ bos_token + message['role'].upper() }}: {{ message.content.strip() }}{% if not loop.last %}|{% endif %}{% endfor %}\n{%- if add_generation_prompt %}>{% endif %}";
         let messages = r#"[{"role":"user","content":" hi <b> "},{"role":"assistant","content":"é"}]"#;
         assert_eq!(render(source, messages, None).unwrap(), "<s>USER: hi <b>|<s>ASSISTANT: é>");
+    }
+
+    #[test]
+    fn parts_become_text_and_the_arguments_of_calls_what_they_say() {
+        let source = "{% for m in messages %}{{ '[' + m.content + ']' }}{% for call in m.tool_calls %}{{ call.function.arguments | tojson }}{% endfor %}{% endfor %}";
+        let messages = r#"[{"role":"user","content":[{"type":"text","text":"a"},{"type":"text","text":"b"}]},
+            {"role":"assistant","content":null,"tool_calls":[{"function":{"name":"f","arguments":"{\"z\": 1, \"a\": [true]}"}},
+            {"function":{"name":"g","arguments":"no JSON"}}]}]"#;
+        assert_eq!(render(source, messages, None).unwrap(), "[a\nb][]{\"z\": 1, \"a\": [true]}\"no JSON\"");
+        for (part, words) in [
+            (r#"{"type":"image_url","image_url":{"url":"x"}}"#, "message 0 has a part of type 'image_url'"),
+            (r#"{"type":"text"}"#, "without a 'text'"),
+            ("{}", "without a 'type'"),
+            ("3", "without a 'type'"),
+        ] {
+            let error = render(source, &format!(r#"[{{"role":"user","content":[{part}]}}]"#), None).unwrap_err();
+            assert!(error.message.contains(words), "{error}");
+        }
     }
 
     #[test]

@@ -7,6 +7,10 @@ use super::{template::ChatTemplate, token_bytes::TokenBytes};
 
 /// Bytes that a token can stand for, generously.
 const BYTES_PER_TOKEN: usize = 512;
+/// Bytes of a token in most texts.
+const USUAL_BYTES_PER_TOKEN: usize = 4;
+/// Tokens by which the beginning of a text may have more than it has in the whole: where it is cut, words are.
+const CUT_TOKENS: usize = 64;
 /// Bytes of a conversation's JSON that are read for each token of the context: its values take some thirty times as much
 /// memory until the template has made text of them.
 const JSON_BYTES_PER_TOKEN: usize = 1024;
@@ -85,8 +89,22 @@ impl Vocabulary {
             let bytes = text.len();
             return Err(Error::invalid(format!("the prompt has {bytes} bytes, {most} tokens hold at most {longest}")));
         }
-        let encoding = self.tokenizer.encode_fast(text, special);
-        let encoding = encoding.map_err(|error| Error::invalid(format!("the prompt cannot be tokenised: {error}")))?;
-        Ok(encoding.get_ids().to_vec())
+        let ids = |text: &str| {
+            let encoding = self.tokenizer.encode_fast(text, special);
+            let encoding =
+                encoding.map_err(|error| Error::invalid(format!("the prompt cannot be tokenised: {error}")))?;
+            Ok(encoding.get_ids().to_vec())
+        };
+        // Seconds are spared, in which no other sequence takes a step, where its beginning alone has too many.
+        let beginning = text.floor_char_boundary(most.saturating_mul(USUAL_BYTES_PER_TOKEN));
+        if beginning < text.len() {
+            let (tokens, bytes) = (ids(&text[..beginning])?.len(), text.len());
+            if tokens > most + CUT_TOKENS {
+                return Err(Error::invalid(format!(
+                    "the prompt has {bytes} bytes, the first {beginning} of them are {tokens} tokens, the model holds {most}"
+                )));
+            }
+        }
+        ids(text)
     }
 }

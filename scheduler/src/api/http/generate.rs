@@ -37,6 +37,9 @@ struct Request {
     id: Option<String>,
     #[serde(default)]
     parameters: ParameterList,
+    /// As in Triton, what else there is are parameters too.
+    #[serde(flatten)]
+    others: ParameterList,
 }
 
 pub(super) async fn generate(
@@ -107,7 +110,7 @@ async fn read(
     }
     let id = wanted.id.unwrap_or_default();
     let mut request = InferRequest { model: path.name, version: path.version, id, inputs, ..InferRequest::default() };
-    for (name, value) in wanted.parameters.iter() {
+    for (name, value) in wanted.others.iter().chain(wanted.parameters.iter()) {
         request.parameters.set(name, value)?;
     }
     terms.apply(&mut request, arrival.at);

@@ -54,7 +54,7 @@ pub(super) struct Settings {
     response_format: Option<ResponseFormat>,
     // The rest is not OpenAI's: its clients send it as `extra_body`.
     #[serde(default)]
-    top_k: Option<u32>,
+    top_k: Option<i64>,
     #[serde(default)]
     min_p: Option<f32>,
     #[serde(default)]
@@ -77,7 +77,8 @@ impl Settings {
         let sampling = Sampling {
             // OpenAI's default.
             temperature: self.temperature.unwrap_or(1.0),
-            top_k: self.top_k.unwrap_or(0),
+            // As elsewhere, 0 or less is all tokens.
+            top_k: u32::try_from(self.top_k.unwrap_or(0).max(0)).unwrap_or(u32::MAX),
             top_p: self.top_p.unwrap_or(1.0),
             min_p: self.min_p.unwrap_or(0.0),
             repetition_penalty: self.repetition_penalty.unwrap_or(1.0),
