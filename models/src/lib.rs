@@ -37,6 +37,7 @@ mod simulated;
 mod tiny_bert;
 #[doc(hidden)]
 pub mod tiny_llama;
+mod tokenizer_file;
 mod vision;
 mod whisper;
 

@@ -12,12 +12,13 @@ use std::{
 };
 
 use orion_models::GivenUp;
-use orion_net::{AttemptDelta, Batch, BatchResult, SchedulerLink, WorkerLink};
+use orion_net::{AttemptDelta, Batch, BatchResult, CONTROL_BYTES, SchedulerLink, WorkerLink};
 use orion_proto::{
     PROTOCOL_MAJOR, PROTOCOL_MINOR, Result,
     session::{Capability, Hello, Measurement, Telemetry, to_scheduler, to_worker},
 };
 use parking_lot::Mutex;
+use prost::Message;
 
 use crate::{
     device::Device,
@@ -27,6 +28,9 @@ use crate::{
     residency::Residency,
     simulate::Simulation,
 };
+
+/// Bytes of a message of telemetry, with room for what is written around it and for round trips.
+const TELEMETRY_BYTES: usize = CONTROL_BYTES - 256;
 
 /// What a worker is told at its start.
 #[derive(Clone, Debug, Default)]
@@ -172,6 +176,13 @@ impl Worker {
         }
         for device in &mut telemetry.devices {
             device.generators = self.residency.generators(&device.name);
+        }
+        // A message that is too long is not sent, and what is free would not be known either.
+        while telemetry.encoded_len() > TELEMETRY_BYTES {
+            let fullest = telemetry.devices.iter_mut().max_by_key(|device| device.generators.len());
+            if fullest.and_then(|device| device.generators.pop()).is_none() {
+                break;
+            }
         }
         telemetry
     }

@@ -210,9 +210,14 @@ fn any_order_of_wishes_leaves_exact_books() {
             Said::Model(..) => {}
         }
     }
-    for (device, capacity, free) in [("sim0", 100, bench.free()[0]), ("sim1", 50, bench.free()[1])] {
+    let left = [("sim0", 100), ("sim1", 50)].map(|(device, capacity): (&str, u64)| {
         let there = ended.iter().filter(|((_, on), (state, _))| on == device && *state == State::Ready);
-        let held: u64 = there.map(|((name, _), _)| bytes(name[1..].parse().unwrap())).sum();
-        assert_eq!(free, capacity - held, "{device}: {ended:?}");
-    }
+        capacity - there.map(|((name, _), _)| bytes(name[1..].parse().unwrap())).sum::<u64>()
+    });
+    // An unload that a later load overtook may still be giving its memory back.
+    let exact = (0..100_000).any(|_| {
+        std::thread::yield_now();
+        bench.free()[..2] == left
+    });
+    assert!(exact, "{:?} are free, not {left:?}: {ended:?}", bench.free());
 }

@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use tokenizers::{Encoding, PostProcessor, Tokenizer, TruncationParams, truncate_encodings};
 
 use super::{BertConfig, Source};
-use crate::{ModelRequest, unservable};
+use crate::{ModelRequest, tokenizer_file, unservable};
 
 /// Bytes that a token can stand for, generously: the longest word that a WordPiece tokenizer looks at has 100 characters.
 const BYTES_PER_TOKEN: usize = 512;
@@ -35,10 +35,8 @@ pub(super) struct TextReader {
 impl TextReader {
     /// Reads `tokenizer.json`.
     pub(super) fn load(source: &Source) -> Result<Self> {
-        crate::file::check_regular(&source.tokenizer)?;
         let path = source.tokenizer.display();
-        let mut tokenizer = Tokenizer::from_file(&source.tokenizer)
-            .map_err(|error| unservable(format!("{path} cannot be read: {}", error.to_string().to_lowercase())))?;
+        let mut tokenizer = tokenizer_file::read(&source.tokenizer)?;
         tokenizer.with_padding(None);
         tokenizer.with_truncation(None).map_err(|error| unservable(format!("{path}: {error}")))?;
         let BertConfig { vocab_size, max_position_embeddings, .. } = source.config;

@@ -19,9 +19,10 @@ use super::text::Vocabulary;
 const MOST_SCHEMA_BYTES: usize = 256 << 10;
 /// States of a grammar's lexer, of 1 to 2 KiB each.
 const MOST_LEXER_STATES: usize = 50_000;
-/// Bytes of the stack on which a schema is compiled, of which only what is used becomes memory: one of the most bytes took a
-/// quarter of them.
-const COMPILER_STACK: usize = 1 << 30;
+/// Bytes of the stack on which a schema is compiled, and of these for each byte of it; only what is used becomes memory. A
+/// schema of 256 KiB was seen to use a quarter.
+const COMPILER_STACK: usize = 16 << 20;
+const STACK_FOR_BYTE: usize = 4 << 10;
 /// Tells a token that is no text.
 const NO_TEXT: &[u8] = &[TokTrie::SPECIAL_TOKEN_MARKER, b'x'];
 /// What stands for the end where a model has no end token.
@@ -69,7 +70,8 @@ impl Grammars {
             let text = error.to_string().replace('\n', " ");
             Error::invalid(format!("the JSON schema cannot be served: {text}"))
         };
-        let parser = on_deep_stack(|| self.0.create_parser(TopLevelGrammar::from_json_schema(schema)))?;
+        let bytes = if let Format::JsonSchema(schema) = format { schema.len() } else { 0 };
+        let parser = on_deep_stack(bytes, || self.0.create_parser(TopLevelGrammar::from_json_schema(schema)))?;
         let matcher = Matcher::new(Ok(parser.map_err(|error| refused(&error))?));
         match matcher.get_error() {
             Some(error) => Err(refused(&error)),
@@ -80,10 +82,11 @@ impl Grammars {
 
 /// Runs what calls itself for each definition that refers to another: on the stack of the thread that computes, a few hundred
 /// would end the process.
-fn on_deep_stack<R: Send>(work: impl FnOnce() -> R + Send) -> Result<R> {
+fn on_deep_stack<R: Send>(schema_bytes: usize, work: impl FnOnce() -> R + Send) -> Result<R> {
     let failed = |text: &str| Error::new(Code::Internal, format!("the JSON schema could not be compiled: {text}"));
+    let stack = COMPILER_STACK + schema_bytes * STACK_FOR_BYTE;
     std::thread::scope(|scope| {
-        let thread = std::thread::Builder::new().stack_size(COMPILER_STACK).spawn_scoped(scope, work);
+        let thread = std::thread::Builder::new().stack_size(stack).spawn_scoped(scope, work);
         let thread = thread.map_err(|error| failed(&error.to_string()))?;
         thread.join().map_err(|_| failed("the compiler panicked"))
     })
@@ -118,7 +121,7 @@ pub(crate) struct Constraint(Matcher);
 /// The schema's fault and nobody else's: elsewhere it would end as it does here.
 fn failed(error: &dyn std::fmt::Display) -> Error {
     let text = error.to_string();
-    let reason = text.split(" <").next().unwrap_or_default();
+    let reason = text.split('<').next().unwrap_or_default().trim();
     Error::invalid(format!("the JSON schema is too intricate to be followed, make it simpler: {reason}"))
 }
 
@@ -134,9 +137,11 @@ impl Constraint {
     /// Takes a token that was allowed; true if nothing may follow.
     ///
     /// # Errors
-    /// INVALID_ARGUMENT as above, or for a token that was not allowed.
+    /// INTERNAL for a token that was not allowed.
     pub(crate) fn push(&mut self, token: u32) -> Result<bool> {
-        self.0.consume_token(token).map_err(|error| failed(&error))?;
+        self.0.consume_token(token).map_err(|error| {
+            Error::new(Code::Internal, format!("token {token} does not go on with the JSON: {error}"))
+        })?;
         Ok(self.0.is_stopped())
     }
 }

@@ -211,7 +211,7 @@ impl Generator for LanguageModel {
             held_tokens: running.iter().map(|sequence| sequence.computed as u64).sum(),
             kept_tokens: (blocks.kept() * BLOCK_TOKENS) as u64,
             cache_bytes: bytes(blocks.total()),
-            held_bytes: bytes(blocks.total() - blocks.available()),
+            held_bytes: bytes(blocks.total().saturating_sub(blocks.available())),
             kept_bytes: bytes(blocks.kept()),
         }
     }

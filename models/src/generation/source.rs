@@ -136,11 +136,8 @@ impl Source {
             read_ahead(checkpoint.files(), progress);
             building.join().unwrap_or_else(|_| Err(unservable("its tokenizer cannot be built")))
         });
-        let vocabulary = vocabulary.map_err(named)?;
-        if let Some(end) = vocabulary.ends().iter().find(|end| **end as usize >= config.vocabulary) {
-            let most = config.vocabulary - 1;
-            return Err(named(unservable(format!("its end token is {end}, the model knows 0 to {most}"))));
-        }
+        let mut vocabulary = vocabulary.map_err(named)?;
+        vocabulary.forget_ends_beyond(config.vocabulary);
         let step_tokens = self.step_tokens();
         let limits =
             Limits { sequences: self.limits.max_sequences as usize, step_tokens, prefix_cache: self.prefix_cache };

@@ -72,7 +72,7 @@ mod x86 {
             by_rows!(1 2 3 4 5 6 7 8 9 10 11 12 13 14);
         }
 
-        /// Rounds to the nearest, ties to even.
+        /// Rounds to the nearest, ties to even; what is below the normal numbers may become 0.
         #[inline(always)]
         pub(in crate::kernels) fn round(self, from: &[f32], to: &mut [bf16]) {
             // SAFETY: the value exists, so the machine has the instructions.

@@ -6,7 +6,7 @@ use orion_proto::{Code, Error, Result};
 use tokenizers::Tokenizer;
 
 use super::Source;
-use crate::unservable;
+use crate::{tokenizer_file, unservable};
 
 /// Symbols that mark what is no speech, such as `[MUSIC]` or `♪`.
 const SYMBOLS: &str = "\" # ( ) * + / : ; < = > @ [ \\ ] ^ _ ` { | } ~ 「 」 『 』 << >> <<< >>> -- --- -( -[ (' (\" (( )) \
@@ -34,10 +34,8 @@ pub(super) struct Vocabulary {
 impl Vocabulary {
     /// Reads `tokenizer.json`.
     pub(super) fn load(source: &Source) -> Result<Self> {
-        crate::file::check_regular(&source.tokenizer)?;
         let path = source.tokenizer.display();
-        let tokenizer = Tokenizer::from_file(&source.tokenizer)
-            .map_err(|error| unservable(format!("{path} cannot be read: {}", error.to_string().to_lowercase())))?;
+        let tokenizer = tokenizer_file::read(&source.tokenizer)?;
         Self::new(tokenizer, &source.config).map_err(|reason| unservable(format!("{path} {reason}")))
     }
 

@@ -1,7 +1,7 @@
 //! Generations: which replica each begins on, what its client has got of it, and where it goes on when a worker is lost.
 //!
 //! A generator shares its device's steps among its sequences, so a generation is given out when a replica has a place for
-//! it, not when its device is idle.
+//! it, or would preempt one that is less urgent (`preempt.rs`), not when its device is idle.
 
 use std::{fmt::Debug, sync::Arc};
 
@@ -10,7 +10,7 @@ use orion_proto::{Code, Delta, Error, InferRequest};
 
 use super::{
     Command, Cordon, Core, Nanos, Prefix, RequestKey, WorkerState, catalogue::Model, cordon::GIVEN_UP, device::Device,
-    dispatch::Running, failed_load::Failure, filter, order::WEIGHTS, prompt_report::Begun, queue::Group,
+    failed_load::Failure, filter, order::WEIGHTS, prompt_report::Begun, queue::Group,
 };
 
 /// Who is told of each step of a generation.
@@ -97,50 +97,31 @@ impl<T, L: Clone> Core<T, L> {
         let place = |group: &Group| self.place_for(now, index, group.waiting.first()?.key, Some(group));
         let found = groups.filter_map(|(at, group)| Some((at, place(group)?))).next();
         if let Some((at, id)) = found {
-            let mut group = self.models[index].queue.take_group(at)?;
-            let first = group.waiting.remove(0);
-            if !group.waiting.is_empty() {
-                self.models[index].queue.push_group(group);
-            }
-            return Some((id, first.key));
+            return Some((id, self.first_of_group(index, at)?));
         }
         // Whose turn it is counts once, so it is asked only where there is a place.
         if !self.models[index].replicas.iter().any(|id| self.has_place(now, *id)) {
-            return self.interrupting(now, index);
+            return self.next_preempting(now, index);
         }
-        let lane = self.next_lane(now, index)?;
+        let lane = self.next_lane(now, index, None)?;
         let key = self.models[index].queue.lanes()[lane].waiting.front()?.key;
         let id = self.place_for(now, index, key, None)?;
         self.models[index].queue.pop(lane).map(|waiting| (id, waiting.key))
     }
 
-    /// Where all places are taken, the most urgent request that takes one from what is less urgent, off its queue, and the
-    /// replica. The engine there interrupts the least urgent, which goes on once there is room.
-    fn interrupting(&mut self, now: Nanos, index: usize) -> Option<(usize, RequestKey)> {
-        let lanes = self.models[index].queue.lanes().iter().enumerate();
-        let heads = lanes.filter_map(|(at, lane)| Some((lane.key.priority, lane.waiting.front()?.due, at)));
-        let (priority, _, lane) = heads.min()?;
-        let key = self.models[index].queue.lanes()[lane].waiting.front()?.key;
-        let request = self.request(key)?;
-        let takes = |id: &&usize| self.interrupts(now, **id, priority);
-        let least = |id: &&usize| (self.first_token_cost(now, **id, request).total(), **id);
-        let id = self.models[index].replicas.iter().filter(takes).min_by_key(least).copied()?;
-        self.models[index].queue.pop(lane).map(|waiting| (id, waiting.key))
+    /// The first of a group that waits to go on, off its queue.
+    pub(super) fn first_of_group(&mut self, index: usize, at: usize) -> Option<RequestKey> {
+        let mut group = self.models[index].queue.take_group(at)?;
+        let first = group.waiting.remove(0);
+        if !group.waiting.is_empty() {
+            self.models[index].queue.push_group(group);
+        }
+        Some(first.key)
     }
 
-    /// Whether a replica runs fewer generations that are as urgent than it has places.
-    fn interrupts(&self, now: Nanos, id: usize, priority: u8) -> bool {
-        let replica = &self.replicas[id];
-        let as_urgent = |running: &&Running| {
-            let keys = running.attempts.iter().filter_map(|(_, key)| self.request(*key));
-            running.replica == id && keys.map(|request| request.lane.priority).min() <= Some(priority)
-        };
-        let takes = self.takes_requests(id) && self.can_run(now, id) && !self.is_held_back(now, id);
-        takes && self.batches.values().filter(as_urgent).count() < self.models[replica.model].places()
-    }
-
-    /// The lane whose head is next: by priority and by how long it has waited, so that none starves; tenants take turns.
-    fn next_lane(&mut self, now: Nanos, index: usize) -> Option<usize> {
+    /// The lane whose head is next, of one priority if it is given: by priority and by how long it has waited, so that none
+    /// starves; tenants take turns.
+    pub(super) fn next_lane(&mut self, now: Nanos, index: usize, only: Option<u8>) -> Option<usize> {
         const GRACE: Nanos = 1_000_000;
         let urgency = |core: &Self, at: usize| {
             let lane = &core.models[index].queue.lanes()[at];
@@ -150,7 +131,9 @@ impl<T, L: Clone> Core<T, L> {
         };
         let best = |core: &Self, due: bool| {
             let lanes = core.models[index].queue.lanes();
-            let may = |at: &usize| !due || core.tenants.is_due(lanes[*at].key.priority, lanes[*at].key.tenant);
+            let wanted = |at: &usize| only.is_none_or(|priority| lanes[*at].key.priority == priority);
+            let is_due = |at: &usize| core.tenants.is_due(lanes[*at].key.priority, lanes[*at].key.tenant);
+            let may = |at: &usize| wanted(at) && (!due || is_due(at));
             let ranked = (0..lanes.len()).filter(may).filter_map(|at| Some((urgency(core, at)?, at)));
             ranked.max_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, at)| at)
         };
@@ -176,11 +159,23 @@ impl<T, L: Clone> Core<T, L> {
     /// The replica with a place that is predicted to give the first token first: one that has cached how the prompt begins
     /// is given it until its load makes another faster. A group's must be able to go on with what was sent.
     fn place_for(&self, now: Nanos, index: usize, key: RequestKey, group: Option<&Group>) -> Option<usize> {
+        self.best_place(now, index, key, group, |id| self.has_place(now, id))
+    }
+
+    /// The same among those that have one, whatever that means.
+    pub(super) fn best_place(
+        &self,
+        now: Nanos,
+        index: usize,
+        key: RequestKey,
+        group: Option<&Group>,
+        has_place: impl Fn(usize) -> bool,
+    ) -> Option<usize> {
         let request = self.request(key)?;
         let takes = |id: &&usize| {
             let device = self.replicas[**id].device;
             let fits = group.is_none_or(|group| self.may_run_on(group, device));
-            self.has_place(now, **id) && fits && self.goes_on_with(key, device)
+            has_place(**id) && fits && self.goes_on_with(key, device)
         };
         let first_token = |id: &&usize| {
             let total = self.first_token_cost(now, **id, request).total();

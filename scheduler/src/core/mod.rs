@@ -36,6 +36,7 @@ mod memory;
 mod order;
 mod peak;
 mod placement;
+mod preempt;
 mod prefill;
 mod prefix;
 mod prefix_cache;

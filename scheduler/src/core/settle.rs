@@ -118,7 +118,10 @@ impl<T, L: Clone> Core<T, L> {
         let alone = matches!(running.attempts.as_slice(), [(_, key)] if self.request(*key).is_some());
         let there =
             |replica: &&mut super::replica::Replica| replica.model == running.model && replica.device == running.device;
+        // Beside more than it has places for, it may have waited for one.
+        let places = self.models[running.model].places();
         let Some(replica) = self.replicas.get_mut(running.replica).filter(there) else { return };
+        let waited = places > 0 && replica.running >= places;
         match fault {
             Fault::Device => replica.failed(now),
             Fault::Memory => {
@@ -137,7 +140,9 @@ impl<T, L: Clone> Core<T, L> {
                 // Rows that were cancelled before it began took no time.
                 let rows = usize::try_from(result.rows).ok().filter(|rows| (1..=running.rows).contains(rows));
                 replica.fitted(now, rows.unwrap_or(running.rows));
-                replica.observe(now, running.bucket, rows.unwrap_or(running.rows), result.service_seconds);
+                if !waited {
+                    replica.observe(now, running.bucket, rows.unwrap_or(running.rows), result.service_seconds);
+                }
                 let class = self.devices[running.device].class;
                 if self.models[running.model].learn(class, replica.curves()) {
                     self.remembered.taught(running.model, class);

@@ -11,7 +11,7 @@ use super::{Core, ModelState, Nanos, RequestKey, dispatch::Running, nanos, reque
 const STILL_FACTOR: Nanos = 20;
 const STILL: Duration = Duration::from_secs(10);
 /// A generation stands still when no step of it has come for so long.
-const MUTE: Duration = Duration::from_secs(60);
+pub(super) const MUTE: Duration = Duration::from_secs(60);
 /// On top of so many times what the prompts that are read before its first step were predicted to take.
 const PROMPT_FACTOR: Nanos = 2;
 /// The same for a load.
@@ -37,6 +37,7 @@ impl<T, L: Clone> Core<T, L> {
 
     /// Batches that stand still are tried elsewhere; the device stays booked until it answers or is lost.
     pub(super) fn free_stalled(&mut self, now: Nanos) {
+        self.wait_with_preempted(now);
         let stalled = self.devices.iter().filter(|(_, device)| device.stalled).map(|(id, _)| id);
         stalled.collect::<Vec<usize>>().into_iter().for_each(|device| self.avoid(now, device));
         let still = |running: &&Running| {

@@ -12,7 +12,7 @@ use super::{
     token_bytes::{Spelling, TokenBytes, spell},
     vocabulary::Vocabulary,
 };
-use crate::unservable;
+use crate::{tokenizer_file, unservable};
 
 #[derive(Default, Deserialize)]
 #[serde(default)]
@@ -52,7 +52,7 @@ pub(crate) fn vocabulary(folder: &Path, count: usize) -> Result<Vocabulary> {
     let refused = |error: &dyn std::fmt::Display| {
         unservable(format!("{} cannot be read: {}", path.display(), error.to_string().to_lowercase()))
     };
-    let mut tokenizer = Tokenizer::from_bytes(crate::file::read_text(&path)?).map_err(|error| refused(&error))?;
+    let mut tokenizer = tokenizer_file::read(&path)?;
     tokenizer.with_padding(None);
     tokenizer.with_truncation(None).map_err(|error| refused(&error))?;
     let decoder = tokenizer.get_decoder().map(serde_json::to_string).transpose().map_err(|error| refused(&error))?;

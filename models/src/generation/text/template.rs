@@ -56,10 +56,24 @@ impl ChatTemplate {
             value.map_err(|error| Error::invalid(format!("'{name}' is no JSON array: {error}")))
         };
         let mut messages = array("messages", messages)?;
-        messages.iter_mut().enumerate().try_for_each(|(at, message)| plain(at, message))?;
+        messages.iter_mut().enumerate().try_for_each(|(at, message)| join_parts(at, message))?;
+        let tools = tools.map(|tools| array("tools", tools)).transpose()?.map(Value::from_serialize);
+        // Templates differ in what they take: they are given a conversation in each form until they take one.
+        let mut refusal = None;
+        for form in FORMS {
+            let messages: Vec<Json> = messages.iter().map(|message| form.of(message)).collect();
+            match self.render_form(&messages, tools.as_ref()) {
+                Ok(prompt) => return Ok(prompt),
+                Err(error) => refusal = refusal.or(Some(error)),
+            }
+        }
+        Err(refusal.unwrap_or_else(|| Error::invalid("the chat template takes no conversation")))
+    }
+
+    fn render_form(&self, messages: &[Json], tools: Option<&Value>) -> Result<String> {
         let values = context! {
             messages => Value::from_serialize(messages),
-            tools => tools.map(|tools| array("tools", tools)).transpose()?.map(Value::from_serialize),
+            tools => tools,
             add_generation_prompt => true,
             bos_token => self.start,
             eos_token => self.end,
@@ -75,23 +89,49 @@ impl ChatTemplate {
     }
 }
 
-/// Gives a message the form that templates are written for: a content of parts becomes their text, none an empty one, and
-/// the arguments of tool calls, which clients send as text, become what they say.
-fn plain(at: usize, message: &mut Json) -> Result<()> {
-    match message.get_mut("content") {
-        Some(content @ Json::Null) => *content = "".into(),
-        Some(content @ Json::Array(_)) => *content = text_of(at, content)?.into(),
-        _ => {}
-    }
-    let calls = message.get_mut("tool_calls").and_then(Json::as_array_mut);
-    for call in calls.into_iter().flatten() {
-        let arguments = call.get_mut("function").and_then(|function| function.get_mut("arguments"));
-        if let Some((arguments, said)) = arguments.and_then(|arguments| {
-            let said: Json = serde_json::from_str(arguments.as_str()?).ok()?;
-            Some((arguments, said))
-        }) {
-            *arguments = said;
+/// How a message stands where clients and templates differ.
+#[derive(Clone, Copy)]
+struct Form {
+    /// Arguments of tool calls, which clients send as JSON text, are the object that it says.
+    objects: bool,
+    /// A content of null is an empty text.
+    text: bool,
+}
+
+/// First what templates of Hugging Face are given, then what those take that put texts together: arguments as text, and null
+/// where they look for it, before what has none.
+const FORMS: [Form; 4] = [
+    Form { objects: true, text: false },
+    Form { objects: false, text: false },
+    Form { objects: true, text: true },
+    Form { objects: false, text: true },
+];
+
+impl Form {
+    fn of(self, message: &Json) -> Json {
+        let mut message = message.clone();
+        if let Some(content @ Json::Null) = message.get_mut("content").filter(|_| self.text) {
+            *content = "".into();
         }
+        let calls = message.get_mut("tool_calls").filter(|_| self.objects).and_then(Json::as_array_mut);
+        for call in calls.into_iter().flatten() {
+            let Some(arguments) = call.get_mut("function").and_then(|function| function.get_mut("arguments")) else {
+                continue;
+            };
+            // Some clients send nothing at all for a call without arguments.
+            let said = arguments.as_str().map(|text| if text.trim().is_empty() { "{}" } else { text });
+            if let Some(object @ Json::Object(_)) = said.and_then(|text| serde_json::from_str(text).ok()) {
+                *arguments = object;
+            }
+        }
+        message
+    }
+}
+
+/// A content of parts becomes their text.
+fn join_parts(at: usize, message: &mut Json) -> Result<()> {
+    if let Some(content @ Json::Array(_)) = message.get_mut("content") {
+        *content = text_of(at, content)?.into();
     }
     Ok(())
 }
@@ -198,6 +238,12 @@ mod tests {
             {"role":"assistant","content":null,"tool_calls":[{"function":{"name":"f","arguments":"{\"z\": 1, \"a\": [true]}"}},
             {"function":{"name":"g","arguments":"no JSON"}}]}]"#;
         assert_eq!(render(source, messages, None).unwrap(), "[a\nb][]{\"z\": 1, \"a\": [true]}\"no JSON\"");
+        // One that looks for null and puts the arguments' text together with others.
+        let joining = "{% for m in messages %}{% if m.content is none %}{{ '<' + m.tool_calls[0].function.arguments + '>' }}{% endif %}{% endfor %}";
+        assert_eq!(render(joining, messages, None).unwrap(), "<{\"z\": 1, \"a\": [true]}>");
+        let empty = r#"[{"role":"assistant","content":"","tool_calls":[{"function":{"arguments":""}},{"function":{"arguments":"3"}}]}]"#;
+        let each = "{% for c in messages[0].tool_calls %}{{ c.function.arguments | tojson }}{% endfor %}";
+        assert_eq!(render(each, empty, None).unwrap(), "{}\"3\"");
         for (part, words) in [
             (r#"{"type":"image_url","image_url":{"url":"x"}}"#, "message 0 has a part of type 'image_url'"),
             (r#"{"type":"text"}"#, "without a 'text'"),

@@ -46,6 +46,11 @@ impl Vocabulary {
         &self.ends
     }
 
+    /// Forgets end tokens that a model of so many tokens never writes: files of a vocabulary that was added to name them.
+    pub(crate) fn forget_ends_beyond(&mut self, count: usize) {
+        self.ends.retain(|end| (*end as usize) < count);
+    }
+
     /// Whether what follows these tokens is the begin of a text, whose first space is none of it.
     pub(crate) fn begins_after(&self, tokens: &[u32]) -> bool {
         self.strips && tokens.last().copied() == self.begin

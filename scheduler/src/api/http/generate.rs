@@ -7,7 +7,9 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use futures::{StreamExt, stream};
-use orion_proto::{Datatype, Error, InferRequest, Payload, Tensor, bytes_elements, encode_bytes_elements};
+use orion_proto::{
+    Datatype, Error, InferRequest, Payload, Tensor, bytes_elements, encode_bytes_elements, inference::InferParameter,
+};
 use serde::Deserialize;
 use serde_json::json;
 
@@ -16,7 +18,7 @@ use super::{
     body::{self, off_the_loop},
     infer_request::not_a_request,
     openai::events,
-    parameters::ParameterList,
+    parameters::{ParameterList, Scalar},
     reply::{self, Failure},
     request_id,
 };
@@ -37,9 +39,52 @@ struct Request {
     id: Option<String>,
     #[serde(default)]
     parameters: ParameterList,
-    /// As in Triton, what else there is are parameters too.
-    #[serde(flatten)]
-    others: ParameterList,
+    // As in Triton, a parameter may stand beside the fields too. By name: gathered, others would grow in memory.
+    #[serde(default)]
+    priority: Option<Scalar>,
+    #[serde(default)]
+    timeout: Option<Scalar>,
+    #[serde(default)]
+    temperature: Option<Scalar>,
+    #[serde(default)]
+    top_k: Option<Scalar>,
+    #[serde(default)]
+    top_p: Option<Scalar>,
+    #[serde(default)]
+    min_p: Option<Scalar>,
+    #[serde(default)]
+    repetition_penalty: Option<Scalar>,
+    #[serde(default)]
+    presence_penalty: Option<Scalar>,
+    #[serde(default)]
+    frequency_penalty: Option<Scalar>,
+    #[serde(default)]
+    seed: Option<Scalar>,
+    #[serde(default)]
+    stop: Option<Scalar>,
+    #[serde(default)]
+    ignore_eos: Option<Scalar>,
+}
+
+impl Request {
+    /// The parameters beside the fields.
+    fn beside(&mut self) -> impl Iterator<Item = (&'static str, InferParameter)> {
+        let given = [
+            ("priority", self.priority.take()),
+            ("timeout", self.timeout.take()),
+            ("temperature", self.temperature.take()),
+            ("top_k", self.top_k.take()),
+            ("top_p", self.top_p.take()),
+            ("min_p", self.min_p.take()),
+            ("repetition_penalty", self.repetition_penalty.take()),
+            ("presence_penalty", self.presence_penalty.take()),
+            ("frequency_penalty", self.frequency_penalty.take()),
+            ("seed", self.seed.take()),
+            ("stop", self.stop.take()),
+            ("ignore_eos", self.ignore_eos.take()),
+        ];
+        given.into_iter().filter_map(|(name, value)| Some((name, value?.into())))
+    }
 }
 
 pub(super) async fn generate(
@@ -101,16 +146,19 @@ async fn read(
     let body = body::read(headers, body, api.max_message_bytes, api.budget.hold()).await?;
     let length = body.len();
     let parse = move || serde_json::from_slice::<Request>(&body).map_err(|error| Failure::from(not_a_request(&error)));
-    let wanted: Request = off_the_loop(length, parse).await?;
-    let data = Payload::from(encode_bytes_elements(&[wanted.text_input]));
+    let mut wanted: Request = off_the_loop(length, parse).await?;
+    let data = Payload::from(encode_bytes_elements(&[&wanted.text_input]));
     let mut inputs = vec![Tensor::new("text_input", Datatype::Bytes, vec![1], data)?];
     if let Some(most) = wanted.max_tokens {
         let data = Payload::from(most.to_le_bytes().to_vec());
         inputs.push(Tensor::new("max_tokens", Datatype::Int32, vec![1], data)?);
     }
-    let id = wanted.id.unwrap_or_default();
+    let id = wanted.id.take().unwrap_or_default();
     let mut request = InferRequest { model: path.name, version: path.version, id, inputs, ..InferRequest::default() };
-    for (name, value) in wanted.others.iter().chain(wanted.parameters.iter()) {
+    for (name, value) in wanted.beside() {
+        request.parameters.set(name, &value)?;
+    }
+    for (name, value) in wanted.parameters.iter() {
         request.parameters.set(name, value)?;
     }
     terms.apply(&mut request, arrival.at);

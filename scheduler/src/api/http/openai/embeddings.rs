@@ -122,6 +122,11 @@ fn render(answered: &Answered, encoding: Encoding) -> Result<Response> {
     let mut out = Vec::with_capacity(256 + 3 * data.len());
     out.extend_from_slice(b"{\"object\":\"list\",\"data\":[");
     for (index, embedding) in data.chunks(row.ok_or_else(wrong)?).enumerate() {
+        // JSON has no way to write them.
+        if embedding.as_chunks::<4>().0.iter().any(|bytes| !f32::from_le_bytes(*bytes).is_finite()) {
+            let text = format!("the model's embedding of text {index} holds values that are no numbers");
+            return Err(Error::new(Code::Internal, text));
+        }
         let start = if index > 0 { "," } else { "" };
         out.extend_from_slice(format!("{start}{{\"object\":\"embedding\",\"index\":{index},\"embedding\":").as_bytes());
         match encoding {

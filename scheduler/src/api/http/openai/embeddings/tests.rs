@@ -47,10 +47,16 @@ fn input_is_a_text_or_texts() {
 #[tokio::test]
 async fn answers_are_openais_in_both_encodings() {
     let spec = Arc::new(spec(vec![TensorSpec::new(EMBEDDING, Datatype::Fp32, [-1, 2])]));
+    let answered = |data: &[u8]| {
+        let tensor = Tensor::new(EMBEDDING, Datatype::Fp32, vec![2, 2], Payload::from(data.to_vec())).unwrap();
+        let answer = InferAnswer { outputs: vec![tensor], usage_tokens: 9, ..InferAnswer::default() };
+        Answered { spec: spec.clone(), answer }
+    };
+    let none: Vec<u8> = [0.5f32, -1.0, f32::NAN, 2.0].map(f32::to_le_bytes).concat();
+    let error = render(&answered(&none), Encoding::Float).unwrap_err();
+    assert_eq!(error.message, "the model's embedding of text 1 holds values that are no numbers");
     let data: Vec<u8> = [0.5f32, -1.0, 0.1, 2.0].map(f32::to_le_bytes).concat();
-    let tensor = Tensor::new(EMBEDDING, Datatype::Fp32, vec![2, 2], Payload::from(data.clone())).unwrap();
-    let answered =
-        Answered { spec, answer: InferAnswer { outputs: vec![tensor], usage_tokens: 9, ..InferAnswer::default() } };
+    let answered = answered(&data);
     for (encoding, expected) in [
         (Encoding::Float, ["[0.5,-1.0]".to_owned(), "[0.1,2.0]".to_owned()]),
         (Encoding::Base64, [&data[..8], &data[8..]].map(|row| format!("\"{}\"", STANDARD.encode(row)))),
