@@ -193,7 +193,7 @@ fn not_a_folder(file: &Path) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Precision, tiny_bert};
+    use crate::{Precision, tiny_bert, tiny_llama};
     use std::{fs, time::Duration};
 
     fn name() -> ModelName {
@@ -219,6 +219,18 @@ mod tests {
         let Family::Bert(source) = manifest.family else { panic!("a BERT folder") };
         assert_eq!((source.precision, source.tokenizer), (Precision::Bf16, root.path().join("10/tokenizer.json")));
         assert!(manifest.spec.memory_bytes > manifest.weight_bytes / 2 && manifest.flops_per_row > 1e6);
+    }
+
+    #[test]
+    fn a_generator_runs_in_its_files_precision_and_in_no_other() {
+        let root = tempfile::tempdir().unwrap();
+        tiny_llama::write(root.path()).unwrap();
+        for (precision, served) in [("f32", true), ("f16", false), ("bf16", false)] {
+            fs::write(root.path().join("orion.toml"), format!("precision = \"{precision}\"")).unwrap();
+            let refused = inspect(&name(), root.path()).err().map(|error| error.message).unwrap_or_default();
+            let named = refused.contains(&format!("orion models convert SRC DST --dtype {precision}"));
+            assert_eq!((refused.is_empty(), named), (served, !served), "{refused}");
+        }
     }
 
     #[test]

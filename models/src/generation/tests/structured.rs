@@ -2,8 +2,8 @@
 
 use orion_proto::{Code, FinishReason, Format, Generation, Priority};
 
-use super::{alone, drawn, model};
-use crate::Generator;
+use super::{alone, drawn, loaded, model};
+use crate::{Generator, tiny_llama};
 
 #[test]
 fn answers_of_a_given_form_are_that_and_survive_every_cut() {
@@ -56,4 +56,15 @@ fn schemas_that_refer_on_and_on_end_nothing() {
         }
         assert!(refusals.iter().all(|error| error.code == Code::InvalidArgument), "{what}: {refusals:?}");
     }
+}
+
+/// A tokenizer to which tokens were added may name an end that the model never writes.
+#[test]
+fn an_end_beyond_the_vocabulary_is_no_end() {
+    let folder = tempfile::tempdir().unwrap();
+    tiny_llama::write(folder.path()).unwrap();
+    let ends = format!("{{\"eos_token_id\": [1, 5000, {}]}}", u32::MAX);
+    std::fs::write(folder.path().join("generation_config.json"), ends).unwrap();
+    let generation = Generation { format: Format::JsonObject, ignore_end: false, ..drawn(3, 9, 200) };
+    assert_eq!(alone(&mut loaded(folder.path(), ""), &generation), alone(&mut model(""), &generation));
 }
