@@ -162,20 +162,20 @@ impl<T, L: Clone> Core<T, L> {
         self.best_place(now, index, key, group, |id| self.has_place(now, id))
     }
 
-    /// The same among those that have one, whatever that means.
+    /// The same among the replicas that a condition holds for.
     pub(super) fn best_place(
         &self,
         now: Nanos,
         index: usize,
         key: RequestKey,
         group: Option<&Group>,
-        has_place: impl Fn(usize) -> bool,
+        takes_one: impl Fn(usize) -> bool,
     ) -> Option<usize> {
         let request = self.request(key)?;
         let takes = |id: &&usize| {
             let device = self.replicas[**id].device;
             let fits = group.is_none_or(|group| self.may_run_on(group, device));
-            has_place(**id) && fits && self.goes_on_with(key, device)
+            takes_one(**id) && fits && self.goes_on_with(key, device)
         };
         let first_token = |id: &&usize| {
             let total = self.first_token_cost(now, **id, request).total();

@@ -21,8 +21,11 @@ impl<T, L: Clone> Core<T, L> {
         if let Some((at, priority)) = begun.filter(|(_, priority)| head.is_none_or(|head| *priority <= head)) {
             let group = &self.models[index].queue.groups[at];
             let (key, rivals) = (group.waiting.first()?.key, self.rivals_of(index, priority)?);
-            let id = self.best_place(now, index, key, Some(group), |id| self.preempts(now, id, &rivals))?;
-            return Some((id, self.first_of_group(index, at)?));
+            let place = self.best_place(now, index, key, Some(group), |id| self.preempts(now, id, &rivals));
+            // Where none may go on with it, those that were not begun need not wait for it.
+            if let Some(id) = place {
+                return Some((id, self.first_of_group(index, at)?));
+            }
         }
         let (priority, rivals) = (head?, self.rivals_of(index, head?)?);
         // Whose turn it is counts once, so it is asked only where there is a place.
@@ -57,7 +60,7 @@ impl<T, L: Clone> Core<T, L> {
     }
 
     /// Whether a replica has preempted generations, as far as is known here.
-    pub(super) fn has_preempted(&self, id: usize) -> bool {
+    fn has_preempted(&self, id: usize) -> bool {
         let Some(replica) = self.replicas.get(id) else { return false };
         self.models[replica.model].is_generator() && replica.running > self.models[replica.model].places()
     }

@@ -1,9 +1,9 @@
 //! Convolutions of each channel by itself, on the processor. The library would run one convolution for each channel.
 
-use candle_core::{CpuStorage, CustomOp2, DType, Layout, Result, Shape, Tensor, bail};
+use candle_core::{CpuStorage, CustomOp2, DType, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
-use super::window::Window;
+use super::{host, window::Window};
 
 /// A convolution of planes, one kernel for each channel.
 struct Depthwise {
@@ -59,16 +59,9 @@ impl CustomOp2 for Depthwise {
         kernel: &CpuStorage,
         kernel_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        let (CpuStorage::F32(input), CpuStorage::F32(kernel)) = (input, kernel) else {
-            bail!("its inputs must be f32")
-        };
         let (rows, channels, height, width) = input_layout.shape().dims4()?;
         let (_, _, kernel_height, kernel_width) = kernel_layout.shape().dims4()?;
-        let range = |layout: &Layout| layout.contiguous_offsets().map(|(from, to)| from..to);
-        let (Some(inputs), Some(kernels)) = (range(input_layout), range(kernel_layout)) else {
-            bail!("its inputs must be contiguous")
-        };
-        let (input, kernel) = (&input[inputs], &kernel[kernels]);
+        let (input, kernel) = (host::floats(input, input_layout)?, host::floats(kernel, kernel_layout)?);
         let (plane, size) = (self.output.0 * self.output.1, kernel_height * kernel_width);
         let mut output = vec![0.0; rows * channels * plane];
         output.par_chunks_exact_mut(plane).enumerate().for_each(|(index, output)| {

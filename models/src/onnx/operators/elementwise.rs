@@ -1,11 +1,12 @@
 //! Element-wise operators of one tensor, and those whose further inputs only set how.
 
-use candle_core::{CpuStorage, CustomOp1, DType, Layout, Shape, Tensor, bail};
+use candle_core::{CpuStorage, CustomOp1, DType, Layout, Shape, Tensor};
 use candle_nn::ops::sigmoid as logistic;
 
 use super::{
     super::fault::{Outcome, refused},
     call::{Call, broadcast_dims, floats, from_ints, ints, is_float, wide},
+    host,
 };
 use crate::kernels::Function;
 
@@ -54,10 +55,7 @@ impl CustomOp1 for Mapped {
     }
 
     fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
-        let (CpuStorage::F32(values), Some((from, to))) = (storage, layout.contiguous_offsets()) else {
-            bail!("its input must be contiguous f32")
-        };
-        let mut values = values[from..to].to_vec();
+        let mut values = host::floats(storage, layout)?.to_vec();
         self.0.apply(&mut values);
         Ok((CpuStorage::F32(values), layout.shape().clone()))
     }

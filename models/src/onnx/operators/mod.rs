@@ -13,6 +13,7 @@ mod depthwise;
 mod einsum;
 mod elementwise;
 mod gather;
+mod host;
 mod make;
 mod normalization;
 mod pad;

@@ -1,8 +1,8 @@
 //! Convolutions over one or two dimensions on the processor, on our own kernel.
 
-use candle_core::{CpuStorage, CustomOp2, DType, Layout, Result, Shape, Tensor, bail};
+use candle_core::{CpuStorage, CustomOp2, DType, Layout, Result, Shape, Tensor};
 
-use super::window::Window;
+use super::{host, window::Window};
 use crate::kernels::{Axis, PlaneConvolution};
 
 /// A convolution of checked shapes.
@@ -62,15 +62,9 @@ impl CustomOp2 for Planes {
         kernel: &CpuStorage,
         kernel_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        let (CpuStorage::F32(input), CpuStorage::F32(kernel)) = (input, kernel) else {
-            bail!("its inputs must be f32")
-        };
-        let range = |layout: &Layout| layout.contiguous_offsets().map(|(from, to)| from..to);
-        let (Some(inputs), Some(kernels)) = (range(input_layout), range(kernel_layout)) else {
-            bail!("its inputs must be contiguous")
-        };
+        let (input, kernel) = (host::floats(input, input_layout)?, host::floats(kernel, kernel_layout)?);
         let mut output = vec![0.0; self.output.elem_count()];
-        self.convolution.forward(&input[inputs], &kernel[kernels], self.bias.as_deref(), &mut output);
+        self.convolution.forward(input, kernel, self.bias.as_deref(), &mut output);
         Ok((CpuStorage::F32(output), self.output.clone()))
     }
 }
