@@ -37,6 +37,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Runs the command that the process's arguments name.
 pub fn run() -> ExitCode {
+    // SAFETY: the process has only begun, and no thread beside this one.
+    unsafe { orion_worker::let_tensor_threads_rest() };
     ExitCode::from(run_with(std::env::args_os(), &mut std::io::stdout(), &mut std::io::stderr()))
 }
 

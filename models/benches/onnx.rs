@@ -34,7 +34,13 @@ fn in_sequences(model: &dyn Model, rows: usize) -> Vec<ModelRequest> {
     (0..rows).map(|key| ModelRequest { sequence: sequence(key), ..model.sample(1) }).collect()
 }
 
+/// As of the binary: large tensors come and go, which the system's gives back each time.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() {
+    // SAFETY: the process has only begun, and no thread beside this one.
+    unsafe { orion_models::let_tensor_threads_rest() };
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let Ok(pool) = rayon::ThreadPoolBuilder::new().num_threads(threads).build() else {
         return println!("skipped: no thread pool could be started");

@@ -33,6 +33,7 @@ mod orion_toml;
 mod pace;
 mod silero_vad;
 mod simulated;
+mod tensor_threads;
 #[cfg(test)]
 mod tiny_bert;
 #[doc(hidden)]
@@ -46,6 +47,7 @@ pub use given_up::GivenUp;
 pub use identity::{IDENTITY, identity_spec, run_identity};
 pub use orion_toml::Precision;
 pub use pace::{Episode, Pace};
+pub use tensor_threads::let_tensor_threads_rest;
 
 /// One request as a model takes it: inputs whose byte counts agree with their shapes.
 #[derive(Clone, Debug, Default)]

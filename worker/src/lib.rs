@@ -27,5 +27,6 @@ pub mod convert {
     };
 }
 
+pub use orion_models::let_tensor_threads_rest;
 pub use simulate::Simulation;
 pub use worker::{Options, Worker, WorkerHandle};

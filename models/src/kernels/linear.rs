@@ -60,6 +60,17 @@ impl Linear {
         Self { held, bias, activation }
     }
 
+    /// Adds one value to each output, in place of those before; as many as there are outputs.
+    pub(crate) fn set_bias(&mut self, mut bias: Vec<f32>) {
+        bias.resize(self.bias.len(), 0.0);
+        self.bias = bias;
+    }
+
+    /// What follows the bias, in place of what did before.
+    pub(crate) fn set_activation(&mut self, activation: Activation) {
+        self.activation = activation;
+    }
+
     /// Bytes of the packed weight and the bias at most, for any instruction set.
     pub(crate) fn bytes(inputs: usize, outputs: usize, precision: Precision) -> u64 {
         Weight::bytes(inputs, outputs, precision) + Weight::bytes(1, outputs, Precision::F32)

@@ -25,6 +25,15 @@ impl Norm {
             .for_each(|(x, added)| arch.dispatch(AddRows { norm: self, x, added }));
     }
 
+    /// Each row of `x` becomes normalised.
+    pub(crate) fn rows(&self, x: &mut [f32]) {
+        let (arch, chunk) = (Arch::new(), TASK_ROWS * self.weight.len());
+        if x.len() <= chunk {
+            return arch.dispatch(Rows { norm: self, x });
+        }
+        x.par_chunks_mut(chunk).for_each(|x| arch.dispatch(Rows { norm: self, x }));
+    }
+
     /// `x` becomes `x + added`, `out` that normalised: for layers that normalise what they read.
     pub(crate) fn add_before(&self, x: &mut [f32], added: &[f32], out: &mut [f32]) {
         let (arch, chunk) = (Arch::new(), TASK_ROWS * self.weight.len());
@@ -35,6 +44,26 @@ impl Norm {
             .zip(added.par_chunks(chunk))
             .zip(out.par_chunks_mut(chunk))
             .for_each(|((x, added), out)| arch.dispatch(AddBeforeRows { norm: self, x, added, out }));
+    }
+}
+
+struct Rows<'a> {
+    norm: &'a Norm,
+    x: &'a mut [f32],
+}
+
+impl WithSimd for Rows<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        for x in self.x.chunks_exact_mut(self.norm.weight.len()) {
+            let mut sum = simd.splat_f32s(0.0);
+            for x in S::as_simd_f32s(x).0 {
+                sum = simd.add_f32s(sum, *x);
+            }
+            normalise(simd, self.norm, x, sum);
+        }
     }
 }
 

@@ -7,6 +7,7 @@ use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::{
+    epilogue::Epilogue,
     output::Output,
     panels::{MOST_ROWS, MOST_WIDTH, Tile, even_pieces, multiply, tile_rows, width},
 };
@@ -52,7 +53,7 @@ impl Axis {
 
 impl PlaneConvolution {
     /// Of `x` with `weight` `[outputs, inputs / groups, height, width]`, both as long as the shapes say.
-    pub(crate) fn forward(&self, x: &[f32], weight: &[f32], bias: Option<&[f32]>, out: &mut [f32]) {
+    pub(crate) fn forward(&self, x: &[f32], weight: &[f32], epilogue: &Epilogue<'_>, out: &mut [f32]) {
         let this = self.flattened();
         let (plane, pixels) = (this.height.input * this.width.input, this.height.output * this.width.output);
         let (inner, channels) = (this.inputs / this.groups, this.outputs / this.groups);
@@ -71,7 +72,8 @@ impl PlaneConvolution {
                 convolution: &this,
                 x: &x[map * inner * plane..][..inner * plane],
                 weight: &weight[first * depth..][..piece.1 * depth],
-                bias: bias.map(|bias| &bias[first..][..piece.1]),
+                epilogue,
+                channel: first,
                 output,
                 at: (map * channels + piece.0) * pixels,
                 pixel: panel * panel_pixels,
@@ -99,7 +101,9 @@ struct Task<'a> {
     /// The channels of one group of one row.
     x: &'a [f32],
     weight: &'a [f32],
-    bias: Option<&'a [f32]>,
+    epilogue: &'a Epilogue<'a>,
+    /// The first of them.
+    channel: usize,
     output: Output,
     /// Where the first of the channels begins in the output.
     at: usize,
@@ -114,7 +118,7 @@ impl WithSimd for Task<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let Self { convolution, x, weight, bias, output, at, pixel, depth, scratch } = self;
+        let Self { convolution, x, weight, epilogue, channel, output, at, pixel, depth, scratch } = self;
         let pixels = convolution.height.output * convolution.width.output;
         let count = width::<S>().min(pixels - pixel);
         scratch.resize(depth * width::<S>(), 0.0);
@@ -123,13 +127,10 @@ impl WithSimd for Task<'_> {
         for (first, rows) in even_pieces(weight.len() / depth, tile_rows::<S>()) {
             multiply(simd, &weight[first * depth..], depth, rows, scratch, &mut tile);
             for (row, values) in tile.chunks_exact_mut(MOST_WIDTH).take(rows).enumerate() {
-                if let Some(bias) = bias {
-                    let bias = simd.splat_f32s(bias[first + row]);
-                    S::as_mut_simd_f32s(values).0.iter_mut().for_each(|value| *value = simd.add_f32s(*value, bias));
-                }
+                let at = at + (first + row) * pixels + pixel;
                 // SAFETY: `forward` holds the slice; each task has channels or pixels of its own.
-                let out = unsafe { output.piece(at + (first + row) * pixels + pixel, count) };
-                out.copy_from_slice(&values[..count]);
+                let out = unsafe { output.piece(at, count) };
+                epilogue.finish(simd, channel + first + row, values, at, out);
             }
         }
     }
@@ -190,6 +191,7 @@ mod tests {
     use rand::{RngExt, SeedableRng, rngs::StdRng};
 
     use super::*;
+    use crate::kernels::Limits;
 
     fn axis() -> impl Strategy<Value = Axis> {
         let sizes = (1usize..40, 1usize..6, 1usize..4, 1usize..4, 0usize..7, 0usize..7);
@@ -200,7 +202,7 @@ mod tests {
     }
 
     /// Sum by sum, as the definition has it.
-    fn plain(of: &PlaneConvolution, x: &[f32], weight: &[f32], bias: &[f32]) -> Vec<f64> {
+    fn plain(of: &PlaneConvolution, x: &[f32], weight: &[f32], epilogue: &Epilogue<'_>) -> Vec<f64> {
         let PlaneConvolution { inputs, outputs, groups, height, width } = *of;
         let (plane, inner) = (height.input * width.input, inputs / groups);
         let mut out = Vec::new();
@@ -208,7 +210,8 @@ mod tests {
             for channel in 0..outputs {
                 for pixel in 0..height.output * width.output {
                     let (row, column) = (pixel / width.output, pixel % width.output);
-                    let mut sum = f64::from(bias[channel]);
+                    let mut sum = epilogue.bias.map_or(0.0, |bias| f64::from(bias[channel]));
+                    sum += epilogue.added.map_or(0.0, |added| f64::from(added[out.len()]));
                     for at in 0..inner * height.kernel * width.kernel {
                         let (from, place) = (at / (height.kernel * width.kernel), at % (height.kernel * width.kernel));
                         let y = row * height.stride + place / width.kernel * height.dilation;
@@ -220,7 +223,7 @@ mod tests {
                             sum += value * f64::from(weight[channel * inner * height.kernel * width.kernel + at]);
                         }
                     }
-                    out.push(sum);
+                    out.push(sum.max(epilogue.limits.0.into()).min(epilogue.limits.1.into()));
                 }
             }
         }
@@ -237,6 +240,7 @@ mod tests {
             inner in 1usize..4,
             channels in 1usize..20,
             rows in 1usize..3,
+            epilogue: [bool; 3],
             seed: u64,
         ) {
             let of = PlaneConvolution { inputs: groups * inner, outputs: groups * channels, groups, height, width };
@@ -245,9 +249,15 @@ mod tests {
             let x = floats(rows * of.inputs * height.input * width.input);
             let weight = floats(of.outputs * inner * height.kernel * width.kernel);
             let bias = floats(of.outputs);
-            let want = plain(&of, &x, &weight, &bias);
+            let added = floats(rows * of.outputs * height.output * width.output);
+            let epilogue = Epilogue {
+                bias: epilogue[0].then_some(&bias[..]),
+                added: epilogue[1].then_some(&added[..]),
+                limits: if epilogue[2] { Limits(-0.25, 0.25) } else { Limits::NONE },
+            };
+            let want = plain(&of, &x, &weight, &epilogue);
             let mut out = vec![f32::NAN; want.len()];
-            of.forward(&x, &weight, Some(&bias), &mut out);
+            of.forward(&x, &weight, &epilogue, &mut out);
             for (index, (got, want)) in out.iter().zip(want).enumerate() {
                 prop_assert!((f64::from(*got) - want).abs() < 1e-4, "{of:?} at {index}: {got} for {want}");
             }

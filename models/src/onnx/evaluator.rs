@@ -1,5 +1,7 @@
 //! Runs a graph: node after node, each value dropped when nobody needs it any more.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use candle_core::{DType, Device, Tensor};
 use orion_proto::{Code, Error, Result};
 
@@ -30,12 +32,15 @@ pub(super) struct Evaluator {
     pub(super) device: Device,
     pub(super) precision: Precision,
     pub(super) limits: Limits,
+    /// Bytes that the values of the last run took together at most.
+    pub(super) peak: AtomicUsize,
 }
 
 /// Values while a graph runs.
 struct Values {
     slots: Vec<Option<Tensor>>,
     bytes: usize,
+    peak: usize,
 }
 
 /// What a tensor takes.
@@ -46,6 +51,7 @@ pub(super) fn bytes(tensor: &Tensor) -> usize {
 impl Values {
     fn set(&mut self, slot: Slot, tensor: Option<Tensor>) {
         self.bytes = self.bytes.saturating_add(tensor.as_ref().map_or(0, bytes));
+        self.peak = self.peak.max(self.bytes);
         let before = self.slots.get_mut(slot).and_then(|place| std::mem::replace(place, tensor));
         self.bytes = self.bytes.saturating_sub(before.as_ref().map_or(0, bytes));
     }
@@ -58,11 +64,13 @@ impl Evaluator {
     /// INVALID_ARGUMENT naming the node that cannot take what it is given, RESOURCE_EXHAUSTED for a run that takes more
     /// memory than it may, INTERNAL where the tensor library fails.
     pub(super) fn run(&self, inputs: Vec<Tensor>) -> Result<Vec<Tensor>> {
-        let mut values = Values { slots: vec![None; self.graph.slots], bytes: 0 };
+        let mut values = Values { slots: vec![None; self.graph.slots], bytes: 0, peak: 0 };
         for (&slot, input) in self.graph.block.inputs.iter().zip(inputs) {
             values.set(slot, Some(input));
         }
-        self.run_block(&self.graph.block, &mut values)
+        let outputs = self.run_block(&self.graph.block, &mut values);
+        self.peak.store(values.peak, Ordering::Relaxed);
+        outputs
     }
 
     fn value(&self, values: &Values, slot: Slot) -> Option<Tensor> {

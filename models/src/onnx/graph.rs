@@ -8,6 +8,7 @@ use std::{
 use super::{
     attributes::Attributes,
     element::Element,
+    fuse::{Dense, Fused},
     operators::{self, Operator},
     schema::{GraphProto, ModelProto, NodeProto, ValueInfoProto, attribute_proto::Kind, tensor_shape_proto::dimension},
     weight::Weight,
@@ -34,6 +35,10 @@ pub(super) struct Node {
     pub(super) outputs: Vec<Option<Slot>>,
     /// The graphs that it runs, by the name of their attribute.
     pub(super) bodies: Vec<(String, Block)>,
+    /// What it does beside, for nodes that followed it.
+    pub(super) fused: Fused,
+    /// Its weight, where that is packed.
+    pub(super) dense: Option<Box<Dense>>,
     /// Values that nobody needs once it has run.
     pub(super) last_uses: Vec<Slot>,
 }
@@ -223,6 +228,8 @@ impl<'a> Reader<'a> {
             inputs,
             outputs,
             bodies,
+            fused: Fused::default(),
+            dense: None,
             last_uses: Vec::new(),
         };
         operators::check(&node).map_err(at)?;
@@ -258,7 +265,7 @@ impl Block {
     }
 
     /// Notes at each node which of this block's own values are needed no more.
-    fn mark_last_uses(&mut self) {
+    pub(super) fn mark_last_uses(&mut self) {
         let mut later: HashSet<Slot> = self.outputs.iter().copied().collect();
         let mut own: HashSet<Slot> = self.inputs.iter().copied().collect();
         own.extend(self.nodes.iter().flat_map(|node| node.outputs.iter().flatten()));

@@ -1,5 +1,7 @@
 //! The family `onnx`: any graph of the operators in [`operators`], evaluated on candle's tensors.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use candle_core::{Device, Tensor as Computed};
 use orion_proto::{Code, Error, InferAnswer, ModelSpec, Payload, Result, ServiceCurve, Tensor};
 
@@ -11,6 +13,7 @@ mod evaluator;
 mod exchange;
 mod fault;
 mod file;
+mod fuse;
 mod graph;
 mod inference;
 mod load;
@@ -35,6 +38,9 @@ const FAMILY: &str = "onnx";
 /// What a typical processor does in a second, where a model cannot be measured before its first request.
 const GUESSED_FLOPS: f64 = 1e10;
 
+/// Bytes of values that rows may take while they run together: beyond, they leave the processor's caches.
+const BYTES_TOGETHER: usize = 32 << 20;
+
 /// A graph in memory.
 pub(crate) struct OnnxModel {
     spec: ModelSpec,
@@ -42,6 +48,8 @@ pub(crate) struct OnnxModel {
     evaluator: Evaluator,
     /// The size that a sample has wherever a dimension is open; none if no sample could be made that the graph takes.
     open: Option<usize>,
+    /// Bytes that the values of a row take, as far as is known.
+    row_bytes: AtomicUsize,
 }
 
 impl OnnxModel {
@@ -58,7 +66,7 @@ impl OnnxModel {
         drop(file);
         let evaluator = Evaluator::load(graph, &Device::Cpu, source.precision, source.limits, progress);
         let evaluator = evaluator.map_err(|error| refused(error.to_string().to_lowercase()))?;
-        let mut model = Self { spec, source: source.clone(), evaluator, open: None };
+        let mut model = Self { spec, source: source.clone(), evaluator, open: None, row_bytes: 0.into() };
         model.open = source.open_sizes.iter().copied().find(|&open| model.run_whole(&model.typical(1, open)).is_ok());
         Ok(model)
     }
@@ -106,14 +114,26 @@ impl OnnxModel {
 
     /// The outputs of joined inputs, in pieces of as many rows as the graph takes at once.
     fn run_rows(&self, inputs: &[Computed], rows: usize) -> Result<Vec<Computed>> {
-        let most = if self.source.rows == Rows::Alone { 1 } else { self.spec.max_batch_rows };
+        let together = BYTES_TOGETHER / self.row_bytes.load(Ordering::Relaxed).max(1);
+        let most = match self.source.rows {
+            Rows::Alone => 1,
+            // Two at least, or a graph that gives one row for any number of them would not be found out.
+            _ => together.max(2).min(self.spec.max_batch_rows),
+        };
+        let run = |inputs: Vec<Computed>, count: usize| {
+            let outputs = self.evaluator.run(inputs)?;
+            self.row_bytes.store(self.evaluator.peak.load(Ordering::Relaxed) / count, Ordering::Relaxed);
+            Ok(outputs)
+        };
         if rows <= most {
-            return self.evaluator.run(inputs.to_vec());
+            return run(inputs.to_vec(), rows);
         }
+        // Even ones, of which none is small.
+        let most = rows.div_ceil(rows.div_ceil(most));
         let piece = |from: usize| {
             let count = most.min(rows - from);
             let inputs = inputs.iter().map(|input| input.narrow(0, from, count)?.contiguous());
-            self.evaluator.run(inputs.collect::<candle_core::Result<_>>().map_err(failed)?)
+            run(inputs.collect::<candle_core::Result<_>>().map_err(failed)?, count)
         };
         let pieces = (0..rows).step_by(most).map(piece).collect::<Result<Vec<_>>>()?;
         let output = |index: usize| {

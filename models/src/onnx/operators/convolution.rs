@@ -1,6 +1,6 @@
 //! Convolutions over any number of spatial dimensions, and their transposes.
 
-use candle_core::Tensor;
+use candle_core::{Result, Tensor};
 
 use super::{
     super::{
@@ -9,11 +9,16 @@ use super::{
     },
     call::Call,
     depthwise::depthwise,
+    host::values,
     pad::constant_pad,
-    planes::planes,
+    planes::{planes, wide},
     product::product,
     window::{Window, pads, positive},
 };
+use crate::kernels::{Epilogue, Limits};
+
+/// The input that is added to a convolution's sums.
+pub(in crate::onnx) const ADDED: usize = 3;
 
 /// Checked shapes of a convolution.
 struct Shapes {
@@ -48,42 +53,81 @@ pub(super) fn convolution(call: &Call<'_>) -> Outcome<Vec<Tensor>> {
     Ok(vec![slide(call, input, kernel, &window, groups)?])
 }
 
-/// The bias of so many channels, of the input's type.
-fn bias<'a>(call: &Call<'a>, input: &Tensor, channels: usize) -> Outcome<Option<&'a Tensor>> {
-    let Some(bias) = call.optional(2) else { return Ok(None) };
-    if bias.dims() != [channels] || bias.dtype() != input.dtype() {
-        let (dims, dtype, wanted) = (bias.dims(), bias.dtype().as_str(), input.dtype().as_str());
-        return Err(refused!("its bias has shape {dims:?} of {dtype}, it must be [{channels}] of {wanted}"));
+/// What is done with the sums of a convolution.
+pub(super) struct Rest<'a> {
+    /// One for each channel.
+    bias: Option<&'a Tensor>,
+    added: Option<&'a Tensor>,
+    limits: Limits,
+}
+
+impl<'a> Rest<'a> {
+    /// Of a convolution of this input with so many output channels.
+    fn read(call: &Call<'a>, input: &Tensor, channels: usize) -> Outcome<Self> {
+        let (bias, fused) = (call.optional(2), &call.node.fused);
+        if let Some(bias) = bias
+            && (bias.dims() != [channels] || bias.dtype() != input.dtype())
+        {
+            let (dims, dtype, wanted) = (bias.dims(), bias.dtype().as_str(), input.dtype().as_str());
+            return Err(refused!("its bias has shape {dims:?} of {dtype}, it must be [{channels}] of {wanted}"));
+        }
+        let added = if fused.adds { Some(call.input(ADDED)?) } else { None };
+        Ok(Self { bias, added, limits: fused.limits })
     }
-    Ok(Some(bias))
+
+    /// Whether it can be done where the sums are, as long as they are of this shape and type.
+    fn fits(&self, dims: &[usize], input: &Tensor) -> bool {
+        let like = |added: &Tensor| added.dims() == dims && added.dtype() == input.dtype() && added.device().is_cpu();
+        self.added.is_none_or(like)
+    }
+
+    /// Calls a kernel that does it where the sums are.
+    pub(super) fn with_epilogue(&self, run: impl FnOnce(&Epilogue<'_>) -> Result<()>) -> Result<()> {
+        let (bias, added) = (self.bias.map(wide).transpose()?, self.added.map(wide).transpose()?);
+        let (bias, added) = (bias.as_ref().map(values).transpose()?, added.as_ref().map(values).transpose()?);
+        run(&Epilogue { bias: bias.as_deref(), added: added.as_deref(), limits: self.limits })
+    }
+
+    /// Does it with sums of any shape, on any device.
+    fn apply(&self, call: &Call<'_>, mut sums: Tensor) -> Outcome<Tensor> {
+        if let Some(bias) = self.bias {
+            let mut shape = vec![1; sums.rank()];
+            shape[1] = bias.dims()[0];
+            sums = sums.broadcast_add(&bias.reshape(shape)?)?;
+        }
+        if let Some(added) = self.added {
+            let (left, right, _) = call.broadcast(&sums, added)?;
+            sums = left.broadcast_add(&right)?;
+        }
+        let Limits(least, most) = self.limits;
+        if least > f32::NEG_INFINITY {
+            sums = sums.maximum(f64::from(least))?;
+        }
+        Ok(if most < f32::INFINITY { sums.minimum(f64::from(most))? } else { sums })
+    }
 }
 
-fn add_bias(convolved: Tensor, bias: Option<&Tensor>, channels: usize) -> Outcome<Tensor> {
-    let Some(bias) = bias else { return Ok(convolved) };
-    let mut shape = vec![1; convolved.rank()];
-    shape[1] = channels;
-    Ok(convolved.broadcast_add(&bias.reshape(shape)?)?)
-}
-
-/// The convolution of shapes that fit, with its bias.
+/// The convolution of shapes that fit, with what follows.
 fn slide(call: &Call<'_>, input: &Tensor, kernel: &Tensor, window: &Window, groups: usize) -> Outcome<Tensor> {
     let (rows, channels) = (input.dims()[0], kernel.dims()[0]);
-    let bias = bias(call, input, channels)?;
+    let rest = Rest::read(call, input, channels)?;
     let dims: Vec<usize> = [rows, channels].into_iter().chain(window.output.iter().copied()).collect();
     call.fits(&dims, input.dtype())?;
     call.fits(&window.padded(input.dims()), input.dtype())?;
     if dims.contains(&0) || input.elem_count() == 0 {
-        return add_bias(Tensor::zeros(dims, input.dtype(), input.device())?, bias, channels);
+        return rest.apply(call, Tensor::zeros(dims, input.dtype(), input.device())?);
     }
-    if groups == channels
-        && let Some(convolved) = depthwise(&window.pad(input, 0.0)?, kernel, window)
-    {
-        return add_bias(convolved?, bias, channels);
+    if rest.fits(&dims, input) {
+        if groups == channels
+            && let Some(convolved) = depthwise(&window.pad(input, 0.0)?, kernel, &rest, window)
+        {
+            return Ok(convolved?);
+        }
+        if let Some(convolved) = planes(input, kernel, &rest, window, groups) {
+            return Ok(convolved?);
+        }
     }
-    if let Some(convolved) = planes(input, kernel, bias, window, groups) {
-        return Ok(convolved?);
-    }
-    add_bias(general(call, &window.pad(input, 0.0)?, kernel, window, groups)?, bias, channels)
+    rest.apply(call, general(call, &window.pad(input, 0.0)?, kernel, window, groups)?)
 }
 
 /// As a product of matrices, over any number of dimensions and on any device.

@@ -150,7 +150,7 @@ pub(super) fn hard_sigmoid(call: &Call<'_>) -> Outcome<Vec<Tensor>> {
 pub(super) fn gelu(call: &Call<'_>) -> Outcome<Vec<Tensor>> {
     let x = call.float(0)?;
     Ok(vec![match call.attributes().text("approximate", "none")? {
-        "none" => x.gelu_erf()?,
+        "none" => mapped(x, Function::Gelu).unwrap_or_else(|| x.gelu_erf())?,
         "tanh" => {
             let inner = ((x * GELU_SCALE)? * (x.sqr()? * 0.044_715)?.affine(1.0, 1.0)?)?;
             ((x * 0.5)? * (inner.tanh()? + 1.0)?)?

@@ -9,6 +9,7 @@ use super::{fault::Outcome, graph::Node};
 mod arithmetic;
 mod call;
 mod convolution;
+mod dense;
 mod depthwise;
 mod einsum;
 mod elementwise;
@@ -28,7 +29,7 @@ mod slice;
 mod window;
 
 pub(super) use call::{Call, axis, broadcast_dims, floats as floats_of, ints as ints_of, is_float};
-pub(super) use convolution::Transposed;
+pub(super) use convolution::{ADDED, Transposed};
 pub(super) use einsum::Equation;
 pub(super) use elementwise::holds;
 pub(super) use gather::gathered;
@@ -190,6 +191,9 @@ static OPERATORS: &[Operator] = operators! {
     "Where" 3 Compute(elementwise::select);
     "Xor" 2 Compute(arithmetic::xor);
 };
+
+/// A product whose node holds its weight.
+pub(super) static DENSE: Operator = Operator { name: "a dense layer", least_inputs: 1, kernel: Compute(dense::dense) };
 
 /// The operator of this name.
 pub(super) fn find(name: &str) -> Option<&'static Operator> {

@@ -6,6 +6,7 @@ use super::{
     super::fault::{Outcome, refused},
     call::{Call, axis as axis_of, wide},
 };
+use crate::kernels::Norm;
 
 /// A tensor of one value for each channel, in a shape that broadcasts over `[rows, channels, …]`.
 fn by_channel(values: &Tensor, input: &Tensor) -> Outcome<Tensor> {
@@ -96,6 +97,9 @@ pub(super) fn layer(call: &Call<'_>) -> Outcome<Vec<Tensor>> {
     if input.elem_count() == 0 {
         return Err(refused!("its input has shape {:?}, it must have elements", input.dims()));
     }
+    if let Some(values) = normalised_rows(call, input, inner)? {
+        return Ok(vec![values]);
+    }
     let flat = wide(input)?.reshape((outer.iter().product::<usize>(), inner.iter().product::<usize>()))?;
     let [values, mean, inverse] = standardised(&flat, call.attributes().float("epsilon", 1e-5)?.into())?;
     let values = values.reshape(input.shape())?;
@@ -107,6 +111,25 @@ pub(super) fn layer(call: &Call<'_>) -> Outcome<Vec<Tensor>> {
     let statistics: Vec<usize> = outer.iter().copied().chain(inner.iter().map(|_| 1)).collect();
     let statistics = |tensor: Tensor| tensor.reshape(statistics.as_slice());
     Ok(vec![shifted.to_dtype(input.dtype())?, statistics(mean)?, statistics(inverse)?])
+}
+
+/// Rows of whole vectors on the processor, where nobody wants their statistics.
+fn normalised_rows(call: &Call<'_>, input: &Tensor, inner: &[usize]) -> Outcome<Option<Tensor>> {
+    let fits = input.dtype() == DType::F32 && input.device().is_cpu() && !call.wants(1) && !call.wants(2);
+    let (weight, bias) = (call.float(1)?, call.optional(2));
+    let like = |tensor: &Tensor| tensor.dims() == inner && tensor.dtype() == DType::F32;
+    let [width] = inner else { return Ok(None) };
+    if !fits || !width.is_multiple_of(16) || !like(weight) || !bias.is_none_or(like) {
+        return Ok(None);
+    }
+    let norm = Norm {
+        weight: weight.to_vec1()?,
+        bias: bias.map_or_else(|| Ok(vec![0.0; *width]), Tensor::to_vec1)?,
+        epsilon: call.attributes().float("epsilon", 1e-5)?,
+    };
+    let mut values = input.flatten_all()?.to_vec1()?;
+    norm.rows(&mut values);
+    Ok(Some(Tensor::from_vec(values, input.shape(), input.device())?))
 }
 
 /// By the root of the mean of squares, over all dimensions from `axis` on.

@@ -18,6 +18,7 @@ use super::{
 use crate::Precision;
 
 mod family;
+mod fuse;
 mod hostile;
 mod operators;
 
