@@ -61,14 +61,14 @@ fn prefill(model: &mut dyn Generator) -> Result<f64> {
 /// A request: when it arrives, in seconds, and how many tokens it wants.
 type Arrival = (f64, usize);
 
-/// Exponential gaps, at a share of what the model does; one answer in eight is long.
-fn arrivals(tokens_per_second: f64) -> Vec<Arrival> {
+/// Exponential gaps, at a share of what the model does; one answer in eight is as long as this.
+fn arrivals(tokens_per_second: f64, long: usize) -> Vec<Arrival> {
     let mut random = StdRng::seed_from_u64(1);
-    let mean = (7.0 * SHORT as f64 + LONG as f64) / 8.0;
+    let mean = (7.0 * SHORT as f64 + long as f64) / 8.0;
     let mut at = 0.0;
     let arrive = |_| {
         at -= (1.0 - random.random::<f64>()).ln() * mean / (LOAD * tokens_per_second);
-        (at, if random.random_range(0..8) == 0 { LONG } else { SHORT })
+        (at, if random.random_range(0..8) == 0 { long } else { SHORT })
     };
     (0..ARRIVALS).map(arrive).collect()
 }
@@ -98,7 +98,9 @@ fn first_tokens(model: &mut dyn Generator, arrivals: &[Arrival], join: bool) -> 
 }
 
 fn measure_first_tokens(name: &str, model: &mut dyn Generator, tokens_per_second: f64) -> Result<()> {
-    let arrivals = arrivals(tokens_per_second);
+    // Beside the short prompt, no more than the model holds.
+    let context = model.spec().generator.map_or(LONG, |of| of.context_tokens as usize);
+    let arrivals = arrivals(tokens_per_second, LONG.min(context - 8));
     for (how, join) in [("they join what runs", true), ("batches run to their end", false)] {
         let mut waited = first_tokens(model, &arrivals, join)?;
         waited.sort_by(f64::total_cmp);

@@ -13,7 +13,7 @@ use super::{
         Unpacked, WholeProduct, Write, dispatch,
     },
     key_values::KeyValues,
-    team::{Member, together},
+    team::{Member, Pieces, together},
 };
 
 /// A token to compute.
@@ -89,8 +89,6 @@ struct Stage<'a> {
     sines: &'a [f32],
 }
 
-/// A piece of a product is a multiple of so many outputs: whole vectors.
-const PIECE_OUTPUTS: usize = 16;
 /// Phases of a layer, and of what follows the last.
 const LAYER_PHASES: usize = 8;
 const LAST_PHASES: usize = 3;
@@ -154,6 +152,12 @@ impl Decoder {
     }
 }
 
+/// The outputs of a product: whole vectors, and none works long while others wait. Of one row the weight comes from memory,
+/// which larger pieces have fetched ahead.
+fn outputs(rows: usize) -> Pieces {
+    Pieces { unit: if rows == 1 { 64 } else { 16 }, most: 512 }
+}
+
 impl Room {
     /// Cosines and sines of each row's position.
     fn turn(&mut self, step: &Step, turns: &[f64]) {
@@ -169,19 +173,13 @@ impl Room {
     }
 }
 
-/// Outputs of one piece of a product: each thread gets a few, and none works long while others wait.
-fn piece(total: usize) -> usize {
-    let share = total / (4 * rayon::current_num_threads());
-    share.next_multiple_of(PIECE_OUTPUTS).clamp(PIECE_OUTPUTS, 32 * PIECE_OUTPUTS)
-}
-
 // SAFETY of the blocks below: the phases of a step are the same on all threads, and end together. In each of them a value
 // is written by the one thread that has taken its piece, and none that another reads.
 impl Stage<'_> {
     fn run(&self, member: &mut Member<'_>, weights: &DecoderWeights) {
         let mut scratch = Scratch::default();
         let (rows, hidden) = (self.step.rows.len(), self.config.hidden);
-        member.share(rows, 4, |taken| {
+        member.share(rows, Pieces::even(4), |taken| {
             for row in taken {
                 let to = unsafe { self.hidden.write(row * hidden, hidden) };
                 let token = self.step.rows[row].token as usize;
@@ -193,14 +191,14 @@ impl Stage<'_> {
             self.gated(member, layer, &mut scratch);
         }
         let wanted = &self.step.wanted;
-        member.share(wanted.len(), 1, |taken| {
+        member.share(wanted.len(), Pieces::even(1), |taken| {
             for index in taken {
                 self.normalise(wanted[index], index, &weights.output_norm);
             }
         });
         let vocabulary = weights.output.outputs;
         scratch.rounded.clear();
-        member.share(vocabulary, piece(vocabulary), |outputs| {
+        member.share(vocabulary, outputs(wanted.len()), |outputs| {
             let x = unsafe { self.normal.read(0, wanted.len() * hidden) };
             let to = Destination { out: self.logits, column: 0, stride: vocabulary, write: Write::Set(None) };
             self.product(&weights.output, x, outputs, to, &mut scratch);
@@ -236,10 +234,12 @@ impl Stage<'_> {
         let (config, rows) = (self.config, self.step.rows.len());
         let (hidden, queries, keys) = (config.hidden, config.queries(), config.keys());
         let projected = queries + 2 * keys;
-        member.share(rows, 4, |taken| taken.for_each(|row| self.normalise(row, row, &layer.attention_norm)));
+        member.share(rows, Pieces::even(4), |taken| {
+            taken.for_each(|row| self.normalise(row, row, &layer.attention_norm))
+        });
         let parts = [(&layer.query, 0), (&layer.key, queries), (&layer.value, queries + keys)];
         scratch.rounded.clear();
-        member.share(projected, piece(projected), |outputs| {
+        member.share(projected, outputs(rows), |outputs| {
             let x = unsafe { self.normal.read(0, rows * hidden) };
             for (part, (matrix, column)) in parts.iter().enumerate() {
                 let own = outputs.start.max(*column)..outputs.end.min(column + matrix.outputs);
@@ -252,16 +252,16 @@ impl Stage<'_> {
                 }
             }
         });
-        member.share(rows, 1, |taken| taken.for_each(|row| self.place(row, layer, index)));
+        member.share(rows, Pieces::even(1), |taken| taken.for_each(|row| self.place(row, layer, index)));
         let heads = config.key_value_heads;
-        let most = if rows == 1 { 1 } else { heads };
-        member.share(rows * heads, most, |taken| {
+        let pieces = Pieces::even(if rows == 1 { 1 } else { heads });
+        member.share(rows * heads, pieces, |taken| {
             for task in taken {
                 self.attend(task / heads, task % heads, index, scratch);
             }
         });
         scratch.rounded.clear();
-        member.share(hidden, piece(hidden), |outputs| {
+        member.share(hidden, outputs(rows), |outputs| {
             let x = unsafe { self.attended.read(0, rows * queries) };
             let to = Destination { out: self.hidden, column: 0, stride: hidden, write: Write::Add };
             self.product(&layer.attention_output, x, outputs, to, scratch);
@@ -329,10 +329,10 @@ impl Stage<'_> {
     fn gated(&self, member: &mut Member<'_>, layer: &Layer, scratch: &mut Scratch) {
         let (config, rows) = (self.config, self.step.rows.len());
         let (hidden, inner) = (config.hidden, config.intermediate);
-        member.share(rows, 4, |taken| taken.for_each(|row| self.normalise(row, row, &layer.gate_norm)));
+        member.share(rows, Pieces::even(4), |taken| taken.for_each(|row| self.normalise(row, row, &layer.gate_norm)));
         // Whole vectors, so that the same thread can join what it has computed.
         scratch.rounded.clear();
-        member.share(inner, piece(inner), |outputs| {
+        member.share(inner, outputs(rows), |outputs| {
             let x = unsafe { self.normal.read(0, rows * hidden) };
             for (matrix, out) in [(&layer.gate, self.gate), (&layer.up, self.up)] {
                 let to = Destination { out, column: 0, stride: inner, write: Write::Set(None) };
@@ -345,7 +345,7 @@ impl Stage<'_> {
             }
         });
         scratch.rounded.clear();
-        member.share(hidden, piece(hidden), |outputs| {
+        member.share(hidden, outputs(rows), |outputs| {
             let x = unsafe { self.gate.read(0, rows * inner) };
             let to = Destination { out: self.hidden, column: 0, stride: hidden, write: Write::Add };
             self.product(&layer.down, x, outputs, to, scratch);

@@ -17,6 +17,7 @@ struct Team {
     /// A member's computation panicked, so nobody must wait for it.
     broken: AtomicBool,
     phases: Vec<Phase>,
+    threads: usize,
 }
 
 /// How far the work of a phase is; each figure on a cache line of its own.
@@ -29,6 +30,28 @@ struct Phase {
 #[derive(Default)]
 #[repr(align(64))]
 struct Aligned(AtomicUsize);
+
+/// How the work of a phase is cut.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Pieces {
+    /// A piece has a multiple of so many items.
+    pub(crate) unit: usize,
+    /// And at most so many.
+    pub(crate) most: usize,
+}
+
+impl Pieces {
+    /// So many at a time.
+    pub(crate) const fn even(items: usize) -> Self {
+        Self { unit: items, most: items }
+    }
+
+    /// The size of the next piece where so many items are left: half of a thread's share, so that the last pieces, which
+    /// other threads may have to wait for, are short.
+    fn next(self, left: usize, threads: usize) -> usize {
+        (left / (2 * threads)).min(self.most).next_multiple_of(self.unit).max(self.unit)
+    }
+}
 
 /// One thread of a computation.
 pub(crate) struct Member<'a> {
@@ -51,32 +74,34 @@ impl Drop for Alarm<'_> {
 ///
 /// Outside of what it takes in [`Member::share`] a computation must read nothing that a later phase writes: it may be late.
 pub(crate) fn together(phases: usize, work: impl Fn(&mut Member<'_>) + Sync) {
-    let team = Team { broken: AtomicBool::new(false), phases: (0..phases).map(|_| Phase::default()).collect() };
+    let threads = rayon::current_num_threads();
+    let phases = (0..phases).map(|_| Phase::default()).collect();
+    let team = Team { broken: AtomicBool::new(false), phases, threads };
     let run = || {
         let _alarm = Alarm(&team.broken);
         work(&mut Member { team: &team, phase: 0 });
     };
-    if rayon::current_num_threads() == 1 {
+    if threads == 1 {
         return run();
     }
     rayon::broadcast(|_| run());
 }
 
 impl Member<'_> {
-    /// Takes pieces of `total` items, at most `most` at a time, until the team has taken all; then waits until all are
-    /// done.
+    /// Takes pieces of `total` items until the team has taken all; then waits until all are done.
     #[expect(clippy::panic, reason = "the computation has too many phases, or another member has panicked already")]
-    pub(crate) fn share(&mut self, total: usize, most: usize, mut work: impl FnMut(Range<usize>)) {
+    pub(crate) fn share(&mut self, total: usize, pieces: Pieces, mut work: impl FnMut(Range<usize>)) {
         let Some(Phase { taken, done }) = self.team.phases.get(self.phase) else {
             panic!("the computation has {} phases, it must not have more", self.team.phases.len());
         };
         self.phase += 1;
         loop {
-            let start = taken.0.fetch_add(most, Ordering::Relaxed);
+            let size = pieces.next(total.saturating_sub(taken.0.load(Ordering::Relaxed)), self.team.threads);
+            let start = taken.0.fetch_add(size, Ordering::Relaxed);
             if start >= total {
                 break;
             }
-            let end = total.min(start + most);
+            let end = total.min(start + size);
             work(start..end);
             done.0.fetch_add(end - start, Ordering::Release);
         }
@@ -102,7 +127,7 @@ mod tests {
         pool.install(|| {
             together(50, |member| {
                 for phase in 0..50 {
-                    member.share(done.len(), 7, |items| {
+                    member.share(done.len(), Pieces { unit: 7, most: 70 }, |items| {
                         for item in items {
                             assert_eq!(done[item].fetch_add(1, Ordering::Relaxed), phase);
                         }
@@ -119,8 +144,8 @@ mod tests {
         let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             pool.install(|| {
                 together(2, |member| {
-                    member.share(1, 1, |_| panic!("on purpose"));
-                    member.share(1, 1, |_| ());
+                    member.share(1, Pieces::even(1), |_| panic!("on purpose"));
+                    member.share(1, Pieces::even(1), |_| ());
                 });
             });
         }));

@@ -11,8 +11,37 @@ use super::{
 
 /// Tokens of a block: as many as there are lanes.
 pub(crate) const BLOCK_TOKENS: usize = LANES;
-/// Vectors of a value that are summed at once.
-const VALUE_VECTORS: usize = 4;
+/// Query heads that are computed together.
+const MOST_HEADS: usize = 4;
+
+/// Sums that stay in registers.
+const fn sums<L: Lanes>() -> usize {
+    L::TILE_ROWS * L::TILE_COLUMNS
+}
+
+/// The call for a count of heads that is known only now.
+macro_rules! for_heads {
+    ($count:expr, $name:ident => $call:expr) => {
+        match $count {
+            1 => {
+                const $name: usize = 1;
+                $call
+            }
+            2 => {
+                const $name: usize = 2;
+                $call
+            }
+            3 => {
+                const $name: usize = 3;
+                $call
+            }
+            _ => {
+                const $name: usize = MOST_HEADS;
+                $call
+            }
+        }
+    };
+}
 
 /// The query heads that share a key-value head, at one position.
 pub(crate) struct Attention<'a, C> {
@@ -40,75 +69,92 @@ impl<'b, C: Fn(usize) -> &'b [f32]> Kernel for Attention<'_, C> {
         let width = (blocks - first_block) * BLOCK_TOKENS;
         let heads = queries.len() / head_size;
         scores.resize(heads * width, 0.0);
-        for index in first_block..blocks {
-            let keys = &block(index)[..head_size * BLOCK_TOKENS];
-            score_block(lanes, queries, keys, head_size, |head, values| {
-                let at = head * width + (index - first_block) * BLOCK_TOKENS;
-                if let Some(to) = scores[at..].first_chunk_mut() {
-                    lanes.store(values, to);
-                }
-            });
+        let mut head = 0;
+        while head < heads {
+            let group = (heads - head).min(MOST_HEADS);
+            let scorer =
+                Scorer { queries: &queries[head * head_size..], block: &block, head_size, first_block, blocks };
+            let scores = &mut scores[head * width..][..group * width];
+            for_heads!(group, H => scorer.score::<L, H>(lanes, scores));
+            head += group;
         }
         let scale = 1.0 / (head_size as f32).sqrt();
-        for (scores, out) in scores.chunks_exact_mut(width).zip(out.chunks_exact_mut(head_size)) {
-            scores[..first % BLOCK_TOKENS].fill(f32::NEG_INFINITY);
-            scores[last + 1 - first_block * BLOCK_TOKENS..].fill(f32::NEG_INFINITY);
-            let sum = soften(lanes, scores, scale);
-            let share = 1.0 / sum;
-            let (outs, _) = out.as_chunks_mut::<LANES>();
-            for (chunk, outs) in outs.chunks_mut(VALUE_VECTORS).enumerate() {
-                let values = Values { block: &block, head_size, column: chunk * VALUE_VECTORS * LANES, first, last };
-                match outs.len() {
-                    4 => values.weigh::<L, 4>(lanes, scores, share, outs),
-                    3 => values.weigh::<L, 3>(lanes, scores, share, outs),
-                    2 => values.weigh::<L, 2>(lanes, scores, share, outs),
-                    _ => values.weigh::<L, 1>(lanes, scores, share, outs),
+        let mut shares = [0.0; MOST_HEADS];
+        for (scores, out) in scores.chunks_mut(MOST_HEADS * width).zip(out.chunks_mut(MOST_HEADS * head_size)) {
+            for (scores, share) in scores.chunks_exact_mut(width).zip(&mut shares) {
+                scores[..first % BLOCK_TOKENS].fill(f32::NEG_INFINITY);
+                scores[last + 1 - first_block * BLOCK_TOKENS..].fill(f32::NEG_INFINITY);
+                *share = 1.0 / soften(lanes, scores, scale);
+            }
+            let values = Values { block: &block, head_size, first, last, scores, width, shares: &shares };
+            for_heads!(out.len() / head_size, H => values.weigh_all::<L, H>(lanes, out));
+        }
+    }
+}
+
+/// The query heads that share a key-value head, a few of them.
+struct Scorer<'a, C> {
+    /// Head after head.
+    queries: &'a [f32],
+    block: &'a C,
+    head_size: usize,
+    /// The first block that is looked at, and the one after the last.
+    first_block: usize,
+    blocks: usize,
+}
+
+impl<'b, C: Fn(usize) -> &'b [f32]> Scorer<'_, C> {
+    /// Each head's scores, not yet scaled; of two blocks at a time, so that no sum waits for the one before.
+    #[inline(always)]
+    fn score<L: Lanes, const H: usize>(&self, lanes: L, scores: &mut [f32]) {
+        let mut index = self.first_block;
+        while index < self.blocks {
+            if index + 2 <= self.blocks && 2 * H <= sums::<L>() {
+                self.score_blocks::<L, H, 2>(lanes, index, scores);
+                index += 2;
+            } else {
+                self.score_blocks::<L, H, 1>(lanes, index, scores);
+                index += 1;
+            }
+        }
+    }
+
+    #[inline(always)]
+    #[expect(clippy::needless_range_loop, reason = "with iterators the sums leave their registers")]
+    fn score_blocks<L: Lanes, const H: usize, const B: usize>(&self, lanes: L, index: usize, scores: &mut [f32]) {
+        let head_size = self.head_size;
+        assert!(self.queries.len() >= H * head_size, "the heads lie inside the slice");
+        let mut keys: [&[[f32; LANES]]; B] = [&[]; B];
+        for (next, keys) in keys.iter_mut().enumerate() {
+            *keys = &(self.block)(index + next).as_chunks::<LANES>().0[..head_size];
+        }
+        // The keys of the next block, where there is one.
+        let ahead = (self.block)((index + B).min(self.blocks - 1)).as_ptr();
+        let mut sums = [[lanes.splat(0.0); B]; H];
+        for at in 0..head_size {
+            lanes.prefetch(ahead.wrapping_add(at * LANES).cast());
+            let mut key = [lanes.splat(0.0); B];
+            for next in 0..B {
+                key[next] = lanes.load(&keys[next][at]);
+            }
+            for head in 0..H {
+                // SAFETY: at < head_size and head < H, which the assertion covers.
+                let query = lanes.splat(unsafe { *self.queries.get_unchecked(head * head_size + at) });
+                for next in 0..B {
+                    sums[head][next] = lanes.fma(query, key[next], sums[head][next]);
+                }
+            }
+        }
+        let width = (self.blocks - self.first_block) * BLOCK_TOKENS;
+        for head in 0..H {
+            for next in 0..B {
+                let at = head * width + (index + next - self.first_block) * BLOCK_TOKENS;
+                if let Some(to) = scores[at..].first_chunk_mut() {
+                    lanes.store(sums[head][next], to);
                 }
             }
         }
     }
-}
-
-/// Each head's scores of a block, not yet scaled.
-#[inline(always)]
-fn score_block<L: Lanes>(lanes: L, queries: &[f32], keys: &[f32], head_size: usize, mut sink: impl FnMut(usize, L::V)) {
-    let heads = queries.len() / head_size;
-    let mut head = 0;
-    while head < heads {
-        let rest = &queries[head * head_size..];
-        head += match (heads - head).min(4) {
-            1 => score_heads::<L, 1>(lanes, rest, keys, head_size, |next, values| sink(head + next, values)),
-            2 => score_heads::<L, 2>(lanes, rest, keys, head_size, |next, values| sink(head + next, values)),
-            3 => score_heads::<L, 3>(lanes, rest, keys, head_size, |next, values| sink(head + next, values)),
-            _ => score_heads::<L, 4>(lanes, rest, keys, head_size, |next, values| sink(head + next, values)),
-        };
-    }
-}
-
-#[inline(always)]
-#[expect(clippy::needless_range_loop, reason = "with iterators the sums leave their registers")]
-fn score_heads<L: Lanes, const H: usize>(
-    lanes: L,
-    queries: &[f32],
-    keys: &[f32],
-    head_size: usize,
-    mut sink: impl FnMut(usize, L::V),
-) -> usize {
-    assert!(queries.len() >= H * head_size, "the heads lie inside the slice");
-    let mut sums = [lanes.splat(0.0); H];
-    let (keys, _) = keys.as_chunks::<LANES>();
-    for (at, key) in keys.iter().enumerate().take(head_size) {
-        let key = lanes.load(key);
-        for head in 0..H {
-            // SAFETY: at < head_size and head < H, which the assertion covers.
-            let query = unsafe { *queries.get_unchecked(head * head_size + at) };
-            sums[head] = lanes.fma(lanes.splat(query), key, sums[head]);
-        }
-    }
-    for (head, sum) in sums.into_iter().enumerate() {
-        sink(head, sum);
-    }
-    H
 }
 
 /// Turns scores into exp((score − greatest) · scale); their sum.
@@ -128,38 +174,74 @@ fn soften<L: Lanes>(lanes: L, scores: &mut [f32], scale: f32) -> f32 {
     lanes.sum(sum)
 }
 
-/// Some vectors of the values of all positions.
+/// The values of all positions, and what a few heads make of them.
 struct Values<'a, C> {
     block: &'a C,
     head_size: usize,
-    /// The first value of the vectors.
-    column: usize,
     first: usize,
     last: usize,
+    /// Each head's, beginning with those of the first position's block.
+    scores: &'a [f32],
+    /// Scores of a head.
+    width: usize,
+    shares: &'a [f32; MOST_HEADS],
 }
 
 impl<'b, C: Fn(usize) -> &'b [f32]> Values<'_, C> {
-    /// The sum of `N` vectors, position after position, each weighted by its score, times `share`. The scores begin with
-    /// those of the first position's block.
+    /// Of `H` heads, as many vectors at once as their sums stay in registers.
     #[inline(always)]
-    fn weigh<L: Lanes, const N: usize>(&self, lanes: L, scores: &[f32], share: f32, out: &mut [[f32; LANES]]) {
-        let mut sums = [lanes.splat(0.0); N];
-        let first_block = self.first / BLOCK_TOKENS;
+    fn weigh_all<L: Lanes, const H: usize>(&self, lanes: L, out: &mut [f32]) {
+        let (most, mut vector) = (sums::<L>() / H, 0);
+        while vector < self.head_size / LANES {
+            let left = (self.head_size / LANES - vector).min(most);
+            vector += match left {
+                4.. => self.weigh::<L, H, 4>(lanes, vector, out),
+                2 | 3 => self.weigh::<L, H, 2>(lanes, vector, out),
+                _ => self.weigh::<L, H, 1>(lanes, vector, out),
+            };
+        }
+    }
+
+    /// The sums of `N` vectors, position after position, each weighted by its score, times the head's share; `N`.
+    #[inline(always)]
+    #[expect(clippy::needless_range_loop, reason = "with iterators the sums leave their registers")]
+    fn weigh<L: Lanes, const H: usize, const N: usize>(&self, lanes: L, vector: usize, out: &mut [f32]) -> usize {
+        let (mut sums, first_block) = ([[lanes.splat(0.0); N]; H], self.first / BLOCK_TOKENS);
         for index in first_block..=self.last / BLOCK_TOKENS {
             let values = &(self.block)(index)[self.head_size * BLOCK_TOKENS..];
-            let scores = &scores[(index - first_block) * BLOCK_TOKENS..][..BLOCK_TOKENS];
             let start = self.first.saturating_sub(index * BLOCK_TOKENS);
             let end = (self.last + 1 - index * BLOCK_TOKENS).min(BLOCK_TOKENS);
-            for (weight, values) in scores.iter().zip(values.chunks_exact(self.head_size)).take(end).skip(start) {
-                let (weight, (vectors, _)) = (lanes.splat(*weight), values[self.column..].as_chunks::<LANES>());
-                assert!(vectors.len() >= N, "the vectors lie inside the values");
-                for at in 0..N {
-                    sums[at] = lanes.fma(weight, lanes.load(&vectors[at]), sums[at]);
+            let at = (index - first_block) * BLOCK_TOKENS;
+            assert!(self.scores.len() >= (H - 1) * self.width + at + end, "the heads lie inside their scores");
+            // The values of the next block, where there is one.
+            let ahead = &(self.block)((index + 1).min(self.last / BLOCK_TOKENS))[self.head_size * BLOCK_TOKENS..];
+            for position in start..end {
+                for next in 0..N {
+                    let offset = position * self.head_size + (vector + next) * LANES;
+                    lanes.prefetch(ahead.as_ptr().wrapping_add(offset).cast());
+                }
+                let (values, _) = values[position * self.head_size + vector * LANES..].as_chunks::<LANES>();
+                let values: &[[f32; LANES]] = &values[..N];
+                let mut loaded = [lanes.splat(0.0); N];
+                for next in 0..N {
+                    loaded[next] = lanes.load(&values[next]);
+                }
+                for head in 0..H {
+                    // SAFETY: position < end and head < H, which the assertion covers.
+                    let score = unsafe { *self.scores.get_unchecked(head * self.width + at + position) };
+                    let weight = lanes.splat(score);
+                    for next in 0..N {
+                        sums[head][next] = lanes.fma(weight, loaded[next], sums[head][next]);
+                    }
                 }
             }
         }
-        for (sum, out) in sums.into_iter().zip(out) {
-            lanes.store(lanes.mul(sum, lanes.splat(share)), out);
+        for head in 0..H {
+            let (outs, _) = out[head * self.head_size + vector * LANES..].as_chunks_mut::<LANES>();
+            for next in 0..N {
+                lanes.store(lanes.mul(sums[head][next], lanes.splat(self.shares[head])), &mut outs[next]);
+            }
         }
+        N
     }
 }
