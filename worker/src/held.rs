@@ -13,6 +13,8 @@ use crate::outcome;
 /// Results that are kept for a scheduler that cannot be reached; beyond, the oldest are dropped and tried again there.
 /// Their numbers travel in the hello, which is a control message.
 const UNDELIVERED: usize = 128;
+/// Numbers of batches that a hello holds, beside a capability: those beyond are tried again.
+const NUMBERS: usize = 1024;
 /// Steps of generations that are kept for a scheduler that cannot be reached: more than a lease is long.
 const STEPS: usize = 4096;
 /// Cancels that are remembered for batches that have not come.
@@ -48,7 +50,8 @@ impl Held {
 
     /// The numbers of the batches that run or could not be delivered.
     pub(crate) fn numbers(&self) -> Vec<u64> {
-        self.running.keys().copied().chain(self.undelivered.iter().map(|result| result.batch)).collect()
+        let undelivered = self.undelivered.iter().map(|result| result.batch);
+        undelivered.chain(self.running.keys().copied()).take(NUMBERS).collect()
     }
 
     /// A new session: results that could not be delivered. Steps that could not be are delivered here, under the lock, so

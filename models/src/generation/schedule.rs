@@ -6,6 +6,11 @@
 
 use super::{blocks::Blocks, kernels::BLOCK_TOKENS, sequence::Sequence};
 
+/// Steps for which one waits behind more urgent ones, until it goes before them.
+const PATIENCE: u64 = 1000;
+/// One in so many sequences at most is of those.
+const AGED_SHARE: usize = 10;
+
 /// What one generator holds at once.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
@@ -33,15 +38,18 @@ pub(crate) struct Schedule {
     pub(crate) running: Vec<Sequence>,
     /// In order.
     pub(crate) waiting: Vec<Sequence>,
+    /// Steps that were planned.
+    steps: u64,
 }
 
 impl Schedule {
     pub(crate) fn new(limits: Limits, blocks: usize) -> Self {
-        Self { limits, blocks: Blocks::new(blocks), running: Vec::new(), waiting: Vec::new() }
+        Self { limits, blocks: Blocks::new(blocks), running: Vec::new(), waiting: Vec::new(), steps: 0 }
     }
 
     /// Takes a sequence in, to begin when there is room.
-    pub(crate) fn add(&mut self, sequence: Sequence) {
+    pub(crate) fn add(&mut self, mut sequence: Sequence) {
+        sequence.since = self.steps;
         insert(&mut self.waiting, sequence);
     }
 
@@ -62,6 +70,8 @@ impl Schedule {
 
     /// Chooses what the next step computes, and makes room for it.
     pub(crate) fn plan(&mut self) -> Vec<Chunk> {
+        self.steps += 1;
+        self.age();
         self.admit();
         let mut plan: Vec<Chunk> = Vec::new();
         let mut left = self.limits.step_tokens;
@@ -84,6 +94,25 @@ impl Schedule {
         plan
     }
 
+    /// The oldest that has waited for long behind more urgent ones goes before them: few at a time, so that a flood of those
+    /// loses a tenth of the sequences, and nothing waits without end.
+    fn age(&mut self) {
+        let aged = self.running.iter().chain(&self.waiting).filter(|sequence| sequence.aged).count();
+        if aged >= self.limits.sequences.div_ceil(AGED_SHARE) {
+            return;
+        }
+        let passed = |sequence: &Sequence| {
+            let long = self.steps.saturating_sub(sequence.since) > PATIENCE;
+            long && self.running.iter().any(|other| other.priority < sequence.priority)
+        };
+        let waiting = self.waiting.iter().enumerate().filter(|(_, sequence)| passed(sequence));
+        if let Some((at, _)) = waiting.min_by_key(|(_, sequence)| sequence.arrival) {
+            let mut sequence = self.waiting.remove(at);
+            sequence.aged = true;
+            insert(&mut self.waiting, sequence);
+        }
+    }
+
     /// Lets waiting sequences begin, in order.
     fn admit(&mut self) {
         while let Some(first) = self.waiting.first() {
@@ -95,7 +124,7 @@ impl Schedule {
                 let mut sequence = self.waiting.remove(0);
                 sequence.begin(&mut self.blocks);
                 insert(&mut self.running, sequence);
-            } else if self.running.last().is_some_and(|last| last.priority > first.priority) {
+            } else if self.running.last().is_some_and(|last| first.outranks(last)) {
                 self.preempt_last();
             } else {
                 break;
@@ -124,6 +153,7 @@ impl Schedule {
     fn preempt_last(&mut self) {
         if let Some(mut sequence) = self.running.pop() {
             sequence.release(&mut self.blocks);
+            sequence.since = self.steps;
             insert(&mut self.waiting, sequence);
         }
     }

@@ -14,6 +14,10 @@ pub(crate) struct Sequence {
     pub(crate) priority: Priority,
     /// Grows with each that is taken in.
     pub(crate) arrival: u64,
+    /// The step from which on it waits.
+    pub(crate) since: u64,
+    /// It has waited for so long that it goes before what is more urgent.
+    pub(crate) aged: bool,
     /// The prompt, then the answer.
     pub(crate) tokens: Vec<u32>,
     pub(crate) prompt: usize,
@@ -36,12 +40,30 @@ impl Sequence {
         answer: Answer,
     ) -> Self {
         let (blocks, path) = (Vec::new(), Vec::new());
-        Self { id, priority, arrival, tokens, prompt, computed: 0, cached: None, blocks, path, answer }
+        Self {
+            id,
+            priority,
+            arrival,
+            since: 0,
+            aged: false,
+            tokens,
+            prompt,
+            computed: 0,
+            cached: None,
+            blocks,
+            path,
+            answer,
+        }
     }
 
     /// The more urgent first, then the older.
-    pub(crate) fn order(&self) -> (Priority, u64) {
-        (self.priority, self.arrival)
+    pub(crate) fn order(&self) -> (bool, Priority, u64) {
+        (!self.aged, self.priority, self.arrival)
+    }
+
+    /// Whether it takes another's place.
+    pub(crate) fn outranks(&self, other: &Self) -> bool {
+        (!self.aged, self.priority) < (!other.aged, other.priority)
     }
 
     /// Tokens that are to be computed before the next can be drawn.

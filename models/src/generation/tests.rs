@@ -11,6 +11,7 @@ use crate::{Generator, GeneratorLoad, inspect, tiny_llama};
 mod allocation;
 mod fetched;
 mod gguf_model;
+mod priorities;
 mod reference;
 mod structured;
 
@@ -236,20 +237,6 @@ fn sequences_that_lose_their_blocks_answer_the_same() {
         }
         check_idle(&tight);
     }
-}
-
-#[test]
-fn the_more_urgent_takes_the_place_of_the_less() {
-    let mut model = model("max_sequences = 1");
-    model.add(1, Priority::Low, &drawn(1, 9, 50)).unwrap();
-    model.step();
-    model.add(2, Priority::High, &drawn(2, 9, 5)).unwrap();
-    let mut order = Vec::new();
-    while order.len() < 2 {
-        let ended = model.step().into_iter().filter(|(_, delta)| delta.as_ref().unwrap().finish.is_some());
-        order.extend(ended.map(|(id, _)| id));
-    }
-    assert_eq!(order, [2, 1]);
 }
 
 #[test]

@@ -8,6 +8,7 @@ use super::{
     Command, Cordon, Core, Nanos, RequestKey, WorkerState,
     order::{Pick, Source},
     queue::{LaneKey, Waiting},
+    tenants::PRIORITIES,
 };
 
 /// Bytes of tensors in one batch of several requests: more is better sent as two.
@@ -27,6 +28,8 @@ pub(super) struct Running {
     pub attempts: Vec<(u64, RequestKey)>,
     pub rows: usize,
     pub bucket: u8,
+    /// The highest of its requests.
+    pub priority: u8,
     pub given: Nanos,
     /// When the one before it ended, if it was given ahead.
     pub begun: Nanos,
@@ -240,12 +243,13 @@ impl<T, L: Clone> Core<T, L> {
             self.sequences_run_on(id, &keys);
         }
         let number = self.number();
-        let mut rows = 0usize;
+        let (mut rows, mut priority) = (0usize, PRIORITIES as u8 - 1);
         let (mut attempts, mut running) = (Vec::with_capacity(keys.len()), Vec::with_capacity(keys.len()));
         for key in keys {
             let attempt = self.number();
             let Some(request) = self.request_mut(key) else { continue };
             rows = rows.saturating_add(request.rows);
+            priority = priority.min(request.lane.priority);
             request.start(now, number, attempt);
             let run = request.generated.as_ref().map(|generated| generated.resumed(&request.request));
             attempts.push(Attempt { attempt, request: run.unwrap_or_else(|| request.request.clone()) });
@@ -256,9 +260,14 @@ impl<T, L: Clone> Core<T, L> {
         let beside = spec.inline || spec.generator.is_some();
         self.trace_dispatch(now, id, number, &running, hedged);
         let expected = self.book(now, device, number, predicted, beside);
-        self.replicas[id].running += 1;
-        self.replicas[id].ran = true;
-        self.replicas[id].breaker.probe_started(now);
+        let replica = &mut self.replicas[id];
+        replica.running += 1;
+        replica.by_priority[usize::from(priority)] += 1;
+        replica.ran = true;
+        replica.breaker.probe_started(now);
+        if spec.generator.is_some_and(|generator| replica.running > generator.max_sequences as usize) {
+            replica.crowded = number;
+        }
         let batch = Batch {
             batch: number,
             epoch: self.epoch,
@@ -274,6 +283,7 @@ impl<T, L: Clone> Core<T, L> {
             attempts: running,
             rows,
             bucket,
+            priority,
             given: now,
             begun: now,
             expected,
@@ -347,6 +357,8 @@ impl<T, L: Clone> Core<T, L> {
         let mut stalled = false;
         if let Some(replica) = self.replicas.get_mut(running.replica).filter(|r| r.device == running.device) {
             replica.running = replica.running.saturating_sub(1);
+            let as_urgent = &mut replica.by_priority[usize::from(running.priority)];
+            *as_urgent = as_urgent.saturating_sub(1);
             replica.prompts.reading = replica.prompts.reading.saturating_sub(running.prefill);
             // It moves again, or nobody will tell any more whether it does.
             stalled = std::mem::take(&mut replica.stalled);

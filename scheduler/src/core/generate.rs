@@ -103,6 +103,10 @@ impl<T, L: Clone> Core<T, L> {
         if !self.models[index].replicas.iter().any(|id| self.has_place(now, *id)) {
             return self.next_preempting(now, index);
         }
+        // What goes on where no place is takes none from those that wait.
+        if let Some((at, id)) = self.group_preempting(now, index, None) {
+            return Some((id, self.first_of_group(index, at)?));
+        }
         let lane = self.next_lane(now, index, None)?;
         let key = self.models[index].queue.lanes()[lane].waiting.front()?.key;
         let id = self.place_for(now, index, key, None)?;
@@ -283,6 +287,9 @@ impl<T, L: Clone> Core<T, L> {
             let running = self.batches.get_mut(&batch).filter(|running| Some(running.worker) == from);
             let key = running.filter(|_| epoch == self.epoch).and_then(|running| {
                 running.given = running.given.max(now);
+                if let Some(replica) = self.replicas.get_mut(running.replica) {
+                    replica.spoke = now;
+                }
                 running.attempts.iter().find(|(of, _)| *of == attempt).map(|(_, key)| *key)
             });
             if !key.is_some_and(|key| self.take_delta(now, key, batch, delta)) {

@@ -56,7 +56,7 @@ impl<T, L: Clone> Core<T, L> {
         let Some(id) = self.replica_of(running) else { return };
         let reading = &mut self.replicas[id].prompts.reading;
         *reading = reading.saturating_sub(time);
-        self.learn_prompt(now, key, id, first);
+        self.learn_prompt(now, key, (id, batch), first);
     }
 
     /// A generation has ended well: its answer is cached behind its prompt, and both were in use until now.
@@ -69,7 +69,7 @@ impl<T, L: Clone> Core<T, L> {
     ) {
         let (Some(last), Some(id)) = (&answer.delta, self.replica_of(running)) else { return };
         // Its only step may be the last.
-        self.learn_prompt(now, key, id, last);
+        self.learn_prompt(now, key, (id, batch), last);
         let Some(generated) = self.request(key).and_then(|request| request.generated.as_ref()) else { return };
         let (tokens, prefix) = (generated.sent().saturating_add(last.tokens.len()), generated.prefix.clone());
         let (budget, of_model) = (self.cache_tokens(running.model), &mut self.models[running.model].prompts);
@@ -91,7 +91,7 @@ impl<T, L: Clone> Core<T, L> {
     }
 
     /// What the first step of a generation says of its prompt; later ones say nothing new.
-    fn learn_prompt(&mut self, now: Nanos, key: RequestKey, id: usize, told: &Delta) {
+    fn learn_prompt(&mut self, now: Nanos, key: RequestKey, (id, batch): (usize, u64), told: &Delta) {
         let request = self.requests.get_mut(key.place).filter(|request| request.serial == key.serial);
         let Some(generated) = request.and_then(|request| request.generated.as_mut()) else { return };
         let Some(begun) = generated.begun.take().filter(|_| told.prompt_tokens > 0) else { return };
@@ -99,7 +99,10 @@ impl<T, L: Clone> Core<T, L> {
         let most = self.models[model].spec.as_ref().and_then(|spec| spec.generator).map_or(0, |of| of.context_tokens);
         let tokens = f64::from(told.prompt_tokens.min(most));
         let cached = f64::from(told.cached_tokens).min(tokens);
-        self.learn_token_time(now, id, &begun, tokens + begun.resumed as f64 - cached);
+        // Beside more than it has places for, it may have waited for one.
+        if batch > self.replicas[id].crowded {
+            self.learn_token_time(now, id, &begun, tokens + begun.resumed as f64 - cached);
+        }
         if let Some(bytes) = prefix.text_bytes() {
             self.models[model].prompts.tokens.add(tokens, bytes);
         }

@@ -12,6 +12,7 @@ use super::{
     peak::Peak,
     prefill,
     queue::Queue,
+    tenants::PRIORITIES,
 };
 
 /// A model on one device.
@@ -32,6 +33,12 @@ pub(super) struct Replica {
     pub peak: Peak,
     /// Batches that run there now.
     pub running: usize,
+    /// The same of a generator, by priority.
+    pub by_priority: [usize; PRIORITIES],
+    /// When a step of one of its generations came last.
+    pub spoke: Nanos,
+    /// The last batch that was given to it beyond its places: this and those before it may have waited there.
+    pub crowded: u64,
     /// A batch of it stands still: nothing more is given to it until that ends.
     pub stalled: bool,
     /// It is to be unloaded, and its worker is not told yet.
@@ -140,6 +147,9 @@ impl<T, L: Clone> Core<T, L> {
             started: now,
             peak: self.known_peak(model, device),
             running: 0,
+            by_priority: [0; PRIORITIES],
+            spoke: 0,
+            crowded: 0,
             stalled: false,
             untold: false,
             ran: false,

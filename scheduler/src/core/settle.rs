@@ -118,10 +118,9 @@ impl<T, L: Clone> Core<T, L> {
         let alone = matches!(running.attempts.as_slice(), [(_, key)] if self.request(*key).is_some());
         let there =
             |replica: &&mut super::replica::Replica| replica.model == running.model && replica.device == running.device;
-        // Beside more than it has places for, it may have waited for one.
-        let places = self.models[running.model].places();
         let Some(replica) = self.replicas.get_mut(running.replica).filter(there) else { return };
-        let waited = places > 0 && replica.running >= places;
+        // Beside more than it has places for, it may have waited for one.
+        let waited = result.batch <= replica.crowded;
         match fault {
             Fault::Device => replica.failed(now),
             Fault::Memory => {

@@ -11,7 +11,7 @@ use super::{Core, ModelState, Nanos, RequestKey, dispatch::Running, nanos, reque
 const STILL_FACTOR: Nanos = 20;
 const STILL: Duration = Duration::from_secs(10);
 /// A generation stands still when no step of it has come for so long.
-pub(super) const MUTE: Duration = Duration::from_secs(60);
+const MUTE: Duration = Duration::from_secs(60);
 /// On top of so many times what the prompts that are read before its first step were predicted to take.
 const PROMPT_FACTOR: Nanos = 2;
 /// The same for a load.
@@ -37,20 +37,22 @@ impl<T, L: Clone> Core<T, L> {
 
     /// Batches that stand still are tried elsewhere; the device stays booked until it answers or is lost.
     pub(super) fn free_stalled(&mut self, now: Nanos) {
-        self.wait_with_preempted(now);
         let stalled = self.devices.iter().filter(|(_, device)| device.stalled).map(|(id, _)| id);
         stalled.collect::<Vec<usize>>().into_iter().for_each(|device| self.avoid(now, device));
-        let still = |running: &&Running| {
+        let still = |number: u64, running: &Running| {
+            let replica = self.replicas.get(running.replica).filter(|_| self.models[running.model].is_generator());
+            // One that was preempted reads its prompt again.
+            let reads = running.prefill > 0 || replica.is_some_and(|replica| number <= replica.crowded);
             let limit = match self.models[running.model].is_generator() {
-                true if running.prefill > 0 => {
-                    nanos(MUTE).saturating_add(running.reading.saturating_mul(PROMPT_FACTOR))
-                }
+                true if reads => nanos(MUTE).saturating_add(running.reading.saturating_mul(PROMPT_FACTOR)),
                 true => nanos(MUTE),
                 false => running.predicted.saturating_mul(STILL_FACTOR).max(nanos(STILL)),
             };
+            // One that waits for a place or for room says nothing: of a generator none stands still while another does not.
+            let spoke = replica.map_or(0, |replica| replica.spoke);
             !self.models[running.model].is_inline()
                 && !running.attempts.is_empty()
-                && now.saturating_sub(running.given.max(running.begun)) > limit
+                && now.saturating_sub(running.given.max(running.begun).max(spoke)) > limit
         };
         // What was given ahead waits for what it was given behind, unless that stands still.
         let first = |number: u64, running: &Running| {
@@ -60,7 +62,7 @@ impl<T, L: Clone> Core<T, L> {
         let late: Vec<u64> = self
             .batches
             .iter()
-            .filter(|(number, r)| still(r) && first(**number, r))
+            .filter(|(number, r)| still(**number, r) && first(**number, r))
             .map(|(number, _)| *number)
             .collect();
         let mute = self.batches.values().filter(|running| running.beside);

@@ -18,6 +18,7 @@ mod mixed;
 mod moving;
 mod peaks;
 mod placing;
+mod preempting;
 mod prefixes;
 mod reading;
 mod recount;

@@ -42,11 +42,14 @@ fn schemas_that_refer_on_and_on_end_nothing() {
     let link = |at: usize| format!("\"d{at}\": {{\"$ref\": \"#/$defs/d{}\"}}", at + 1);
     let links: Vec<String> = (0..5_000).map(link).chain(["\"d5000\": {\"type\": \"integer\"}".into()]).collect();
     let of = |definitions: &str| format!("{{\"$ref\": \"#/$defs/d0\", \"$defs\": {{{definitions}}}}}");
+    let array = |at: usize| format!("{{\"type\": \"array\", \"items\": {{\"const\": {at}}}}}");
+    let arrays: Vec<String> = (0..3_000).map(array).collect();
     let objects = vec!["{\"type\": \"object\"}"; 5_000].join(", ");
     for (schema, what) in [
         (of(&links.join(", ")), "a chain"),
         (of("\"d0\": {\"$ref\": \"#/$defs/d1\"}, \"d1\": {\"$ref\": \"#/$defs/d0\"}"), "a circle"),
         (format!("{{\"type\": \"object\", \"allOf\": [{objects}]}}"), "many at once"),
+        (format!("{{\"type\": \"array\", \"items\": {{\"anyOf\": [{}]}}}}", arrays.join(", ")), "many that may begin"),
     ] {
         let generation = Generation { format: Format::JsonSchema(schema), ..drawn(1, 2, 3) };
         let mut refusals: Vec<orion_proto::Error> =

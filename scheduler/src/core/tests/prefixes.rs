@@ -96,6 +96,11 @@ pub(super) fn begins(world: &mut World, ticket: u64, share: f64) {
 
 /// The last step of one that has begun.
 pub(super) fn ends(world: &mut World, ticket: u64) {
+    ends_after(world, ticket, 0.8);
+}
+
+/// The same of one that took so many seconds there.
+pub(super) fn ends_after(world: &mut World, ticket: u64, service_seconds: f64) {
     let at = place(world, ticket);
     let found = world.nodes[at].batches.iter().position(|batch| world::ticket(&batch.attempts[0]) == ticket).unwrap();
     let batch = world.nodes[at].batches.remove(found).unwrap();
@@ -103,7 +108,7 @@ pub(super) fn ends(world: &mut World, ticket: u64) {
     let last = Delta { position: 1, tokens: vec![2; 63], finish, prompt_tokens: tokens(&batch), ..Delta::default() };
     let result = answer(&batch, || Ok(InferAnswer { delta: Some(last.clone()), ..InferAnswer::default() }));
     world.pass(63 * STEP);
-    world.core.result(world.now, world.nodes[at].session, BatchResult { service_seconds: 0.8, ..result });
+    world.core.result(world.now, world.nodes[at].session, BatchResult { service_seconds, ..result });
     world.collect();
     assert_eq!(world.outcome(ticket), Some(Ok(())));
 }

@@ -71,6 +71,11 @@ fn replicas(core: &TestCore) {
     for (id, replica) in &core.replicas {
         let runs = core.batches.values().filter(|running| running.replica == id).count();
         assert_eq!(replica.running, runs, "batches that replica {id} runs");
+        let of = |priority: usize| {
+            let there = core.batches.values().filter(|running| running.replica == id);
+            there.filter(|running| usize::from(running.priority) == priority).count()
+        };
+        assert_eq!(replica.by_priority, std::array::from_fn(of), "by priority, what replica {id} runs");
         let reading = core.batches.values().filter(|running| running.replica == id).map(|running| running.prefill);
         assert_eq!(replica.prompts.reading, reading.sum::<Nanos>(), "prompts that replica {id} reads");
         let bound = core.requests.iter().filter(|(_, request)| request.bound == Some(id)).count();
