@@ -137,10 +137,13 @@ impl Constraint {
     /// Takes a token that was allowed; true if nothing may follow.
     ///
     /// # Errors
-    /// INTERNAL for a token that was not allowed.
+    /// INTERNAL for a token that was not allowed; INVALID_ARGUMENT where following one that was is too much.
     pub(crate) fn push(&mut self, token: u32) -> Result<bool> {
         self.0.consume_token(token).map_err(|error| {
-            Error::new(Code::Internal, format!("token {token} does not go on with the JSON: {error}"))
+            match error.to_string().contains("doesn't satisfy the grammar") {
+                true => Error::new(Code::Internal, format!("token {token} does not go on with the JSON: {error}")),
+                false => failed(&error),
+            }
         })?;
         Ok(self.0.is_stopped())
     }

@@ -59,15 +59,33 @@ impl ChatTemplate {
         messages.iter_mut().enumerate().try_for_each(|(at, message)| join_parts(at, message))?;
         let tools = tools.map(|tools| array("tools", tools)).transpose()?.map(Value::from_serialize);
         // Templates differ in what they take: they are given a conversation in each form until they take one.
-        let mut refusal = None;
+        let (mut refusal, mut tried) = (None, Vec::with_capacity(FORMS.len()));
         for form in FORMS {
-            let messages: Vec<Json> = messages.iter().map(|message| form.of(message)).collect();
-            match self.render_form(&messages, tools.as_ref()) {
+            let given: Vec<Json> = messages.iter().map(|message| form.of(message)).collect();
+            if tried.contains(&given) {
+                continue;
+            }
+            match self.render_form(&given, tools.as_ref()) {
+                Ok(prompt) if !form.text => return Ok(self.without_nulls(prompt, form, &messages, tools.as_ref())),
                 Ok(prompt) => return Ok(prompt),
                 Err(error) => refusal = refusal.or(Some(error)),
             }
+            tried.push(given);
         }
         Err(refusal.unwrap_or_else(|| Error::invalid("the chat template takes no conversation")))
+    }
+
+    /// The same prompt, or where a template writes the contents that are null, which one that looks for them does not, that
+    /// with empty ones.
+    fn without_nulls(&self, prompt: String, form: Form, messages: &[Json], tools: Option<&Value>) -> String {
+        if !messages.iter().any(|message| message.get("content").is_some_and(Json::is_null)) {
+            return prompt;
+        }
+        let given: Vec<Json> = messages.iter().map(|message| Form { text: true, ..form }.of(message)).collect();
+        // Both differ in nothing but the word that stands for null.
+        let rest = |prompt: &str| prompt.replace("None", "").replace("none", "");
+        let empty = self.render_form(&given, tools).ok();
+        empty.filter(|empty| rest(empty) == rest(&prompt)).unwrap_or(prompt)
     }
 
     fn render_form(&self, messages: &[Json], tools: Option<&Value>) -> Result<String> {
@@ -278,5 +296,22 @@ mod tests {
         assert!(render("{% if %}", "[]", None).unwrap_err().message.contains("cannot be compiled"));
         assert!(render("", "{}", None).unwrap_err().message.contains("'messages' is no JSON array"));
         assert_eq!(render("a{%- generation -%}b{% endgeneration %}", "[]", None).unwrap(), "ab");
+    }
+
+    #[test]
+    fn a_null_content_is_never_written() {
+        let messages = r#"[{"role":"assistant","content":null,"tool_calls":[{"function":{"name":"f","arguments":"{}"}}]},{"role":"user","content":"None"}]"#;
+        for source in [
+            "{% for m in messages %}[{{ m.content }}]{% endfor %}",
+            "{% for m in messages %}{{ '[' + m.content | trim + ']' }}{% endfor %}",
+            "{% for m in messages %}{{ '[' ~ m.content ~ ']' }}{% endfor %}",
+            "{% for m in messages %}[{% if m.content is not none %}{{ m.content }}{% endif %}]{% endfor %}",
+        ] {
+            assert_eq!(render(source, messages, None).unwrap(), "[][None]", "{source}");
+        }
+        // Who looks for null and says nothing otherwise keeps it, whatever its calls say.
+        let calls = messages.replace("{}", r#"{\"a\": \"none\"}"#);
+        let source = "{% for m in messages %}{% if m.content is none %}{{ '<' + m.tool_calls[0].function.arguments + '>' }}{% endif %}{% endfor %}";
+        assert_eq!(render(source, &calls, None).unwrap(), r#"<{"a": "none"}>"#);
     }
 }

@@ -64,6 +64,18 @@ struct Request {
     stop: Option<Scalar>,
     #[serde(default)]
     ignore_eos: Option<Scalar>,
+    #[serde(default)]
+    random_seed: Option<Scalar>,
+    #[serde(default)]
+    stop_words: Option<Scalar>,
+    #[serde(default)]
+    response_format: Option<Scalar>,
+    #[serde(default)]
+    idempotent: Option<Scalar>,
+    #[serde(default)]
+    routing_key: Option<Scalar>,
+    #[serde(default)]
+    truncate: Option<Scalar>,
 }
 
 impl Request {
@@ -82,6 +94,12 @@ impl Request {
             ("seed", self.seed.take()),
             ("stop", self.stop.take()),
             ("ignore_eos", self.ignore_eos.take()),
+            ("random_seed", self.random_seed.take()),
+            ("stop_words", self.stop_words.take()),
+            ("response_format", self.response_format.take()),
+            ("idempotent", self.idempotent.take()),
+            ("routing_key", self.routing_key.take()),
+            ("truncate", self.truncate.take()),
         ];
         given.into_iter().filter_map(|(name, value)| Some((name, value?.into())))
     }
@@ -173,4 +191,41 @@ fn said(answered: &Answered) -> orion_proto::Result<serde_json::Value> {
         "model_version": answered.spec.version,
         "text_output": String::from_utf8_lossy(text.as_ref()),
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+
+    #[test]
+    fn each_parameter_that_a_generation_knows_may_stand_beside_the_fields() {
+        let names = [
+            "priority",
+            "timeout",
+            "temperature",
+            "top_k",
+            "top_p",
+            "min_p",
+            "repetition_penalty",
+            "presence_penalty",
+            "frequency_penalty",
+            "seed",
+            "stop",
+            "ignore_eos",
+            "random_seed",
+            "stop_words",
+            "response_format",
+            "idempotent",
+            "routing_key",
+            "truncate",
+        ];
+        let mut body = json!({"text_input": "a", "no_parameter": {"of": ["any", "kind"]}});
+        names.iter().for_each(|name| body[*name] = "1".into());
+        let mut request: Request = serde_json::from_value(body).unwrap();
+        assert_eq!(request.beside().map(|(name, _)| name).collect::<Vec<_>>(), names);
+        let body = json!({"text_input": "a", "seed": Value::Null});
+        assert_eq!(serde_json::from_value::<Request>(body).unwrap().beside().count(), 0);
+    }
 }
