@@ -104,6 +104,9 @@ pub struct Generation {
     pub ignore_end: bool,
     /// Tokens that were generated elsewhere and sent already.
     pub resume: Vec<u32>,
+    /// When it was asked for, seconds since 1970: a chat template may write the date, on each worker the same. 0 until it is
+    /// admitted.
+    pub asked: u64,
 }
 
 /// A token with its probability.
@@ -157,6 +160,7 @@ impl Generation {
             format: Format::default(),
             ignore_end: false,
             resume: Vec::new(),
+            asked: 0,
         }
     }
 
@@ -230,6 +234,7 @@ mod tests {
             format: Format::JsonSchema("{}".into()),
             ignore_end: true,
             resume: vec![5, 6],
+            asked: 7,
             ..Generation::new(Prompt::Chat { messages, tools: None })
         }
     }

@@ -101,6 +101,13 @@ def test_what_is_wrong_is_named(client, settings, word):
         client.completions.create(**{"model": "smollm2", "prompt": "x", **settings})
 
 
+def test_bench_counts_the_tokens_of_answers(generating):
+    said = generating.orion("bench", "smollm2", "--concurrency", "2", "--max-tokens", "5", "--seconds", "1")
+    for run in said:
+        assert run["rate"] > 0 and not run["errors"]
+        assert run["tokens_per_second"] == pytest.approx(5 * run["rate"])
+
+
 def test_models_that_do_not_generate_say_so(client):
     with pytest.raises(openai.BadRequestError, match="does not generate"):
         client.chat.completions.create(model="identity", messages=QUESTION)

@@ -38,6 +38,7 @@ const STEADY: Duration = Duration::from_secs(5);
 Examples:
   orion bench identity --concurrency 1,16,64 --shape 1,16
   orion bench minilm --concurrency 8 --text 'a sentence' --rows 4
+  orion bench smollm2 --concurrency 1,16 --max-tokens 128
   orion bench identity --concurrency 64 --seconds 10 -o json
   orion bench replay trace.json --slow 4
   orion bench sched --workers 1000
@@ -70,6 +71,9 @@ pub(crate) struct BenchArguments {
     /// Text in each row of the BYTES inputs
     #[arg(long, value_name = "TEXT", default_value = request::DEFAULT_TEXT)]
     text: String,
+    /// Tokens of each answer of a model that generates text
+    #[arg(long, value_name = "N", default_value = "64", value_parser = clap::value_parser!(u32).range(1..=65536))]
+    max_tokens: u32,
     /// Rows a request
     #[arg(long, value_name = "N", default_value = "1")]
     rows: NonZeroUsize,
@@ -137,5 +141,13 @@ async fn measure(
     let tally = load.finish()?;
 
     let cpu = before.zip(after).map(|(before, after)| after.since(&before));
-    Ok(Measured { concurrency, connections, rows: request.rows, seconds: arguments.seconds, tally, cpu })
+    Ok(Measured {
+        concurrency,
+        connections,
+        rows: request.rows,
+        tokens: request.tokens,
+        seconds: arguments.seconds,
+        tally,
+        cpu,
+    })
 }

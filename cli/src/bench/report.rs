@@ -21,6 +21,8 @@ pub(crate) struct Measured {
     pub(crate) connections: usize,
     /// Rows a request.
     pub(crate) rows: u64,
+    /// Tokens of each answer, where the model generates text.
+    pub(crate) tokens: Option<u64>,
     /// How long was measured.
     pub(crate) seconds: Duration,
     /// What came back in that time.
@@ -40,6 +42,7 @@ struct Row<'a> {
     errors_by_status: &'a BTreeMap<String, u64>,
     rate: f64,
     rows_per_second: f64,
+    tokens_per_second: Option<f64>,
     p50_us: Option<f64>,
     p95_us: Option<f64>,
     p99_us: Option<f64>,
@@ -99,6 +102,7 @@ impl Measured {
             errors_by_status: &self.tally.errors,
             rate: self.rate(),
             rows_per_second: self.rate() * self.rows as f64,
+            tokens_per_second: self.tokens.map(|tokens| self.rate() * tokens as f64),
             p50_us: microseconds(0.5),
             p95_us: microseconds(0.95),
             p99_us: microseconds(0.99),
@@ -115,7 +119,9 @@ pub(crate) fn write_as_json(out: &mut dyn Write, runs: &[Measured]) -> Result<()
 
 /// A table with a row for each run.
 pub(crate) fn write_as_table(out: &mut dyn Write, runs: &[Measured]) -> Result<(), Failure> {
-    let headings = ["in flight", "requests/s", "rows/s", "p50", "p95", "p99", "max", "errors", "server CPU / request"];
+    let per_second = if runs.iter().any(|run| run.tokens.is_some()) { "tokens/s" } else { "rows/s" };
+    let headings =
+        ["in flight", "requests/s", per_second, "p50", "p95", "p99", "max", "errors", "server CPU / request"];
     let mut table = table(&headings);
     for run in runs {
         let latency = |quantile| {
@@ -125,7 +131,7 @@ pub(crate) fn write_as_table(out: &mut dyn Write, runs: &[Measured]) -> Result<(
         table.add_row([
             figure(run.concurrency),
             figure(rounded(run.rate())),
-            figure(rounded(run.rate() * run.rows as f64)),
+            figure(rounded(run.rate() * run.tokens.unwrap_or(run.rows) as f64)),
             latency(0.5),
             latency(0.95),
             latency(0.99),

@@ -1,7 +1,10 @@
 //! The request that every slot sends, made once from the model's declaration.
 
 use bytes::Bytes;
-use orion_proto::{Datatype, inference::ModelInferRequest};
+use orion_proto::{
+    Datatype,
+    inference::{InferParameter, ModelInferRequest, infer_parameter::ParameterChoice},
+};
 use prost::Message;
 
 use super::BenchArguments;
@@ -13,6 +16,8 @@ use crate::{
 
 /// The text of a row when none is given: a sentence of ordinary length.
 pub(crate) const DEFAULT_TEXT: &str = "The quick brown fox jumps over the lazy dog";
+/// The input of models that generate text which says how much.
+const MAX_TOKENS: &str = "max_tokens";
 /// Columns where the declaration leaves them open.
 const COLUMNS: usize = 16;
 
@@ -23,6 +28,8 @@ pub(crate) struct Prepared {
     pub(crate) message: Bytes,
     /// Rows that it holds.
     pub(crate) rows: u64,
+    /// Tokens of each answer, where the model generates text.
+    pub(crate) tokens: Option<u64>,
 }
 
 /// Builds the request and sends it once, so that a mistake is named before any load.
@@ -33,10 +40,14 @@ pub(crate) async fn build(arguments: &BenchArguments, client: &mut Client) -> Re
     let inputs = needed.map(|input| fill(input, arguments)).collect::<Result<Vec<_>, _>>()?;
     let rows = inputs.first().map_or(1, Input::rows);
     let (inputs, raw_input_contents) = inputs.into_iter().map(Input::into_wire).unzip();
-    let request = ModelInferRequest { model_name, inputs, raw_input_contents, ..Default::default() };
+    let tokens = declared.iter().any(|input| input.name == MAX_TOKENS).then_some(u64::from(arguments.max_tokens));
+    // Answers of one length: their texts' ends would make each run another.
+    let whole = InferParameter { parameter_choice: Some(ParameterChoice::BoolParam(true)) };
+    let parameters = tokens.map(|_| ("ignore_eos".to_owned(), whole)).into_iter().collect();
+    let request = ModelInferRequest { model_name, inputs, raw_input_contents, parameters, ..Default::default() };
     let message = Bytes::from(request.encode_to_vec());
     client.inference.model_infer(request).await?;
-    Ok(Prepared { message, rows })
+    Ok(Prepared { message, rows, tokens })
 }
 
 fn fill(declared: &InputMetadata, arguments: &BenchArguments) -> Result<Input, Failure> {
@@ -58,7 +69,9 @@ fn fill(declared: &InputMetadata, arguments: &BenchArguments) -> Result<Input, F
             declared.name
         )));
     }
+    let most = arguments.max_tokens.to_string();
     let fields: Vec<&str> = match declared.datatype {
+        _ if declared.name == MAX_TOKENS => vec![&most; count],
         Datatype::Bytes => vec![arguments.text.as_str(); count],
         Datatype::Bool => vec!["true"; count],
         // Small whole numbers, which every numeric datatype holds.

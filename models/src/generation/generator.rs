@@ -15,7 +15,7 @@ use super::{
     sampling::{Chooser, log_probabilities},
     schedule::{Chunk, Schedule},
     sequence::Sequence,
-    text::Vocabulary,
+    text::{Conversation, Vocabulary},
 };
 use crate::{Generator, GeneratorLoad};
 
@@ -42,12 +42,15 @@ impl LanguageModel {
         self.spec.generator.map_or(0, |generator| generator.context_tokens as usize)
     }
 
-    fn prompt(&self, prompt: &Prompt) -> Result<Vec<u32>> {
+    fn prompt(&self, generation: &Generation) -> Result<Vec<u32>> {
         let most = self.most_tokens();
-        let tokens = match prompt {
+        let tokens = match &generation.prompt {
             Prompt::Text(text) => self.vocabulary.encode(text, most)?,
             Prompt::Tokens(tokens) => tokens.clone(),
-            Prompt::Chat { messages, tools } => self.vocabulary.encode_chat(messages, tools.as_deref(), most)?,
+            Prompt::Chat { messages, tools } => {
+                let conversation = Conversation { messages, tools: tools.as_deref(), asked: generation.asked };
+                self.vocabulary.encode_chat(conversation, most)?
+            }
         };
         if tokens.is_empty() {
             return Err(Error::invalid("the prompt has no tokens, it must have one or more"));
@@ -143,7 +146,7 @@ impl Generator for LanguageModel {
 
     fn add(&mut self, sequence: u64, priority: Priority, generation: &Generation) -> Result<()> {
         generation.check()?;
-        let prompt = self.prompt(&generation.prompt)?;
+        let prompt = self.prompt(generation)?;
         self.check_tokens("the prompt", &prompt)?;
         self.check_tokens("'resume'", &generation.resume)?;
         self.check_tokens("'logit_bias'", generation.sampling.logit_bias.iter().map(|(token, _)| token))?;

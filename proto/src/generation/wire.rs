@@ -38,6 +38,7 @@ impl From<&Generation> for session::Generation {
             schema,
             ignore_end: generation.ignore_end,
             resume: generation.resume.clone(),
+            asked: generation.asked,
         }
     }
 }
@@ -79,6 +80,7 @@ impl TryFrom<session::Generation> for Generation {
             format,
             ignore_end: wire.ignore_end,
             resume: wire.resume,
+            asked: wire.asked,
         };
         generation.check()?;
         Ok(generation)

@@ -1,6 +1,10 @@
 //! A generation under way, as an API shell sees it.
 
-use std::{collections::BTreeMap, sync::Arc, time::Instant};
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Instant, SystemTime},
+};
 
 use futures::{Stream, stream};
 use orion_proto::{Code, Delta, Error, InferRequest, ModelSpec, Result};
@@ -44,7 +48,7 @@ impl Front {
     ///
     /// # Errors
     /// INVALID_ARGUMENT or NOT_FOUND before anything is queued; UNAVAILABLE or RESOURCE_EXHAUSTED when it cannot be run.
-    pub fn generate(&self, request: InferRequest) -> Result<Generating> {
+    pub fn generate(&self, mut request: InferRequest) -> Result<Generating> {
         let scheduler = self.0.clone();
         let (spec, epoch) = {
             let core = scheduler.core();
@@ -53,9 +57,12 @@ impl Front {
         let Some(generator) = &spec.generator else {
             return Err(Error::invalid(format!("model '{}' does not generate text", spec.name)));
         };
-        let generation = request.generation.as_ref();
+        let generation = request.generation.as_mut();
         let generation = generation.ok_or_else(|| Error::invalid("the request says nothing to generate from"))?;
         generation.check()?;
+        if generation.asked == 0 {
+            generation.asked = SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_secs());
+        }
         let most = TOKEN_BYTES.saturating_mul(generator.context_tokens as usize);
         if generation.bytes() > most {
             return Err(Error::invalid(format!(
@@ -66,9 +73,9 @@ impl Front {
                 spec.name
             )));
         }
-        let (bytes, timeout) = (request.bytes(), request.parameters.timeout);
         // Here, where the core's lock is not held: a prompt may be long.
         let prefix = Prefix::new(epoch, &generation.prompt);
+        let (bytes, timeout) = (request.bytes(), request.parameters.timeout);
         let (listener, steps) = mpsc::unbounded_channel();
         let (ticket, answer) = oneshot::channel();
         let admitted = Admitted {

@@ -8,4 +8,5 @@ mod token_bytes;
 mod vocabulary;
 
 pub(crate) use output::Output;
+pub(crate) use template::Conversation;
 pub(crate) use vocabulary::Vocabulary;

@@ -2,7 +2,8 @@
 
 use std::io;
 
-use minijinja::{Environment, ErrorKind, Value, context, value::Kwargs};
+use jiff::{Timestamp, fmt::strtime, tz::TimeZone};
+use minijinja::{Environment, ErrorKind, State, Value, context, value::Kwargs};
 use orion_proto::{Error, Result};
 use serde::Serialize;
 use serde_json::Value as Json;
@@ -14,6 +15,23 @@ const FUEL: u64 = 2_000_000;
 /// Bytes that it may write.
 const MOST_BYTES: usize = 16 << 20;
 const NAME: &str = "chat";
+
+/// What a template makes a prompt of.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Conversation<'a> {
+    /// A JSON array.
+    pub(crate) messages: &'a str,
+    /// Another.
+    pub(crate) tools: Option<&'a str>,
+    /// When it was sent, seconds since 1970.
+    pub(crate) asked: u64,
+}
+
+/// What is said beside the messages.
+struct Beside {
+    tools: Option<Value>,
+    asked: u64,
+}
 
 /// A compiled template with its model's special tokens.
 pub(crate) struct ChatTemplate {
@@ -39,6 +57,7 @@ impl ChatTemplate {
                 Err(minijinja::Error::new(ErrorKind::InvalidOperation, message))
             },
         );
+        environment.add_function("strftime_now", written_time);
         environment.add_filter("tojson", to_json);
         environment
             .add_template_owned(NAME, without_marks(source))
@@ -46,11 +65,12 @@ impl ChatTemplate {
         Ok(Self { environment, start: start.unwrap_or_default(), end: end.unwrap_or_default() })
     }
 
-    /// The prompt of a conversation, ready for the assistant's answer. Both are JSON arrays.
+    /// The prompt of a conversation, ready for the assistant's answer.
     ///
     /// # Errors
     /// INVALID_ARGUMENT for what is no JSON array and what the template refuses.
-    pub(crate) fn render(&self, messages: &str, tools: Option<&str>) -> Result<String> {
+    pub(crate) fn render(&self, conversation: Conversation<'_>) -> Result<String> {
+        let Conversation { messages, tools, asked } = conversation;
         let array = |name: &str, json: &str| {
             let value: serde_json::Result<Vec<Json>> = serde_json::from_str(json);
             value.map_err(|error| Error::invalid(format!("'{name}' is no JSON array: {error}")))
@@ -58,6 +78,7 @@ impl ChatTemplate {
         let mut messages = array("messages", messages)?;
         messages.iter_mut().enumerate().try_for_each(|(at, message)| join_parts(at, message))?;
         let tools = tools.map(|tools| array("tools", tools)).transpose()?.map(Value::from_serialize);
+        let beside = Beside { tools, asked };
         // Templates differ in what they take: they are given a conversation in each form until they take one.
         let (mut refusal, mut tried) = (None, Vec::with_capacity(FORMS.len()));
         for form in FORMS {
@@ -65,8 +86,8 @@ impl ChatTemplate {
             if tried.contains(&given) {
                 continue;
             }
-            match self.render_form(&given, tools.as_ref()) {
-                Ok(prompt) if !form.text => return Ok(self.without_nulls(prompt, form, &messages, tools.as_ref())),
+            match self.render_form(&given, &beside) {
+                Ok(prompt) if !form.text => return Ok(self.without_nulls(prompt, form, &messages, &beside)),
                 Ok(prompt) => return Ok(prompt),
                 Err(error) => refusal = refusal.or(Some(error)),
             }
@@ -77,21 +98,22 @@ impl ChatTemplate {
 
     /// The same prompt, or where a template writes the contents that are null, which one that looks for them does not, that
     /// with empty ones.
-    fn without_nulls(&self, prompt: String, form: Form, messages: &[Json], tools: Option<&Value>) -> String {
+    fn without_nulls(&self, prompt: String, form: Form, messages: &[Json], beside: &Beside) -> String {
         if !messages.iter().any(|message| message.get("content").is_some_and(Json::is_null)) {
             return prompt;
         }
         let given: Vec<Json> = messages.iter().map(|message| Form { text: true, ..form }.of(message)).collect();
         // Both differ in nothing but the word that stands for null.
         let rest = |prompt: &str| prompt.replace("None", "").replace("none", "");
-        let empty = self.render_form(&given, tools).ok();
+        let empty = self.render_form(&given, beside).ok();
         empty.filter(|empty| rest(empty) == rest(&prompt)).unwrap_or(prompt)
     }
 
-    fn render_form(&self, messages: &[Json], tools: Option<&Value>) -> Result<String> {
+    fn render_form(&self, messages: &[Json], beside: &Beside) -> Result<String> {
         let values = context! {
             messages => Value::from_serialize(messages),
-            tools => tools,
+            tools => beside.tools,
+            orion_asked => beside.asked,
             add_generation_prompt => true,
             bos_token => self.start,
             eos_token => self.end,
@@ -105,6 +127,17 @@ impl ChatTemplate {
         template.render_captured_to(values, &mut out).map_err(refused)?;
         String::from_utf8(out.0).map_err(|error| Error::invalid(format!("the chat template wrote no UTF-8: {error}")))
     }
+}
+
+/// The time at which a conversation was sent, in UTC: not that of the worker, or it would go on elsewhere with another prompt.
+fn written_time(state: &State<'_, '_>, format: &str) -> std::result::Result<String, minijinja::Error> {
+    let refused = |error: &dyn std::fmt::Display| {
+        let text = format!("'{format}' does not say how a time is written: {error}");
+        minijinja::Error::new(ErrorKind::InvalidOperation, text)
+    };
+    let asked = state.lookup("orion_asked").and_then(|asked| i64::try_from(asked).ok()).unwrap_or(0);
+    let time = Timestamp::from_second(asked).map_err(|error| refused(&error))?.to_zoned(TimeZone::UTC);
+    strtime::format(format, &time).map_err(|error| refused(&error))
 }
 
 /// How a message stands where clients and templates differ.
@@ -239,7 +272,11 @@ mod tests {
     use super::*;
 
     fn render(source: &str, messages: &str, tools: Option<&str>) -> Result<String> {
-        ChatTemplate::new(source, Some("<s>".into()), Some("</s>".into()))?.render(messages, tools)
+        ChatTemplate::new(source, Some("<s>".into()), Some("</s>".into()))?.render(Conversation {
+            messages,
+            tools,
+            asked: 1_780_000_000,
+        })
     }
 
     #[test]
@@ -296,6 +333,14 @@ mod tests {
         assert!(render("{% if %}", "[]", None).unwrap_err().message.contains("cannot be compiled"));
         assert!(render("", "{}", None).unwrap_err().message.contains("'messages' is no JSON array"));
         assert_eq!(render("a{%- generation -%}b{% endgeneration %}", "[]", None).unwrap(), "ab");
+    }
+
+    #[test]
+    fn the_time_is_that_of_the_request() {
+        let source = "{% if strftime_now is defined %}{{ strftime_now('%d %B %Y, %H:%M') }}{% endif %}";
+        assert_eq!(render(source, "[]", None).unwrap(), "28 May 2026, 20:26");
+        let error = render("{{ strftime_now('%Y %') }}", "[]", None).unwrap_err();
+        assert!(error.message.contains("'%Y %' does not say how a time is written"), "{error}");
     }
 
     #[test]

@@ -3,7 +3,10 @@
 use orion_proto::{Error, Result};
 use tokenizers::Tokenizer;
 
-use super::{template::ChatTemplate, token_bytes::TokenBytes};
+use super::{
+    template::{ChatTemplate, Conversation},
+    token_bytes::TokenBytes,
+};
 
 /// Bytes that a token can stand for, generously.
 const BYTES_PER_TOKEN: usize = 512;
@@ -72,11 +75,12 @@ impl Vocabulary {
     ///
     /// # Errors
     /// INVALID_ARGUMENT where the model has no template, or its template refuses the conversation.
-    pub(crate) fn encode_chat(&self, messages: &str, tools: Option<&str>, most: usize) -> Result<Vec<u32>> {
+    pub(crate) fn encode_chat(&self, conversation: Conversation<'_>, most: usize) -> Result<Vec<u32>> {
         let template = self
             .template
             .as_ref()
             .ok_or_else(|| Error::invalid("the model has no chat template, ask it with a raw prompt"))?;
+        let Conversation { messages, tools, .. } = conversation;
         let (bytes, longest) = (messages.len() + tools.map_or(0, str::len), most.saturating_mul(JSON_BYTES_PER_TOKEN));
         if bytes > longest {
             return Err(Error::invalid(format!(
@@ -84,7 +88,7 @@ impl Vocabulary {
             )));
         }
         // The template writes the start token itself.
-        self.tokens(&template.render(messages, tools)?, false, most)
+        self.tokens(&template.render(conversation)?, false, most)
     }
 
     fn tokens(&self, text: &str, special: bool, most: usize) -> Result<Vec<u32>> {
