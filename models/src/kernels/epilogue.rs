@@ -33,7 +33,8 @@ impl Epilogue<'_> {
         if self.limits != Limits::NONE {
             let (least, most) = (simd.splat_f32s(self.limits.0), simd.splat_f32s(self.limits.1));
             let (sums, _) = S::as_mut_simd_f32s(sums);
-            sums.iter_mut().for_each(|sum| *sum = simd.min_f32s(simd.max_f32s(*sum, least), most));
+            // In this order what is no number stays none.
+            sums.iter_mut().for_each(|sum| *sum = simd.min_f32s(most, simd.max_f32s(least, *sum)));
         }
         out.copy_from_slice(&sums[..out.len()]);
     }

@@ -136,6 +136,10 @@ impl OnnxModel {
             run(inputs.collect::<candle_core::Result<_>>().map_err(failed)?, count)
         };
         let pieces = (0..rows).step_by(most).map(piece).collect::<Result<Vec<_>>>()?;
+        if rows <= self.spec.max_batch_rows && !keeps_rows_apart(&pieces, rows, most) {
+            // What rows decide together may differ from piece to piece: the whole says what it is.
+            return run(inputs.to_vec(), rows);
+        }
         let output = |index: usize| {
             let parts: Vec<&Computed> = pieces.iter().filter_map(|outputs| outputs.get(index)).collect();
             Computed::cat(&parts, 0).map_err(failed)
@@ -204,6 +208,16 @@ impl OnnxModel {
             }
         }
     }
+}
+
+/// Whether pieces of so many rows gave as many rows each, alike in all else.
+fn keeps_rows_apart(pieces: &[Vec<Computed>], rows: usize, most: usize) -> bool {
+    let counts = (0..rows).step_by(most).map(|from| most.min(rows - from));
+    pieces.iter().zip(counts).all(|(outputs, count)| {
+        outputs.iter().zip(&pieces[0]).all(|(output, first)| {
+            output.dims().first() == Some(&count) && output.dims().get(1..) == first.dims().get(1..)
+        })
+    })
 }
 
 fn dimensions(tensor: &Tensor) -> Vec<usize> {

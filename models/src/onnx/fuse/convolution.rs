@@ -74,7 +74,8 @@ impl Fuser<'_> {
     fn limits_of(&self, node: &Node) -> Option<Limits> {
         let bound = |input: usize, name: &str, none: f32| match node.inputs.get(input).copied().flatten() {
             Some(_) => match floats_of(self.constant(node, input)?).ok()?.as_slice() {
-                [value] => Some(*value as f32),
+                // Not those that f32 does not hold.
+                [value] if f64::from(*value as f32) == *value => Some(*value as f32),
                 _ => None,
             },
             None => node.attributes.float(name, none).ok(),

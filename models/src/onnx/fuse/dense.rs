@@ -52,9 +52,10 @@ impl Fuser<'_> {
 
     fn pack(&self, node: &Node) -> Option<Dense> {
         let gemm = node.operator.name == "Gemm";
-        let flag = |name: &str| gemm && node.attributes.flag(name, false).unwrap_or(true);
+        // What is no flag is left to the node, which refuses it.
+        let flag = |name: &str| if gemm { node.attributes.flag(name, false).ok() } else { Some(false) };
         let factor = |name: &str| !gemm || node.attributes.float(name, 1.0).is_ok_and(|factor| factor == 1.0);
-        if !self.evaluator.device.is_cpu() || flag("transA") || !factor("alpha") || !factor("beta") {
+        if !self.evaluator.device.is_cpu() || flag("transA")? || !factor("alpha") || !factor("beta") {
             return None;
         }
         let weight = self.constant(node, 1).filter(|_| self.reads_alone(node, 1))?;
@@ -64,18 +65,22 @@ impl Fuser<'_> {
             Precision::F16 => DType::F16,
             Precision::Bf16 => DType::BF16,
         };
-        let (dtype, transposed) = (weight.dtype(), flag("transB"));
+        let (dtype, transposed) = (weight.dtype(), flag("transB")?);
         let (rows, columns) = weight.dims2().ok().filter(|_| dtype == wanted)?;
         let (inputs, outputs) = if transposed { (columns, rows) } else { (rows, columns) };
         if inputs == 0 || outputs < LEAST_OUTPUTS {
             return None;
         }
         let bias = match node.inputs.get(2).copied().flatten().filter(|_| gemm) {
-            Some(_) => Some(self.offsets(node, 2, outputs)?),
+            Some(_) => Some(self.offsets(node, 2, outputs, dtype)?),
             None => None,
         };
         let ordered = if transposed { weight.clone() } else { weight.t().ok()? };
-        let ordered = ordered.to_dtype(DType::F32).ok()?.flatten_all().ok()?.to_vec1::<f32>().ok()?;
+        let flat = ordered.to_dtype(DType::F32).ok()?.flatten_all().ok()?;
+        drop(ordered);
+        let ordered = flat.to_vec1::<f32>().ok()?;
+        // Before the packed one is made beside it.
+        drop(flat);
         let biased = bias.is_some();
         let bias = bias.unwrap_or_else(|| vec![0.0; outputs]);
         let layer = Linear::held_in(precision, &ordered, bias, Activation::None);
@@ -83,8 +88,11 @@ impl Fuser<'_> {
     }
 
     /// A known offset for each output, in the type of the product.
-    fn offsets(&self, node: &Node, input: usize, outputs: usize) -> Option<Vec<f32>> {
-        let offsets = self.constant(node, input).filter(|offsets| offsets.dims() == [outputs])?;
+    fn offsets(&self, node: &Node, input: usize, outputs: usize, dtype: DType) -> Option<Vec<f32>> {
+        let offsets = self.constant(node, input)?;
+        if offsets.dims() != [outputs] || offsets.dtype() != dtype {
+            return None;
+        }
         offsets.to_dtype(DType::F32).ok()?.to_vec1().ok()
     }
 
@@ -92,8 +100,7 @@ impl Fuser<'_> {
         let found = [0, 1].into_iter().find_map(|input| {
             let (index, made) = self.maker(&node, input)?;
             let dense = made.dense.as_ref().filter(|dense| !dense.biased && !dense.activated)?;
-            let fits = self.constant(&node, 1 - input)?.dtype() == dense.dtype;
-            Some((index, self.offsets(&node, 1 - input, dense.outputs).filter(|_| fits)?))
+            Some((index, self.offsets(&node, 1 - input, dense.outputs, dense.dtype)?))
         });
         let Some((made, offsets)) = found.and_then(|(index, offsets)| Some((self.take(index)?, offsets))) else {
             return node;

@@ -87,12 +87,12 @@ impl Fuser<'_> {
         slot.is_some_and(|slot| self.everywhere.get(&slot) == Some(&1))
     }
 
-    /// The node that makes an input which nobody else reads, and where it stands.
+    /// The node that makes nothing but an input which nobody else reads, and where it stands.
     fn maker(&self, node: &Node, input: usize) -> Option<(usize, &Node)> {
         let slot = (*node.inputs.get(input)?)?;
         let index = *self.makers.get(&slot)?;
         let made = self.nodes.get(index)?.as_ref()?;
-        (self.readers.get(&slot) == Some(&1)).then_some((index, made))
+        (made.outputs.len() == 1 && self.readers.get(&slot) == Some(&1)).then_some((index, made))
     }
 
     /// An input that does not depend on the graph's own.

@@ -54,6 +54,7 @@ pub(super) fn convolution(call: &Call<'_>) -> Outcome<Vec<Tensor>> {
 }
 
 /// What is done with the sums of a convolution.
+#[derive(Clone, Copy)]
 pub(super) struct Rest<'a> {
     /// One for each channel.
     bias: Option<&'a Tensor>,
@@ -117,15 +118,17 @@ fn slide(call: &Call<'_>, input: &Tensor, kernel: &Tensor, window: &Window, grou
     if dims.contains(&0) || input.elem_count() == 0 {
         return rest.apply(call, Tensor::zeros(dims, input.dtype(), input.device())?);
     }
-    if rest.fits(&dims, input) {
-        if groups == channels
-            && let Some(convolved) = depthwise(&window.pad(input, 0.0)?, kernel, &rest, window)
-        {
-            return Ok(convolved?);
-        }
-        if let Some(convolved) = planes(input, kernel, &rest, window, groups) {
-            return Ok(convolved?);
-        }
+    let fits = rest.fits(&dims, input);
+    // What does not fit is done with the sums of the same kernels.
+    let near = if fits { rest } else { Rest { added: None, limits: Limits::NONE, ..rest } };
+    let finish = |sums: Tensor| if fits { Ok(sums) } else { Rest { bias: None, ..rest }.apply(call, sums) };
+    if groups == channels
+        && let Some(convolved) = depthwise(&window.pad(input, 0.0)?, kernel, &near, window)
+    {
+        return finish(convolved?);
+    }
+    if let Some(convolved) = planes(input, kernel, &near, window, groups) {
+        return finish(convolved?);
     }
     rest.apply(call, general(call, &window.pad(input, 0.0)?, kernel, window, groups)?)
 }

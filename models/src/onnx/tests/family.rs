@@ -189,3 +189,20 @@ fn half_precision_computes_in_it_and_answers_in_the_declared_type() {
         assert_eq!((answer.outputs[0].datatype, values(&answer.outputs[0])), (Datatype::Fp32, vec![11.0]));
     }
 }
+
+#[test]
+fn pieces_that_differ_in_more_than_their_rows_are_told() {
+    let of = |shapes: &[&[usize]]| -> Vec<Vec<candle_core::Tensor>> {
+        let zeros = |dims: &&[usize]| candle_core::Tensor::zeros(*dims, candle_core::DType::F32, &Device::Cpu);
+        shapes.iter().map(|dims| vec![zeros(dims).unwrap()]).collect()
+    };
+    for (shapes, rows, apart) in [
+        (&[&[2, 3][..], &[2, 3]][..], 4, true),
+        (&[&[2, 3], &[1, 3]], 3, true),
+        (&[&[2, 3], &[2, 4]], 4, false),
+        (&[&[1, 3], &[1, 3]], 4, false),
+        (&[&[], &[]], 4, false),
+    ] {
+        assert_eq!(super::super::keeps_rows_apart(&of(shapes), rows, 2), apart, "{shapes:?}");
+    }
+}

@@ -177,3 +177,40 @@ fn a_gelu_alone_is_one_node_and_one_of_other_numbers_is_none() {
     swapped[0].input.swap(0, 1);
     assert_eq!(joined(swapped, &[ROWS], &[], "gelu").len(), 5);
 }
+
+/// A graph of these nodes over a convolution's weight, and `y` of one input.
+fn only(nodes: Vec<NodeProto>, weights: Vec<TensorProto>) -> super::super::evaluator::Evaluator {
+    let (input, output) = (vec![value("x", 1, &[])], vec![value("y", 1, &[])]);
+    let graph = GraphProto { node: nodes, input, output, initializer: weights, ..Default::default() };
+    evaluator(model(graph), Precision::F32).unwrap()
+}
+
+#[test]
+fn what_is_no_number_stays_none_within_limits() {
+    let weights =
+        || vec![weight("w", &[1, 1, 1, 1], &[1.0]), weight("least", &[], &[0.0]), weight("most", &[], &[6.0])];
+    for last in [node("Clip", &["c", "least", "most"], &["y"]), node("Relu", &["c"], &["y"])] {
+        let graph = only(vec![node("Conv", &["x", "w"], &["c"]), last], weights());
+        let x = Tensor::from_vec(vec![f32::NAN, -1.0, 3.0], (1, 1, 1, 3), &Device::Cpu).unwrap();
+        let y = graph.run(vec![x]).unwrap()[0].flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        assert!(graph.graph.block.nodes.len() == 1 && y[0].is_nan() && y[1..] == [0.0, 3.0], "{y:?}");
+    }
+}
+
+#[test]
+fn nodes_that_are_not_as_they_must_be_are_left_to_refuse_it() {
+    // A second output of a convolution, which has none; a flag that is no whole number.
+    let second = vec![
+        node("Conv", &["x", "w"], &["c", "d"]),
+        node("Relu", &["c"], &["r"]),
+        node("Clip", &["r", "", "d"], &["y"]),
+    ];
+    let graph = only(second, vec![weight("w", &[1, 1, 1, 1], &[1.0])]);
+    let error =
+        graph.run(vec![Tensor::zeros((1, 1, 2, 2), candle_core::DType::F32, &Device::Cpu).unwrap()]).unwrap_err();
+    assert!(error.message.contains("it gives 1 outputs, 2 are used"), "{error}");
+    let float = AttributeProto { name: "transB".into(), r#type: Kind::Float.into(), f: 0.0, ..Default::default() };
+    let graph = only(vec![with(node("Gemm", &["x", "w"], &["y"]), float)], vec![weight("w", &[32, 32], &[0.5; 1024])]);
+    let error = graph.run(vec![Tensor::zeros((1, 32), candle_core::DType::F32, &Device::Cpu).unwrap()]).unwrap_err();
+    assert!(error.message.contains("attribute 'transB' must be a whole number"), "{error}");
+}
