@@ -5,6 +5,8 @@
 //! `scripts/fetch-models smollm2 stories15m --to models-data`, then `cargo bench --bench generation [NAME…]`.
 
 use std::{
+    fs::File,
+    io::Read,
     path::{Path, PathBuf},
     time::Instant,
 };
@@ -46,10 +48,14 @@ fn fetched(name: &str) -> Result<Box<dyn Generator>> {
     loaded.ok_or_else(|| orion_proto::Error::invalid("nothing was loaded"))
 }
 
-/// Reads the bytes of a file, or of all files of a folder.
-fn read(path: &Path) {
-    let folder = std::fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.path());
-    folder.chain([path.to_owned()]).for_each(|path| drop(std::hint::black_box(std::fs::read(path))));
+/// Reads the bytes of all files of a folder through one buffer, which stays in the cache.
+fn read(folder: &Path) {
+    let mut buffer = vec![0; 1 << 20];
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        if let Ok(mut file) = File::open(entry.path()) {
+            while file.read(&mut buffer).is_ok_and(|count| count > 0) {}
+        }
+    }
 }
 
 /// A short generation, as often as a worker runs it before a model is ready.
