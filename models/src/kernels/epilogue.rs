@@ -18,7 +18,7 @@ impl Epilogue<'_> {
     /// Of a channel's sums, which are written to some pixels from `at` on in the output; there are whole vectors of sums, and
     /// maybe fewer pixels.
     #[inline(always)]
-    pub(crate) fn finish<S: Simd>(&self, simd: S, channel: usize, sums: &mut [f32], at: usize, out: &mut [f32]) {
+    pub(super) fn finish<S: Simd>(&self, simd: S, channel: usize, sums: &mut [f32], at: usize, out: &mut [f32]) {
         if let Some(bias) = self.bias {
             let bias = simd.splat_f32s(bias[channel]);
             S::as_mut_simd_f32s(sums).0.iter_mut().for_each(|sum| *sum = simd.add_f32s(*sum, bias));

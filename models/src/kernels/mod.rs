@@ -16,6 +16,7 @@ mod output;
 mod paired;
 mod panels;
 mod plane_convolution;
+mod plane_depthwise;
 mod pooling;
 mod threads;
 mod tile;

@@ -41,7 +41,7 @@ pub(crate) struct PlaneConvolution {
 impl Axis {
     /// The steps of the output, of some, at which this place of the kernel lies inside the input, and where the first is.
     #[inline(always)]
-    fn inside(&self, place: usize, first: usize, count: usize) -> (usize, usize, usize) {
+    pub(super) fn inside(&self, place: usize, first: usize, count: usize) -> (usize, usize, usize) {
         let at = first * self.stride + place * self.dilation;
         // Before it are zeros, as many steps as it takes to pass them.
         let skipped = self.before.saturating_sub(at).div_ceil(self.stride).min(count);
@@ -55,6 +55,9 @@ impl PlaneConvolution {
     /// Of `x` with `weight` `[outputs, inputs / groups, height, width]`, both as long as the shapes say.
     pub(crate) fn forward(&self, x: &[f32], weight: &[f32], epilogue: &Epilogue<'_>, out: &mut [f32]) {
         let this = self.flattened();
+        if this.is_depthwise() {
+            return this.depthwise(x, weight, epilogue, out);
+        }
         let (plane, pixels) = (this.height.input * this.width.input, this.height.output * this.width.output);
         let (inner, channels) = (this.inputs / this.groups, this.outputs / this.groups);
         let depth = inner * this.height.kernel * this.width.kernel;
@@ -238,7 +241,8 @@ mod tests {
             width in axis(),
             groups in 1usize..4,
             inner in 1usize..4,
-            channels in 1usize..20,
+            // One channel of each group is often all.
+            channels in prop_oneof![Just(1usize), 1usize..20],
             rows in 1usize..3,
             epilogue: [bool; 3],
             seed: u64,

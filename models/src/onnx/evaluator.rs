@@ -1,7 +1,5 @@
 //! Runs a graph: node after node, each value dropped when nobody needs it any more.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-
 use candle_core::{DType, Device, Tensor};
 use orion_proto::{Code, Error, Result};
 
@@ -32,8 +30,6 @@ pub(super) struct Evaluator {
     pub(super) device: Device,
     pub(super) precision: Precision,
     pub(super) limits: Limits,
-    /// Bytes that the values of the last run took together at most.
-    pub(super) peak: AtomicUsize,
 }
 
 /// Values while a graph runs.
@@ -64,13 +60,20 @@ impl Evaluator {
     /// INVALID_ARGUMENT naming the node that cannot take what it is given, RESOURCE_EXHAUSTED for a run that takes more
     /// memory than it may, INTERNAL where the tensor library fails.
     pub(super) fn run(&self, inputs: Vec<Tensor>) -> Result<Vec<Tensor>> {
+        self.run_counted(inputs).map(|(outputs, _)| outputs)
+    }
+
+    /// The same, and the bytes that values took together at most.
+    ///
+    /// # Errors
+    /// Those of `run`.
+    pub(super) fn run_counted(&self, inputs: Vec<Tensor>) -> Result<(Vec<Tensor>, usize)> {
         let mut values = Values { slots: vec![None; self.graph.slots], bytes: 0, peak: 0 };
         for (&slot, input) in self.graph.block.inputs.iter().zip(inputs) {
             values.set(slot, Some(input));
         }
-        let outputs = self.run_block(&self.graph.block, &mut values);
-        self.peak.store(values.peak, Ordering::Relaxed);
-        outputs
+        let outputs = self.run_block(&self.graph.block, &mut values)?;
+        Ok((outputs, values.peak))
     }
 
     fn value(&self, values: &Values, slot: Slot) -> Option<Tensor> {

@@ -38,7 +38,7 @@ impl Evaluator {
         }
         let mut block = std::mem::take(&mut graph.block);
         let listed: usize = constants.iter().flatten().map(bytes).fold(0, usize::saturating_add);
-        let mut evaluator = Self { graph, constants, device: device.clone(), precision, limits, peak: 0.into() };
+        let mut evaluator = Self { graph, constants, device: device.clone(), precision, limits };
         let mut left = listed.saturating_mul(FOLDED_TIMES).saturating_add(FOLDED_AT_LEAST);
         evaluator.fold(&mut block, &mut left);
         evaluator.fuse(&mut block);

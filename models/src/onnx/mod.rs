@@ -121,8 +121,8 @@ impl OnnxModel {
             _ => together.max(2).min(self.spec.max_batch_rows),
         };
         let run = |inputs: Vec<Computed>, count: usize| {
-            let outputs = self.evaluator.run(inputs)?;
-            self.row_bytes.store(self.evaluator.peak.load(Ordering::Relaxed) / count, Ordering::Relaxed);
+            let (outputs, bytes) = self.evaluator.run_counted(inputs)?;
+            self.row_bytes.store(bytes / count, Ordering::Relaxed);
             Ok(outputs)
         };
         if rows <= most {
@@ -136,7 +136,8 @@ impl OnnxModel {
             run(inputs.collect::<candle_core::Result<_>>().map_err(failed)?, count)
         };
         let pieces = (0..rows).step_by(most).map(piece).collect::<Result<Vec<_>>>()?;
-        if rows <= self.spec.max_batch_rows && !keeps_rows_apart(&pieces, rows, most) {
+        let takes_all = self.source.rows != Rows::Alone && rows <= self.spec.max_batch_rows;
+        if takes_all && !keeps_rows_apart(&pieces, rows, most) {
             // What rows decide together may differ from piece to piece: the whole says what it is.
             return run(inputs.to_vec(), rows);
         }

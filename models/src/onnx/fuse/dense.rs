@@ -6,10 +6,7 @@ use super::{
     super::{graph::Node, operators::DENSE},
     Fuser, renamed,
 };
-use crate::{
-    Precision,
-    kernels::{Activation, Linear},
-};
+use crate::kernels::{Activation, Linear};
 
 /// Fewer outputs would mostly fill the packed weight up.
 const LEAST_OUTPUTS: usize = 16;
@@ -60,13 +57,8 @@ impl Fuser<'_> {
         }
         let weight = self.constant(node, 1).filter(|_| self.reads_alone(node, 1))?;
         let precision = self.evaluator.precision;
-        let wanted = match precision {
-            Precision::F32 => DType::F32,
-            Precision::F16 => DType::F16,
-            Precision::Bf16 => DType::BF16,
-        };
         let (dtype, transposed) = (weight.dtype(), flag("transB")?);
-        let (rows, columns) = weight.dims2().ok().filter(|_| dtype == wanted)?;
+        let (rows, columns) = weight.dims2().ok().filter(|_| dtype == precision.dtype())?;
         let (inputs, outputs) = if transposed { (columns, rows) } else { (rows, columns) };
         if inputs == 0 || outputs < LEAST_OUTPUTS {
             return None;

@@ -3,7 +3,7 @@
 //! A node is looked at when those before it are known. Where it and the one that makes its input can be one, the earlier is
 //! taken out and the joined one stands in the later one's place, where all that it reads is there.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use candle_core::Tensor;
 
@@ -25,26 +25,23 @@ struct Fuser<'a> {
     nodes: Vec<Option<Node>>,
     /// Which node makes a value.
     makers: HashMap<Slot, usize>,
-    /// How often each value is read; what is read outside of the block's own nodes counts twice.
-    readers: HashMap<Slot, usize>,
-    /// The same in all blocks together.
-    everywhere: &'a HashMap<Slot, usize>,
+    /// How often each value is read, in all blocks together.
+    readers: &'a mut HashMap<Slot, usize>,
 }
 
 impl Evaluator {
     /// Joins nodes of the whole graph.
     pub(super) fn fuse(&mut self, block: &mut Block) {
-        let mut everywhere = HashMap::new();
-        count_everywhere(block, &mut everywhere);
-        self.fuse_block(block, &everywhere);
+        let mut readers = HashMap::new();
+        count_readers(block, &mut readers);
+        self.fuse_block(block, &mut readers);
     }
 
-    fn fuse_block(&mut self, block: &mut Block, everywhere: &HashMap<Slot, usize>) {
+    fn fuse_block(&mut self, block: &mut Block, readers: &mut HashMap<Slot, usize>) {
         for node in &mut block.nodes {
-            node.bodies.iter_mut().for_each(|(_, body)| self.fuse_block(body, everywhere));
+            node.bodies.iter_mut().for_each(|(_, body)| self.fuse_block(body, readers));
         }
-        let readers = readers(block);
-        let mut fuser = Fuser { evaluator: self, nodes: Vec::new(), makers: HashMap::new(), readers, everywhere };
+        let mut fuser = Fuser { evaluator: self, nodes: Vec::new(), makers: HashMap::new(), readers };
         for node in std::mem::take(&mut block.nodes) {
             let node = fuser.gelu(node);
             let node = fuser.dense(node);
@@ -59,24 +56,12 @@ impl Evaluator {
     }
 }
 
-fn readers(block: &Block) -> HashMap<Slot, usize> {
-    let mut counts = HashMap::new();
-    let mut count = |slot: Slot, times: usize| *counts.entry(slot).or_default() += times;
-    block.outputs.iter().for_each(|&slot| count(slot, 2));
-    for node in &block.nodes {
-        node.inputs.iter().flatten().for_each(|&slot| count(slot, 1));
-        let mut inside = HashSet::new();
-        node.bodies.iter().for_each(|(_, body)| body.reads(&mut inside));
-        inside.into_iter().for_each(|slot| count(slot, 2));
-    }
-    counts
-}
-
-fn count_everywhere(block: &Block, counts: &mut HashMap<Slot, usize>) {
+/// How often each value is read, in a block and in those inside it.
+fn count_readers(block: &Block, counts: &mut HashMap<Slot, usize>) {
     let of_nodes = block.nodes.iter().flat_map(|node| node.inputs.iter().flatten());
     block.outputs.iter().chain(of_nodes).for_each(|&slot| *counts.entry(slot).or_default() += 1);
     for (_, body) in block.nodes.iter().flat_map(|node| &node.bodies) {
-        count_everywhere(body, counts);
+        count_readers(body, counts);
     }
 }
 
@@ -84,15 +69,14 @@ impl Fuser<'_> {
     /// Whether nobody else reads an input, in any block.
     fn reads_alone(&self, node: &Node, input: usize) -> bool {
         let slot = node.inputs.get(input).copied().flatten();
-        slot.is_some_and(|slot| self.everywhere.get(&slot) == Some(&1))
+        slot.is_some_and(|slot| self.readers.get(&slot) == Some(&1))
     }
 
     /// The node that makes nothing but an input which nobody else reads, and where it stands.
     fn maker(&self, node: &Node, input: usize) -> Option<(usize, &Node)> {
-        let slot = (*node.inputs.get(input)?)?;
-        let index = *self.makers.get(&slot)?;
+        let index = *self.makers.get(&(*node.inputs.get(input)?)?)?;
         let made = self.nodes.get(index)?.as_ref()?;
-        (made.outputs.len() == 1 && self.readers.get(&slot) == Some(&1)).then_some((index, made))
+        (made.outputs.len() == 1 && self.reads_alone(node, input)).then_some((index, made))
     }
 
     /// An input that does not depend on the graph's own.

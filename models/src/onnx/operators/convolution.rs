@@ -8,7 +8,6 @@ use super::{
         fault::{Outcome, refused},
     },
     call::Call,
-    depthwise::depthwise,
     host::values,
     pad::constant_pad,
     planes::{planes, wide},
@@ -122,11 +121,6 @@ fn slide(call: &Call<'_>, input: &Tensor, kernel: &Tensor, window: &Window, grou
     // What does not fit is done with the sums of the same kernels.
     let near = if fits { rest } else { Rest { added: None, limits: Limits::NONE, ..rest } };
     let finish = |sums: Tensor| if fits { Ok(sums) } else { Rest { bias: None, ..rest }.apply(call, sums) };
-    if groups == channels
-        && let Some(convolved) = depthwise(&window.pad(input, 0.0)?, kernel, &near, window)
-    {
-        return finish(convolved?);
-    }
     if let Some(convolved) = planes(input, kernel, &near, window, groups) {
         return finish(convolved?);
     }

@@ -1,12 +1,12 @@
 //! Element-wise operators of one tensor, and those whose further inputs only set how.
 
-use candle_core::{CpuStorage, CustomOp1, DType, Layout, Shape, Tensor};
+use candle_core::{DType, Tensor};
 use candle_nn::ops::sigmoid as logistic;
 
 use super::{
     super::fault::{Outcome, refused},
     call::{Call, broadcast_dims, floats, from_ints, ints, is_float, wide},
-    host,
+    host::values,
 };
 use crate::kernels::Function;
 
@@ -44,21 +44,11 @@ unary! {
 /// A function of each value on our own kernel; none for other types, and on other devices.
 fn mapped(x: &Tensor, function: Function) -> Option<candle_core::Result<Tensor>> {
     let fits = x.dtype() == DType::F32 && x.device().is_cpu();
-    fits.then(|| x.contiguous()?.apply_op1_no_bwd(&Mapped(function)))
-}
-
-struct Mapped(Function);
-
-impl CustomOp1 for Mapped {
-    fn name(&self) -> &'static str {
-        "a function of each value"
-    }
-
-    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
-        let mut values = host::floats(storage, layout)?.to_vec();
-        self.0.apply(&mut values);
-        Ok((CpuStorage::F32(values), layout.shape().clone()))
-    }
+    fits.then(|| {
+        let mut of = values(&x.contiguous()?)?.to_vec();
+        function.apply(&mut of);
+        Tensor::from_vec(of, x.shape(), x.device())
+    })
 }
 
 macro_rules! with_int {

@@ -2,15 +2,7 @@
 
 use std::ops::{Deref, Range};
 
-use candle_core::{CpuStorage, Layout, Result, Storage, Tensor, bail};
-
-/// The values of a contiguous f32 tensor, as a custom operation is given it.
-pub(super) fn floats<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
-    match (storage, layout.contiguous_offsets()) {
-        (CpuStorage::F32(values), Some((from, to))) => Ok(&values[from..to]),
-        _ => bail!("an input must be contiguous f32"),
-    }
-}
+use candle_core::{CpuStorage, Result, Storage, Tensor, bail};
 
 /// Values of a tensor, behind a guard of its storage.
 struct Values<G> {

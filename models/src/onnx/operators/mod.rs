@@ -10,7 +10,6 @@ mod arithmetic;
 mod call;
 mod convolution;
 mod dense;
-mod depthwise;
 mod einsum;
 mod elementwise;
 mod gather;

@@ -1,38 +1,22 @@
 //! Generations that take places from less urgent ones, and what becomes of those.
 
 use orion_net::AttemptDelta;
-use orion_proto::{Delta, Error, GeneratorSpec, ModelPolicy, Parameters, Priority};
+use orion_proto::{Delta, Error, Parameters, Priority};
 
 use proptest::prelude::*;
 
 use super::{
     prefixes::{PLACES, ask_with, begins, ends, ends_after, words},
-    world::{World, model, ticket},
+    resuming::{on, place},
+    world::{World, ticket},
     *,
 };
 use crate::core::tenants::PRIORITIES;
 
 const PLACES_OF_ONE: usize = PLACES as usize;
 
-/// A generator on a device of each of these kinds.
-fn on(kinds: &[&'static str]) -> World {
-    let policy = ModelPolicy { min_replicas: kinds.len() as u32, ..ModelPolicy::default() };
-    let generator = GeneratorSpec { context_tokens: 8192, max_sequences: PLACES, cache_tokens: 0, chat: true };
-    let mut world = World::new(vec![ModelSpec { generator: Some(generator), ..model("m", 1, policy) }], &[]);
-    world.curves[0] = ServiceCurve { base_seconds: 0.8, per_row_seconds: 0.0 };
-    for kind in kinds {
-        world.next_kind = kind;
-        world.add(&[100], 0.0);
-    }
-    world
-}
-
 fn with(world: &mut World, number: usize, priority: Priority) -> u64 {
     ask_with(world, &words(number, 8), Parameters { priority, ..Parameters::default() }).unwrap()
-}
-
-fn runs(world: &World, of: u64) -> bool {
-    world.nodes.iter().flat_map(|node| &node.batches).any(|batch| ticket(&batch.attempts[0]) == of)
 }
 
 /// Seconds that a generation is predicted to take on a worker's replica.
@@ -120,7 +104,7 @@ fn what_waits_for_room_in_the_cache_does_not_stand_still_while_others_of_its_rep
         }
     }
     assert_eq!(world.core.totals().retried, 0, "nothing stands still");
-    assert!(here.iter().all(|ticket| runs(&world, *ticket)));
+    assert!(here.iter().all(|ticket| place(&world, *ticket).is_some()));
 }
 
 /// Fails the batch of a request at its worker, so that it is tried again.
@@ -130,10 +114,6 @@ fn fails(world: &mut World, at: usize, of: u64) {
     let failed = answer(&batch, || Err(Error::new(Code::Unavailable, "the device failed")));
     world.core.result(world.now, world.nodes[at].session, failed);
     world.collect();
-}
-
-fn place(world: &World, of: u64) -> Option<usize> {
-    (0..world.nodes.len()).find(|at| world.nodes[*at].batches.iter().any(|batch| ticket(&batch.attempts[0]) == of))
 }
 
 #[test]

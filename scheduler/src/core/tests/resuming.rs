@@ -9,7 +9,7 @@ use super::{
 };
 
 /// A generator on a device of each of these kinds.
-fn on(kinds: &[&'static str]) -> World {
+pub(super) fn on(kinds: &[&'static str]) -> World {
     let policy = ModelPolicy { min_replicas: kinds.len() as u32, ..ModelPolicy::default() };
     let generator = GeneratorSpec { context_tokens: 8192, max_sequences: PLACES, cache_tokens: 0, chat: true };
     let mut world = World::new(vec![ModelSpec { generator: Some(generator), ..model("m", 1, policy) }], &[]);
@@ -21,7 +21,8 @@ fn on(kinds: &[&'static str]) -> World {
     world
 }
 
-fn place(world: &World, of: u64) -> Option<usize> {
+/// The worker that runs a request.
+pub(super) fn place(world: &World, of: u64) -> Option<usize> {
     (0..world.nodes.len()).find(|at| world.nodes[*at].batches.iter().any(|batch| ticket(&batch.attempts[0]) == of))
 }
 
