@@ -164,6 +164,10 @@ fn measure(name: &str) -> Result<()> {
     measure_first_tokens(name, &mut *model, many)
 }
 
+/// As of the binary: tokenizers are built of some hundred thousand small texts.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let Ok(pool) = rayon::ThreadPoolBuilder::new().num_threads(threads).build() else {
