@@ -38,7 +38,7 @@ mod tensor_threads;
 mod tiny_bert;
 #[doc(hidden)]
 pub mod tiny_llama;
-mod tokenizer_file;
+mod tokenizer;
 mod vision;
 mod whisper;
 

@@ -5,10 +5,14 @@ use std::fmt;
 use bytes::Bytes;
 use orion_proto::{Error, Result, bytes_elements};
 use rayon::prelude::*;
-use tokenizers::{Encoding, PostProcessor, Tokenizer, TruncationParams, truncate_encodings};
+use tokenizers::{Encoding, PostProcessor, TruncationParams, truncate_encodings};
 
 use super::{BertConfig, Source};
-use crate::{ModelRequest, tokenizer_file, unservable};
+use crate::{
+    ModelRequest,
+    tokenizer::{self, Tokenizer},
+    unservable,
+};
 
 /// Bytes that a token can stand for, generously: the longest word that a WordPiece tokenizer looks at has 100 characters.
 const BYTES_PER_TOKEN: usize = 512;
@@ -36,9 +40,7 @@ impl TextReader {
     /// Reads `tokenizer.json`.
     pub(super) fn load(source: &Source) -> Result<Self> {
         let path = source.tokenizer.display();
-        let mut tokenizer = tokenizer_file::read(&source.tokenizer)?;
-        tokenizer.with_padding(None);
-        tokenizer.with_truncation(None).map_err(|error| unservable(format!("{path}: {error}")))?;
+        let tokenizer = tokenizer::read(&source.tokenizer)?;
         let BertConfig { vocab_size, max_position_embeddings, .. } = source.config;
         let greatest = tokenizer.get_vocab(true).into_values().max().unwrap_or(0);
         if greatest as usize >= vocab_size {

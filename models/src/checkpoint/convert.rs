@@ -6,6 +6,7 @@ use std::{
 };
 
 use orion_proto::{Code, Error, Result};
+use serde_json::Value;
 use tempfile::NamedTempFile;
 
 use super::{
@@ -94,7 +95,7 @@ pub fn convert(conversion: &Conversion, progress: &dyn Fn(f32)) -> Result<Conver
 fn config(conversion: &Conversion, llama: Option<Header>) -> Result<Option<Vec<u8>>> {
     match (&conversion.config, llama) {
         (Some(path), _) => object(path).map(Some),
-        (None, Some(header)) => pretty(header.config()).map(Some),
+        (None, Some(header)) => sorted(header.config(), serde_json::to_vec_pretty).map(Some),
         (None, None) => Ok(None),
     }
 }
@@ -111,13 +112,13 @@ fn tokenizer(conversion: &Conversion, llama: Option<Header>) -> Result<Option<Ve
         .ok_or_else(|| refused(Error::invalid("it is not a tokenizer.json, and the weights are not llama2.c's")))?;
     let json =
         Vocabulary::read(&text, header.vocabulary).and_then(|vocabulary| vocabulary.to_json()).map_err(refused)?;
-    pretty(json).map(Some)
+    sorted(json, serde_json::to_vec).map(Some)
 }
 
 /// A file that must hold a JSON object, as it is.
 fn object(path: &Path) -> Result<Vec<u8>> {
     let text = read_text(path)?;
-    match serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(&text) {
+    match serde_json::from_slice::<serde_json::Map<String, Value>>(&text) {
         Ok(_) => Ok(text),
         Err(error) => {
             let error = error.to_string().to_lowercase();
@@ -127,9 +128,9 @@ fn object(path: &Path) -> Result<Vec<u8>> {
 }
 
 /// The same bytes whatever order the library keeps its objects in.
-fn pretty(mut json: serde_json::Value) -> Result<Vec<u8>> {
+fn sorted(mut json: Value, write: impl Fn(&Value) -> serde_json::Result<Vec<u8>>) -> Result<Vec<u8>> {
     json.sort_all_objects();
-    let mut text = serde_json::to_vec_pretty(&json).map_err(|error| Error::new(Code::Internal, error.to_string()))?;
+    let mut text = write(&json).map_err(|error| Error::new(Code::Internal, error.to_string()))?;
     text.push(b'\n');
     Ok(text)
 }

@@ -145,7 +145,7 @@ impl Source {
         Ok(LanguageModel {
             spec,
             vocabulary,
-            cache: KeyValues::new(&config, blocks),
+            cache: KeyValues::new(&config, blocks)?,
             decoder: Decoder::new(config, weights, step_tokens),
             schedule: Schedule::new(limits, blocks),
             chooser: Chooser::default(),

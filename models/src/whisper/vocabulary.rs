@@ -3,10 +3,12 @@
 use std::collections::BTreeSet;
 
 use orion_proto::{Code, Error, Result};
-use tokenizers::Tokenizer;
 
 use super::Source;
-use crate::{tokenizer_file, unservable};
+use crate::{
+    tokenizer::{self, Tokenizer},
+    unservable,
+};
 
 /// Symbols that mark what is no speech, such as `[MUSIC]` or `♪`.
 const SYMBOLS: &str = "\" # ( ) * + / : ; < = > @ [ \\ ] ^ _ ` { | } ~ 「 」 『 』 << >> <<< >>> -- --- -( -[ (' (\" (( )) \
@@ -35,7 +37,7 @@ impl Vocabulary {
     /// Reads `tokenizer.json`.
     pub(super) fn load(source: &Source) -> Result<Self> {
         let path = source.tokenizer.display();
-        let tokenizer = tokenizer_file::read(&source.tokenizer)?;
+        let tokenizer = tokenizer::read(&source.tokenizer)?;
         Self::new(tokenizer, &source.config).map_err(|reason| unservable(format!("{path} {reason}")))
     }
 

@@ -4,10 +4,7 @@ use std::collections::HashMap;
 
 use orion_proto::{Error, Result};
 use serde_json::{Value as Json, json};
-use tokenizers::{
-    AddedToken, PreTokenizerWrapper, Tokenizer,
-    models::bpe::{BPE, Vocab},
-};
+use tokenizers::{AddedToken, PreTokenizerWrapper};
 
 use super::{
     template::ChatTemplate,
@@ -16,6 +13,7 @@ use super::{
 };
 use crate::{
     gguf::{Gguf, Value},
+    tokenizer::{Bpe, Rules, TokenModel, Tokenizer},
     unservable,
 };
 
@@ -103,8 +101,10 @@ fn token_bytes(tokens: &[&str], kinds: &[u32], spelling: Spelling) -> TokenBytes
     bytes
 }
 
-fn numbered(tokens: &[&str]) -> Vocab {
-    tokens.iter().zip(0..).map(|(token, id)| ((*token).to_owned(), id)).collect()
+fn tokenizer(tokens: &[&str], merges: &[(&str, &str)], rules: Rules) -> Result<Tokenizer> {
+    let bpe = Bpe::new(tokens.iter().copied().zip(0..), merges.iter().copied(), rules)
+        .map_err(|reason| unbuildable(&reason))?;
+    Ok(Tokenizer::new(TokenModel::Bpe(bpe)))
 }
 
 fn unbuildable(error: &dyn std::fmt::Display) -> Error {
@@ -124,13 +124,12 @@ fn byte_level(gguf: &Gguf, tokens: &[&str]) -> Result<Tokenizer> {
             let (left, right) = merge
                 .split_once(' ')
                 .ok_or_else(|| unservable(format!("'{merge}' of tokenizer.ggml.merges is no pair")))?;
-            Ok((left.to_owned(), right.to_owned()))
+            Ok((left, right))
         })
         .collect::<Result<Vec<_>>>()?;
     let kind = gguf.get("tokenizer.ggml.pre").and_then(Value::text).unwrap_or("default");
     let llama3 = matches!(kind, "llama-bpe" | "llama3" | "llama-v3");
-    let builder = BPE::builder().vocab_and_merges(numbered(tokens), merges).ignore_merges(llama3);
-    let mut tokenizer = Tokenizer::new(builder.build().map_err(|error| unbuildable(&*error))?);
+    let mut tokenizer = tokenizer(tokens, &merges, Rules { ignore_merges: llama3, ..Rules::default() })?;
     tokenizer.with_pre_tokenizer(Some(pre_tokenizer(kind)?));
     if kind == "qwen2" {
         tokenizer.with_normalizer(Some(part::<tokenizers::NormalizerWrapper>(json!({"type": "NFC"}))?));
@@ -169,11 +168,9 @@ fn sentence_piece(gguf: &Gguf, tokens: &[&str], kinds: &[u32]) -> Result<Tokeniz
     }
     let merges = scored_merges(tokens, &scores);
     let unknown = kinds.iter().position(|kind| *kind == UNKNOWN).and_then(|id| tokens.get(id));
-    let mut builder = BPE::builder().vocab_and_merges(numbered(tokens), merges).fuse_unk(true).byte_fallback(true);
-    if let Some(unknown) = unknown {
-        builder = builder.unk_token((*unknown).to_owned());
-    }
-    let mut tokenizer = Tokenizer::new(builder.build().map_err(|error| unbuildable(&*error))?);
+    let unknown = unknown.map(|token| (*token).to_owned());
+    let rules = Rules { unknown, fuse_unknown: true, byte_fallback: true, ignore_merges: false };
+    let mut tokenizer = tokenizer(tokens, &merges, rules)?;
     let mut steps = vec![json!({"type": "Replace", "pattern": {"String": " "}, "content": "▁"})];
     if bool(gguf, "add_space_prefix").unwrap_or(true) {
         steps.insert(0, json!({"type": "Prepend", "prepend": "▁"}));
@@ -184,7 +181,7 @@ fn sentence_piece(gguf: &Gguf, tokens: &[&str], kinds: &[u32]) -> Result<Tokeniz
 }
 
 /// Every way to make a token of two others, the best score first.
-pub(super) fn scored_merges(tokens: &[&str], scores: &[f32]) -> Vec<(String, String)> {
+pub(super) fn scored_merges<'t>(tokens: &[&'t str], scores: &[f32]) -> Vec<(&'t str, &'t str)> {
     let ids: HashMap<&str, usize> = tokens.iter().enumerate().map(|(id, token)| (*token, id)).collect();
     let mut merges: Vec<(f32, [usize; 2])> = Vec::new();
     for (token, score) in tokens.iter().zip(scores) {
@@ -193,6 +190,6 @@ pub(super) fn scored_merges(tokens: &[&str], scores: &[f32]) -> Vec<(String, Str
         merges.extend(pairs.map(|pair| (*score, pair)));
     }
     merges.sort_by(|(a, left), (b, right)| b.total_cmp(a).then(left.cmp(right)));
-    let text = |id: usize| tokens.get(id).map(|token| (*token).to_owned()).unwrap_or_default();
+    let text = |id: usize| tokens.get(id).copied().unwrap_or_default();
     merges.into_iter().map(|(_, [left, right])| (text(left), text(right))).collect()
 }

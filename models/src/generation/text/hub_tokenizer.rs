@@ -5,14 +5,16 @@ use std::path::Path;
 use orion_proto::Result;
 use serde::Deserialize;
 use serde_json::Value as Json;
-use tokenizers::Tokenizer;
 
 use super::{
     template::ChatTemplate,
     token_bytes::{Spelling, TokenBytes, spell},
     vocabulary::Vocabulary,
 };
-use crate::{tokenizer_file, unservable};
+use crate::{
+    tokenizer::{self, Tokenizer},
+    unservable,
+};
 
 #[derive(Default, Deserialize)]
 #[serde(default)]
@@ -49,13 +51,10 @@ fn token_text(token: &Json) -> Option<String> {
 /// FAILED_PRECONDITION naming the file that cannot be read.
 pub(crate) fn vocabulary(folder: &Path, count: usize) -> Result<Vocabulary> {
     let path = folder.join("tokenizer.json");
-    let refused = |error: &dyn std::fmt::Display| {
+    let tokenizer = tokenizer::read(&path)?;
+    let decoder = tokenizer.get_decoder().map(serde_json::to_string).transpose().map_err(|error| {
         unservable(format!("{} cannot be read: {}", path.display(), error.to_string().to_lowercase()))
-    };
-    let mut tokenizer = tokenizer_file::read(&path)?;
-    tokenizer.with_padding(None);
-    tokenizer.with_truncation(None).map_err(|error| refused(&error))?;
-    let decoder = tokenizer.get_decoder().map(serde_json::to_string).transpose().map_err(|error| refused(&error))?;
+    })?;
     let has = |kind: &str| decoder.as_deref().is_some_and(|decoder| decoder.contains(kind));
     let spelling = if has("ByteLevel") { Spelling::ByteLevel } else { Spelling::SentencePiece };
 
@@ -87,19 +86,18 @@ pub(crate) fn vocabulary(folder: &Path, count: usize) -> Result<Vocabulary> {
 
 /// The bytes of each of `count` tokens: none for special ones and those that the tokenizer does not know.
 fn token_bytes(tokenizer: &Tokenizer, spelling: Spelling, count: usize) -> Result<TokenBytes> {
-    let vocabulary = tokenizer.get_vocab(true);
-    let mut tokens = vec![""; count];
-    for (token, id) in &vocabulary {
-        *tokens.get_mut(*id as usize).ok_or_else(|| {
-            unservable(format!("the tokenizer has the token {id}, the model's vocabulary has {count}"))
-        })? = token;
+    let added = tokenizer.get_added_tokens_decoder();
+    let (model, greatest) = (tokenizer.get_model(), added.keys().copied().max());
+    let greatest = greatest.max(model.greatest()).unwrap_or_default();
+    if greatest as usize >= count {
+        return Err(unservable(format!("the tokenizer has the token {greatest}, the model's vocabulary has {count}")));
     }
-    let (added, mut bytes) = (tokenizer.get_added_tokens_decoder(), TokenBytes::default());
-    for (token, id) in tokens.into_iter().zip(0u32..) {
+    let mut bytes = TokenBytes::default();
+    for id in 0..=greatest {
         bytes.push(|out| match added.get(&id) {
             Some(added) if added.special => {}
-            Some(_) => out.extend_from_slice(token.as_bytes()),
-            None => spell(spelling, token, out),
+            Some(added) => out.extend_from_slice(added.content.as_bytes()),
+            None => model.with_text(id, |token| spell(spelling, token, out)),
         });
     }
     Ok(bytes)

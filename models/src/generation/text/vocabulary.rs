@@ -1,12 +1,12 @@
 //! A model's tokens.
 
 use orion_proto::{Error, Result};
-use tokenizers::Tokenizer;
 
 use super::{
     template::{ChatTemplate, Conversation},
     token_bytes::TokenBytes,
 };
+use crate::tokenizer::Tokenizer;
 
 /// Bytes that a token can stand for, generously.
 const BYTES_PER_TOKEN: usize = 512;
