@@ -223,6 +223,11 @@ impl DecoderWeights {
             output,
         })
     }
+
+    /// Whether the layers' weights are f32.
+    pub(crate) fn are_floats(&self) -> bool {
+        self.layers.iter().all(|layer| layer.key.is_float() && layer.value.is_float())
+    }
 }
 
 impl Layer {

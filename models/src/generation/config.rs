@@ -270,9 +270,9 @@ impl DecoderConfig {
         self.key_value_heads * self.head_size
     }
 
-    /// Bytes of a token's keys and values over all layers.
-    pub(crate) fn token_bytes(&self) -> u64 {
-        2 * (self.layers * self.keys() * size_of::<f32>()) as u64
+    /// Numbers of a token's keys and values over all layers.
+    pub(crate) fn token_values(&self) -> u64 {
+        2 * (self.layers * self.keys()) as u64
     }
 
     /// Floating-point operations for a token, attention aside.

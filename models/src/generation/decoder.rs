@@ -9,10 +9,10 @@ use super::{
     checkpoint::{DecoderWeights, Layer},
     config::DecoderConfig,
     kernels::{
-        Attention, BLOCK_TOKENS, Destination, Gate, Matrix, Normalise, Product, Rope, Round, Rounded, Shared, Unpack,
-        Unpacked, WholeProduct, Write, dispatch,
+        Attention, BLOCK_TOKENS, Destination, Gate, Half, Matrix, Normalise, Product, Rope, Round, Rounded, Shared,
+        Stored, Unpack, Unpacked, WholeProduct, Write, dispatch, to_halves,
     },
-    key_values::KeyValues,
+    key_values::{Cache, KeyValues},
     team::{Member, Pieces, together},
 };
 
@@ -70,13 +70,15 @@ struct Scratch {
     /// The rows of this phase's products, rounded; empty before the first that needs them so.
     rounded: Rounded,
     scores: Vec<f32>,
+    /// A row's keys and values.
+    halves: Vec<Half>,
 }
 
 /// The room of one step, shared by its threads.
 struct Stage<'a> {
     config: &'a DecoderConfig,
     step: &'a Step,
-    cache: Shared<'a>,
+    cache: Cache<'a>,
     layout: super::key_values::Layout,
     hidden: Shared<'a>,
     normal: Shared<'a>,
@@ -130,7 +132,7 @@ impl Decoder {
         let stage = Stage {
             config,
             step,
-            cache: Shared::new(cache.values()),
+            cache: cache.share(),
             layout,
             hidden: Shared::new(&mut room.hidden),
             normal: Shared::new(&mut room.normal),
@@ -252,12 +254,18 @@ impl Stage<'_> {
                 }
             }
         });
-        member.share(rows, Pieces::even(1), |taken| taken.for_each(|row| self.place(row, layer, index)));
+        member.share(rows, Pieces::even(1), |taken| {
+            taken.for_each(|row| self.place(row, layer, index, &mut scratch.halves))
+        });
         let heads = config.key_value_heads;
         let pieces = Pieces::even(if rows == 1 { 1 } else { heads });
         member.share(rows * heads, pieces, |taken| {
             for task in taken {
-                self.attend(task / heads, task % heads, index, scratch);
+                let (task, scores) = ((task / heads, task % heads), &mut scratch.scores);
+                match self.cache {
+                    Cache::F32(cache) => self.attend(cache, task, index, scores),
+                    Cache::F16(cache) => self.attend(cache, task, index, scores),
+                }
             }
         });
         scratch.rounded.clear();
@@ -269,7 +277,7 @@ impl Stage<'_> {
     }
 
     /// Turns a row's queries and keys to its position, and brings its keys and values into the cache.
-    fn place(&self, row: usize, layer: &Layer, index: usize) {
+    fn place(&self, row: usize, layer: &Layer, index: usize, halves: &mut Vec<Half>) {
         let config = self.config;
         let (size, pairs) = (config.head_size, config.head_size / 2);
         let width = config.queries() + 2 * config.keys();
@@ -279,7 +287,7 @@ impl Stage<'_> {
             sines: &self.sines[row * pairs..][..pairs],
         };
         let projected = unsafe { self.projected.write(row * width, width) };
-        let (turned, values) = projected.split_at_mut(config.queries() + config.keys());
+        let (turned, _) = projected.split_at_mut(config.queries() + config.keys());
         for (head, vector) in turned.chunks_exact_mut(size).enumerate() {
             if let Some([query, key]) = &layer.head_norms {
                 let weight = if head < config.heads { query } else { key };
@@ -288,14 +296,25 @@ impl Stage<'_> {
             }
             rope.turn(vector);
         }
+        let own = &projected[config.queries()..];
+        match self.cache {
+            Cache::F32(cache) => self.put(cache, row, index, own),
+            Cache::F16(cache) => {
+                to_halves(own, halves);
+                self.put(cache, row, index, halves);
+            }
+        }
+    }
+
+    /// A row's keys and values, to their places.
+    fn put<E: Stored>(&self, cache: Shared<'_, E>, row: usize, index: usize, own: &[E]) {
+        let size = self.config.head_size;
         let Row { position, sequence, .. } = self.step.rows[row];
-        let block = self.step.blocks[sequence][position / BLOCK_TOKENS];
-        let keys = turned[config.queries()..].chunks_exact(size);
-        for (head, (key, value)) in keys.zip(values.chunks_exact(size)).enumerate() {
+        let (block, slot) = (self.step.blocks[sequence][position / BLOCK_TOKENS], position % BLOCK_TOKENS);
+        let (keys, values) = own.split_at(self.config.keys());
+        for (head, (key, value)) in keys.chunks_exact(size).zip(values.chunks_exact(size)).enumerate() {
             let (at, length) = self.layout.head(block, index, head);
-            let place = unsafe { self.cache.write(at, length) };
-            let (to_keys, to_values) = place.split_at_mut(size * BLOCK_TOKENS);
-            let slot = position % BLOCK_TOKENS;
+            let (to_keys, to_values) = unsafe { cache.write(at, length) }.split_at_mut(size * BLOCK_TOKENS);
             for (key, to) in key.iter().zip(to_keys.chunks_exact_mut(BLOCK_TOKENS)) {
                 to[slot] = *key;
             }
@@ -304,7 +323,13 @@ impl Stage<'_> {
     }
 
     /// The queries of a row that share one key-value head.
-    fn attend(&self, row: usize, head: usize, index: usize, scratch: &mut Scratch) {
+    fn attend<E: Stored>(
+        &self,
+        cache: Shared<'_, E>,
+        (row, head): (usize, usize),
+        index: usize,
+        scores: &mut Vec<f32>,
+    ) {
         let config = self.config;
         let width = config.queries() + 2 * config.keys();
         let group = config.queries() / config.key_value_heads;
@@ -317,11 +342,11 @@ impl Stage<'_> {
             head_size: config.head_size,
             block: |block: usize| {
                 let (at, length) = self.layout.head(blocks[block], index, head);
-                unsafe { self.cache.read(at, length) }
+                unsafe { cache.read(at, length) }
             },
             first: config.window.map_or(0, |window| (position + 1).saturating_sub(window)),
             last: position,
-            scores: &mut scratch.scores,
+            scores,
             out,
         });
     }

@@ -207,7 +207,7 @@ impl Generator for LanguageModel {
 
     fn load(&self) -> GeneratorLoad {
         let Schedule { running, waiting, blocks, .. } = &self.schedule;
-        let bytes = |count: usize| (count * BLOCK_TOKENS) as u64 * self.decoder.config.token_bytes();
+        let bytes = |count: usize| (count * BLOCK_TOKENS) as u64 * self.cache.width().token_bytes(&self.decoder.config);
         GeneratorLoad {
             running: running.len(),
             waiting: waiting.len() + self.over.len(),

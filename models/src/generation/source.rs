@@ -10,7 +10,7 @@ use super::{
     decoder::Decoder,
     generator::LanguageModel,
     kernels::BLOCK_TOKENS,
-    key_values::KeyValues,
+    key_values::{KeyValues, Width},
     sampling::Chooser,
     schedule::{Limits, Schedule},
     text::{Vocabulary, gguf_tokenizer, hub_tokenizer},
@@ -36,6 +36,7 @@ pub(crate) struct Source {
     pub(crate) config: DecoderConfig,
     pub(crate) limits: GeneratorSpec,
     prefix_cache: bool,
+    width: Width,
     pub(crate) weight_bytes: u64,
 }
 
@@ -83,10 +84,11 @@ impl Source {
     fn inspect(place: Place, settings: &Generation) -> Result<Self> {
         let (checkpoint, config) = place.open()?;
         let named = |error: orion_proto::Error| unservable(format!("{}: {error}", place.path().display()));
-        DecoderWeights::find(&checkpoint, &config).map_err(named)?;
-        let limits = settings.limits(config.context, config.token_bytes(), place.has_template(&checkpoint)?);
+        let weights = DecoderWeights::find(&checkpoint, &config).map_err(named)?;
+        let width = if weights.are_floats() { Width::F32 } else { Width::F16 };
+        let limits = settings.limits(config.context, width.token_bytes(&config), place.has_template(&checkpoint)?);
         let weight_bytes = checkpoint.bytes();
-        Ok(Self { place, config, limits, prefix_cache: settings.prefix_cache, weight_bytes })
+        Ok(Self { place, config, limits, prefix_cache: settings.prefix_cache, width, weight_bytes })
     }
 
     /// Floating-point operations for a token.
@@ -102,7 +104,7 @@ impl Source {
     /// What it takes and gives once it is loaded.
     pub(crate) fn spec(&self, name: &ModelName, version: String) -> ModelSpec {
         let sequences = self.limits.max_sequences as usize;
-        let cache = self.limits.cache_tokens.saturating_mul(self.config.token_bytes());
+        let cache = self.limits.cache_tokens.saturating_mul(self.width.token_bytes(&self.config));
         let room = Decoder::room_bytes(&self.config, self.step_tokens(), sequences);
         ModelSpec {
             name: name.clone(),
@@ -145,7 +147,7 @@ impl Source {
         Ok(LanguageModel {
             spec,
             vocabulary,
-            cache: KeyValues::new(&config, blocks)?,
+            cache: KeyValues::new(&config, self.width, blocks)?,
             decoder: Decoder::new(config, weights, step_tokens),
             schedule: Schedule::new(limits, blocks),
             chooser: Chooser::default(),

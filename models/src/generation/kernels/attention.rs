@@ -7,6 +7,8 @@
 use super::{
     lanes::{Kernel, LANES, Lanes},
     math::exp,
+    matrix::LINE_BYTES,
+    stored::Stored,
 };
 
 /// Tokens of a block: as many as there are lanes.
@@ -59,7 +61,7 @@ pub(crate) struct Attention<'a, C> {
     pub(crate) out: &'a mut [f32],
 }
 
-impl<'b, C: Fn(usize) -> &'b [f32]> Kernel for Attention<'_, C> {
+impl<'b, E: Stored, C: Fn(usize) -> &'b [E]> Kernel for Attention<'_, C> {
     type Output = ();
 
     #[inline(always)]
@@ -103,7 +105,7 @@ struct Scorer<'a, C> {
     blocks: usize,
 }
 
-impl<'b, C: Fn(usize) -> &'b [f32]> Scorer<'_, C> {
+impl<'b, E: Stored, C: Fn(usize) -> &'b [E]> Scorer<'_, C> {
     /// Each head's scores, not yet scaled; of two blocks at a time, so that no sum waits for the one before.
     #[inline(always)]
     fn score<L: Lanes, const H: usize>(&self, lanes: L, scores: &mut [f32]) {
@@ -124,7 +126,7 @@ impl<'b, C: Fn(usize) -> &'b [f32]> Scorer<'_, C> {
     fn score_blocks<L: Lanes, const H: usize, const B: usize>(&self, lanes: L, index: usize, scores: &mut [f32]) {
         let head_size = self.head_size;
         assert!(self.queries.len() >= H * head_size, "the heads lie inside the slice");
-        let mut keys: [&[[f32; LANES]]; B] = [&[]; B];
+        let mut keys: [&[[E; LANES]]; B] = [&[]; B];
         for (next, keys) in keys.iter_mut().enumerate() {
             *keys = &(self.block)(index + next).as_chunks::<LANES>().0[..head_size];
         }
@@ -132,10 +134,12 @@ impl<'b, C: Fn(usize) -> &'b [f32]> Scorer<'_, C> {
         let ahead = (self.block)((index + B).min(self.blocks - 1)).as_ptr();
         let mut sums = [[lanes.splat(0.0); B]; H];
         for at in 0..head_size {
-            lanes.prefetch(ahead.wrapping_add(at * LANES).cast());
+            if (at * LANES * size_of::<E>()).is_multiple_of(LINE_BYTES) {
+                lanes.prefetch(ahead.wrapping_add(at * LANES).cast());
+            }
             let mut key = [lanes.splat(0.0); B];
             for next in 0..B {
-                key[next] = lanes.load(&keys[next][at]);
+                key[next] = E::lanes(lanes, &keys[next][at]);
             }
             for head in 0..H {
                 // SAFETY: at < head_size and head < H, which the assertion covers.
@@ -187,7 +191,7 @@ struct Values<'a, C> {
     shares: &'a [f32; MOST_HEADS],
 }
 
-impl<'b, C: Fn(usize) -> &'b [f32]> Values<'_, C> {
+impl<'b, E: Stored, C: Fn(usize) -> &'b [E]> Values<'_, C> {
     /// Of `H` heads, as many vectors at once as their sums stay in registers.
     #[inline(always)]
     fn weigh_all<L: Lanes, const H: usize>(&self, lanes: L, out: &mut [f32]) {
@@ -218,13 +222,15 @@ impl<'b, C: Fn(usize) -> &'b [f32]> Values<'_, C> {
             for position in start..end {
                 for next in 0..N {
                     let offset = position * self.head_size + (vector + next) * LANES;
-                    lanes.prefetch(ahead.as_ptr().wrapping_add(offset).cast());
+                    if (offset * size_of::<E>()).is_multiple_of(LINE_BYTES) {
+                        lanes.prefetch(ahead.as_ptr().wrapping_add(offset).cast());
+                    }
                 }
                 let (values, _) = values[position * self.head_size + vector * LANES..].as_chunks::<LANES>();
-                let values: &[[f32; LANES]] = &values[..N];
+                let values: &[[E; LANES]] = &values[..N];
                 let mut loaded = [lanes.splat(0.0); N];
                 for next in 0..N {
-                    loaded[next] = lanes.load(&values[next]);
+                    loaded[next] = E::lanes(lanes, &values[next]);
                 }
                 for head in 0..H {
                     // SAFETY: position < end and head < H, which the assertion covers.

@@ -56,6 +56,11 @@ impl Matrix {
         matches!(self.encoding, Encoding::Q4_0 | Encoding::Q4_1 | Encoding::Q5_0 | Encoding::Q5_1 | Encoding::Q8_0)
     }
 
+    /// Whether it is f32.
+    pub(crate) fn is_float(&self) -> bool {
+        self.encoding == Encoding::F32
+    }
+
     /// Its values, where they lie in memory as they are used.
     pub(super) fn plain(&self) -> Option<&[f32]> {
         if self.encoding != Encoding::F32 || cfg!(target_endian = "big") {

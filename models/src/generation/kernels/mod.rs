@@ -26,6 +26,7 @@ mod product;
 mod rope;
 mod rounded;
 mod shared;
+mod stored;
 #[cfg(test)]
 mod tests;
 mod tile;
@@ -42,4 +43,5 @@ pub(crate) use product::{Product, Unpack};
 pub(crate) use rope::{Rope, RopeStyle};
 pub(crate) use rounded::{Round, Rounded};
 pub(crate) use shared::Shared;
+pub(crate) use stored::{Half, Stored, to_halves};
 pub(crate) use whole_product::{Unpacked, WholeProduct};

@@ -4,19 +4,19 @@ use std::marker::PhantomData;
 
 /// Values that the threads of a team share out among themselves.
 #[derive(Clone, Copy)]
-pub(crate) struct Shared<'a> {
-    start: *mut f32,
+pub(crate) struct Shared<'a, T = f32> {
+    start: *mut T,
     length: usize,
-    slice: PhantomData<&'a mut [f32]>,
+    slice: PhantomData<&'a mut [T]>,
 }
 
 // SAFETY: what is read and written through it is for its user to keep apart; each method says so.
-unsafe impl Send for Shared<'_> {}
+unsafe impl<T: Send> Send for Shared<'_, T> {}
 // SAFETY: as above.
-unsafe impl Sync for Shared<'_> {}
+unsafe impl<T: Sync> Sync for Shared<'_, T> {}
 
-impl<'a> Shared<'a> {
-    pub(crate) fn new(slice: &'a mut [f32]) -> Self {
+impl<'a, T: Copy> Shared<'a, T> {
+    pub(crate) fn new(slice: &'a mut [T]) -> Self {
         Self { start: slice.as_mut_ptr(), length: slice.len(), slice: PhantomData }
     }
 
@@ -25,7 +25,7 @@ impl<'a> Shared<'a> {
     /// # Safety
     /// No thread writes it meanwhile.
     #[inline(always)]
-    pub(crate) unsafe fn read(self, at: usize, length: usize) -> &'a [f32] {
+    pub(crate) unsafe fn read(self, at: usize, length: usize) -> &'a [T] {
         assert!(at.checked_add(length).is_some_and(|end| end <= self.length), "a part lies inside its slice");
         // SAFETY: inside the slice by the assertion, unwritten by the caller's word.
         unsafe { std::slice::from_raw_parts(self.start.add(at), length) }
@@ -36,7 +36,7 @@ impl<'a> Shared<'a> {
     /// # Safety
     /// No other thread reads or writes it meanwhile.
     #[inline(always)]
-    pub(crate) unsafe fn write(self, at: usize, length: usize) -> &'a mut [f32] {
+    pub(crate) unsafe fn write(self, at: usize, length: usize) -> &'a mut [T] {
         assert!(at.checked_add(length).is_some_and(|end| end <= self.length), "a part lies inside its slice");
         // SAFETY: inside the slice by the assertion, unshared by the caller's word.
         unsafe { std::slice::from_raw_parts_mut(self.start.add(at), length) }

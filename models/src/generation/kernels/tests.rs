@@ -216,20 +216,24 @@ struct Heads {
     queries: Vec<f32>,
     keys: Vec<f32>,
     values: Vec<f32>,
-    blocks: Vec<Vec<f32>>,
+    blocks: Vec<Vec<Half>>,
 }
 
 impl Heads {
     fn new(tokens: usize, heads: usize, size: usize) -> Self {
         let queries = floats(1, heads * size).iter().map(|x| x * 8.0).collect();
-        let (keys, values) = (floats(2, tokens * size), floats(3, tokens * size));
+        let halves = |seed| {
+            floats(seed, tokens * size).iter().map(|value| half::f16::from_f32(*value).to_f32()).collect::<Vec<_>>()
+        };
+        let (keys, values) = (halves(2), halves(3));
         // What no token has been written to must not be looked at.
-        let mut blocks = vec![vec![f32::NAN; 2 * size * BLOCK_TOKENS]; tokens.div_ceil(BLOCK_TOKENS)];
+        let mut blocks =
+            vec![vec![half::f16::NAN.to_le_bytes(); 2 * size * BLOCK_TOKENS]; tokens.div_ceil(BLOCK_TOKENS)];
         for token in 0..tokens {
             let (block, slot) = (&mut blocks[token / BLOCK_TOKENS], token % BLOCK_TOKENS);
             for at in 0..size {
-                block[at * BLOCK_TOKENS + slot] = keys[token * size + at];
-                block[(BLOCK_TOKENS + slot) * size + at] = values[token * size + at];
+                block[at * BLOCK_TOKENS + slot] = half::f16::from_f32(keys[token * size + at]).to_le_bytes();
+                block[(BLOCK_TOKENS + slot) * size + at] = half::f16::from_f32(values[token * size + at]).to_le_bytes();
             }
         }
         Self { size, queries, keys, values, blocks }

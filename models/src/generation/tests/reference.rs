@@ -8,7 +8,10 @@ use super::{alone, loaded};
 use crate::{
     Precision,
     checkpoint::{Conversion, convert},
-    generation::config::{DecoderConfig, RopeConfig, RopeScaling},
+    generation::{
+        config::{DecoderConfig, RopeConfig, RopeScaling},
+        key_values::Width,
+    },
     tiny_llama,
 };
 use orion_proto::{Generation, Prompt};
@@ -39,7 +42,7 @@ fn normalise(x: &[f64], weight: &[f64], epsilon: f64) -> Vec<f64> {
 }
 
 /// The logits after the last of the tokens.
-fn logits(config: &DecoderConfig, tensors: &Tensors, tokens: &[u32]) -> Vec<f64> {
+fn logits(config: &DecoderConfig, width: Width, tensors: &Tensors, tokens: &[u32]) -> Vec<f64> {
     let (size, epsilon) = (config.head_size, f64::from(config.epsilon));
     let turns = config.turns();
     let mut rows: Vec<Vec<f64>> = tokens
@@ -69,8 +72,14 @@ fn logits(config: &DecoderConfig, tensors: &Tensors, tokens: &[u32]) -> Vec<f64>
         };
         let normal: Vec<Vec<f64>> =
             rows.iter().map(|row| normalise(row, get("input_layernorm.weight").unwrap(), epsilon)).collect();
-        let keys: Vec<_> = normal.iter().enumerate().map(|(at, x)| turned("k", x, at)).collect();
-        let values: Vec<Vec<f64>> = normal.iter().map(|x| project("v", x)).collect();
+        // In half precision what lies between two of its numbers may become either.
+        let held = |x: Vec<f64>| match width {
+            Width::F32 => x,
+            Width::F16 => x.iter().map(|x| half::f16::from_f64(*x).to_f64()).collect(),
+        };
+        let keys = |at: usize, x| turned("k", x, at).into_iter().map(held).collect::<Vec<_>>();
+        let keys: Vec<_> = normal.iter().enumerate().map(|(at, x)| keys(at, x)).collect();
+        let values: Vec<Vec<f64>> = normal.iter().map(|x| held(project("v", x))).collect();
         for (at, row) in rows.iter_mut().enumerate() {
             let first = config.window.map_or(0, |window| (at + 1).saturating_sub(window));
             let mut attended = Vec::new();
@@ -122,13 +131,14 @@ fn check(folder: &Path, tensors: &Tensors, new_tokens: u32) {
         ..Generation::new(Prompt::Tokens(tokens.clone()))
     };
     let given = alone(&mut model, &generation);
-    let config = &model.decoder.config;
+    let (config, width) = (&model.decoder.config, model.cache.width());
+    let tolerance = if width == Width::F32 { 2e-4 } else { 1e-3 };
     for (token, told) in given.tokens.iter().zip(&given.logprobs) {
-        let logits = logits(config, tensors, &tokens);
+        let logits = logits(config, width, tensors, &tokens);
         let total = logits.iter().map(|logit| logit.exp()).sum::<f64>().ln();
         for (token, bits) in told {
             let (got, want) = (f64::from(f32::from_bits(*bits)), logits[*token as usize] - total);
-            assert!((got - want).abs() < 2e-4, "{config:?}: token {token} has {got}, not {want}");
+            assert!((got - want).abs() < tolerance, "{config:?}: token {token} has {got}, not {want}");
         }
         let likeliest = logits.iter().copied().fold(f64::MIN, f64::max);
         assert!(likeliest - logits[*token as usize] < 1e-3, "{config:?}");
