@@ -41,13 +41,25 @@ impl MappedFile {
         // A hint: where it is refused, the pages come one by one.
         let _ = self.0.advise(Advice::WillNeed);
         for (number, stride) in self.0.chunks(STRIDE_BYTES).enumerate() {
-            let populated = self.0.advise_range(Advice::PopulateRead, number * STRIDE_BYTES, stride.len()).is_ok();
-            if !populated {
+            if !self.populate(number * STRIDE_BYTES, stride.len()) {
                 let touched = stride.iter().step_by(PAGE_BYTES).fold(0u8, |sum, byte| sum ^ byte);
                 std::hint::black_box(touched);
             }
             progress(number * STRIDE_BYTES + stride.len());
         }
+    }
+}
+
+impl MappedFile {
+    /// Has the system bring some pages at once; whether it can.
+    #[cfg(target_os = "linux")]
+    fn populate(&self, at: usize, length: usize) -> bool {
+        self.0.advise_range(Advice::PopulateRead, at, length).is_ok()
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn populate(&self, _: usize, _: usize) -> bool {
+        false
     }
 }
 

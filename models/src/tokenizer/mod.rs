@@ -25,7 +25,8 @@ use crate::{file, unservable};
 pub(crate) type Tokenizer =
     TokenizerImpl<TokenModel, NormalizerWrapper, PreTokenizerWrapper, PostProcessorWrapper, DecoderWrapper>;
 
-/// The parts of the file. Its normaliser is looked at before it is built.
+/// The parts of the file. Its normaliser is looked at before it is built; its decoder the library reads from values alone, it
+/// panics where the text is broken there.
 #[derive(Deserialize)]
 struct Parts<M> {
     version: Option<String>,
@@ -35,7 +36,8 @@ struct Parts<M> {
     normalizer: Json,
     pre_tokenizer: Option<PreTokenizerWrapper>,
     post_processor: Option<PostProcessorWrapper>,
-    decoder: Option<DecoderWrapper>,
+    #[serde(default)]
+    decoder: Json,
     model: M,
 }
 
@@ -46,18 +48,26 @@ struct Parts<M> {
 pub(crate) fn read(path: &Path) -> Result<Tokenizer> {
     file::check_regular(path)?;
     let text = file::read_text(path)?;
-    parse(&text).map_err(|reason| unservable(format!("{} cannot be read: {}", path.display(), reason.to_lowercase())))
+    // The library expects more of some parts than it has checked, such as a precompiled map of characters.
+    let parsed = std::panic::catch_unwind(|| parse(&text));
+    let parsed = parsed.unwrap_or_else(|_| Err("it does not hold what its parts need".into()));
+    parsed.map_err(|reason| unservable(format!("{} cannot be read: {reason}", path.display())))
 }
 
-fn parse(text: &[u8]) -> std::result::Result<Tokenizer, String> {
-    let text = std::str::from_utf8(text).map_err(|error| error.to_string())?;
+/// What a library says.
+fn said(error: impl std::fmt::Display) -> String {
+    error.to_string().to_lowercase()
+}
+
+pub(crate) fn parse(text: &[u8]) -> std::result::Result<Tokenizer, String> {
+    let text = std::str::from_utf8(text).map_err(said)?;
     // Nearly all of the file is its model: which it is would take as long to find out as to try.
     if let Ok(parts) = serde_json::from_str::<Parts<BpeFile<'_>>>(text)
         && parts.model.is_plain()
     {
         return build(parts, |file| file.build().map(TokenModel::Bpe));
     }
-    let parts: Parts<ModelWrapper> = serde_json::from_str(text).map_err(|error| error.to_string())?;
+    let parts: Parts<ModelWrapper> = serde_json::from_str(text).map_err(said)?;
     build(parts, |model| Ok(TokenModel::Library(Box::new(model))))
 }
 
@@ -70,15 +80,20 @@ fn build<M>(
     }
     growth::check(&parts.normalizer, &parts.added_tokens)?;
     let normalizer: Option<NormalizerWrapper> =
-        serde_json::from_value(parts.normalizer).map_err(|error| format!("its normalizer: {error}"))?;
+        serde_json::from_value(parts.normalizer).map_err(|error| format!("its normalizer: {}", said(error)))?;
+    let decoder: Option<DecoderWrapper> =
+        serde_json::from_value(parts.decoder).map_err(|error| format!("its decoder: {}", said(error)))?;
     let mut tokenizer = TokenizerBuilder::new()
         .with_model(model(parts.model)?)
         .with_normalizer(normalizer)
         .with_pre_tokenizer(parts.pre_tokenizer)
         .with_post_processor(parts.post_processor)
-        .with_decoder(parts.decoder)
+        .with_decoder(decoder)
         .build()
-        .map_err(|error| error.to_string())?;
+        .map_err(said)?;
     tokenizer.add_tokens(&parts.added_tokens);
     Ok(tokenizer)
 }
+
+#[cfg(test)]
+mod tests;

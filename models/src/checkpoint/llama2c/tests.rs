@@ -1,5 +1,5 @@
+use crate::tokenizer::Tokenizer;
 use proptest::prelude::*;
-use tokenizers::Tokenizer;
 
 use super::*;
 
@@ -127,7 +127,7 @@ const FIRST_TEXT: usize = 259;
 fn tokenizer() -> Tokenizer {
     let bin = tokenizer_bin(&tokens());
     let json = Vocabulary::read(&bin, tokens().len()).unwrap().to_json().unwrap();
-    serde_json::to_vec(&json).map(|text| Tokenizer::from_bytes(text).unwrap()).unwrap()
+    crate::tokenizer::parse(&serde_json::to_vec(&json).unwrap()).unwrap()
 }
 
 #[test]

@@ -11,9 +11,9 @@ pub(crate) struct Shared<'a, T = f32> {
 }
 
 // SAFETY: what is read and written through it is for its user to keep apart; each method says so.
-unsafe impl<T: Send> Send for Shared<'_, T> {}
+unsafe impl<T: Send + Sync> Send for Shared<'_, T> {}
 // SAFETY: as above.
-unsafe impl<T: Sync> Sync for Shared<'_, T> {}
+unsafe impl<T: Send + Sync> Sync for Shared<'_, T> {}
 
 impl<'a, T: Copy> Shared<'a, T> {
     pub(crate) fn new(slice: &'a mut [T]) -> Self {

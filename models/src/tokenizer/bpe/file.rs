@@ -11,6 +11,8 @@ use super::{Bpe, Rules};
 
 /// Ids reach so often the count of tokens at most: there are holes where tokens are added that the model does not know.
 const SPARSE: usize = 4;
+/// More tokens no model has; their places take memory.
+const MOST_TOKENS: usize = 1 << 24;
 
 /// What stands there of a byte-pair encoding.
 #[derive(Deserialize)]
@@ -99,7 +101,7 @@ impl File<'_> {
         self.kind.as_deref().is_none_or(|kind| kind == "BPE")
             && self.dropout.is_none_or(|share| share == 0.0)
             && parts.iter().all(|part| part.as_deref().is_none_or(str::is_empty))
-            && self.vocab.0.iter().all(|(_, id)| *id as usize / SPARSE <= self.vocab.0.len())
+            && self.vocab.0.iter().all(|(_, id)| *id as usize / SPARSE <= self.vocab.0.len().min(MOST_TOKENS / SPARSE))
     }
 
     /// Builds it.

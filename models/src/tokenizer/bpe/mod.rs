@@ -98,7 +98,8 @@ impl Bpe {
     /// # Errors
     /// A character is in no token, and the token for such is none either.
     pub(super) fn pieces(&self, word: &str) -> Result<Vec<Piece>, String> {
-        if let Some(id) = self.texts.id(word).filter(|_| self.rules.ignore_merges) {
+        let whole = self.rules.ignore_merges && !word.is_empty();
+        if let Some(id) = whole.then(|| self.texts.id(word)).flatten() {
             return Ok(vec![Piece { id, bytes: word.len() }]);
         }
         let mut symbols = Word::with_capacity(word.len());

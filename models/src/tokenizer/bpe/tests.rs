@@ -88,3 +88,26 @@ fn both_forms_of_merges_are_read_and_other_models_are_left_to_the_library() {
         assert!(error.contains(missing), "{error}");
     }
 }
+
+#[test]
+fn a_text_that_comes_again_has_its_last_id() {
+    for tokens in [
+        &[("a", 0), ("b", 1), ("aa", 2), ("ab", 3), ("ab", 4)][..],
+        &[("ab", 3), ("a", 0), ("b", 9), ("aa", 2), ("ab", 1), ("b", 0)],
+        &[("a", 0), ("b", 1), ("aa", 2), ("ab", 0), ("a", 5), ("a", 3)],
+    ] {
+        let merges = [("a", "a"), ("a", "b")];
+        let own = Bpe::new(tokens.iter().copied(), merges.into_iter(), Rules::default()).unwrap();
+        let vocab: tokenizers::models::bpe::Vocab = tokens.iter().map(|(text, id)| ((*text).to_owned(), *id)).collect();
+        let owned = merges.map(|(left, right)| (left.to_owned(), right.to_owned())).to_vec();
+        let library = BPE::builder().vocab_and_merges(vocab.clone(), owned).build().unwrap();
+        for word in ["ab", "aab", "abaa"] {
+            assert_eq!(own.pieces(word), expected(&library, word), "{tokens:?}: {word}");
+        }
+        assert_eq!(
+            own.tokens().map(|(text, id)| (text.to_owned(), id)).collect::<tokenizers::models::bpe::Vocab>(),
+            vocab
+        );
+        assert!((0..10).all(|id| own.text(id).is_none_or(|text| vocab[text] == id)), "{tokens:?}");
+    }
+}

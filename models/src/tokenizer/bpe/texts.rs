@@ -2,10 +2,10 @@
 
 use std::hash::BuildHasher;
 
-use hashbrown::{DefaultHashBuilder, HashTable};
+use hashbrown::{DefaultHashBuilder, HashTable, hash_table::Entry};
 
 /// Where a text lies.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Place {
     start: u32,
     end: u32,
@@ -44,10 +44,15 @@ impl Texts {
             if index >= places.len() {
                 places.resize(index + 1, None);
             }
-            places[index] = Some(place);
             let of = |entry: &(Place, u32)| entry.0.of(&bytes);
             let entry = ids.entry(hashes.hash_one(text), |entry| of(entry) == text, |entry| hashes.hash_one(of(entry)));
+            if let Entry::Occupied(before) = &entry {
+                // What had this text before has none now, as in a map.
+                let (place, id) = *before.get();
+                places.get_mut(id as usize).into_iter().filter(|at| **at == Some(place)).for_each(|at| *at = None);
+            }
             entry.insert((place, id));
+            places[index] = Some(place);
         }
         Some(Self { bytes, places, ids, hashes })
     }
