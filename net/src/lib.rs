@@ -3,11 +3,14 @@
 //! [`WorkerLink`] and [`SchedulerLink`] are the two ends of a session; a carrier implements them. In one process they
 //! are direct calls; over gRPC they are [`Outbox`] and [`Inbox`] (framing, interleaving, credit) and [`KeepAlive`].
 //! A [`Strategy`] says which replica a request goes to, a [`Breaker`] where not, a [`RetryBudget`] when not again.
+//! A model travels as chunks ([`artifact`]), each in a [`codec`].
 //! Everything here but [`FrameStream`] and [`receive`] is synchronous and takes the time as an argument.
 
+pub mod artifact;
 mod backoff;
 mod balance;
 mod breaker;
+pub mod codec;
 mod data;
 mod inbox;
 mod keepalive;

@@ -1,5 +1,5 @@
 //! `orion bench`: drives a running server in a closed loop and reports rate, latency and the server's CPU, or in an open loop
-//! after a trace; and, without a server, the scheduler's decisions in virtual time.
+//! after a trace; and, without a server, the scheduler's decisions in virtual time and the codecs of transfers.
 
 mod codec;
 mod load;
@@ -8,6 +8,7 @@ mod report;
 mod request;
 mod sched;
 mod server_cpu;
+mod transfer;
 mod window;
 
 use std::{io::Write, num::NonZeroUsize, time::Duration};
@@ -42,11 +43,12 @@ Examples:
   orion bench identity --concurrency 64 --seconds 10 -o json
   orion bench replay trace.json --slow 4
   orion bench sched --workers 1000
+  orion bench transfer model.safetensors
   orion bench -- sched
 
 Each request in flight waits for its answer before the next is sent. The server's CPU is that of the scheduler \
 and of the workers outside its process; those report it once a second, so it is rough in runs under 5 s. \
-`replay` sends a trace's requests when they are due, `sched` measures the scheduler alone; a model of such a name is \
+`replay` sends a trace's requests when they are due, `sched` measures the scheduler alone, `transfer` the codecs of a file; a model of such a name is \
 reached behind `--`, with the options before it."
 )]
 pub(crate) struct BenchArguments {
@@ -91,12 +93,14 @@ pub(crate) struct BenchArguments {
 enum BenchCommand {
     Replay(replay::ReplayArguments),
     Sched(sched::SchedArguments),
+    Transfer(transfer::TransferArguments),
 }
 
 pub(crate) fn run(arguments: &BenchArguments, out: &mut dyn Write) -> Result<(), Failure> {
     match &arguments.command {
         Some(BenchCommand::Replay(replay)) => return replay::run(replay, &arguments.server, out),
         Some(BenchCommand::Sched(sched)) => return sched::run(sched, arguments.server.output, out),
+        Some(BenchCommand::Transfer(transfer)) => return transfer::run(transfer, arguments.server.output, out),
         None => {}
     }
     block_on(async {

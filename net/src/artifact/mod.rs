@@ -1,0 +1,5 @@
+//! What a model is on its way between machines.
+
+mod cut;
+
+pub use cut::{Chunk, chunk_bytes, cut};
