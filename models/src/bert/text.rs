@@ -42,7 +42,7 @@ impl TextReader {
         let path = source.tokenizer.display();
         let tokenizer = tokenizer::read(&source.tokenizer)?;
         let BertConfig { vocab_size, max_position_embeddings, .. } = source.config;
-        let greatest = tokenizer.get_vocab(true).into_values().max().unwrap_or(0);
+        let greatest = tokenizer::greatest(&tokenizer);
         if greatest as usize >= vocab_size {
             return Err(unservable(format!(
                 "{path} has the token {greatest}, config.json's vocab_size is {vocab_size}"

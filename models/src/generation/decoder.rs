@@ -287,7 +287,7 @@ impl Stage<'_> {
             sines: &self.sines[row * pairs..][..pairs],
         };
         let projected = unsafe { self.projected.write(row * width, width) };
-        let (turned, _) = projected.split_at_mut(config.queries() + config.keys());
+        let turned = &mut projected[..config.queries() + config.keys()];
         for (head, vector) in turned.chunks_exact_mut(size).enumerate() {
             if let Some([query, key]) = &layer.head_norms {
                 let weight = if head < config.heads { query } else { key };

@@ -54,6 +54,12 @@ pub(crate) fn read(path: &Path) -> Result<Tokenizer> {
     parsed.map_err(|reason| unservable(format!("{} cannot be read: {reason}", path.display())))
 }
 
+/// The greatest id of a token, its own or an added one.
+pub(crate) fn greatest(tokenizer: &Tokenizer) -> u32 {
+    let added = tokenizer.get_added_tokens_decoder().keys().copied().max();
+    added.max(tokenizer.get_model().greatest()).unwrap_or_default()
+}
+
 /// What a library says.
 fn said(error: impl std::fmt::Display) -> String {
     error.to_string().to_lowercase()

@@ -21,7 +21,7 @@ pub(crate) enum TokenModel {
 
 impl TokenModel {
     /// The greatest of its tokens' ids.
-    pub(crate) fn greatest(&self) -> Option<u32> {
+    pub(super) fn greatest(&self) -> Option<u32> {
         match self {
             Self::Bpe(bpe) => bpe.tokens().map(|(_, id)| id).max(),
             Self::Library(model) => model.get_vocab().values().copied().max(),

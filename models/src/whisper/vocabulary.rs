@@ -52,7 +52,7 @@ impl Vocabulary {
         let no_timestamps = special(&["<|notimestamps|>"])?;
         let first_timestamp = no_timestamps.saturating_add(1);
         let timestamps = config.vocab_size.saturating_sub(first_timestamp as usize);
-        let greatest = tokenizer.get_vocab(true).into_values().max().unwrap_or(0) as usize;
+        let greatest = tokenizer::greatest(&tokenizer) as usize;
         if greatest >= config.vocab_size || timestamps <= config.max_source_positions || end >= no_timestamps {
             return Err(format!(
                 "does not fit config.json: a vocab_size of {} leaves {timestamps} tokens for time stamps, {} are needed",

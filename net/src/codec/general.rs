@@ -1,10 +1,10 @@
-//! The usual compressions, each by its library.
+//! The usual compressions, each by its library: what it makes of a chunk is appended, and decoded to memory of declared length.
 
 use std::io::{self, Read, Write};
 
 use flate2::{Compression, read, write};
 
-use super::{Codec, Corrupt};
+use super::Corrupt;
 
 /// As fast as bytes of weights are worth: higher levels take many times as long and save a hundredth.
 const BROTLI_QUALITY: u32 = 5;
@@ -12,43 +12,62 @@ const BROTLI_WINDOW_BITS: u32 = 22;
 const BROTLI_BUFFER_BYTES: usize = 64 * 1024;
 const ZSTD_LEVEL: i32 = 1;
 
-/// Appends what the library makes of a chunk.
-pub(super) fn encode(codec: Codec, raw: &[u8], out: &mut Vec<u8>) -> io::Result<()> {
-    match codec {
-        Codec::Gzip => write::GzEncoder::new(out, Compression::default()).write_all(raw),
-        Codec::Deflate => write::DeflateEncoder::new(out, Compression::default()).write_all(raw),
-        Codec::Brotli => {
-            brotli::CompressorWriter::new(out, BROTLI_BUFFER_BYTES, BROTLI_QUALITY, BROTLI_WINDOW_BITS).write_all(raw)
-        }
-        Codec::Lz4 => {
-            out.extend_from_slice(&lz4_flex::block::compress(raw));
-            Ok(())
-        }
-        Codec::Zstd => {
-            out.extend_from_slice(&zstd::bulk::compress(raw, ZSTD_LEVEL)?);
-            Ok(())
-        }
-        Codec::None | Codec::Weights => Err(io::Error::other("it is no codec of a library")),
-    }
+pub(super) fn gzip(raw: &[u8], out: &mut Vec<u8>) -> io::Result<()> {
+    write::GzEncoder::new(out, Compression::default()).write_all(raw)
 }
 
-/// Decodes a chunk of declared length.
-pub(super) fn decode(codec: Codec, bytes: &[u8], raw: &mut [u8]) -> Result<(), Corrupt> {
-    let written = match codec {
-        Codec::Gzip => return exactly(read::GzDecoder::new(bytes), raw),
-        Codec::Deflate => return exactly(read::DeflateDecoder::new(bytes), raw),
-        Codec::Brotli => return exactly(brotli::Decompressor::new(bytes, BROTLI_BUFFER_BYTES), raw),
-        Codec::Lz4 => lz4_flex::block::decompress_into(bytes, raw).map_err(|error| error.to_string()),
-        Codec::Zstd => zstd::bulk::decompress_to_buffer(bytes, raw).map_err(|error| error.to_string()),
-        Codec::None | Codec::Weights => Err("it is no codec of a library".into()),
-    };
-    let written = written.map_err(|error| Corrupt::Library(error.to_lowercase()))?;
-    if written == raw.len() { Ok(()) } else { Err(Corrupt::Length(written, raw.len())) }
+pub(super) fn gunzip(bytes: &[u8], raw: &mut [u8]) -> Result<(), Corrupt> {
+    exactly(read::GzDecoder::new(bytes), raw)
+}
+
+pub(super) fn deflate(raw: &[u8], out: &mut Vec<u8>) -> io::Result<()> {
+    write::DeflateEncoder::new(out, Compression::default()).write_all(raw)
+}
+
+pub(super) fn inflate(bytes: &[u8], raw: &mut [u8]) -> Result<(), Corrupt> {
+    exactly(read::DeflateDecoder::new(bytes), raw)
+}
+
+pub(super) fn brotli(raw: &[u8], out: &mut Vec<u8>) -> io::Result<()> {
+    brotli::CompressorWriter::new(out, BROTLI_BUFFER_BYTES, BROTLI_QUALITY, BROTLI_WINDOW_BITS).write_all(raw)
+}
+
+pub(super) fn unbrotli(bytes: &[u8], raw: &mut [u8]) -> Result<(), Corrupt> {
+    exactly(brotli::Decompressor::new(bytes, BROTLI_BUFFER_BYTES), raw)
+}
+
+pub(super) fn lz4(raw: &[u8], out: &mut Vec<u8>) {
+    out.extend_from_slice(&lz4_flex::block::compress(raw));
+}
+
+pub(super) fn unlz4(bytes: &[u8], raw: &mut [u8]) -> Result<(), Corrupt> {
+    whole(lz4_flex::block::decompress_into(bytes, raw), raw)
+}
+
+pub(super) fn zstd(raw: &[u8], out: &mut Vec<u8>) -> io::Result<()> {
+    out.extend_from_slice(&zstd::bulk::compress(raw, ZSTD_LEVEL)?);
+    Ok(())
+}
+
+pub(super) fn unzstd(bytes: &[u8], raw: &mut [u8]) -> Result<(), Corrupt> {
+    whole(zstd::bulk::decompress_to_buffer(bytes, raw), raw)
+}
+
+/// What a library says.
+fn refused(error: impl std::fmt::Display) -> Corrupt {
+    Corrupt::Library(error.to_string().to_lowercase())
+}
+
+/// All of the declared bytes must have been written.
+fn whole(written: Result<usize, impl std::fmt::Display>, raw: &[u8]) -> Result<(), Corrupt> {
+    match written.map_err(refused)? {
+        count if count == raw.len() => Ok(()),
+        count => Err(Corrupt::Length(count, raw.len())),
+    }
 }
 
 /// Reads as much as was declared, after which nothing may come.
 fn exactly(mut decoder: impl Read, raw: &mut [u8]) -> Result<(), Corrupt> {
-    let refused = |error: io::Error| Corrupt::Library(error.to_string().to_lowercase());
     decoder.read_exact(raw).map_err(refused)?;
     match decoder.read(&mut [0]).map_err(refused)? {
         0 => Ok(()),

@@ -78,8 +78,12 @@ impl Coder {
     pub fn encode(&mut self, codec: Codec, element: Element, raw: &[u8], out: &mut Vec<u8>) -> std::io::Result<()> {
         match codec {
             Codec::None => out.extend_from_slice(raw),
+            Codec::Gzip => return general::gzip(raw, out),
+            Codec::Deflate => return general::deflate(raw, out),
+            Codec::Brotli => return general::brotli(raw, out),
+            Codec::Lz4 => general::lz4(raw, out),
+            Codec::Zstd => return general::zstd(raw, out),
             Codec::Weights => self.planes.encode(element, raw, out),
-            _ => general::encode(codec, raw, out)?,
         }
         Ok(())
     }
@@ -95,8 +99,12 @@ impl Coder {
                 Ok(())
             }
             Codec::None => Err(Corrupt::Length(bytes.len(), raw.len())),
+            Codec::Gzip => general::gunzip(bytes, raw),
+            Codec::Deflate => general::inflate(bytes, raw),
+            Codec::Brotli => general::unbrotli(bytes, raw),
+            Codec::Lz4 => general::unlz4(bytes, raw),
+            Codec::Zstd => general::unzstd(bytes, raw),
             Codec::Weights => self.planes.decode(element, bytes, raw),
-            _ => general::decode(codec, bytes, raw),
         }
     }
 }

@@ -86,9 +86,8 @@ pub(crate) fn vocabulary(folder: &Path, count: usize) -> Result<Vocabulary> {
 
 /// The bytes of each of `count` tokens: none for special ones and those that the tokenizer does not know.
 fn token_bytes(tokenizer: &Tokenizer, spelling: Spelling, count: usize) -> Result<TokenBytes> {
-    let added = tokenizer.get_added_tokens_decoder();
-    let (model, greatest) = (tokenizer.get_model(), added.keys().copied().max());
-    let greatest = greatest.max(model.greatest()).unwrap_or_default();
+    let (model, added) = (tokenizer.get_model(), tokenizer.get_added_tokens_decoder());
+    let greatest = tokenizer::greatest(tokenizer);
     if greatest as usize >= count {
         return Err(unservable(format!("the tokenizer has the token {greatest}, the model's vocabulary has {count}")));
     }
