@@ -71,7 +71,7 @@ MODELS = {
         convert=("stories15M.bin", "--tokenizer", "tokenizer.bin"),
         made={
             "model.safetensors": "7ab0f209897211c3e021627188627f8564c5060e6dc0d03ec3580a0f5bac3dac",
-            "tokenizer.json": "9d3a367a2a2b911bad88cc1e752c31eebc06d377f9c336d2b7cdcb42209f0755",
+            "tokenizer.json": "0ef6ff45a82798081ffa0a2a389a03fd2b95652a6e74e17f1f6da1ad4fb64728",
             "config.json": "5f01e52979a5b65514d596e54568dfef0fe5144423266c330084a6ac900ccd54",
         },
     ),
