@@ -3,7 +3,7 @@ use std::path::PathBuf;
 
 type Fallible = Result<(), Box<dyn std::error::Error>>;
 
-const FILES: [&str; 3] = ["inference.proto", "session.proto", "cluster.proto"];
+const FILES: [&str; 5] = ["inference.proto", "session.proto", "cluster.proto", "artifact.proto", "peer.proto"];
 
 fn main() -> Fallible {
     println!("cargo:rerun-if-changed=wire");

@@ -4,7 +4,9 @@ use std::io::Write;
 
 use clap::{Parser, Subcommand};
 
-use crate::{Failure, bench, completion, doctor, explain, generate, infer, models, nodes, serve, status};
+use crate::{
+    Failure, bench, cache, completion, doctor, explain, generate, infer, models, nodes, pull, push, serve, status,
+};
 
 /// Runs models on the machines you have
 #[derive(Parser)]
@@ -32,6 +34,9 @@ pub(crate) enum Command {
     Generate(generate::GenerateArguments),
     Chat(generate::ChatArguments),
     Models(models::ModelsArguments),
+    Push(push::PushArguments),
+    Pull(pull::PullArguments),
+    Cache(cache::CacheArguments),
     Nodes(nodes::NodesArguments),
     Status(status::StatusArguments),
     Explain(explain::ExplainArguments),
@@ -51,6 +56,9 @@ impl Command {
             Self::Generate(arguments) => generate::run(&arguments, out),
             Self::Chat(arguments) => generate::run_chat(&arguments, out),
             Self::Models(arguments) => models::run(&arguments, out),
+            Self::Push(arguments) => push::run(&arguments, out),
+            Self::Pull(arguments) => pull::run(&arguments, out),
+            Self::Cache(arguments) => cache::run(&arguments, out),
             Self::Nodes(arguments) => nodes::run(&arguments, out),
             Self::Status(arguments) => status::run(&arguments, out),
             Self::Explain(arguments) => explain::run(&arguments, out),

@@ -5,6 +5,7 @@
 //! placed.
 
 mod bench;
+mod cache;
 mod client;
 mod command;
 mod completion;
@@ -18,8 +19,11 @@ mod infer;
 mod models;
 mod nodes;
 mod progress;
+mod pull;
+mod push;
 mod serve;
 mod status;
+mod store;
 mod table;
 mod tensor_text;
 mod units;

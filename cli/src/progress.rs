@@ -16,6 +16,19 @@ pub(crate) fn bar(total: u64, message: impl Into<String>) -> ProgressBar {
     }
 }
 
+/// A bar of `total` bytes, with their rate and the time that is left.
+pub(crate) fn bytes(total: u64, message: impl Into<String>) -> ProgressBar {
+    if !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let bar = ProgressBar::new(total).with_message(message.into());
+    let template = "{msg} {wide_bar} {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec} {eta} left";
+    match ProgressStyle::with_template(template) {
+        Ok(style) => bar.with_style(style),
+        Err(_) => bar,
+    }
+}
+
 /// A spinner for what has no known end.
 pub(crate) fn spinner(message: impl Into<String>) -> ProgressBar {
     if !std::io::stderr().is_terminal() {

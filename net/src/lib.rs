@@ -18,6 +18,9 @@ mod link;
 mod mix;
 mod outbox;
 mod retry_budget;
+pub mod store;
+pub mod swarm;
+pub mod transfer;
 mod work;
 
 pub use backoff::Backoff;

@@ -123,6 +123,12 @@ impl Error {
         self.retry_after.map(|d| d.as_secs().saturating_add(u64::from(d.subsec_nanos() > 0)).max(1))
     }
 
+    /// What another node said; a code that is not of the table is INTERNAL.
+    pub fn of_status(status: &tonic::Status) -> Self {
+        let code = TABLE.iter().find(|row| row.grpc == status.code()).map_or(Code::Internal, |row| row.code);
+        Self::new(code, status.message())
+    }
+
     /// The same in milliseconds, rounded up, for clients that can wait more finely.
     pub fn retry_after_milliseconds(&self) -> Option<u64> {
         self.retry_after.map(|d| u64::try_from(d.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX))

@@ -1,6 +1,6 @@
 //! The wire: generated types, the validated types that the rest of Orion works on, and the closed error table.
 //!
-//! Generated code is in [`inference`], [`session`] and [`cluster`]; everything else is checked once, here, and believed
+//! Generated code is in [`inference`], [`session`], [`cluster`], [`artifact`] and [`peer`]; everything else is checked once, here, and believed
 //! afterwards.
 
 pub mod answer;
@@ -40,6 +40,16 @@ pub mod inference {
 /// Generated types, in the modules that their packages name.
 #[allow(missing_docs, unreachable_pub, clippy::all)] // generated
 mod orion {
+    pub mod artifact {
+        pub mod v1 {
+            tonic::include_proto!("orion.artifact.v1");
+        }
+    }
+    pub mod peer {
+        pub mod v1 {
+            tonic::include_proto!("orion.peer.v1");
+        }
+    }
     pub mod session {
         pub mod v1 {
             tonic::include_proto!("orion.session.v1");
@@ -50,6 +60,8 @@ mod orion {
     }
 }
 
+pub use orion::artifact::v1 as artifact;
+pub use orion::peer::v1 as peer;
 pub use orion::session::v1 as session;
 pub use orion::v1 as cluster;
 

@@ -232,12 +232,13 @@ fn carry_out_one(command: SchedulerCommand) {
             let _ = ticket.send(outcome.map(|answer| Answered { spec, answer }));
         }
         Command::Tell { listener, delta } => listener.tell(delta),
-        Command::Inspect { link, name, path, order } => {
-            link.control(to_worker::Message::Inspect(session::InspectModel { name: name.to_string(), path, order }));
+        Command::Inspect { link, name, path, peers, order } => {
+            let name = name.to_string();
+            link.control(to_worker::Message::Inspect(session::InspectModel { name, path, order, peers }));
         }
-        Command::Load { link, name, device, path, order } => {
+        Command::Load { link, name, device, path, peers, order } => {
             let (name, device) = (name.to_string(), device.to_string());
-            link.control(to_worker::Message::Load(session::LoadModel { name, path, order, device }));
+            link.control(to_worker::Message::Load(session::LoadModel { name, path, order, device, peers }));
         }
         Command::Unload { link, name, device, order } => {
             let (name, device) = (name.to_string(), device.to_string());

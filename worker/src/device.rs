@@ -130,8 +130,8 @@ impl Device {
 }
 
 /// Reads a model's headers.
-pub(crate) fn inspect(name: &str, path: &str) -> Result<Manifest> {
-    orion_models::inspect(&ModelName::new(name)?, Path::new(path))
+pub(crate) fn inspect(name: &str, path: &Path) -> Result<Manifest> {
+    orion_models::inspect(&ModelName::new(name)?, path)
 }
 
 /// Before the first batch: the weights are read once, the arithmetic is done at the measured rate.
@@ -159,14 +159,14 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let text = "kind = \"simulated\"\n[simulated]\nmemory_bytes = 1\npeak_bytes = 1152921504606846976";
         std::fs::write(folder.path().join("orion.toml"), text).unwrap();
-        let manifest = inspect("m", &folder.path().display().to_string()).unwrap();
+        let manifest = inspect("m", folder.path()).unwrap();
         let described = Described { name: "cpu0".into(), usable: true, ..Described::default() };
         let capability = Capability { devices: vec![described], ..Capability::default() };
         let device = Device::of_this_machine(&capability, &Arc::default()).unwrap().remove(0);
         assert!(device.reserve(&manifest).is_ok());
         let model = orion_models::load_at(&manifest, &device.pace, &|_| {}).unwrap();
         let (told, installed) = std::sync::mpsc::channel();
-        let loaded = Loaded { name: "m".into(), load: 1, model, memory: None };
+        let loaded = Loaded { name: "m".into(), load: 1, model, memory: None, pin: None };
         device.executor.install(loaded, Box::new(move |warm| told.send(warm.is_ok()).unwrap()));
         assert!(installed.recv().unwrap());
         let refused = device.reserve(&manifest).unwrap_err();

@@ -15,6 +15,7 @@ use std::{
 
 use orion_models::{GeneratorLoad, Loaded as InMemory};
 use orion_net::Batch;
+use orion_net::store::Pin;
 use orion_proto::{Code, Error, Result, ServiceCurve};
 use parking_lot::Mutex;
 
@@ -44,6 +45,8 @@ pub(crate) struct Loaded {
     pub(crate) model: InMemory,
     /// What it holds of an emulated device's memory; given back when the model is dropped.
     pub(crate) memory: Option<Reservation>,
+    /// Keeps its files in the store.
+    pub(crate) pin: Option<Pin>,
 }
 
 type Told = Box<dyn FnOnce(Result<WarmedUp>) + Send>;
@@ -317,12 +320,12 @@ impl Thread {
     }
 
     fn install(&mut self, loaded: Loaded) -> Result<WarmedUp> {
-        let Loaded { name, load, model, memory } = loaded;
+        let Loaded { name, load, model, memory, pin } = loaded;
         let kept = match model {
             InMemory::Model(model) => Kept::Model(model, PeakMeter::default()),
             InMemory::Generator(generator) => Kept::Generator(Sequences::new(generator)),
         };
-        let mut held = Held { load, kept, _memory: memory };
+        let mut held = Held { load, kept, _memory: memory, _pin: pin };
         if self.pool.is_none() && held.computes() {
             let device = self.device.clone();
             let threads = rayon::ThreadPoolBuilder::new().num_threads(self.cores);

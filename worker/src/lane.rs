@@ -39,3 +39,15 @@ impl Lane {
         let _ = self.0.send(Box::new(job));
     }
 }
+
+/// Does this on a thread of its own.
+pub(crate) fn aside(name: &str, job: impl FnOnce() + Send + 'static) {
+    let run = move || {
+        if catch_unwind(AssertUnwindSafe(job)).is_err() {
+            tracing::error!("background_job_panicked");
+        }
+    };
+    if let Err(error) = std::thread::Builder::new().name(name.into()).spawn(run) {
+        tracing::error!(%error, "no_thread");
+    }
+}

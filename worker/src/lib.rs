@@ -3,6 +3,7 @@
 //! [`Worker`] holds the models and runs batches; [`session`] keeps it connected to a scheduler in another process. In one
 //! process a scheduler calls the worker directly, through [`orion_net::WorkerLink`].
 
+mod artifacts;
 mod device;
 pub mod doctor;
 mod executor;
@@ -27,6 +28,7 @@ pub mod convert {
     };
 }
 
+pub use artifacts::Artifacts;
 pub use orion_models::let_tensor_threads_rest;
 pub use simulate::Simulation;
 pub use worker::{Options, Worker, WorkerHandle};

@@ -1,6 +1,6 @@
 //! Which models this worker holds, loads or failed to load, on each of its devices.
 
-use std::{sync::Arc, time::Instant};
+use std::{path::Path, sync::Arc, time::Instant};
 
 use orion_models::{Loaded as InMemory, Timing};
 use orion_net::Batch;
@@ -14,6 +14,7 @@ use orion_proto::{
 use parking_lot::Mutex;
 
 use crate::{
+    artifacts::{Local, is_stored},
     device::{Device, inspect},
     executor::{Loaded, WarmedUp, known_figures},
     lane::Lane,
@@ -117,7 +118,7 @@ impl Residency {
     /// Loads a model where loads are done; once, however often it is asked for. What is older than the newest wish for
     /// that model there is ignored: messages of two threads may come out of turn.
     pub(crate) fn load(&self, worker: &Arc<Worker>, request: LoadModel) {
-        let LoadModel { name, path, order, device } = request;
+        let LoadModel { name, path, order, device, peers } = request;
         let index = match self.device(&device) {
             Ok(index) => index,
             Err(error) => {
@@ -137,18 +138,41 @@ impl Residency {
                     device.executor.remove(place.model.clone(), old, Box::new(|| {}));
                 }
                 let owner = worker.clone();
-                device.loads.put(move || owner.residency().open(&owner, &place, &path, load));
+                if is_stored(&path) {
+                    // Other loads must not wait for what comes over a link.
+                    let fetch = move || owner.residency().fetch(&owner, place, &path, &peers, load);
+                    return crate::lane::aside("orion-fetch", fetch);
+                }
+                device
+                    .loads
+                    .put(move || owner.residency().open(&owner, &place, Local { path: path.into(), pin: None }, load));
             }
         }
     }
 
-    fn open(&self, worker: &Arc<Worker>, place: &Place, path: &str, load: u64) {
+    /// Brings a model of the store to this machine, then to its device.
+    fn fetch(&self, worker: &Arc<Worker>, place: Place, path: &str, peers: &[String], load: u64) {
+        let device = &self.devices[place.device];
+        let progress = |share: f32| {
+            let loading = report(&place.model, &device.name, State::Loading);
+            self.update(worker, &place, load, ModelReport { progress: share / 2.0, ..loading });
+        };
+        match local(worker, path, peers, &progress) {
+            Ok(local) => {
+                let owner = worker.clone();
+                device.loads.put(move || owner.residency().open(&owner, &place, local, load));
+            }
+            Err(error) => self.failed(worker, &place, load, &error),
+        }
+    }
+
+    fn open(&self, worker: &Arc<Worker>, place: &Place, local: Local, load: u64) {
         // Given up while it waited: the next in line must not wait for it.
         if !self.table.lock().wants(place, load) {
             return self.gone(worker, place, load);
         }
         // A loader that panics must not leave the model loading for ever.
-        let bring = || self.bring(worker, place, path, load);
+        let bring = || self.bring(worker, place, local, load);
         let brought = std::panic::catch_unwind(std::panic::AssertUnwindSafe(bring));
         let panicked =
             |_| Err(Error::new(Code::Internal, "loading it failed unexpectedly, the worker's log says where"));
@@ -158,9 +182,9 @@ impl Residency {
     }
 
     /// Brings a model to its device.
-    fn bring(&self, worker: &Arc<Worker>, place: &Place, path: &str, load: u64) -> Result<()> {
+    fn bring(&self, worker: &Arc<Worker>, place: &Place, local: Local, load: u64) -> Result<()> {
         let (started, device) = (Instant::now(), &self.devices[place.device]);
-        let manifest = inspect(&place.model, path)?;
+        let manifest = inspect(&place.model, &local.path)?;
         let expected = device.expect(&manifest, &self.measured.lock())?;
         let memory = device.reserve(&manifest)?;
         let loading = told(report(&place.model, &device.name, State::Loading), &manifest.spec, expected);
@@ -185,7 +209,7 @@ impl Residency {
             InMemory::Model(model) => known_figures(&**model),
             InMemory::Generator(_) => None,
         };
-        let loaded = Loaded { name: place.model.clone(), load, model, memory };
+        let loaded = Loaded { name: place.model.clone(), load, model, memory, pin: local.pin };
         let Some(warm) = known else {
             let (owner, place) = (worker.clone(), place.clone());
             let installed = move |measured: Result<WarmedUp>| {
@@ -239,18 +263,25 @@ impl Residency {
     /// Says what a model is and what it would take on each device; reads headers alone, on a thread of its own.
     pub(crate) fn inspect(&self, worker: &Arc<Worker>, request: InspectModel) {
         let owner = worker.clone();
-        self.inspections.put(move || {
-            let InspectModel { name, path, order } = request;
-            let found = owner.residency().inspected(&name, &path).unwrap_or_else(|error| {
-                vec![ModelReport { error: reason(&error), ..report(&name, "", State::Failed) }]
-            });
+        let is_stored = is_stored(&request.path);
+        let inspect = move || {
+            let InspectModel { name, path, order, peers } = request;
+            let local = local(&owner, &path, &peers, &|_| {});
+            let found =
+                local.and_then(|local| owner.residency().inspected(&name, &local.path)).unwrap_or_else(|error| {
+                    vec![ModelReport { error: reason(&error), ..report(&name, "", State::Failed) }]
+                });
             for report in found {
                 owner.residency().say(&owner, ModelReport { order, ..report });
             }
-        });
+        };
+        match is_stored {
+            true => crate::lane::aside("orion-fetch", inspect),
+            false => self.inspections.put(inspect),
+        }
     }
 
-    fn inspected(&self, name: &str, path: &str) -> Result<Vec<ModelReport>> {
+    fn inspected(&self, name: &str, path: &Path) -> Result<Vec<ModelReport>> {
         let manifest = inspect(name, path)?;
         let measured = *self.measured.lock();
         let on = |device: &Device| {
@@ -289,6 +320,15 @@ impl Residency {
         let wanted = self.table.lock().update(place, load, report);
         self.tell(worker);
         wanted
+    }
+}
+
+/// A model's files on this machine.
+fn local(worker: &Worker, path: &str, peers: &[String], progress: &dyn Fn(f32)) -> Result<Local> {
+    match &worker.options().artifacts {
+        _ if !is_stored(path) => Ok(Local { path: path.into(), pin: None }),
+        Some(artifacts) => artifacts.local(path, peers, progress),
+        None => Err(Error::new(Code::FailedPrecondition, format!("'{path}' is in a store, this worker has none"))),
     }
 }
 

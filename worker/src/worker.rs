@@ -21,6 +21,7 @@ use parking_lot::Mutex;
 use prost::Message;
 
 use crate::{
+    artifacts::Artifacts,
     device::Device,
     held::Held,
     inventory::Inventory,
@@ -49,6 +50,8 @@ pub struct Options {
     pub labels: BTreeMap<String, String>,
     /// Devices that are emulated in place of this machine's own.
     pub simulation: Option<Simulation>,
+    /// The store of this machine's models; none: only models that lie in files.
+    pub artifacts: Option<Artifacts>,
 }
 
 /// A worker of this machine.

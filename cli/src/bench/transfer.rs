@@ -8,8 +8,8 @@ use std::{
 
 use clap::Args;
 use orion_net::{
-    artifact::{Chunk, chunk_bytes, cut},
-    codec::{Codec, Coder},
+    artifact::{Cut, Tensor, chunk_bytes, cut, tensors},
+    codec::{Codec, Coder, Corrupt},
 };
 use serde::Serialize;
 
@@ -27,6 +27,7 @@ const MEASURED: Duration = Duration::from_millis(800);
 Examples:
   orion bench transfer models/minilm/model.safetensors
   orion bench transfer a.safetensors b.gguf --codec weights,zstd -o json
+  orion bench transfer tuned.safetensors --base original.safetensors --codec weights
 
 A file is cut into chunks as it is for a transfer: each tensor of a safetensors file by itself, other files evenly. What was \
 decoded is compared with the file. MB are millions of bytes of the file, before they are encoded.")]
@@ -40,6 +41,9 @@ pub(super) struct TransferArguments {
     /// Bytes of a chunk [default: as a transfer has it, 262144 of less than 200 MB, else 1048576]
     #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(16..=1 << 30))]
     chunk_bytes: Option<u32>,
+    /// An earlier version of the file, which is measured as a difference against it too
+    #[arg(long, value_name = "FILE")]
+    base: Option<PathBuf>,
 }
 
 /// What a codec makes of a file.
@@ -57,15 +61,18 @@ struct Measured {
 
 pub(super) fn run(arguments: &TransferArguments, format: Format, out: &mut dyn Write) -> Result<(), Failure> {
     let codecs = if arguments.codec.is_empty() { &Codec::ALL[..] } else { &arguments.codec };
+    let base = arguments.base.as_deref().map(read).transpose()?;
     let mut measured = Vec::new();
     for path in &arguments.files {
         let name = path.display().to_string();
-        let file = std::fs::read(path).map_err(|error| Failure::new(format!("{name} cannot be read: {error}")))?;
+        let file = read(path)?;
         let most = arguments.chunk_bytes.map_or_else(|| chunk_bytes(file.len() as u64), |bytes| bytes as usize);
-        let chunks = cut(&file, most);
-        for &codec in codecs {
-            let spinner = progress::spinner(format!("{name}: {codec}"));
-            let one = measure(&name, &file, &chunks, codec);
+        let chunks = cut(&file, &tensors(&file), most);
+        let mut ways: Vec<Way<'_>> = codecs.iter().map(|codec| Way::Codec(*codec)).collect();
+        ways.extend(base.as_deref().map(|base| Way::Difference(pairs(&chunks, &file, base))));
+        for way in &ways {
+            let spinner = progress::spinner(format!("{name}: {}", way.name()));
+            let one = measure(&name, &file, &chunks, way);
             spinner.finish_and_clear();
             measured.push(one?);
         }
@@ -89,16 +96,78 @@ pub(super) fn run(arguments: &TransferArguments, format: Format, out: &mut dyn W
     }
 }
 
-fn measure(name: &str, file: &[u8], chunks: &[Chunk], codec: Codec) -> Result<Measured, Failure> {
-    let failed = |reason: &dyn std::fmt::Display| Failure::new(format!("{name}: {codec} failed: {reason}"));
+fn read(path: &std::path::Path) -> Result<Vec<u8>, Failure> {
+    std::fs::read(path).map_err(|error| Failure::new(format!("{} cannot be read: {error}", path.display())))
+}
+
+/// How chunks are encoded.
+enum Way<'f> {
+    Codec(Codec),
+    /// Each against the bytes that lie in its place in an earlier version, where there are as many.
+    Difference(Vec<Option<&'f [u8]>>),
+}
+
+impl Way<'_> {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Codec(codec) => codec.name(),
+            Self::Difference(_) => "difference",
+        }
+    }
+
+    fn encode(&self, coder: &mut Coder, index: usize, cut: &Cut, raw: &[u8], out: &mut Vec<u8>) -> std::io::Result<()> {
+        match self {
+            Self::Codec(codec) => coder.encode(*codec, cut.element, raw, out),
+            Self::Difference(bases) => match bases[index] {
+                Some(base) if base == raw => Ok(()),
+                Some(base) => coder.encode_difference(cut.element, base, raw, out).map_err(std::io::Error::other),
+                None => coder.encode(Codec::Weights, cut.element, raw, out),
+            },
+        }
+    }
+
+    fn decode(&self, coder: &mut Coder, index: usize, cut: &Cut, bytes: &[u8], raw: &mut [u8]) -> Result<(), Corrupt> {
+        match self {
+            Self::Codec(codec) => coder.decode(*codec, cut.element, bytes, raw),
+            Self::Difference(bases) => match bases[index] {
+                // The same chunk is not sent.
+                Some(base) if bytes.is_empty() => {
+                    raw.copy_from_slice(base);
+                    Ok(())
+                }
+                Some(base) => coder.decode_difference(cut.element, base, bytes, raw),
+                None => coder.decode(Codec::Weights, cut.element, bytes, raw),
+            },
+        }
+    }
+}
+
+/// For each chunk of a tensor the bytes that lie in its place in the base's tensor of the same name, shape and type.
+fn pairs<'b>(chunks: &[Cut], file: &[u8], base: &'b [u8]) -> Vec<Option<&'b [u8]>> {
+    let (own, others) = (tensors(file), tensors(base));
+    let of = |cut: &Cut| {
+        let start = cut.range.start as u64;
+        let tensor = own.get(own.partition_point(|tensor| tensor.start <= start).checked_sub(1)?)?;
+        let is_same = |other: &&Tensor| {
+            (&other.name, &other.datatype, &other.shape) == (&tensor.name, &tensor.datatype, &tensor.shape)
+        };
+        let other = others.iter().find(is_same)?;
+        let end = (cut.range.end as u64).checked_sub(tensor.start)?;
+        let from = other.start + (start - tensor.start);
+        (end <= tensor.bytes).then(|| &base[from as usize..][..cut.range.len()])
+    };
+    chunks.iter().map(of).collect()
+}
+
+fn measure(name: &str, file: &[u8], chunks: &[Cut], way: &Way<'_>) -> Result<Measured, Failure> {
+    let failed = |reason: &dyn std::fmt::Display| Failure::new(format!("{name}: {} failed: {reason}", way.name()));
     let mut coder = Coder::default();
     let (mut encoded, mut ends) = (Vec::with_capacity(file.len()), Vec::with_capacity(chunks.len()));
     let encode_seconds = fastest(|| {
         encoded.clear();
         ends.clear();
-        for chunk in chunks {
-            coder
-                .encode(codec, chunk.element, &file[chunk.range.clone()], &mut encoded)
+        for (index, chunk) in chunks.iter().enumerate() {
+            way.encode(&mut coder, index, chunk, &file[chunk.range.clone()], &mut encoded)
                 .map_err(|error| failed(&error))?;
             ends.push(encoded.len());
         }
@@ -107,9 +176,9 @@ fn measure(name: &str, file: &[u8], chunks: &[Chunk], codec: Codec) -> Result<Me
     let mut decoded = vec![0; file.len()];
     let decode_seconds = fastest(|| {
         let mut start = 0;
-        for (chunk, end) in chunks.iter().zip(&ends) {
+        for (index, (chunk, end)) in chunks.iter().zip(&ends).enumerate() {
             let raw = &mut decoded[chunk.range.clone()];
-            coder.decode(codec, chunk.element, &encoded[start..*end], raw).map_err(|error| failed(&error))?;
+            way.decode(&mut coder, index, chunk, &encoded[start..*end], raw).map_err(|error| failed(&error))?;
             start = *end;
         }
         Ok(())
@@ -120,7 +189,7 @@ fn measure(name: &str, file: &[u8], chunks: &[Chunk], codec: Codec) -> Result<Me
     let rate = |seconds: f64| file.len() as f64 / seconds.max(f64::MIN_POSITIVE) / 1e6;
     Ok(Measured {
         file: name.to_owned(),
-        codec: codec.name(),
+        codec: way.name(),
         chunks: chunks.len(),
         raw_bytes: file.len(),
         encoded_bytes: encoded.len(),

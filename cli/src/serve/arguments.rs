@@ -4,6 +4,8 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{Args, ValueEnum};
 
+use crate::{pull::Publishers, store::StoreFlags};
+
 /// Runs a scheduler and a worker for this machine in one process
 #[derive(Args)]
 #[command(after_help = "\
@@ -43,6 +45,7 @@ Examples:
   orion worker --join 127.0.0.1:8003 --name gpu1
   orion worker --join 10.0.0.5:8003,10.0.0.6:8003 --name edge7 --token-file token
   orion worker --join 127.0.0.1:8003 --name gpu2 --zone eu-1 --label rack=a1 --label tier=gold
+  orion worker --join 10.0.0.5:8003 --name gpu3 --peer 10.0.0.7:8004 --token-file token
   orion worker --join 127.0.0.1:8003 --name sim --simulate devices.toml")]
 pub(crate) struct WorkerArguments {
     /// Session addresses of the schedulers, tried in turn
@@ -51,12 +54,12 @@ pub(crate) struct WorkerArguments {
     /// Name of this worker, unique among the scheduler's workers
     #[arg(long, env = "ORION_NAME", value_name = "NAME")]
     pub(super) name: String,
-    /// Address under which other workers can reach this one; advertised to the scheduler
-    #[arg(long, env = "ORION_PEER", value_name = "ADDR")]
-    pub(super) peer: Option<SocketAddr>,
-    /// File that holds the bearer token of the scheduler
+    /// File that holds the bearer token of the scheduler and of other workers
     #[arg(long, env = "ORION_TOKEN_FILE", value_name = "FILE")]
     pub(super) token_file: Option<PathBuf>,
+    /// Lets other machines fetch models without a token
+    #[arg(long, env = "ORION_INSECURE")]
+    pub(super) insecure: bool,
     #[command(flatten)]
     pub(super) node: NodeFlags,
     #[command(flatten)]
@@ -78,6 +81,16 @@ pub(super) struct NodeFlags {
     /// File of devices that are emulated in place of this machine's own; docs/simulate.md lists its keys
     #[arg(long, env = "ORION_SIMULATE", value_name = "FILE")]
     pub(super) simulate: Option<PathBuf>,
+    /// Address under which other workers reach this one, to fetch models from it
+    #[arg(long, env = "ORION_PEER", value_name = "ADDR")]
+    pub(super) peer: Option<SocketAddr>,
+    /// Nodes that have models, tried beside the workers that the scheduler names
+    #[arg(long, env = "ORION_FROM", value_name = "ADDR[,ADDR…]", value_delimiter = ',')]
+    pub(super) from: Vec<String>,
+    #[command(flatten)]
+    pub(super) publishers: Publishers,
+    #[command(flatten)]
+    pub(super) store: StoreFlags,
 }
 
 #[derive(Args)]

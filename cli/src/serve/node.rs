@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, path::Path};
 use orion_proto::valid_name;
 use orion_worker::{Options, Simulation};
 
-use super::arguments::NodeFlags;
+use super::{arguments::NodeFlags, transfers::Transfers};
 use crate::Failure;
 
 /// A worker's hello is a small message.
@@ -15,7 +15,7 @@ const MOST_LABELS: usize = 32;
 pub(super) fn options(
     name: &str,
     data_dir: &Path,
-    peer_address: String,
+    transfers: Option<&Transfers>,
     flags: &NodeFlags,
 ) -> Result<Options, Failure> {
     let mut mistakes = Vec::new();
@@ -33,11 +33,12 @@ pub(super) fn options(
     Ok(Options {
         name: name.to_owned(),
         data_dir: data_dir.to_owned(),
-        peer_address,
+        peer_address: transfers.map(|transfers| transfers.address.clone()).unwrap_or_default(),
         role: flags.role.name().to_owned(),
         zone: flags.zone.clone().unwrap_or_default(),
         labels,
         simulation,
+        artifacts: transfers.map(|transfers| transfers.artifacts.clone()),
     })
 }
 
@@ -67,18 +68,24 @@ mod tests {
     use crate::serve::arguments::Role;
 
     fn flags(labels: &[&str]) -> NodeFlags {
+        #[derive(clap::Parser)]
+        struct Flags {
+            #[command(flatten)]
+            node: NodeFlags,
+        }
         let label = labels.iter().map(|label| (*label).to_owned()).collect();
-        NodeFlags { label, zone: Some("eu-1".into()), role: Role::Gateway, simulate: None }
+        let flags: Flags = clap::Parser::parse_from(["worker"]);
+        NodeFlags { label, zone: Some("eu-1".into()), role: Role::Gateway, ..flags.node }
     }
 
     #[test]
     fn flags_reach_the_worker() {
         let flags = flags(&["rack=a1", "tier=gold"]);
-        let options = options("w", Path::new("data"), "10.0.0.1:9".into(), &flags).unwrap();
+        let options = options("w", Path::new("data"), None, &flags).unwrap();
         assert_eq!((options.role.as_str(), options.zone.as_str()), ("gateway", "eu-1"));
         let labels: Vec<_> = options.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
         assert_eq!(labels, ["rack=a1", "tier=gold"]);
-        assert!(options.simulation.is_none() && options.peer_address == "10.0.0.1:9");
+        assert!(options.simulation.is_none() && options.peer_address.is_empty());
     }
 
     #[test]
@@ -88,7 +95,7 @@ mod tests {
         std::fs::write(&file, "[[device]]\nname = \"a\"\nmemory_bytes = 0\nslowdown = 0").unwrap();
         let zone = Some("a b".into());
         let flags = NodeFlags { zone, simulate: Some(file), ..flags(&["rack", "a b=c", "k=1", "k=2"]) };
-        let message = options("w", Path::new("data"), String::new(), &flags).unwrap_err().message;
+        let message = options("w", Path::new("data"), None, &flags).unwrap_err().message;
         for words in [
             "--label 'rack' must be KEY=VALUE",
             "--label 'a b=c'",

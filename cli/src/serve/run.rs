@@ -30,6 +30,7 @@ use tokio::{
 use super::{
     arguments::{CommonFlags, SchedulerArguments, SchedulerFlags, UpArguments, WorkerArguments},
     logging, node,
+    transfers::Transfers,
 };
 use crate::{Failure, data_folder};
 
@@ -42,7 +43,8 @@ pub(crate) fn run_up(arguments: &UpArguments, out: &mut dyn Write) -> Result<(),
     logging::start(arguments.common.log_format, &arguments.common.log)?;
     let data_dir = data_dir(&arguments.common)?;
     let config = Config { data_folder: Some(data_dir.clone()), ..config(&arguments.scheduler)? };
-    let options = node::options(&arguments.name, &data_dir, String::new(), &arguments.node)?;
+    let transfers = Transfers::start(&arguments.node, &data_dir, config.token.as_ref(), config.insecure)?;
+    let options = node::options(&arguments.name, &data_dir, Some(&transfers), &arguments.node)?;
     runtime()?.block_on(async {
         let stop = stop_signal()?;
         let server = bind(config).await?;
@@ -82,8 +84,8 @@ pub(crate) fn run_worker(arguments: &WorkerArguments, _out: &mut dyn Write) -> R
         return Err(Failure::new(format!("--join '{bad}' must be HOST:PORT, such as 127.0.0.1:8003")));
     }
     let token = token(arguments.token_file.as_deref())?;
-    let peer = arguments.peer.map(|peer| peer.to_string()).unwrap_or_default();
-    let worker = Worker::start(node::options(&arguments.name, &data_dir, peer, &arguments.node)?)?;
+    let transfers = Transfers::start(&arguments.node, &data_dir, token.as_ref(), arguments.insecure)?;
+    let worker = Worker::start(node::options(&arguments.name, &data_dir, Some(&transfers), &arguments.node)?)?;
     measure_in_background(worker.clone(), data_dir);
     let join = JoinOptions {
         addresses: arguments.join.clone(),

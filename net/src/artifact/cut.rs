@@ -2,8 +2,9 @@
 
 use std::ops::Range;
 
-use safetensors::{Dtype, SafeTensors};
+use fastcdc::v2020::{AVERAGE_MAX, FastCDC, MAXIMUM_MAX, MAXIMUM_MIN, MINIMUM_MAX};
 
+use super::Tensor;
 use crate::codec::Element;
 
 /// Bytes of a chunk, and of one of a model that is small: with fewer than some hundred chunks, peers would wait for each
@@ -14,7 +15,7 @@ const SMALL_MODEL_BYTES: u64 = 200_000_000;
 
 /// A part of a file, before it is encoded.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Chunk {
+pub struct Cut {
     /// Where it lies.
     pub range: Range<usize>,
     /// What its numbers are.
@@ -26,58 +27,58 @@ pub fn chunk_bytes(model_bytes: u64) -> usize {
     if model_bytes < SMALL_MODEL_BYTES { SMALL_CHUNK_BYTES } else { CHUNK_BYTES }
 }
 
-/// Cuts a file into chunks of at most so many bytes, which are all of it in its order. Of a safetensors file each tensor is
-/// cut by itself, and what its header takes; any other file is cut evenly.
-pub fn cut(file: &[u8], chunk_bytes: usize) -> Vec<Chunk> {
-    let mut chunks = Vec::new();
-    let mut end = 0;
-    for (range, element) in tensors(file) {
-        pieces(end..range.start, Element::Bytes, chunk_bytes, &mut chunks);
+/// Cuts a file into chunks of at most so many bytes, which are all of it in its order. Each of its tensors is cut by itself,
+/// evenly; anything else by its contents, so that bytes that were put in move no border but the nearest.
+pub fn cut(file: &[u8], tensors: &[Tensor], chunk_bytes: usize) -> Vec<Cut> {
+    let (mut cuts, mut end) = (Vec::new(), 0);
+    for tensor in tensors {
+        // Of this file, so they fit it.
+        let range = tensor.start as usize..(tensor.start + tensor.bytes) as usize;
+        by_contents(file, end..range.start, chunk_bytes, &mut cuts);
         end = range.end;
-        pieces(range, element, chunk_bytes, &mut chunks);
+        evenly(range, element(&tensor.datatype), chunk_bytes, &mut cuts);
     }
-    pieces(end..file.len(), Element::Bytes, chunk_bytes, &mut chunks);
-    chunks
+    by_contents(file, end..file.len(), chunk_bytes, &mut cuts);
+    cuts
 }
 
-fn pieces(range: Range<usize>, element: Element, chunk_bytes: usize, chunks: &mut Vec<Chunk>) {
+fn evenly(range: Range<usize>, element: Element, chunk_bytes: usize, cuts: &mut Vec<Cut>) {
     // Whole numbers, and never nothing.
     let step = (chunk_bytes - chunk_bytes % element.width()).max(element.width());
     let starts = range.clone().step_by(step);
-    chunks.extend(starts.map(|start| Chunk { range: start..range.end.min(start + step), element }));
+    cuts.extend(starts.map(|start| Cut { range: start..range.end.min(start + step), element }));
 }
 
-/// The tensors of a safetensors file in the order in which they lie there; none of another file.
-fn tensors(file: &[u8]) -> Vec<(Range<usize>, Element)> {
-    let Ok((header, metadata)) = SafeTensors::read_metadata(file) else { return Vec::new() };
-    let start = header.saturating_add(size_of::<u64>());
-    let mut tensors: Vec<_> = metadata
-        .tensors()
-        .values()
-        .map(|tensor| {
-            let (from, to) = tensor.data_offsets;
-            (start.saturating_add(from)..start.saturating_add(to), element(tensor.dtype))
-        })
-        .collect();
-    tensors.sort_by_key(|(range, _)| (range.start, range.end));
-    let whole = tensors.iter().all(|(range, _)| range.end <= file.len());
-    if whole { tensors } else { Vec::new() }
+/// FastCDC (Xia et al., 2020).
+fn by_contents(file: &[u8], range: Range<usize>, chunk_bytes: usize, cuts: &mut Vec<Cut>) {
+    let most = chunk_bytes.min(MAXIMUM_MAX as usize) as u32;
+    let (least, average) = ((most / 8).min(MINIMUM_MAX), (most / 2).min(AVERAGE_MAX));
+    // Too small for the algorithm's window.
+    if most < MAXIMUM_MIN || range.len() <= least as usize {
+        return evenly(range, Element::Bytes, chunk_bytes, cuts);
+    }
+    let start = range.start;
+    for chunk in FastCDC::new(&file[range], least, average, most) {
+        let from = start + chunk.offset;
+        cuts.push(Cut { range: from..from + chunk.length, element: Element::Bytes });
+    }
 }
 
-fn element(dtype: Dtype) -> Element {
-    match dtype {
-        Dtype::BF16 => Element::Bf16,
-        Dtype::F16 => Element::F16,
-        Dtype::F32 => Element::F32,
+fn element(datatype: &str) -> Element {
+    match datatype {
+        "BF16" => Element::Bf16,
+        "F16" => Element::F16,
+        "F32" => Element::F32,
         _ => Element::Bytes,
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use safetensors::tensor::TensorView;
+    use safetensors::{Dtype, tensor::TensorView};
 
     use super::*;
+    use crate::artifact::tensors;
 
     fn file(tensors: &[(&str, Dtype, usize)]) -> Vec<u8> {
         let bytes = vec![7; 1 << 16];
@@ -92,7 +93,7 @@ mod tests {
     fn chunks_are_all_of_a_file_and_none_has_two_tensors() {
         let file =
             file(&[("a", Dtype::F32, 1000), ("b", Dtype::BF16, 3001), ("c", Dtype::U8, 5), ("d", Dtype::F16, 0)]);
-        let chunks = cut(&file, 1001);
+        let chunks = cut(&file, &tensors(&file), 1001);
         let mut end = 0;
         for chunk in &chunks {
             assert_eq!(chunk.range.start, end);
@@ -106,12 +107,31 @@ mod tests {
         assert_eq!(of(Element::F32), [1000, 1000, 1000, 1000]);
         assert_eq!(of(Element::Bf16), [1000, 1000, 1000, 1000, 1000, 1000, 2]);
         assert_eq!(of(Element::Bytes).last(), Some(&5));
-        // A file that is none, or was cut off, is cut evenly.
+        // A file that is none, or was cut off, has no tensors.
         for other in [&file[..file.len() - 1], &[0; 3000][..]] {
-            assert!(cut(other, 1001).iter().all(|chunk| chunk.element == Element::Bytes));
-            assert_eq!(cut(other, 1001).iter().map(|chunk| chunk.range.len()).sum::<usize>(), other.len());
+            assert_eq!(tensors(other), []);
         }
-        assert!(cut(&[], 1001).is_empty());
+        assert!(cut(&[], &[], 1001).is_empty());
+    }
+
+    #[test]
+    fn bytes_that_are_put_in_move_few_borders() {
+        let mut state = 7u64;
+        let before: Vec<u8> = std::iter::repeat_with(|| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 56) as u8
+        })
+        .take(400_000)
+        .collect();
+        let after = [&before[..100_000], b"new", &before[100_000..]].concat();
+        let pieces = |file: &[u8]| -> Vec<Vec<u8>> {
+            cut(file, &[], 16_384).into_iter().map(|cut| file[cut.range].to_vec()).collect()
+        };
+        let (old, new) = (pieces(&before), pieces(&after));
+        assert_eq!(new.concat(), after);
+        let kept = new.iter().filter(|piece| old.contains(piece)).count();
+        assert!(old.len() > 40 && kept + 3 >= new.len(), "{kept} of {}", new.len());
+        assert!(old.iter().all(|piece| piece.len() <= 16_384));
     }
 
     #[test]

@@ -1,7 +1,10 @@
 //! How a chunk's bytes travel: as they are, in one of the usual compressions, or in our own for weights.
 //!
+//! What changed between two versions of a model is told as the difference of each chunk from its base, the same chunk of the
+//! other version.
 //! A chunk's length is in its manifest, so every decoder writes to memory of that length and no further.
 
+mod choose;
 mod corrupt;
 mod general;
 mod weights;
@@ -9,7 +12,7 @@ mod weights;
 use std::{fmt, str::FromStr};
 
 use self::weights::Planes;
-pub use self::{corrupt::Corrupt, weights::Element};
+pub use self::{choose::choose, corrupt::Corrupt, weights::Element};
 
 /// An encoding of chunks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -106,6 +109,35 @@ impl Coder {
             Codec::Zstd => general::unzstd(bytes, raw),
             Codec::Weights => self.planes.decode(element, bytes, raw),
         }
+    }
+
+    /// Appends what makes a chunk of such numbers out of its base, which is the same chunk of another version. If they have
+    /// little in common it is the chunk in full.
+    ///
+    /// # Errors
+    /// The base is not as long as the chunk; nothing is appended.
+    pub fn encode_difference(
+        &mut self,
+        element: Element,
+        base: &[u8],
+        raw: &[u8],
+        out: &mut Vec<u8>,
+    ) -> Result<(), Corrupt> {
+        self.planes.encode_difference(element, base, raw, out)
+    }
+
+    /// Decodes such a difference to `raw`, which has the chunk's declared length.
+    ///
+    /// # Errors
+    /// The base is not as long as the chunk, or the bytes are no difference of this length.
+    pub fn decode_difference(
+        &mut self,
+        element: Element,
+        base: &[u8],
+        bytes: &[u8],
+        raw: &mut [u8],
+    ) -> Result<(), Corrupt> {
+        self.planes.decode_difference(element, base, bytes, raw)
     }
 }
 

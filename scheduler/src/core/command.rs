@@ -41,6 +41,8 @@ pub enum Command<T, L> {
         name: Arc<str>,
         /// Where it lies.
         path: String,
+        /// Where it can be fetched, of a model of the store.
+        peers: Vec<String>,
         /// Unique.
         order: u64,
     },
@@ -54,6 +56,8 @@ pub enum Command<T, L> {
         device: Arc<str>,
         /// Where it lies.
         path: String,
+        /// Where it can be fetched, of a model of the store.
+        peers: Vec<String>,
         /// Grows with every load and unload.
         order: u64,
     },

@@ -35,6 +35,7 @@ mod load_time;
 mod memory;
 mod order;
 mod peak;
+mod peers;
 mod placement;
 mod preempt;
 mod prefill;

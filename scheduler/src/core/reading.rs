@@ -46,7 +46,8 @@ impl<T, L: Clone> Core<T, L> {
             let (order, name) = (self.number(), self.models[index].name.clone());
             self.models[index].asked.push(worker);
             self.workers[worker].questions += 1;
-            self.commands.push(Command::Inspect { link, name, path: path.clone(), order });
+            let peers = self.peers_of(index, worker);
+            self.commands.push(Command::Inspect { link, name, path: path.clone(), peers, order });
         }
     }
 

@@ -188,11 +188,12 @@ impl<T, L: Clone> Core<T, L> {
             // Somebody else took the memory meanwhile: the models that wait choose again.
             return self.forget_replica(now, id);
         }
+        let peers = self.peers_of(model, self.devices[device].worker);
         self.devices[device].ledger.take(bytes);
         self.replicas[id].sent = true;
         self.replicas[id].started = now;
         let (name, device) = (self.models[model].name.clone(), self.devices[device].name.clone());
-        self.commands.push(Command::Load { link, name, device, path, order });
+        self.commands.push(Command::Load { link, name, device, path, peers, order });
     }
 
     /// A worker says what became of a model on one of its devices.
@@ -290,7 +291,8 @@ impl<T, L: Clone> Core<T, L> {
         let replica = &mut self.replicas[id];
         (replica.order, replica.sent) = (order, true);
         self.devices[device].ledger.take(self.replicas[id].bytes);
-        self.commands.push(Command::Load { link, name, device: at, path, order });
+        let peers = Vec::new();
+        self.commands.push(Command::Load { link, name, device: at, path, peers, order });
     }
 
     fn loaded(&mut self, now: Nanos, id: usize, report: Report) {

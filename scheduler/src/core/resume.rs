@@ -26,7 +26,8 @@ impl<T, L: Clone> Core<T, L> {
                         self.commands.push(Command::Unload { link, name, device, order });
                     }
                     (ModelState::Loading, Some(path)) if replica.sent => {
-                        self.commands.push(Command::Load { link, name, device, path, order });
+                        let peers = self.peers_of(replica.model, worker);
+                        self.commands.push(Command::Load { link, name, device, path, peers, order });
                     }
                     _ => {}
                 }

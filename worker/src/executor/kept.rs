@@ -6,6 +6,7 @@ use std::{
 };
 
 use orion_models::{Model, ModelRequest};
+use orion_net::store::Pin;
 use orion_proto::{InferAnswer, Result};
 
 use super::WarmedUp;
@@ -22,6 +23,7 @@ pub(super) struct Held {
     pub(super) kept: Kept,
     /// After the model: its memory is free when it is gone.
     pub(super) _memory: Option<Reservation>,
+    pub(super) _pin: Option<Pin>,
 }
 
 pub(super) enum Kept {

@@ -84,7 +84,13 @@ impl Bench {
     pub(crate) fn load(&mut self, name: &str, device: &str) -> u64 {
         self.order += 1;
         let (order, path) = (self.order, self.path(name));
-        self.send(to_worker::Message::Load(LoadModel { name: name.into(), path, order, device: device.into() }));
+        self.send(to_worker::Message::Load(LoadModel {
+            name: name.into(),
+            path,
+            order,
+            device: device.into(),
+            peers: vec![],
+        }));
         order
     }
 
@@ -98,7 +104,7 @@ impl Bench {
     pub(crate) fn inspect(&mut self, name: &str) -> u64 {
         self.order += 1;
         let (order, path) = (self.order, self.path(name));
-        self.send(to_worker::Message::Inspect(InspectModel { name: name.into(), path, order }));
+        self.send(to_worker::Message::Inspect(InspectModel { name: name.into(), path, order, peers: vec![] }));
         order
     }
 

@@ -1,11 +1,11 @@
-//! One plane of bytes, as it stands in an encoded chunk: raw, all alike, or coded.
+//! One plane of bytes, as it stands in an encoded chunk: raw, all alike, coded, or sparse, as a difference from zeros.
 //!
 //! A coded plane is the set of its symbols (32 bytes), the length of each symbol's code (four bits each), the bytes of each
 //! of four streams (u32 each), and the streams. Every stream codes a quarter of the plane, the first bits in the lowest
 //! bits of its bytes: four at once keep the processor busy where one would wait for itself.
 
 use super::{
-    Corrupt,
+    Corrupt, Element, Sparse,
     huffman::{self, Lengths},
     streams,
 };
@@ -16,12 +16,15 @@ pub(super) const STREAMS: usize = 4;
 const RAW: u8 = 0;
 const ALIKE: u8 = 1;
 const CODED: u8 = 2;
+const SPARSE: u8 = 3;
 
 /// Symbols that are looked at before all are counted, in as many pieces.
 const SAMPLE: usize = 4096;
 const SAMPLES: usize = 4;
 /// What is coded must at least save this share, or decoding it is wasted time.
 const LEAST_SAVING: f64 = 0.015;
+/// A plane may be sparse if it has more than this share of zeros.
+const LEAST_ZEROS: f64 = 0.75;
 
 /// Where each stream's symbols end.
 pub(super) fn parts(count: usize) -> [std::ops::Range<usize>; STREAMS] {
@@ -54,6 +57,15 @@ fn is_random(symbols: &[u8]) -> bool {
 
 /// Appends a plane.
 pub(super) fn encode(symbols: &[u8], out: &mut Vec<u8>) {
+    encode_as(symbols, true, out);
+}
+
+/// Appends a plane that is not sparse.
+pub(super) fn encode_dense(symbols: &[u8], out: &mut Vec<u8>) {
+    encode_as(symbols, false, out);
+}
+
+fn encode_as(symbols: &[u8], or_sparse: bool, out: &mut Vec<u8>) {
     if is_random(symbols) {
         out.push(RAW);
         return out.extend_from_slice(symbols);
@@ -68,13 +80,37 @@ pub(super) fn encode(symbols: &[u8], out: &mut Vec<u8>) {
         out.push(RAW);
         return out.extend_from_slice(symbols);
     }
+    let start = out.len();
     out.push(CODED);
     write_lengths(&lengths, out);
     streams::encode(symbols, &lengths, out);
+    // Where a symbol is coded it takes a bit at least; only if zeros are so many that this is much, it is tried without.
+    if or_sparse && f64::from(counts[0]) > symbols.len() as f64 * LEAST_ZEROS {
+        let mut sparse = vec![SPARSE];
+        Sparse::default().encode(Element::Bytes, &vec![0; symbols.len()], symbols, &mut sparse);
+        if sparse.len() < out.len() - start {
+            out.truncate(start);
+            out.append(&mut sparse);
+        }
+    }
 }
 
 /// Reads a plane, to `symbols` unless it lies in the bytes as it is; and what is left of them.
 pub(super) fn decode<'r, 'b: 'r>(bytes: &'b [u8], symbols: &'r mut [u8]) -> Result<(&'r [u8], &'b [u8]), Corrupt> {
+    match bytes.split_first() {
+        Some((&SPARSE, bytes)) => {
+            let rest = Sparse::default().decode(Element::Bytes, &vec![0; symbols.len()], bytes, symbols)?;
+            Ok((symbols, rest))
+        }
+        _ => decode_dense(bytes, symbols),
+    }
+}
+
+/// Reads a plane that is not sparse, to `symbols` unless it lies in the bytes as it is; and what is left of them.
+pub(super) fn decode_dense<'r, 'b: 'r>(
+    bytes: &'b [u8],
+    symbols: &'r mut [u8],
+) -> Result<(&'r [u8], &'b [u8]), Corrupt> {
     let (kind, bytes) = bytes.split_first().ok_or(Corrupt::Short)?;
     match *kind {
         RAW => bytes.split_at_checked(symbols.len()).ok_or(Corrupt::Short),

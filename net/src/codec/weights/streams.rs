@@ -15,7 +15,7 @@ const LOOKUPS: usize = 56 / MOST_BITS as usize;
 
 /// What some bits stand for.
 #[derive(Clone, Copy, Default)]
-#[repr(C)]
+#[repr(C, align(8))]
 struct Entry {
     symbols: [u8; MOST_SYMBOLS],
     /// Bits that they take.
@@ -63,7 +63,8 @@ fn encode_stream(symbols: &[u8], words: &[u32; 256], out: &mut Vec<u8>) {
 /// Reads the streams of a plane; what is left of the bytes.
 pub(super) fn decode<'b>(bytes: &'b [u8], lengths: &Lengths, symbols: &mut [u8]) -> Result<&'b [u8], Corrupt> {
     let (sizes, mut bytes) = bytes.split_first_chunk::<{ 4 * STREAMS }>().ok_or(Corrupt::Short)?;
-    let table = table(lengths);
+    let mut table = [Entry::default(); VALUES];
+    fill(lengths, &mut table);
     let mut inputs: [&[u8]; STREAMS] = [&[]; STREAMS];
     for (input, size) in inputs.iter_mut().zip(sizes.as_chunks::<4>().0) {
         (*input, bytes) = bytes.split_at_checked(u32::from_le_bytes(*size) as usize).ok_or(Corrupt::Short)?;
@@ -79,34 +80,37 @@ pub(super) fn decode<'b>(bytes: &'b [u8], lengths: &Lengths, symbols: &mut [u8])
     Ok(bytes)
 }
 
-/// An entry for each value: as many whole codes as it holds.
-fn table(lengths: &Lengths) -> Box<[Entry; VALUES]> {
+wide! {
+    /// An entry for each value: as many whole codes as it holds, of four at most.
+    fn fill(lengths: &Lengths, table: &mut [Entry; VALUES]) = fill_inlined
+}
+
+#[inline(always)]
+fn fill_inlined(lengths: &Lengths, table: &mut [Entry; VALUES]) {
     let codes = huffman::codes(lengths);
-    let mut table = Box::new([Entry::default(); VALUES]);
-    for symbol in 0..=255u8 {
+    // The symbol that a value begins with, and in the upper byte the length of its code.
+    let mut firsts = [0u16; VALUES];
+    for symbol in (0..=255u8).filter(|symbol| lengths[usize::from(*symbol)] > 0) {
         let length = lengths[usize::from(symbol)];
-        if length > 0 {
-            let first = usize::from(codes[usize::from(symbol)]);
-            for value in (first..VALUES).step_by(1 << length) {
-                table[value] = Entry { symbols: [symbol, 0, 0, 0], bits: length, count: 1, first: length };
-            }
-        }
+        let code = usize::from(codes[usize::from(symbol)]);
+        firsts[code..].iter_mut().step_by(1 << length).for_each(|first| *first = u16::from_le_bytes([symbol, length]));
     }
-    let firsts = table.clone();
-    for (value, entry) in table.iter_mut().enumerate() {
-        let mut left = value >> entry.first;
-        // Without a branch: which codes fit is as good as random.
-        let mut fits = true;
-        for at in 1..MOST_SYMBOLS {
-            let next = firsts[left % VALUES];
-            fits &= u32::from(entry.bits + next.first) <= MOST_BITS;
-            entry.symbols[at] = next.symbols[0];
-            entry.bits += next.first * u8::from(fits);
-            entry.count += u8::from(fits);
-            left >>= next.first;
-        }
+    let mut pairs = [Entry::default(); VALUES];
+    for (value, (pair, one)) in pairs.iter_mut().zip(firsts.map(u16::to_le_bytes)).enumerate() {
+        let [symbol, first] = one;
+        let [other, second] = firsts[value >> (first % 16)].to_le_bytes();
+        let fits = u8::from(u32::from(first + second) <= MOST_BITS);
+        *pair = Entry { symbols: [symbol, other, 0, 0], bits: first + second * fits, count: 1 + fits, first };
     }
-    table
+    // Without a branch: which codes fit is as good as random.
+    for (value, (entry, pair)) in table.iter_mut().zip(&pairs).enumerate() {
+        let next = pairs[value >> (pair.bits % 16)];
+        let both = u8::from(u32::from(pair.bits + next.bits) <= MOST_BITS);
+        let one = u8::from(u32::from(pair.bits + next.first) <= MOST_BITS);
+        let more = if both > 0 { (next.bits, next.count) } else { (next.first * one, one) };
+        let symbols = [pair.symbols[0], pair.symbols[1], next.symbols[0], next.symbols[1]];
+        *entry = Entry { symbols, bits: pair.bits + more.0, count: pair.count + more.1, first: pair.first };
+    }
 }
 
 /// A stream that is read.

@@ -1,0 +1,439 @@
+//! An artifact on its way to this node, from as many peers as have it.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use orion_proto::{Code, Error, Result, peer as wire};
+use parking_lot::Mutex;
+use tokio::sync::{Semaphore, mpsc::UnboundedSender, watch};
+
+use super::{
+    form::{self, Rates},
+    node::{Node, form_to_wire},
+};
+use crate::{
+    artifact::Form,
+    codec::Coder,
+    store::{Incoming, Refused},
+    swarm::{Answer, Bitmap, Command, Download, Limits, PeerId, Verdict},
+};
+
+/// Bytes on their way from one peer, and from all, at most.
+const WINDOW_BYTES: u64 = 64 << 20;
+const MEMORY_BYTES: u64 = 256 << 20;
+/// A peer that owes is set aside when it was silent for so long, at least.
+const PATIENCE: Duration = Duration::from_millis(500);
+/// A fetch that nothing comes to is given up after so long.
+const STARVED: Duration = Duration::from_secs(10);
+
+/// How far a fetch is.
+#[derive(Clone, Debug, Default)]
+pub struct Progress {
+    /// Bytes of the artifact's files.
+    pub bytes: u64,
+    /// Of these, that are here.
+    pub here: u64,
+    /// Of these, that were here before it began.
+    pub found: u64,
+    /// Bytes that came over links.
+    pub received: u64,
+    /// Seconds until all is here, as it goes; none: not known.
+    pub remaining_seconds: Option<f64>,
+    /// Peers that send.
+    pub peers: usize,
+    /// How it ended.
+    pub outcome: Option<Result<()>>,
+}
+
+#[derive(Debug)]
+pub(super) struct Fetch {
+    incoming: Incoming,
+    node: Node,
+    state: Mutex<State>,
+    progress: watch::Sender<Progress>,
+    /// Chunks are decoded on as many threads as the machine has.
+    decoders: Arc<Semaphore>,
+    threads: f64,
+}
+
+#[derive(Debug)]
+struct State {
+    download: Download,
+    peers: HashMap<PeerId, Peer>,
+    /// Chunks whose bytes are coming.
+    buffers: HashMap<(PeerId, usize), Buffer>,
+    /// Addresses that were tried or are connected.
+    known: HashSet<String>,
+    next: u64,
+    progress: Progress,
+    /// Bytes a second at which one thread decodes.
+    decode: Option<f64>,
+    /// Why peers were given up, the last few.
+    failures: Vec<String>,
+    /// No more is taken.
+    ended: bool,
+}
+
+#[derive(Debug)]
+struct Peer {
+    out: UnboundedSender<wire::FromReceiver>,
+    address: String,
+    received: u64,
+    since: Instant,
+}
+
+#[derive(Debug)]
+struct Buffer {
+    form: Form,
+    bytes: Vec<u8>,
+    length: usize,
+}
+
+/// What a peer did that ends its connection.
+pub(super) type Wrong = String;
+
+impl Fetch {
+    pub(super) fn new(node: Node, incoming: Incoming, seed: u64) -> Self {
+        let pieces = &incoming.stored().pieces;
+        let shortest = |index: usize| {
+            let piece = pieces.get(index)?;
+            let form = form::choose(piece, incoming.has_base_of(index), Rates::default());
+            piece.wire(form).map(|(bytes, _)| bytes)
+        };
+        let wire_bytes = (0..pieces.len()).map(|index| shortest(index).unwrap_or_default()).collect();
+        let limits = Limits { window: WINDOW_BYTES, memory: MEMORY_BYTES, patience: PATIENCE };
+        let have = incoming.have();
+        let here = have.iter().filter_map(|index| pieces.get(index));
+        let here: u64 = here.map(|piece| piece.places.len() as u64 * u64::from(piece.chunk.bytes)).sum();
+        let bytes = incoming.stored().artifact.manifest.bytes();
+        let progress = Progress { bytes, here, found: here, ..Progress::default() };
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        let state = State {
+            download: Download::new(wire_bytes, have, limits, seed),
+            peers: HashMap::new(),
+            buffers: HashMap::new(),
+            known: HashSet::new(),
+            next: 0,
+            progress: progress.clone(),
+            decode: None,
+            failures: Vec::new(),
+            ended: false,
+        };
+        Self {
+            incoming,
+            node,
+            state: Mutex::new(state),
+            progress: watch::Sender::new(progress),
+            decoders: Arc::new(Semaphore::new(threads)),
+            threads: threads as f64,
+        }
+    }
+
+    pub(super) fn incoming(&self) -> &Incoming {
+        &self.incoming
+    }
+
+    pub(super) fn progress(&self) -> watch::Receiver<Progress> {
+        self.progress.subscribe()
+    }
+
+    /// Whether an address is new; from now on it is not.
+    pub(super) fn is_new(&self, address: &str) -> bool {
+        !address.is_empty() && address != self.node.0.address && self.state.lock().known.insert(address.to_owned())
+    }
+
+    /// Why a peer was left.
+    pub(super) fn note(&self, address: &str, why: &str) {
+        self.state.lock().note(format!("{address}: {why}"));
+    }
+
+    /// Whether a peer is still believed.
+    pub(super) fn is_connected(&self, peer: PeerId) -> bool {
+        self.state.lock().peers.contains_key(&peer)
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        self.state.lock().ended
+    }
+
+    /// What a receiver says first.
+    pub(super) fn begin(&self) -> wire::FromReceiver {
+        let root = Bytes::copy_from_slice(self.incoming.stored().artifact.root.as_bytes());
+        let bitmap = Bytes::from(self.incoming.have().to_bytes());
+        let address = self.node.0.address.clone();
+        let begin = wire::Begin { root, bitmap, address, ..Default::default() };
+        wire::FromReceiver { message: Some(wire::from_receiver::Message::Begin(begin)) }
+    }
+
+    /// A peer has chunks for this node.
+    pub(super) fn joined(
+        &self,
+        begin: &wire::Begin,
+        address: &str,
+        out: UnboundedSender<wire::FromReceiver>,
+    ) -> std::result::Result<PeerId, Wrong> {
+        let has = Bitmap::from_bytes(self.incoming.stored().pieces.len(), &begin.bitmap)
+            .map_err(|error| error.to_string())?;
+        let mut state = self.state.lock();
+        state.next += 1;
+        let peer = PeerId(state.next);
+        state.download.joined(self.node.now(), peer, begin.origin, has);
+        let one = Peer { out, address: address.to_owned(), received: 0, since: Instant::now() };
+        state.peers.insert(peer, one);
+        Ok(peer)
+    }
+
+    pub(super) fn left(&self, peer: PeerId) {
+        let mut state = self.state.lock();
+        state.download.left(peer);
+        state.peers.remove(&peer);
+        state.buffers.retain(|(other, _), _| *other != peer);
+    }
+
+    /// A peer said something; addresses of others that it told.
+    ///
+    /// # Errors
+    /// What it may not say.
+    pub(super) fn heard(
+        self: &Arc<Self>,
+        peer: PeerId,
+        message: wire::from_sender::Message,
+    ) -> std::result::Result<Vec<String>, Wrong> {
+        use wire::from_sender::Message;
+        let now = self.node.now();
+        match message {
+            Message::Begin(_) => return Err("it began twice".into()),
+            Message::Have(have) => {
+                let mut state = self.state.lock();
+                have.chunks.iter().for_each(|chunk| state.download.has(peer, *chunk as usize));
+            }
+            Message::Coming(coming) => self.state.lock().download.coming(now, peer, coming.chunk as usize),
+            Message::Gone(gone) => {
+                let mut state = self.state.lock();
+                state.buffers.remove(&(peer, gone.chunk as usize));
+                state.download.gone(peer, gone.chunk as usize);
+            }
+            Message::Turn(_) => self.turn(now, peer),
+            Message::Piece(piece) => self.piece(now, peer, &piece)?,
+            Message::Peers(peers) => return Ok(peers.addresses),
+        }
+        Ok(Vec::new())
+    }
+
+    fn turn(&self, now: Duration, peer: PeerId) {
+        use wire::from_receiver::Message;
+        let mut state = self.state.lock();
+        let answer = if state.ended { Answer::Pass } else { state.download.granted(now, peer) };
+        let Some(chunk) = (match answer {
+            Answer::Want(chunk) => Some(chunk),
+            Answer::Pass => None,
+        }) else {
+            return state.say(peer, Message::Pass(wire::Pass {}));
+        };
+        let Some(piece) = self.incoming.stored().pieces.get(chunk) else { return };
+        let link = state.peers.get(&peer).and_then(Peer::rate);
+        let rates = Rates { link, decode: state.decode.map(|rate| rate * self.threads) };
+        let form = form::choose(piece, self.incoming.has_base_of(chunk), rates);
+        let length = piece.wire(form).map_or(0, |(bytes, _)| bytes as usize);
+        state.buffers.insert((peer, chunk), Buffer { form, bytes: Vec::with_capacity(length), length });
+        state.say(peer, Message::Want(wire::Want { chunk: chunk as u32, form: form_to_wire(form).into() }));
+        let coming = Message::Coming(wire::Coming { chunk: chunk as u32 });
+        let others: Vec<PeerId> = state.peers.keys().copied().filter(|other| *other != peer).collect();
+        others.into_iter().for_each(|other| state.say(other, coming.clone()));
+        drop(state);
+        self.node.coming(&self.incoming.stored().artifact.root, chunk);
+    }
+
+    fn piece(self: &Arc<Self>, now: Duration, peer: PeerId, piece: &wire::Piece) -> std::result::Result<(), Wrong> {
+        let (chunk, count) = (piece.chunk as usize, piece.bytes.len());
+        let mut state = self.state.lock();
+        state.say(peer, wire::from_receiver::Message::Credit(wire::Credit { bytes: count as u64 }));
+        state.progress.received += count as u64;
+        if let Some(one) = state.peers.get_mut(&peer) {
+            one.received += count as u64;
+        }
+        // One that was cancelled may still be on its way.
+        let Some(buffer) = state.buffers.get_mut(&(peer, chunk)) else { return Ok(()) };
+        if piece.start as usize != buffer.bytes.len() || count > buffer.length - buffer.bytes.len() {
+            return Err(format!("{count} bytes at {} of chunk {chunk} are out of turn", piece.start));
+        }
+        buffer.bytes.extend_from_slice(&piece.bytes);
+        let is_whole = buffer.bytes.len() == buffer.length;
+        state.download.received(now, peer, chunk, count as u64);
+        if is_whole && let Some(buffer) = state.buffers.remove(&(peer, chunk)) {
+            drop(state);
+            self.clone().take(peer, chunk, buffer);
+        }
+        Ok(())
+    }
+
+    /// Checks, decodes and keeps a chunk, on a thread that may block.
+    fn take(self: Arc<Self>, peer: PeerId, chunk: usize, buffer: Buffer) {
+        let decoders = self.decoders.clone();
+        tokio::spawn(async move {
+            // The semaphore is never closed.
+            let Ok(permit) = decoders.acquire_owned().await else { return };
+            let taken = tokio::task::spawn_blocking(move || {
+                let begun = Instant::now();
+                let taken = self.incoming.put(chunk, buffer.form, &buffer.bytes, &mut Coder::default());
+                let seconds = begun.elapsed().as_secs_f64();
+                drop(permit);
+                self.taken(peer, chunk, buffer.form, seconds, taken);
+            });
+            // A thread that panicked has left its chunk wanted for ever: the fetch would hang.
+            let _ = taken.await;
+        });
+    }
+
+    fn taken(
+        self: &Arc<Self>,
+        peer: PeerId,
+        chunk: usize,
+        form: Form,
+        seconds: f64,
+        taken: std::result::Result<(), Refused>,
+    ) {
+        use wire::from_receiver::Message;
+        let now = self.node.now();
+        let mut state = self.state.lock();
+        match taken {
+            Ok(()) => {
+                let piece = self.incoming.stored().pieces.get(chunk);
+                let raw = piece.map_or(0, |piece| u64::from(piece.chunk.bytes));
+                if form != Form::Raw {
+                    let rate = raw as f64 / seconds.max(1e-9);
+                    state.decode = Some(state.decode.map_or(rate, |known| known + (rate - known) / 8.0));
+                }
+                let is_new = !state.download.have().contains(chunk);
+                for (other, chunk) in state.download.arrived(now, peer, chunk) {
+                    state.buffers.remove(&(other, chunk));
+                    state.say(other, Message::Cancel(wire::Cancel { chunk: chunk as u32 }));
+                }
+                if is_new {
+                    state.progress.here += raw * piece.map_or(0, |piece| piece.places.len() as u64);
+                }
+                let have = Message::Have(wire::Have { chunks: vec![chunk as u32] });
+                let all: Vec<PeerId> = state.peers.keys().copied().collect();
+                all.into_iter().for_each(|other| state.say(other, have.clone()));
+                let is_whole = state.download.is_whole();
+                self.tell(&mut state);
+                drop(state);
+                self.node.gained(&self.incoming.stored().artifact.root, chunk);
+                if is_whole {
+                    self.finish();
+                }
+            }
+            Err(Refused::Disk(error)) => self.fail(&mut state, error),
+            Err(refused) => {
+                let address = state.peers.get(&peer).map(|peer| peer.address.clone()).unwrap_or_default();
+                tracing::warn!(peer = address, %refused, "chunk_refused");
+                state.note(format!("{address}: {refused}"));
+                if state.download.refused(peer, chunk) == Verdict::Banned {
+                    tracing::warn!(peer = address, "peer_banned");
+                    // Its connection ends with its sender.
+                    state.peers.remove(&peer);
+                }
+            }
+        }
+    }
+
+    /// Looks at what time brings.
+    pub(super) fn tick(self: &Arc<Self>) {
+        use wire::from_receiver::Message;
+        let now = self.node.now();
+        let mut state = self.state.lock();
+        if state.ended {
+            return;
+        }
+        for command in state.download.tick(now) {
+            match command {
+                Command::Interested(peer) => state.say(peer, Message::Interested(wire::Interested {})),
+                Command::Cancel(peer, chunk) => {
+                    state.buffers.remove(&(peer, chunk));
+                    state.say(peer, Message::Cancel(wire::Cancel { chunk: chunk as u32 }));
+                }
+                Command::SetAside(peer) => {
+                    let address = state.peers.get(&peer).map(|peer| peer.address.clone());
+                    tracing::warn!(peer = address, "peer_stalled");
+                }
+            }
+        }
+        self.tell(&mut state);
+        if state.download.is_whole() {
+            drop(state);
+            return self.finish();
+        }
+        if state.download.starved_since().is_some_and(|since| now.saturating_sub(since) > STARVED) {
+            let name = &self.incoming.stored().artifact.manifest.name;
+            let missing = state.download.have().len() - state.download.have().count();
+            let why = match state.failures.is_empty() {
+                true => "no peer has them".to_owned(),
+                false => state.failures.join("; "),
+            };
+            let text =
+                format!("{missing} chunks of model '{name}' did not come: {why}; pulled again it goes on from here");
+            self.fail(&mut state, Error::new(Code::Unavailable, text));
+        }
+    }
+
+    fn tell(&self, state: &mut State) {
+        state.progress.remaining_seconds = state.download.remaining_seconds();
+        state.progress.peers = state.peers.len();
+        self.progress.send_replace(state.progress.clone());
+    }
+
+    fn fail(&self, state: &mut State, error: Error) {
+        if !std::mem::replace(&mut state.ended, true) {
+            tracing::warn!(%error, "fetch_failed");
+            self.end(state, Err(error));
+        }
+    }
+
+    /// Makes what is whole part of the store, once.
+    fn finish(self: &Arc<Self>) {
+        if std::mem::replace(&mut self.state.lock().ended, true) {
+            return;
+        }
+        let fetch = self.clone();
+        tokio::task::spawn_blocking(move || {
+            let finished = fetch.incoming.finish(&fetch.node.0.store);
+            fetch.end(&mut fetch.state.lock(), finished);
+        });
+    }
+
+    fn end(&self, state: &mut State, outcome: Result<()>) {
+        self.node.end_fetch(&self.incoming.stored().artifact.root);
+        state.progress.outcome = Some(outcome);
+        self.tell(state);
+        // Connections end with their senders.
+        state.peers.clear();
+    }
+}
+
+impl State {
+    fn note(&mut self, failure: String) {
+        if self.failures.last() != Some(&failure) {
+            self.failures.push(failure);
+        }
+        let count = self.failures.len();
+        self.failures.drain(..count.saturating_sub(4));
+    }
+
+    fn say(&self, peer: PeerId, message: wire::from_receiver::Message) {
+        if let Some(peer) = self.peers.get(&peer) {
+            let _ = peer.out.send(wire::FromReceiver { message: Some(message) });
+        }
+    }
+}
+
+impl Peer {
+    /// Bytes a second from it, once enough have come to tell.
+    fn rate(&self) -> Option<f64> {
+        let seconds = self.since.elapsed().as_secs_f64();
+        (self.received > 1 << 20).then(|| self.received as f64 / seconds.max(1e-6))
+    }
+}

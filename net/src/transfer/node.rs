@@ -1,0 +1,406 @@
+//! What a process has to do with other nodes: the artifacts that it serves, to whom it sends, and what it fetches.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Weak},
+    time::{Duration, Instant},
+};
+
+use blake3::Hash;
+use bytes::Bytes;
+use orion_proto::{Result, peer as wire};
+use parking_lot::Mutex;
+use tokio::sync::mpsc::UnboundedSender;
+
+use super::{
+    fetch::Fetch,
+    token::PeerToken,
+    window::{Seen, Window},
+};
+use crate::{
+    artifact::{Form, Trust},
+    codec::Coder,
+    store::{Chunks, Pin, Store, Stored},
+    swarm::{ArtifactId, Bitmap, PeerId, Receiver, Task, Upload},
+};
+
+/// Bytes of one message: less than a frame, so that a turn does not wait long behind it.
+const PIECE_BYTES: usize = 48 * 1024;
+/// What time brings is looked at so often.
+const TICK: Duration = Duration::from_millis(50);
+
+/// How a node deals with others.
+#[derive(Clone, Debug, Default)]
+pub struct NodeOptions {
+    /// Whose artifacts it takes.
+    pub trust: Trust,
+    /// Where others can reach it; empty: nowhere.
+    pub address: String,
+    /// What nodes show each other.
+    pub token: Option<PeerToken>,
+    /// Whether others may bring it artifacts that it did not ask for.
+    pub accepts_uploads: bool,
+}
+
+/// A process among other nodes.
+#[derive(Clone, Debug)]
+pub struct Node(pub(super) Arc<Shared>);
+
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) store: Arc<Store>,
+    pub(super) trust: Trust,
+    /// Where others can reach it; empty: nowhere.
+    pub(super) address: String,
+    pub(super) token: Option<PeerToken>,
+    pub(super) accepts_uploads: bool,
+    started: Instant,
+    state: Mutex<State>,
+}
+
+/// An artifact that can be sent: whole, or what is here of it.
+#[derive(Debug)]
+pub(super) enum Held {
+    Whole(Chunks, #[expect(dead_code, reason = "it stays in the store for as long as it is sent")] Pin),
+    Coming(Arc<Fetch>),
+}
+
+impl Held {
+    pub(super) fn chunks(&self) -> &Chunks {
+        match self {
+            Self::Whole(chunks, _) => chunks,
+            Self::Coming(fetch) => fetch.incoming().chunks(),
+        }
+    }
+
+    pub(super) fn have(&self) -> Bitmap {
+        match self {
+            Self::Whole(chunks, _) => Bitmap::full(chunks.stored().pieces.len()),
+            Self::Coming(fetch) => fetch.incoming().have(),
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+struct State {
+    upload: Upload,
+    artifacts: HashMap<Hash, ArtifactId>,
+    held: HashMap<Hash, Weak<Held>>,
+    receivers: HashMap<Receiver, Sending>,
+    fetches: HashMap<Hash, Arc<Fetch>>,
+    next: u64,
+}
+
+/// One receiver of one artifact.
+#[derive(Debug)]
+struct Sending {
+    out: UnboundedSender<wire::FromSender>,
+    held: Arc<Held>,
+    address: String,
+    window: Window,
+    /// Chunks that it wants, and their bytes once they were read.
+    wanted: HashMap<usize, Option<Bytes>>,
+    /// The chunk that is being sent, and how much of it was.
+    current: Option<(usize, usize)>,
+}
+
+impl Node {
+    /// A node with this store.
+    pub fn new(store: Arc<Store>, options: NodeOptions) -> Self {
+        let NodeOptions { trust, address, token, accepts_uploads } = options;
+        let (state, started) = (Mutex::default(), Instant::now());
+        Self(Arc::new(Shared { store, trust, address, token, accepts_uploads, started, state }))
+    }
+
+    /// Its store.
+    pub fn store(&self) -> &Arc<Store> {
+        &self.0.store
+    }
+
+    /// Time of this node's own clock.
+    pub(super) fn now(&self) -> Duration {
+        self.0.started.elapsed()
+    }
+
+    /// Looks at what time brings, for as long as the node lives.
+    pub async fn tick(self) {
+        let mut ticks = tokio::time::interval(TICK);
+        loop {
+            ticks.tick().await;
+            let fetches: Vec<Arc<Fetch>> = self.0.state.lock().fetches.values().cloned().collect();
+            fetches.iter().for_each(|fetch| fetch.tick());
+            self.pump();
+        }
+    }
+
+    /// The artifacts that are here or on their way.
+    pub(super) fn artifacts(&self) -> Vec<(Arc<Stored>, bool)> {
+        let whole: Vec<_> = self.0.store.list().into_iter().map(|entry| (entry.stored, true)).collect();
+        let coming: Vec<_> =
+            self.0.state.lock().fetches.values().map(|fetch| (fetch.incoming().stored().clone(), false)).collect();
+        let is_new = |stored: &Arc<Stored>| whole.iter().all(|(known, _)| known.artifact.root != stored.artifact.root);
+        let coming: Vec<_> = coming.into_iter().filter(|(stored, _)| is_new(stored)).collect();
+        whole.into_iter().chain(coming).collect()
+    }
+
+    /// An artifact to be sent.
+    pub(super) fn held(&self, root: &Hash) -> Result<Arc<Held>> {
+        let mut state = self.0.state.lock();
+        if let Some(held) = state.held.get(root).and_then(Weak::upgrade) {
+            return Ok(held);
+        }
+        let held = match state.fetches.get(root) {
+            Some(fetch) => Held::Coming(fetch.clone()),
+            None => {
+                let stored = self.0.store.get(root)?;
+                Held::Whole(self.0.store.chunks(&stored)?, self.0.store.pin(root)?)
+            }
+        };
+        let held = Arc::new(held);
+        state.held.insert(*root, Arc::downgrade(&held));
+        Ok(held)
+    }
+
+    /// An artifact of this name that is on its way here.
+    pub(super) fn coming_named(&self, name: &str, version: Option<&str>) -> Option<Arc<Fetch>> {
+        let state = self.0.state.lock();
+        let is_it = |fetch: &&Arc<Fetch>| {
+            let manifest = &fetch.incoming().stored().artifact.manifest;
+            manifest.name.as_str() == name && version.is_none_or(|version| manifest.version.as_str() == version)
+        };
+        state.fetches.values().find(is_it).cloned()
+    }
+
+    pub(super) fn fetch_of(&self, root: &Hash) -> Option<Arc<Fetch>> {
+        self.0.state.lock().fetches.get(root).cloned()
+    }
+
+    /// Begins a fetch, unless there is one: that one.
+    pub(super) fn add_fetch(&self, root: Hash, fetch: Arc<Fetch>) -> Arc<Fetch> {
+        self.0.state.lock().fetches.entry(root).or_insert(fetch).clone()
+    }
+
+    pub(super) fn end_fetch(&self, root: &Hash) {
+        let mut state = self.0.state.lock();
+        state.fetches.remove(root);
+        state.held.remove(root);
+    }
+
+    /// Somebody takes an artifact from here; tells it where others are, and them where it is.
+    pub(super) fn joined(
+        &self,
+        root: &Hash,
+        held: Arc<Held>,
+        has: Bitmap,
+        address: String,
+        out: UnboundedSender<wire::FromSender>,
+    ) -> Receiver {
+        let mut state = self.0.state.lock();
+        state.next += 1;
+        let next = ArtifactId(state.next);
+        let artifact = *state.artifacts.entry(*root).or_insert(next);
+        let receiver = Receiver { peer: PeerId(state.next), artifact };
+        let others = state.receivers.iter().filter(|(other, _)| other.artifact == artifact);
+        let mut known: Vec<String> = others.clone().map(|(_, sending)| sending.address.clone()).collect();
+        if !address.is_empty() {
+            let news = wire::Peers { addresses: vec![address.clone()] };
+            others.for_each(|(_, sending)| say(&sending.out, wire::from_sender::Message::Peers(news.clone())));
+        }
+        known.retain(|other| !other.is_empty() && *other != address);
+        if !known.is_empty() {
+            say(&out, wire::from_sender::Message::Peers(wire::Peers { addresses: known }));
+        }
+        state.upload.serve(artifact, held.have());
+        state.upload.joined(receiver, has);
+        let window = Window::new(self.now());
+        let sending = Sending { out, held, address, window, wanted: HashMap::new(), current: None };
+        state.receivers.insert(receiver, sending);
+        drop(state);
+        self.pump();
+        receiver
+    }
+
+    /// What was seen of the link to a receiver, which is gone.
+    pub(super) fn left(&self, receiver: Receiver) -> Seen {
+        let mut state = self.0.state.lock();
+        state.upload.left(receiver);
+        let seen = state.receivers.remove(&receiver).map(|sending| sending.window.seen()).unwrap_or_default();
+        drop(state);
+        self.pump();
+        seen
+    }
+
+    /// A chunk is here that can be sent on.
+    pub(super) fn gained(&self, root: &Hash, chunk: usize) {
+        let mut state = self.0.state.lock();
+        let Some(artifact) = state.artifacts.get(root).copied() else { return };
+        state.upload.gained(artifact, chunk);
+        let have = wire::Have { chunks: vec![chunk as u32] };
+        state.tell(artifact, &wire::from_sender::Message::Have(have));
+        drop(state);
+        self.pump();
+    }
+
+    /// A chunk is on its way here.
+    pub(super) fn coming(&self, root: &Hash, chunk: usize) {
+        let state = self.0.state.lock();
+        let Some(artifact) = state.artifacts.get(root).copied() else { return };
+        state.tell(artifact, &wire::from_sender::Message::Coming(wire::Coming { chunk: chunk as u32 }));
+    }
+
+    /// A receiver said something.
+    ///
+    /// # Errors
+    /// What it may not say; its connection is to be closed.
+    pub(super) fn heard(
+        &self,
+        receiver: Receiver,
+        message: wire::from_receiver::Message,
+    ) -> std::result::Result<(), String> {
+        use wire::from_receiver::Message;
+        let now = self.now();
+        {
+            let mut state = self.0.state.lock();
+            let state = &mut *state;
+            match message {
+                Message::Begin(_) => return Err("it began twice".into()),
+                Message::Have(have) => {
+                    have.chunks.iter().for_each(|chunk| state.upload.has(receiver, *chunk as usize));
+                }
+                Message::Interested(_) => state.upload.interested(receiver),
+                Message::Pass(_) => state.upload.passed(now, receiver),
+                Message::Coming(coming) => state.upload.coming(receiver, coming.chunk as usize),
+                Message::Want(want) => {
+                    let chunk = want.chunk as usize;
+                    state.upload.wanted(now, receiver, chunk).map_err(|error| error.to_string())?;
+                    let form = form_from_wire(want.form).ok_or("it wants a chunk in a form that is not known here")?;
+                    self.read(state, receiver, chunk, form);
+                }
+                Message::Cancel(cancel) => state.cancel(now, receiver, cancel.chunk as usize),
+                Message::Credit(credit) => {
+                    if let Some(sending) = state.receivers.get_mut(&receiver) {
+                        sending.window.credit(now, credit.bytes);
+                    }
+                    state.advance(now, receiver);
+                }
+            }
+        }
+        self.pump();
+        Ok(())
+    }
+
+    /// Reads a chunk before its turn comes, off the threads that serve connections.
+    fn read(&self, state: &mut State, receiver: Receiver, chunk: usize, form: Form) {
+        let Some(sending) = state.receivers.get_mut(&receiver) else { return };
+        sending.wanted.insert(chunk, None);
+        let (node, held) = (self.clone(), sending.held.clone());
+        tokio::task::spawn_blocking(move || {
+            let bytes = held.chunks().read(chunk, form, &mut Coder::default());
+            node.was_read(receiver, chunk, bytes.map(Bytes::from));
+        });
+    }
+
+    fn was_read(&self, receiver: Receiver, chunk: usize, bytes: Option<Bytes>) {
+        {
+            let mut state = self.0.state.lock();
+            let now = self.now();
+            let Some(sending) = state.receivers.get_mut(&receiver) else { return };
+            let is_wanted = sending.wanted.contains_key(&chunk);
+            match bytes {
+                Some(bytes) if is_wanted => {
+                    sending.wanted.insert(chunk, Some(bytes));
+                    state.advance(now, receiver);
+                }
+                Some(_) => {}
+                None => {
+                    tracing::warn!(chunk, "chunk_unreadable");
+                    say(&sending.out, wire::from_sender::Message::Gone(wire::Gone { chunk: chunk as u32 }));
+                    state.cancel(now, receiver, chunk);
+                }
+            }
+        }
+        self.pump();
+    }
+
+    /// Does what is to be done next.
+    fn pump(&self) {
+        let mut state = self.0.state.lock();
+        let now = self.now();
+        while let Some(task) = state.upload.next(now) {
+            match task {
+                Task::Grant(receiver) => {
+                    if let Some(sending) = state.receivers.get(&receiver) {
+                        say(&sending.out, wire::from_sender::Message::Turn(wire::Turn {}));
+                    }
+                }
+                Task::Send(receiver, chunk) => {
+                    if let Some(sending) = state.receivers.get_mut(&receiver) {
+                        sending.current = Some((chunk, 0));
+                    }
+                    state.advance(now, receiver);
+                }
+            }
+        }
+    }
+}
+
+impl State {
+    /// Sends of a receiver's chunk what the window lets through.
+    fn advance(&mut self, now: Duration, receiver: Receiver) {
+        let Some(sending) = self.receivers.get_mut(&receiver) else { return };
+        let Some((chunk, mut at)) = sending.current else { return };
+        let Some(Some(bytes)) = sending.wanted.get(&chunk).cloned() else { return };
+        while at < bytes.len() && sending.window.room() > 0 {
+            let piece = bytes.slice(at..bytes.len().min(at + PIECE_BYTES));
+            let (start, count) = (at as u32, piece.len());
+            at += count;
+            sending.window.send(now, count as u64, at < bytes.len() || sending.wanted.len() > 1);
+            self.upload.progress(now, receiver, chunk, count as u64);
+            let piece = wire::Piece { chunk: chunk as u32, start, bytes: piece };
+            say(&sending.out, wire::from_sender::Message::Piece(piece));
+        }
+        sending.current = Some((chunk, at));
+        if at == bytes.len() {
+            sending.current = None;
+            sending.wanted.remove(&chunk);
+            self.upload.sent(now, receiver, chunk);
+        }
+    }
+
+    fn cancel(&mut self, now: Duration, receiver: Receiver, chunk: usize) {
+        let is_being_sent = self.upload.cancelled(receiver, chunk);
+        if let Some(sending) = self.receivers.get_mut(&receiver) {
+            sending.wanted.remove(&chunk);
+            sending.current = sending.current.filter(|(current, _)| *current != chunk);
+        }
+        if is_being_sent {
+            self.upload.sent(now, receiver, chunk);
+        }
+    }
+
+    fn tell(&self, artifact: ArtifactId, message: &wire::from_sender::Message) {
+        let own = self.receivers.iter().filter(|(receiver, _)| receiver.artifact == artifact);
+        own.for_each(|(_, sending)| say(&sending.out, message.clone()));
+    }
+}
+
+/// Says something to a receiver; one that is gone is noticed where its messages end.
+fn say(out: &UnboundedSender<wire::FromSender>, message: wire::from_sender::Message) {
+    let _ = out.send(wire::FromSender { message: Some(message) });
+}
+
+pub(super) fn form_to_wire(form: Form) -> wire::Form {
+    match form {
+        Form::Raw => wire::Form::Raw,
+        Form::Encoded => wire::Form::Encoded,
+        Form::Difference => wire::Form::Difference,
+    }
+}
+
+fn form_from_wire(form: i32) -> Option<Form> {
+    match wire::Form::try_from(form).ok()? {
+        wire::Form::Raw => Some(Form::Raw),
+        wire::Form::Encoded => Some(Form::Encoded),
+        wire::Form::Difference => Some(Form::Difference),
+    }
+}

@@ -1,0 +1,45 @@
+//! Handing an artifact to a node that may not be able to reach this one.
+
+use bytes::Bytes;
+use orion_proto::{Code, Error, Result, peer as wire};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::UnboundedReceiverStream;
+
+use super::{node::Node, pull::connect};
+use crate::artifact::Hash;
+
+/// Bytes of a manifest in one message.
+const PART_BYTES: usize = 128 * 1024;
+
+impl Node {
+    /// Sends an artifact of this node's store to another, which takes from other nodes too what they have of it.
+    ///
+    /// # Errors
+    /// What the other node says; UNAVAILABLE where it left before it had all.
+    pub async fn push(&self, root: &Hash, address: &str) -> Result<()> {
+        let held = self.held(root)?;
+        let mut client = connect(address, self.0.token.as_ref()).await?;
+        let (out, messages) = mpsc::unbounded_channel();
+        let encoded = Bytes::from(held.chunks().stored().artifact.encode());
+        let begin = self.sender_begins(&held);
+        for at in (0..encoded.len()).step_by(PART_BYTES) {
+            let artifact = encoded.slice(at..encoded.len().min(at + PART_BYTES));
+            let begin = wire::Begin { artifact, artifact_bytes: encoded.len() as u64, ..begin.clone() };
+            let _ = out.send(wire::FromSender { message: Some(wire::from_sender::Message::Begin(begin)) });
+        }
+        let said = |status: tonic::Status| {
+            let error = Error::of_status(&status);
+            Error::new(error.code, format!("peer {address}: {}", error.message))
+        };
+        let mut answers = client.upload(UnboundedReceiverStream::new(messages)).await.map_err(said)?.into_inner();
+        let Some(wire::FromReceiver { message: Some(wire::from_receiver::Message::Begin(begin)) }) =
+            answers.message().await.map_err(said)?
+        else {
+            return Err(Error::new(Code::Internal, format!("peer {address} did not say what it has")));
+        };
+        match self.send(held, out, begin, answers).await {
+            true => Ok(()),
+            false => Err(Error::new(Code::Unavailable, format!("peer {address} left before it had all of the model"))),
+        }
+    }
+}

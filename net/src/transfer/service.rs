@@ -1,0 +1,236 @@
+//! What other nodes may ask of this one.
+
+use std::{net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use futures::Stream;
+use orion_proto::{
+    Code, Error, Result,
+    peer::{
+        self as wire, FindRequest, ListRequest, ListResponse, Part,
+        peer_server::{Peer, PeerServer},
+    },
+};
+use tokio::{net::TcpListener, sync::mpsc};
+use tokio_stream::{StreamExt, wrappers::UnboundedReceiverStream};
+use tonic::{Request, Response, Status, Streaming, service::interceptor::InterceptedService, transport::Server};
+
+use super::{
+    fetch::Fetch,
+    node::{Held, Node},
+    pull::Begun,
+};
+use crate::{
+    artifact::{Artifact, Hash, MOST_MANIFEST_BYTES},
+    swarm::Bitmap,
+};
+
+const KEEP_ALIVE: Duration = Duration::from_secs(5);
+const STREAM_BYTES: u32 = 128 << 20;
+const MESSAGE_BYTES: usize = 256 * 1024;
+/// Bytes of a manifest in one message.
+const PART_BYTES: usize = 128 * 1024;
+
+type Answer<T> = Pin<Box<dyn Stream<Item = std::result::Result<T, Status>> + Send>>;
+
+impl Node {
+    /// Answers other nodes until the listener fails or `stop` is done.
+    ///
+    /// # Errors
+    /// INTERNAL where the listener fails.
+    pub async fn serve(self, listener: TcpListener, stop: impl Future<Output = ()>) -> Result<()> {
+        let incoming = tonic::transport::server::TcpIncoming::from(listener).with_nodelay(Some(true));
+        let token = self.0.token.clone();
+        let check = move |request: Request<()>| match &token {
+            Some(token) => token.check(&request).map(|()| request),
+            None => Ok(request),
+        };
+        let service = PeerServer::new(self).max_decoding_message_size(MESSAGE_BYTES);
+        Server::builder()
+            .initial_stream_window_size(STREAM_BYTES)
+            .initial_connection_window_size(STREAM_BYTES)
+            .http2_keepalive_interval(Some(KEEP_ALIVE))
+            .http2_keepalive_timeout(Some(KEEP_ALIVE))
+            .add_service(InterceptedService::new(service, check))
+            .serve_with_incoming_shutdown(incoming, stop)
+            .await
+            .map_err(|error| Error::new(Code::Internal, format!("the peer listener failed: {error}")))
+    }
+
+    /// The sending end of a connection: what this node has of an artifact, as the receiver asks for it, until it ends.
+    /// Whether the receiver had all of it then.
+    pub(super) async fn send(
+        &self,
+        held: Arc<Held>,
+        out: mpsc::UnboundedSender<wire::FromSender>,
+        begin: wire::Begin,
+        mut messages: Streaming<wire::FromReceiver>,
+    ) -> bool {
+        let root = held.chunks().stored().artifact.root;
+        let count = held.chunks().stored().pieces.len();
+        let Ok(mut has) = Bitmap::from_bytes(count, &begin.bitmap) else { return false };
+        let receiver = self.joined(&root, held, has.clone(), begin.address.clone(), out);
+        // An end that is no clean one is an end too.
+        while let Ok(Some(wire::FromReceiver { message: Some(message) })) = messages.message().await {
+            if let wire::from_receiver::Message::Have(have) = &message {
+                have.chunks.iter().for_each(|chunk| _ = has.insert(*chunk as usize));
+            }
+            if let Err(wrong) = self.heard(receiver, message) {
+                tracing::warn!(peer = begin.address, wrong, "receiver_refused");
+                break;
+            }
+        }
+        let seen = self.left(receiver);
+        tracing::debug!(peer = begin.address, ?seen, "receiver_left");
+        has.is_full()
+    }
+
+    /// What a sender says first.
+    pub(super) fn sender_begins(&self, held: &Held) -> wire::Begin {
+        wire::Begin {
+            root: Bytes::copy_from_slice(held.chunks().stored().artifact.root.as_bytes()),
+            bitmap: held.have().to_bytes().into(),
+            address: self.0.address.clone(),
+            // Whoever had all of it before anybody asked is spared.
+            origin: matches!(held, Held::Whole(..)),
+            ..Default::default()
+        }
+    }
+
+    fn find_held(&self, request: &FindRequest) -> Result<Arc<Held>> {
+        if !request.root.is_empty() {
+            let root = Hash::from_slice(&request.root).map_err(|_| Error::invalid("a root has 32 bytes"))?;
+            return self.held(&root);
+        }
+        let version = (!request.version.is_empty()).then_some(request.version.as_str());
+        match self.0.store.find(&request.name, version) {
+            Ok(root) => self.held(&root),
+            // It may be on its way here.
+            Err(error) => {
+                let coming = self.coming_named(&request.name, version);
+                coming.map_or(Err(error), |fetch| Ok(Arc::new(Held::Coming(fetch))))
+            }
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl Peer for Node {
+    async fn list(&self, _request: Request<ListRequest>) -> std::result::Result<Response<ListResponse>, Status> {
+        let node = self.clone();
+        let listed = tokio::task::spawn_blocking(move || node.artifacts()).await;
+        let listed = listed.map_err(|_| Status::internal("the store failed unexpectedly"))?;
+        let entry = |(stored, whole): (Arc<crate::store::Stored>, bool)| wire::Entry {
+            name: stored.artifact.manifest.name.to_string(),
+            version: stored.artifact.manifest.version.to_string(),
+            root: Bytes::copy_from_slice(stored.artifact.root.as_bytes()),
+            bytes: stored.artifact.manifest.bytes(),
+            whole,
+        };
+        Ok(Response::new(ListResponse { artifacts: listed.into_iter().map(entry).collect() }))
+    }
+
+    type FindStream = Answer<Part>;
+
+    async fn find(&self, request: Request<FindRequest>) -> std::result::Result<Response<Self::FindStream>, Status> {
+        let held = self.find_held(&request.into_inner())?;
+        let bytes = Bytes::from(held.chunks().stored().artifact.encode());
+        let starts = (0..bytes.len()).step_by(PART_BYTES);
+        let parts: Vec<_> =
+            starts.map(|at| Ok(Part { bytes: bytes.slice(at..bytes.len().min(at + PART_BYTES)) })).collect();
+        Ok(Response::new(Box::pin(tokio_stream::iter(parts))))
+    }
+
+    type DownloadStream = Answer<wire::FromSender>;
+
+    async fn download(
+        &self,
+        request: Request<Streaming<wire::FromReceiver>>,
+    ) -> std::result::Result<Response<Self::DownloadStream>, Status> {
+        let mut messages = request.into_inner();
+        let Some(wire::FromReceiver { message: Some(wire::from_receiver::Message::Begin(begin)) }) =
+            messages.message().await?
+        else {
+            return Err(Error::invalid("a receiver must begin with what it has").into());
+        };
+        let held = self.find_held(&FindRequest { root: begin.root.clone(), ..Default::default() })?;
+        let (out, answers) = mpsc::unbounded_channel();
+        let first = wire::from_sender::Message::Begin(self.sender_begins(&held));
+        let _ = out.send(wire::FromSender { message: Some(first) });
+        let node = self.clone();
+        tokio::spawn(async move { node.send(held, out, begin, messages).await });
+        Ok(Response::new(Box::pin(UnboundedReceiverStream::new(answers).map(Ok))))
+    }
+
+    type UploadStream = Answer<wire::FromReceiver>;
+
+    async fn upload(
+        &self,
+        request: Request<Streaming<wire::FromSender>>,
+    ) -> std::result::Result<Response<Self::UploadStream>, Status> {
+        if !self.0.accepts_uploads {
+            return Err(Error::new(Code::PermissionDenied, "this node takes no uploads").into());
+        }
+        let from = request.remote_addr().map(|address: SocketAddr| address.to_string()).unwrap_or_default();
+        let mut messages = request.into_inner();
+        let (artifact, begin) = offered(&mut messages).await?;
+        let root = artifact.root;
+        let (out, answers) = mpsc::unbounded_channel();
+        match self.begin(artifact).await? {
+            Begun::Fetch(fetch) => {
+                let _ = out.send(fetch.begin());
+                self.take_upload(fetch, from, out, begin, messages);
+            }
+            Begun::Done(_) => {
+                // Nothing is missing: it says so, and ends.
+                let stored = self.0.store.get(&root)?;
+                let bitmap = Bitmap::full(stored.pieces.len()).to_bytes().into();
+                let begin = wire::Begin { root: begin.root, bitmap, ..Default::default() };
+                let message = wire::from_receiver::Message::Begin(begin);
+                let _ = out.send(wire::FromReceiver { message: Some(message) });
+            }
+        }
+        Ok(Response::new(Box::pin(UnboundedReceiverStream::new(answers).map(Ok))))
+    }
+}
+
+impl Node {
+    fn take_upload(
+        &self,
+        fetch: Arc<Fetch>,
+        from: String,
+        out: mpsc::UnboundedSender<wire::FromReceiver>,
+        begin: wire::Begin,
+        messages: Streaming<wire::FromSender>,
+    ) {
+        let node = self.clone();
+        // Who offers it may be reached by others too.
+        self.dial(&fetch, &begin.address);
+        tokio::spawn(async move {
+            fetch.tick();
+            if let Err(why) = node.receive_begun(&fetch, &from, out, &begin, messages).await {
+                tracing::debug!(peer = from, why, "sender_left");
+            }
+        });
+    }
+}
+
+/// What a sender offers: the artifact itself comes in parts before anything else.
+async fn offered(messages: &mut Streaming<wire::FromSender>) -> std::result::Result<(Artifact, wire::Begin), Status> {
+    let mut bytes = Vec::new();
+    loop {
+        let Some(wire::FromSender { message: Some(wire::from_sender::Message::Begin(begin)) }) =
+            messages.message().await?
+        else {
+            return Err(Error::invalid("a sender must begin with what it has").into());
+        };
+        bytes.extend_from_slice(&begin.artifact);
+        let total = usize::try_from(begin.artifact_bytes).unwrap_or(usize::MAX);
+        if total > MOST_MANIFEST_BYTES || bytes.len() > total || (begin.artifact.is_empty() && bytes.len() < total) {
+            return Err(Error::invalid(format!("a manifest of {total} bytes is not taken, or is not whole")).into());
+        }
+        if bytes.len() == total {
+            return Ok((Artifact::decode(&bytes)?, begin));
+        }
+    }
+}

@@ -1,0 +1,41 @@
+//! From whom a worker may fetch a model of the store: those that are predicted to send it soonest first.
+
+use super::{Core, WorkerState};
+use crate::repository::STORE;
+
+/// Addresses that a message carries: more would not make a transfer faster.
+const MOST: usize = 16;
+/// Before a worker that holds the model, one that does not is asked only by chance: it may have its files all the same.
+const UNKNOWN_RATE: f64 = 1.0;
+
+impl<T, L: Clone> Core<T, L> {
+    /// Where other workers can be reached that may have this model: first those that hold it, then by the rate of their links,
+    /// of equal ones those of the worker's own zone.
+    pub(super) fn peers_of(&self, model: usize, worker: usize) -> Vec<String> {
+        if !self.models[model].path.as_ref().is_some_and(|path| path.starts_with(STORE)) {
+            return Vec::new();
+        }
+        let own = &self.workers[worker];
+        let holds = |at: usize| {
+            self.models[model].replicas.iter().any(|id| {
+                let replica = &self.replicas[*id];
+                self.devices[replica.device].worker == at && replica.serves()
+            })
+        };
+        let rate =
+            |at: usize| self.workers[at].measurement.as_ref().map_or(UNKNOWN_RATE, |m| m.scheduler_bytes_per_second);
+        let reachable = |at: &usize| {
+            let other = &self.workers[*at];
+            *at != worker && other.state == WorkerState::Ready && !other.peer_address.is_empty()
+        };
+        let mut peers: Vec<usize> = (0..self.workers.len()).filter(reachable).collect();
+        peers.sort_by(|one, other| {
+            let near = |at: usize| self.workers[at].capability.zone == own.capability.zone;
+            holds(*other)
+                .cmp(&holds(*one))
+                .then_with(|| rate(*other).total_cmp(&rate(*one)))
+                .then_with(|| near(*other).cmp(&near(*one)))
+        });
+        peers.into_iter().take(MOST).map(|at| self.workers[at].peer_address.clone()).collect()
+    }
+}
