@@ -55,9 +55,9 @@ pub(crate) fn figure(text: impl ToString) -> Cell {
 pub(crate) fn state(text: &str) -> Cell {
     let cell = Cell::new(text);
     match text.to_ascii_lowercase().split([' ', ',']).next().unwrap_or_default() {
-        "ready" | "serving" | "good" => cell.fg(Color::Green),
-        "failed" | "dead" | "unavailable" | "missing" => cell.fg(Color::Red),
-        "loading" | "suspect" | "draining" | "starting" | "warning" => cell.fg(Color::Yellow),
+        "ready" | "serving" | "excellent" | "good" => cell.fg(Color::Green),
+        "failed" | "dead" | "unavailable" | "missing" | "critical" => cell.fg(Color::Red),
+        "loading" | "suspect" | "draining" | "starting" | "warning" | "poor" => cell.fg(Color::Yellow),
         _ => cell,
     }
 }

@@ -15,8 +15,10 @@ mod data;
 mod inbox;
 mod keepalive;
 mod link;
+mod loss;
 mod mix;
 mod outbox;
+mod quality;
 mod retry_budget;
 pub mod store;
 pub mod swarm;
@@ -30,7 +32,9 @@ pub use data::{FrameStream, receive};
 pub use inbox::{FrameError, Inbox, Transfer};
 pub use keepalive::{KEEPALIVE, KeepAlive, LEASE};
 pub use link::{SchedulerLink, WorkerLink};
+pub use loss::LossMeter;
 pub use outbox::Outbox;
+pub use quality::{Grade, LinkQuality};
 pub use retry_budget::RetryBudget;
 pub use work::{
     Attempt, AttemptDelta, AttemptResult, Batch, BatchResult, FromWorker, decode_batch, decode_from_worker,

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use comfy_table::Cell;
 use orion_proto::{
-    cluster::{DeviceLedger, Node, NodeModel},
+    cluster::{DeviceLedger, Link, Node, NodeModel},
     session::{Device, GeneratorTelemetry, Measurement},
 };
 
@@ -128,12 +128,22 @@ fn measured(measurement: &Measurement, carrier: &str) -> String {
     format!("measured{origin}\n{rows}")
 }
 
+/// A link in a word and its figures.
+fn link_of(link: &Link) -> String {
+    let loss = link.loss.map_or("not known".to_owned(), |loss| format!("{:.3} %", loss * 100.0));
+    let grade = if link.grade.is_empty() { "not measured yet" } else { &link.grade };
+    let jitter =
+        if link.round_trip_seconds > 0.0 { seconds(link.jitter_seconds) } else { "not measured yet".to_owned() };
+    format!("{grade}, jitter {jitter}, loss {loss}")
+}
+
 fn telemetry(node: &Node) -> Option<String> {
     let telemetry = node.telemetry.as_ref()?;
     let rows = facts([
         ("  CPU time", seconds(telemetry.cpu_seconds)),
         ("  resident memory", bytes(telemetry.resident_bytes)),
         ("  memory free", bytes(telemetry.memory_free_bytes)),
+        ("  link to the scheduler", node.link.as_ref().map(link_of).unwrap_or_default()),
         (
             "  round trip p50 / p99",
             format!(

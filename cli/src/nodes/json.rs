@@ -1,7 +1,7 @@
 //! A node as JSON: the wire's fields, `null` for what has not been measured.
 
 use orion_proto::{
-    cluster::{DeviceLedger, Node, NodeModel},
+    cluster::{DeviceLedger, Link, Node, NodeModel},
     session::{Device, GeneratorTelemetry, Measurement},
 };
 use serde_json::{Value, json};
@@ -45,10 +45,21 @@ pub(crate) fn node(node: &Node) -> Value {
         "capability": capability(node),
         "measurement": measurement(&node.measurement.unwrap_or_default()),
         "telemetry": telemetry,
+        "link": node.link.as_ref().map(link),
         "ledgers": node.ledgers.iter().map(ledger).collect::<Vec<_>>(),
         "models": node.models.iter().map(model).collect::<Vec<_>>(),
         "events": node.events.iter().map(|event| json!({ "age_seconds": event.age_seconds, "text": event.text }))
             .collect::<Vec<_>>(),
+    })
+}
+
+fn link(link: &Link) -> Value {
+    json!({
+        "grade": (!link.grade.is_empty()).then_some(&link.grade),
+        "round_trip_seconds": known(link.round_trip_seconds),
+        "jitter_seconds": known(link.jitter_seconds),
+        "loss": link.loss,
+        "bytes_per_second": known(link.bytes_per_second),
     })
 }
 

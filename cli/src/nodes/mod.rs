@@ -133,6 +133,7 @@ async fn list(client: &mut Client, format: Format, out: &mut dyn Write) -> Resul
         "memory free / total",
         "models ready",
         "batches done",
+        "link",
         "last seen",
     ];
     let mut table = table(&headings);
@@ -148,6 +149,7 @@ async fn list(client: &mut Client, format: Format, out: &mut dyn Write) -> Resul
             figure(format!("{} / {}", free.as_deref().unwrap_or("-"), bytes(capability.memory_bytes))),
             figure(node.models.iter().filter(|model| model.state.eq_ignore_ascii_case("ready")).count()),
             figure(node.batches_done),
+            state(node.link.as_ref().map_or("", |link| &link.grade)),
             figure(last_seen(node)),
         ]);
     }

@@ -8,7 +8,7 @@ use super::wire_format::{manifest_from_wire, manifest_to_wire};
 use crate::codec::{Codec, Element};
 
 /// Bytes of a manifest: one of a million chunks takes a tenth.
-pub const MOST_MANIFEST_BYTES: usize = 1 << 30;
+pub const MOST_MANIFEST_BYTES: usize = 256 << 20;
 /// Bytes of a chunk, whatever a manifest asks for: so many are decoded at once.
 pub const MOST_CHUNK_BYTES: u32 = 16 << 20;
 

@@ -7,6 +7,7 @@ mod form;
 mod node;
 mod pull;
 mod push;
+mod sending;
 mod service;
 #[cfg(test)]
 mod tests;

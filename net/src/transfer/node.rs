@@ -1,7 +1,8 @@
 //! What a process has to do with other nodes: the artifacts that it serves, to whom it sends, and what it fetches.
 
 use std::{
-    collections::HashMap,
+    cell::RefCell,
+    collections::{HashMap, HashSet},
     sync::{Arc, Weak},
     time::{Duration, Instant},
 };
@@ -14,6 +15,7 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use super::{
     fetch::Fetch,
+    sending::{Sending, State, say},
     token::PeerToken,
     window::{Seen, Window},
 };
@@ -21,11 +23,9 @@ use crate::{
     artifact::{Form, Trust},
     codec::Coder,
     store::{Chunks, Pin, Store, Stored},
-    swarm::{ArtifactId, Bitmap, PeerId, Receiver, Task, Upload},
+    swarm::{ArtifactId, Bitmap, PeerId, Receiver, Task},
 };
 
-/// Bytes of one message: less than a frame, so that a turn does not wait long behind it.
-const PIECE_BYTES: usize = 48 * 1024;
 /// What time brings is looked at so often.
 const TICK: Duration = Duration::from_millis(50);
 
@@ -79,29 +79,6 @@ impl Held {
             Self::Coming(fetch) => fetch.incoming().have(),
         }
     }
-}
-
-#[derive(Debug, Default)]
-struct State {
-    upload: Upload,
-    artifacts: HashMap<Hash, ArtifactId>,
-    held: HashMap<Hash, Weak<Held>>,
-    receivers: HashMap<Receiver, Sending>,
-    fetches: HashMap<Hash, Arc<Fetch>>,
-    next: u64,
-}
-
-/// One receiver of one artifact.
-#[derive(Debug)]
-struct Sending {
-    out: UnboundedSender<wire::FromSender>,
-    held: Arc<Held>,
-    address: String,
-    window: Window,
-    /// Chunks that it wants, and their bytes once they were read.
-    wanted: HashMap<usize, Option<Bytes>>,
-    /// The chunk that is being sent, and how much of it was.
-    current: Option<(usize, usize)>,
 }
 
 impl Node {
@@ -194,8 +171,12 @@ impl Node {
         has: Bitmap,
         address: String,
         out: UnboundedSender<wire::FromSender>,
+        begins: bool,
     ) -> Receiver {
         let mut state = self.0.state.lock();
+        if begins {
+            say(&out, wire::from_sender::Message::Begin(self.sender_begins(&held)));
+        }
         state.next += 1;
         let next = ArtifactId(state.next);
         let artifact = *state.artifacts.entry(*root).or_insert(next);
@@ -248,6 +229,27 @@ impl Node {
         state.tell(artifact, &wire::from_sender::Message::Coming(wire::Coming { chunk: chunk as u32 }));
     }
 
+    /// A node at this address that takes the artifact from here has, or will soon have, these chunks: it said so where this
+    /// node takes it from there, and says it once.
+    pub(super) fn learned(&self, root: &Hash, address: &str, chunks: &[u32], are_here: bool) {
+        let mut state = self.0.state.lock();
+        let Some(receiver) = state.receiver_at(root, address) else { return };
+        for chunk in chunks {
+            match are_here {
+                true => state.upload.has(receiver, *chunk as usize),
+                false => state.upload.coming(receiver, *chunk as usize),
+            }
+        }
+        drop(state);
+        self.pump();
+    }
+
+    /// Those of these addresses whose nodes take the artifact from here: what it has they hear as its receivers.
+    pub(super) fn receivers_among(&self, root: &Hash, addresses: &mut dyn Iterator<Item = String>) -> HashSet<String> {
+        let state = self.0.state.lock();
+        addresses.filter(|address| state.receiver_at(root, address).is_some()).collect()
+    }
+
     /// A receiver said something.
     ///
     /// # Errors
@@ -295,7 +297,7 @@ impl Node {
         sending.wanted.insert(chunk, None);
         let (node, held) = (self.clone(), sending.held.clone());
         tokio::task::spawn_blocking(move || {
-            let bytes = held.chunks().read(chunk, form, &mut Coder::default());
+            let bytes = with_coder(|coder| held.chunks().read(chunk, form, coder));
             node.was_read(receiver, chunk, bytes.map(Bytes::from));
         });
     }
@@ -344,49 +346,10 @@ impl Node {
     }
 }
 
-impl State {
-    /// Sends of a receiver's chunk what the window lets through.
-    fn advance(&mut self, now: Duration, receiver: Receiver) {
-        let Some(sending) = self.receivers.get_mut(&receiver) else { return };
-        let Some((chunk, mut at)) = sending.current else { return };
-        let Some(Some(bytes)) = sending.wanted.get(&chunk).cloned() else { return };
-        while at < bytes.len() && sending.window.room() > 0 {
-            let piece = bytes.slice(at..bytes.len().min(at + PIECE_BYTES));
-            let (start, count) = (at as u32, piece.len());
-            at += count;
-            sending.window.send(now, count as u64, at < bytes.len() || sending.wanted.len() > 1);
-            self.upload.progress(now, receiver, chunk, count as u64);
-            let piece = wire::Piece { chunk: chunk as u32, start, bytes: piece };
-            say(&sending.out, wire::from_sender::Message::Piece(piece));
-        }
-        sending.current = Some((chunk, at));
-        if at == bytes.len() {
-            sending.current = None;
-            sending.wanted.remove(&chunk);
-            self.upload.sent(now, receiver, chunk);
-        }
-    }
-
-    fn cancel(&mut self, now: Duration, receiver: Receiver, chunk: usize) {
-        let is_being_sent = self.upload.cancelled(receiver, chunk);
-        if let Some(sending) = self.receivers.get_mut(&receiver) {
-            sending.wanted.remove(&chunk);
-            sending.current = sending.current.filter(|(current, _)| *current != chunk);
-        }
-        if is_being_sent {
-            self.upload.sent(now, receiver, chunk);
-        }
-    }
-
-    fn tell(&self, artifact: ArtifactId, message: &wire::from_sender::Message) {
-        let own = self.receivers.iter().filter(|(receiver, _)| receiver.artifact == artifact);
-        own.for_each(|(_, sending)| say(&sending.out, message.clone()));
-    }
-}
-
-/// Says something to a receiver; one that is gone is noticed where its messages end.
-fn say(out: &UnboundedSender<wire::FromSender>, message: wire::from_sender::Message) {
-    let _ = out.send(wire::FromSender { message: Some(message) });
+/// Room for coding is kept from one chunk to the next: a thread has some that it keeps.
+pub(super) fn with_coder<T>(code: impl FnOnce(&mut Coder) -> T) -> T {
+    thread_local!(static CODER: RefCell<Coder> = RefCell::default());
+    CODER.with_borrow_mut(code)
 }
 
 pub(super) fn form_to_wire(form: Form) -> wire::Form {

@@ -21,6 +21,7 @@ use super::{
 use crate::{
     Backoff,
     artifact::{Artifact, Hash, MOST_MANIFEST_BYTES},
+    swarm::Bitmap,
 };
 
 const CONNECT: Duration = Duration::from_secs(5);
@@ -217,10 +218,11 @@ impl Node {
     async fn download(&self, fetch: &Arc<Fetch>, address: &str) -> std::result::Result<(), String> {
         let mut client = connect(address, self.0.token.as_ref()).await.map_err(|error| error.message)?;
         let (out, messages) = mpsc::unbounded_channel();
-        let _ = out.send(fetch.begin());
+        let (begin, said) = fetch.begin();
+        let _ = out.send(begin);
         let answer = client.download(UnboundedReceiverStream::new(messages)).await;
         let stream = answer.map_err(|status| status.message().to_owned())?.into_inner();
-        self.receive(fetch, address, out, stream).await
+        self.receive(fetch, address, out, stream, &said).await
     }
 
     /// The receiving end of a connection, until it ends.
@@ -230,23 +232,24 @@ impl Node {
         address: &str,
         out: mpsc::UnboundedSender<wire::FromReceiver>,
         mut stream: tonic::Streaming<wire::FromSender>,
+        said: &Bitmap,
     ) -> std::result::Result<(), String> {
         let Some(wire::from_sender::Message::Begin(begin)) = next(&mut stream).await? else {
             return Err("it did not begin".into());
         };
-        self.receive_begun(fetch, address, out, &begin, stream).await
+        self.receive_begun(fetch, address, out, (&begin, said), stream).await
     }
 
-    /// The same once the sender has said what it has.
+    /// The same once the sender has said what it has; before, this node said what it has.
     pub(super) async fn receive_begun(
         &self,
         fetch: &Arc<Fetch>,
         address: &str,
         out: mpsc::UnboundedSender<wire::FromReceiver>,
-        begin: &wire::Begin,
+        (begin, said): (&wire::Begin, &Bitmap),
         mut stream: tonic::Streaming<wire::FromSender>,
     ) -> std::result::Result<(), String> {
-        let peer = fetch.joined(begin, address, out)?;
+        let peer = fetch.joined(begin, said, address, out)?;
         let mut progress = fetch.progress();
         let ended = loop {
             let message = tokio::select! {

@@ -58,18 +58,19 @@ impl Node {
     }
 
     /// The sending end of a connection: what this node has of an artifact, as the receiver asks for it, until it ends.
-    /// Whether the receiver had all of it then.
+    /// Whether the receiver had all of it then. `has_begun` where this node has said already what it has.
     pub(super) async fn send(
         &self,
         held: Arc<Held>,
         out: mpsc::UnboundedSender<wire::FromSender>,
         begin: wire::Begin,
         mut messages: Streaming<wire::FromReceiver>,
+        has_begun: bool,
     ) -> bool {
         let root = held.chunks().stored().artifact.root;
         let count = held.chunks().stored().pieces.len();
         let Ok(mut has) = Bitmap::from_bytes(count, &begin.bitmap) else { return false };
-        let receiver = self.joined(&root, held, has.clone(), begin.address.clone(), out);
+        let receiver = self.joined(&root, held, has.clone(), begin.address.clone(), out, !has_begun);
         // An end that is no clean one is an end too.
         while let Ok(Some(wire::FromReceiver { message: Some(message) })) = messages.message().await {
             if let wire::from_receiver::Message::Have(have) = &message {
@@ -85,7 +86,7 @@ impl Node {
         has.is_full()
     }
 
-    /// What a sender says first.
+    /// What a sender says first; under its lock, so that the receiver hears of each chunk that comes later.
     pub(super) fn sender_begins(&self, held: &Held) -> wire::Begin {
         wire::Begin {
             root: Bytes::copy_from_slice(held.chunks().stored().artifact.root.as_bytes()),
@@ -155,10 +156,8 @@ impl Peer for Node {
         };
         let held = self.find_held(&FindRequest { root: begin.root.clone(), ..Default::default() })?;
         let (out, answers) = mpsc::unbounded_channel();
-        let first = wire::from_sender::Message::Begin(self.sender_begins(&held));
-        let _ = out.send(wire::FromSender { message: Some(first) });
         let node = self.clone();
-        tokio::spawn(async move { node.send(held, out, begin, messages).await });
+        tokio::spawn(async move { node.send(held, out, begin, messages, false).await });
         Ok(Response::new(Box::pin(UnboundedReceiverStream::new(answers).map(Ok))))
     }
 
@@ -178,8 +177,9 @@ impl Peer for Node {
         let (out, answers) = mpsc::unbounded_channel();
         match self.begin(artifact).await? {
             Begun::Fetch(fetch) => {
-                let _ = out.send(fetch.begin());
-                self.take_upload(fetch, from, out, begin, messages);
+                let (first, said) = fetch.begin();
+                let _ = out.send(first);
+                self.take_upload(fetch, from, out, (begin, said), messages);
             }
             Begun::Done(_) => {
                 // Nothing is missing: it says so, and ends.
@@ -200,7 +200,7 @@ impl Node {
         fetch: Arc<Fetch>,
         from: String,
         out: mpsc::UnboundedSender<wire::FromReceiver>,
-        begin: wire::Begin,
+        (begin, said): (wire::Begin, Bitmap),
         messages: Streaming<wire::FromSender>,
     ) {
         let node = self.clone();
@@ -208,7 +208,7 @@ impl Node {
         self.dial(&fetch, &begin.address);
         tokio::spawn(async move {
             fetch.tick();
-            if let Err(why) = node.receive_begun(&fetch, &from, out, &begin, messages).await {
+            if let Err(why) = node.receive_begun(&fetch, &from, out, (&begin, &said), messages).await {
                 tracing::debug!(peer = from, why, "sender_left");
             }
         });

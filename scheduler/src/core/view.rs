@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
+use orion_net::LinkQuality;
 use orion_proto::{ModelSpec, cluster};
 
-use super::{Core, ModelState, Nanos, Statistics, cluster::Worker, device::Device};
+use super::{Core, IN_PROCESS, ModelState, Nanos, Statistics, cluster::Worker, device::Device};
 
 /// Counts since the scheduler started.
 #[derive(Clone, Copy, Debug, Default)]
@@ -126,6 +127,7 @@ impl<T, L: Clone> Core<T, L> {
             peer_address: worker.peer_address.clone(),
             cordon: self.cordon_name(index).to_owned(),
             ledgers: devices().map(|device| ledger(now, device)).collect(),
+            link: (worker.carrier != IN_PROCESS).then(|| link(worker)),
         }
     }
 
@@ -158,6 +160,26 @@ impl<T, L: Clone> Core<T, L> {
                 ..Default::default()
             })
         })
+    }
+}
+
+/// The link to a worker, by what it told.
+fn link<L>(worker: &Worker<L>) -> cluster::Link {
+    let known = |value: f64| (value > 0.0).then_some(value);
+    let telemetry = &worker.telemetry;
+    let round_trip = known(telemetry.round_trip_p50_seconds);
+    let quality = LinkQuality {
+        round_trip_seconds: round_trip,
+        jitter_seconds: round_trip.map(|usual| (telemetry.round_trip_p99_seconds - usual).max(0.0)),
+        loss: telemetry.loss,
+        bytes_per_second: worker.measurement.as_ref().and_then(|m| known(m.scheduler_bytes_per_second)),
+    };
+    cluster::Link {
+        grade: quality.grade().map(|grade| grade.name().to_owned()).unwrap_or_default(),
+        round_trip_seconds: quality.round_trip_seconds.unwrap_or_default(),
+        jitter_seconds: quality.jitter_seconds.unwrap_or_default(),
+        loss: quality.loss,
+        bytes_per_second: quality.bytes_per_second.unwrap_or_default(),
     }
 }
 

@@ -3,15 +3,24 @@
 use std::{sync::Arc, time::Duration, time::Instant};
 
 use futures::StreamExt;
-use orion_net::{FrameStream, KeepAlive, Outbox, WorkerLink, decode_batch, receive};
+use hyper_util::rt::TokioIo;
+use orion_net::{FrameStream, KeepAlive, LossMeter, Outbox, WorkerLink, decode_batch, receive};
 use orion_proto::{
     PROTOCOL_MAJOR,
     session::{Frame, ToScheduler, ToWorker, Welcome, session_client::SessionClient, to_scheduler, to_worker},
 };
 use parking_lot::Mutex;
-use tokio::sync::{mpsc, watch};
+use tokio::{
+    net::TcpStream,
+    sync::{mpsc, watch},
+};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Request, Streaming, metadata::MetadataValue, transport::Channel, transport::Endpoint};
+use tonic::{
+    Request, Streaming,
+    codegen::http::Uri,
+    metadata::MetadataValue,
+    transport::{Channel, Endpoint},
+};
 
 use super::{
     Ended, JoinOptions, control,
@@ -52,7 +61,8 @@ async fn open(worker: &Worker, address: &str, options: &JoinOptions) -> Result<O
     let (mailbox, messages) = mpsc::channel(MAILBOX);
     let hello = ToScheduler { message: Some(to_scheduler::Message::Hello(worker.hello())) };
     mailbox.send(hello).await.map_err(|_| Ended::Lost("the mailbox closed".into()))?;
-    let mut client = SessionClient::new(connect(address).await?);
+    let (channel, _) = connect(address).await?;
+    let mut client = SessionClient::new(channel);
     let request = authorised(Request::new(ReceiverStream::new(messages)), options)?;
     let mut control = client.control(request).await.map_err(status)?.into_inner();
     let welcome = welcome(&mut control).await?;
@@ -62,9 +72,10 @@ async fn open(worker: &Worker, address: &str, options: &JoinOptions) -> Result<O
     let key =
         MetadataValue::try_from(&welcome.key).map_err(|_| Ended::Lost("the welcome's key is unreadable".into()))?;
     request.metadata_mut().insert("orion-session-key", key);
-    let mut client = SessionClient::new(connect(address).await?).max_decoding_message_size(128 * 1024);
+    let (channel, loss) = connect(address).await?;
+    let mut client = SessionClient::new(channel).max_decoding_message_size(128 * 1024);
     let frames = client.data(request).await.map_err(status)?.into_inner();
-    Ok(Opened { welcome, scheduler: Arc::new(RemoteScheduler { mailbox, outbox }), control, frames })
+    Ok(Opened { welcome, scheduler: Arc::new(RemoteScheduler { mailbox, outbox, loss }), control, frames })
 }
 
 async fn converse(
@@ -112,7 +123,8 @@ async fn converse(
     ended
 }
 
-async fn connect(address: &str) -> Result<Channel, Ended> {
+/// A connection, and what tells its losses.
+async fn connect(address: &str) -> Result<(Channel, Option<LossMeter>), Ended> {
     let endpoint = Endpoint::from_shared(format!("http://{address}"))
         .map_err(|error| Ended::Refused(format!("address '{address}' is not HOST:PORT: {error}")))?;
     let endpoint = endpoint
@@ -120,13 +132,26 @@ async fn connect(address: &str) -> Result<Channel, Ended> {
         .tcp_nodelay(true)
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW);
-    endpoint.connect().await.map_err(|error| {
+    let (told, meter) = std::sync::mpsc::channel();
+    let target = address.to_owned();
+    let connector = tower::service_fn(move |_: Uri| {
+        let (told, target) = (told.clone(), target.clone());
+        async move {
+            let stream = tokio::time::timeout(CONNECT, TcpStream::connect(target)).await??;
+            stream.set_nodelay(true)?;
+            // Without it only the losses are not known.
+            let _ = told.send(LossMeter::new(&stream));
+            Ok::<_, std::io::Error>(TokioIo::new(stream))
+        }
+    });
+    let channel = endpoint.connect_with_connector(connector).await.map_err(|error| {
         let mut cause: &dyn std::error::Error = &error;
         while let Some(source) = cause.source() {
             cause = source;
         }
         Ended::Lost(format!("cannot connect: {cause}"))
-    })
+    })?;
+    Ok((channel, meter.try_recv().ok().and_then(Result::ok)))
 }
 
 fn authorised<T>(mut request: Request<T>, options: &JoinOptions) -> Result<Request<T>, Ended> {

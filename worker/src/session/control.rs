@@ -6,7 +6,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use orion_net::{KeepAlive, SchedulerLink, WorkerLink, encode_probe};
+use orion_net::{KeepAlive, LossMeter, SchedulerLink, WorkerLink, encode_probe};
 use orion_proto::{
     Payload,
     session::{Drain, Goodbye, Measurement, Ping, Pong, ToWorker, to_scheduler, to_worker},
@@ -118,6 +118,7 @@ impl Conversation<'_> {
         telemetry.round_trip_p50_seconds = seconds(0.5);
         telemetry.round_trip_p99_seconds = seconds(0.99);
         drop(keepalive);
+        telemetry.loss = self.scheduler.loss.as_ref().and_then(LossMeter::share);
         self.scheduler.control(to_scheduler::Message::Telemetry(telemetry));
     }
 

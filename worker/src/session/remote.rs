@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use orion_net::{
-    AttemptDelta, BatchResult, CONTROL_BYTES, Outbox, REPORT_BYTES, SchedulerLink, encode_deltas, encode_result,
+    AttemptDelta, BatchResult, CONTROL_BYTES, LossMeter, Outbox, REPORT_BYTES, SchedulerLink, encode_deltas,
+    encode_result,
 };
 use orion_proto::session::{ToScheduler, model_report::State, to_scheduler};
 use parking_lot::Mutex;
@@ -17,6 +18,8 @@ pub(super) const MAILBOX: usize = 1 << 16;
 pub(super) struct RemoteScheduler {
     pub(super) mailbox: mpsc::Sender<ToScheduler>,
     pub(super) outbox: Arc<Mutex<Outbox>>,
+    /// Of the data connection.
+    pub(super) loss: Option<LossMeter>,
 }
 
 impl SchedulerLink for RemoteScheduler {

@@ -1,5 +1,7 @@
 //! An artifact on its way to this node, from as many peers as have it.
 
+mod chunks;
+
 use std::{
     collections::{HashMap, HashSet},
     sync::Arc,
@@ -13,13 +15,12 @@ use tokio::sync::{Semaphore, mpsc::UnboundedSender, watch};
 
 use super::{
     form::{self, Rates},
-    node::{Node, form_to_wire},
+    node::Node,
 };
 use crate::{
-    artifact::Form,
-    codec::Coder,
-    store::{Incoming, Refused},
-    swarm::{Answer, Bitmap, Command, Download, Limits, PeerId, Verdict},
+    artifact::{Form, Hash},
+    store::Incoming,
+    swarm::{Bitmap, Command, Download, Limits, PeerId},
 };
 
 /// Bytes on their way from one peer, and from all, at most.
@@ -160,19 +161,21 @@ impl Fetch {
         self.state.lock().ended
     }
 
-    /// What a receiver says first.
-    pub(super) fn begin(&self) -> wire::FromReceiver {
+    /// What a receiver says first, and the chunks that it says it has.
+    pub(super) fn begin(&self) -> (wire::FromReceiver, Bitmap) {
         let root = Bytes::copy_from_slice(self.incoming.stored().artifact.root.as_bytes());
-        let bitmap = Bytes::from(self.incoming.have().to_bytes());
+        let said = self.incoming.have();
+        let bitmap = Bytes::from(said.to_bytes());
         let address = self.node.0.address.clone();
         let begin = wire::Begin { root, bitmap, address, ..Default::default() };
-        wire::FromReceiver { message: Some(wire::from_receiver::Message::Begin(begin)) }
+        (wire::FromReceiver { message: Some(wire::from_receiver::Message::Begin(begin)) }, said)
     }
 
-    /// A peer has chunks for this node.
+    /// A peer has chunks for this node, which said that it has these.
     pub(super) fn joined(
         &self,
         begin: &wire::Begin,
+        said: &Bitmap,
         address: &str,
         out: UnboundedSender<wire::FromReceiver>,
     ) -> std::result::Result<PeerId, Wrong> {
@@ -184,6 +187,10 @@ impl Fetch {
         state.download.joined(self.node.now(), peer, begin.origin, has);
         let one = Peer { out, address: address.to_owned(), received: 0, since: Instant::now() };
         state.peers.insert(peer, one);
+        // What came between is told here: from now on each chunk is.
+        let since =
+            state.download.have().iter().filter(|chunk| !said.contains(*chunk)).map(|chunk| chunk as u32).collect();
+        state.say(peer, wire::from_receiver::Message::Have(wire::Have { chunks: since }));
         Ok(peer)
     }
 
@@ -210,8 +217,17 @@ impl Fetch {
             Message::Have(have) => {
                 let mut state = self.state.lock();
                 have.chunks.iter().for_each(|chunk| state.download.has(peer, *chunk as usize));
+                let address = state.address(peer);
+                drop(state);
+                self.node.learned(self.root(), &address, &have.chunks, true);
             }
-            Message::Coming(coming) => self.state.lock().download.coming(now, peer, coming.chunk as usize),
+            Message::Coming(coming) => {
+                let mut state = self.state.lock();
+                state.download.coming(now, peer, coming.chunk as usize);
+                let address = state.address(peer);
+                drop(state);
+                self.node.learned(self.root(), &address, &[coming.chunk], false);
+            }
             Message::Gone(gone) => {
                 let mut state = self.state.lock();
                 state.buffers.remove(&(peer, gone.chunk as usize));
@@ -224,121 +240,20 @@ impl Fetch {
         Ok(Vec::new())
     }
 
-    fn turn(&self, now: Duration, peer: PeerId) {
-        use wire::from_receiver::Message;
-        let mut state = self.state.lock();
-        let answer = if state.ended { Answer::Pass } else { state.download.granted(now, peer) };
-        let Some(chunk) = (match answer {
-            Answer::Want(chunk) => Some(chunk),
-            Answer::Pass => None,
-        }) else {
-            return state.say(peer, Message::Pass(wire::Pass {}));
+    /// Tells those that it takes chunks from, but one, and those that hear it as its receivers.
+    fn tell_senders(&self, but: Option<PeerId>, message: &wire::from_receiver::Message) {
+        let addresses: Vec<(PeerId, String)> = {
+            let state = self.state.lock();
+            state.peers.iter().map(|(peer, one)| (*peer, one.address.clone())).collect()
         };
-        let Some(piece) = self.incoming.stored().pieces.get(chunk) else { return };
-        let link = state.peers.get(&peer).and_then(Peer::rate);
-        let rates = Rates { link, decode: state.decode.map(|rate| rate * self.threads) };
-        let form = form::choose(piece, self.incoming.has_base_of(chunk), rates);
-        let length = piece.wire(form).map_or(0, |(bytes, _)| bytes as usize);
-        state.buffers.insert((peer, chunk), Buffer { form, bytes: Vec::with_capacity(length), length });
-        state.say(peer, Message::Want(wire::Want { chunk: chunk as u32, form: form_to_wire(form).into() }));
-        let coming = Message::Coming(wire::Coming { chunk: chunk as u32 });
-        let others: Vec<PeerId> = state.peers.keys().copied().filter(|other| *other != peer).collect();
-        others.into_iter().for_each(|other| state.say(other, coming.clone()));
-        drop(state);
-        self.node.coming(&self.incoming.stored().artifact.root, chunk);
+        let hear = self.node.receivers_among(self.root(), &mut addresses.iter().map(|(_, address)| address.clone()));
+        let state = self.state.lock();
+        let told = addresses.iter().filter(|(peer, address)| Some(*peer) != but && !hear.contains(address));
+        told.for_each(|(peer, _)| state.say(*peer, message.clone()));
     }
 
-    fn piece(self: &Arc<Self>, now: Duration, peer: PeerId, piece: &wire::Piece) -> std::result::Result<(), Wrong> {
-        let (chunk, count) = (piece.chunk as usize, piece.bytes.len());
-        let mut state = self.state.lock();
-        state.say(peer, wire::from_receiver::Message::Credit(wire::Credit { bytes: count as u64 }));
-        state.progress.received += count as u64;
-        if let Some(one) = state.peers.get_mut(&peer) {
-            one.received += count as u64;
-        }
-        // One that was cancelled may still be on its way.
-        let Some(buffer) = state.buffers.get_mut(&(peer, chunk)) else { return Ok(()) };
-        if piece.start as usize != buffer.bytes.len() || count > buffer.length - buffer.bytes.len() {
-            return Err(format!("{count} bytes at {} of chunk {chunk} are out of turn", piece.start));
-        }
-        buffer.bytes.extend_from_slice(&piece.bytes);
-        let is_whole = buffer.bytes.len() == buffer.length;
-        state.download.received(now, peer, chunk, count as u64);
-        if is_whole && let Some(buffer) = state.buffers.remove(&(peer, chunk)) {
-            drop(state);
-            self.clone().take(peer, chunk, buffer);
-        }
-        Ok(())
-    }
-
-    /// Checks, decodes and keeps a chunk, on a thread that may block.
-    fn take(self: Arc<Self>, peer: PeerId, chunk: usize, buffer: Buffer) {
-        let decoders = self.decoders.clone();
-        tokio::spawn(async move {
-            // The semaphore is never closed.
-            let Ok(permit) = decoders.acquire_owned().await else { return };
-            let taken = tokio::task::spawn_blocking(move || {
-                let begun = Instant::now();
-                let taken = self.incoming.put(chunk, buffer.form, &buffer.bytes, &mut Coder::default());
-                let seconds = begun.elapsed().as_secs_f64();
-                drop(permit);
-                self.taken(peer, chunk, buffer.form, seconds, taken);
-            });
-            // A thread that panicked has left its chunk wanted for ever: the fetch would hang.
-            let _ = taken.await;
-        });
-    }
-
-    fn taken(
-        self: &Arc<Self>,
-        peer: PeerId,
-        chunk: usize,
-        form: Form,
-        seconds: f64,
-        taken: std::result::Result<(), Refused>,
-    ) {
-        use wire::from_receiver::Message;
-        let now = self.node.now();
-        let mut state = self.state.lock();
-        match taken {
-            Ok(()) => {
-                let piece = self.incoming.stored().pieces.get(chunk);
-                let raw = piece.map_or(0, |piece| u64::from(piece.chunk.bytes));
-                if form != Form::Raw {
-                    let rate = raw as f64 / seconds.max(1e-9);
-                    state.decode = Some(state.decode.map_or(rate, |known| known + (rate - known) / 8.0));
-                }
-                let is_new = !state.download.have().contains(chunk);
-                for (other, chunk) in state.download.arrived(now, peer, chunk) {
-                    state.buffers.remove(&(other, chunk));
-                    state.say(other, Message::Cancel(wire::Cancel { chunk: chunk as u32 }));
-                }
-                if is_new {
-                    state.progress.here += raw * piece.map_or(0, |piece| piece.places.len() as u64);
-                }
-                let have = Message::Have(wire::Have { chunks: vec![chunk as u32] });
-                let all: Vec<PeerId> = state.peers.keys().copied().collect();
-                all.into_iter().for_each(|other| state.say(other, have.clone()));
-                let is_whole = state.download.is_whole();
-                self.tell(&mut state);
-                drop(state);
-                self.node.gained(&self.incoming.stored().artifact.root, chunk);
-                if is_whole {
-                    self.finish();
-                }
-            }
-            Err(Refused::Disk(error)) => self.fail(&mut state, error),
-            Err(refused) => {
-                let address = state.peers.get(&peer).map(|peer| peer.address.clone()).unwrap_or_default();
-                tracing::warn!(peer = address, %refused, "chunk_refused");
-                state.note(format!("{address}: {refused}"));
-                if state.download.refused(peer, chunk) == Verdict::Banned {
-                    tracing::warn!(peer = address, "peer_banned");
-                    // Its connection ends with its sender.
-                    state.peers.remove(&peer);
-                }
-            }
-        }
+    fn root(&self) -> &Hash {
+        &self.incoming.stored().artifact.root
     }
 
     /// Looks at what time brings.
@@ -357,7 +272,7 @@ impl Fetch {
                     state.say(peer, Message::Cancel(wire::Cancel { chunk: chunk as u32 }));
                 }
                 Command::SetAside(peer) => {
-                    let address = state.peers.get(&peer).map(|peer| peer.address.clone());
+                    let address = state.address(peer);
                     tracing::warn!(peer = address, "peer_stalled");
                 }
             }
@@ -406,7 +321,7 @@ impl Fetch {
     }
 
     fn end(&self, state: &mut State, outcome: Result<()>) {
-        self.node.end_fetch(&self.incoming.stored().artifact.root);
+        self.node.end_fetch(self.root());
         state.progress.outcome = Some(outcome);
         self.tell(state);
         // Connections end with their senders.
@@ -415,6 +330,10 @@ impl Fetch {
 }
 
 impl State {
+    fn address(&self, peer: PeerId) -> String {
+        self.peers.get(&peer).map(|peer| peer.address.clone()).unwrap_or_default()
+    }
+
     fn note(&mut self, failure: String) {
         if self.failures.last() != Some(&failure) {
             self.failures.push(failure);

@@ -1,0 +1,142 @@
+//! A chunk's way: a turn, its pieces, and what they turn out to be.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use orion_proto::peer::{self as wire, from_receiver::Message};
+
+use super::{Buffer, Fetch, Peer, Wrong};
+use crate::{
+    artifact::Form,
+    store::Refused,
+    swarm::{Answer, PeerId, Verdict},
+    transfer::{
+        form::{self, Rates},
+        node::{form_to_wire, with_coder},
+    },
+};
+
+impl Fetch {
+    /// A peer has a turn for this node.
+    pub(super) fn turn(&self, now: Duration, peer: PeerId) {
+        let mut state = self.state.lock();
+        let answer = if state.ended { Answer::Pass } else { state.download.granted(now, peer) };
+        let Some(chunk) = (match answer {
+            Answer::Want(chunk) => Some(chunk),
+            Answer::Pass => None,
+        }) else {
+            return state.say(peer, Message::Pass(wire::Pass {}));
+        };
+        let Some(piece) = self.incoming.stored().pieces.get(chunk) else { return };
+        let link = state.peers.get(&peer).and_then(Peer::rate);
+        let rates = Rates { link, decode: state.decode.map(|rate| rate * self.threads) };
+        let form = form::choose(piece, self.incoming.has_base_of(chunk), rates);
+        let length = piece.wire(form).map_or(0, |(bytes, _)| bytes as usize);
+        state.buffers.insert((peer, chunk), Buffer { form, bytes: Vec::with_capacity(length), length });
+        state.say(peer, Message::Want(wire::Want { chunk: chunk as u32, form: form_to_wire(form).into() }));
+        drop(state);
+        self.tell_senders(Some(peer), &Message::Coming(wire::Coming { chunk: chunk as u32 }));
+        self.node.coming(self.root(), chunk);
+    }
+
+    /// Bytes of a chunk came.
+    pub(super) fn piece(
+        self: &Arc<Self>,
+        now: Duration,
+        peer: PeerId,
+        piece: &wire::Piece,
+    ) -> std::result::Result<(), Wrong> {
+        let (chunk, count) = (piece.chunk as usize, piece.bytes.len());
+        let mut state = self.state.lock();
+        state.say(peer, Message::Credit(wire::Credit { bytes: count as u64 }));
+        state.progress.received += count as u64;
+        if let Some(one) = state.peers.get_mut(&peer) {
+            one.received += count as u64;
+        }
+        // One that was cancelled may still be on its way.
+        let Some(buffer) = state.buffers.get_mut(&(peer, chunk)) else { return Ok(()) };
+        if piece.start as usize != buffer.bytes.len() || count > buffer.length - buffer.bytes.len() {
+            return Err(format!("{count} bytes at {} of chunk {chunk} are out of turn", piece.start));
+        }
+        buffer.bytes.extend_from_slice(&piece.bytes);
+        let is_whole = buffer.bytes.len() == buffer.length;
+        state.download.received(now, peer, chunk, count as u64);
+        if is_whole && let Some(buffer) = state.buffers.remove(&(peer, chunk)) {
+            drop(state);
+            self.clone().take(peer, chunk, buffer);
+        }
+        Ok(())
+    }
+
+    /// Checks, decodes and keeps a chunk, on a thread that may block.
+    fn take(self: Arc<Self>, peer: PeerId, chunk: usize, buffer: Buffer) {
+        let decoders = self.decoders.clone();
+        tokio::spawn(async move {
+            // The semaphore is never closed.
+            let Ok(permit) = decoders.acquire_owned().await else { return };
+            let fetch = self.clone();
+            let taken = tokio::task::spawn_blocking(move || {
+                let begun = Instant::now();
+                let taken = with_coder(|coder| self.incoming.put(chunk, buffer.form, &buffer.bytes, coder));
+                let seconds = begun.elapsed().as_secs_f64();
+                drop(permit);
+                self.taken(peer, chunk, buffer.form, seconds, taken);
+            });
+            if taken.await.is_err() {
+                // It panicked: whoever waits for the chunk would wait for ever.
+                fetch.state.lock().download.gone(peer, chunk);
+            }
+        });
+    }
+
+    fn taken(
+        self: &Arc<Self>,
+        peer: PeerId,
+        chunk: usize,
+        form: Form,
+        seconds: f64,
+        taken: std::result::Result<(), Refused>,
+    ) {
+        let now = self.node.now();
+        let mut state = self.state.lock();
+        match taken {
+            Ok(()) => {
+                let piece = self.incoming.stored().pieces.get(chunk);
+                let raw = piece.map_or(0, |piece| u64::from(piece.chunk.bytes));
+                if form != Form::Raw {
+                    let rate = raw as f64 / seconds.max(1e-9);
+                    state.decode = Some(state.decode.map_or(rate, |known| known + (rate - known) / 8.0));
+                }
+                let is_new = !state.download.have().contains(chunk);
+                for (other, chunk) in state.download.arrived(now, peer, chunk) {
+                    state.buffers.remove(&(other, chunk));
+                    state.say(other, Message::Cancel(wire::Cancel { chunk: chunk as u32 }));
+                }
+                if is_new {
+                    state.progress.here += raw * piece.map_or(0, |piece| piece.places.len() as u64);
+                }
+                let is_whole = state.download.is_whole();
+                self.tell(&mut state);
+                drop(state);
+                self.tell_senders(None, &Message::Have(wire::Have { chunks: vec![chunk as u32] }));
+                self.node.gained(self.root(), chunk);
+                if is_whole {
+                    self.finish();
+                }
+            }
+            Err(Refused::Disk(error)) => self.fail(&mut state, error),
+            Err(refused) => {
+                let address = state.address(peer);
+                tracing::warn!(peer = address, %refused, "chunk_refused");
+                state.note(format!("{address}: {refused}"));
+                if state.download.refused(peer, chunk) == Verdict::Banned {
+                    tracing::warn!(peer = address, "peer_banned");
+                    // Its connection ends with its sender.
+                    state.peers.remove(&peer);
+                }
+            }
+        }
+    }
+}

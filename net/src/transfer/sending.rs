@@ -1,0 +1,97 @@
+//! What a node is sending, to whom.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Weak},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use orion_proto::peer as wire;
+use tokio::sync::mpsc::UnboundedSender;
+
+use super::{fetch::Fetch, node::Held, window::Window};
+use crate::{
+    artifact::Hash,
+    swarm::{ArtifactId, Receiver, Upload},
+};
+
+/// Bytes of one message: less than a frame, so that a turn does not wait long behind it.
+const PIECE_BYTES: usize = 48 * 1024;
+
+/// What changes under a node's lock.
+#[derive(Debug, Default)]
+pub(super) struct State {
+    pub(super) upload: Upload,
+    pub(super) artifacts: HashMap<Hash, ArtifactId>,
+    pub(super) held: HashMap<Hash, Weak<Held>>,
+    pub(super) receivers: HashMap<Receiver, Sending>,
+    pub(super) fetches: HashMap<Hash, Arc<Fetch>>,
+    pub(super) next: u64,
+}
+
+/// One receiver of one artifact.
+#[derive(Debug)]
+pub(super) struct Sending {
+    pub(super) out: UnboundedSender<wire::FromSender>,
+    pub(super) held: Arc<Held>,
+    pub(super) address: String,
+    pub(super) window: Window,
+    /// Chunks that it wants, and their bytes once they were read.
+    pub(super) wanted: HashMap<usize, Option<Bytes>>,
+    /// The chunk that is being sent, and how much of it was.
+    pub(super) current: Option<(usize, usize)>,
+}
+
+impl State {
+    pub(super) fn receiver_at(&self, root: &Hash, address: &str) -> Option<Receiver> {
+        let artifact = self.artifacts.get(root)?;
+        let is_there = |(receiver, sending): &(&Receiver, &Sending)| {
+            receiver.artifact == *artifact && !address.is_empty() && sending.address == address
+        };
+        self.receivers.iter().find(is_there).map(|(receiver, _)| *receiver)
+    }
+
+    /// Sends of a receiver's chunk what the window lets through.
+    pub(super) fn advance(&mut self, now: Duration, receiver: Receiver) {
+        let Some(sending) = self.receivers.get_mut(&receiver) else { return };
+        let Some((chunk, mut at)) = sending.current else { return };
+        let Some(Some(bytes)) = sending.wanted.get(&chunk).cloned() else { return };
+        while at < bytes.len() && sending.window.room() > 0 {
+            let piece = bytes.slice(at..bytes.len().min(at + PIECE_BYTES));
+            let (start, count) = (at as u32, piece.len());
+            at += count;
+            sending.window.send(now, count as u64, at < bytes.len() || sending.wanted.len() > 1);
+            self.upload.progress(now, receiver, chunk, count as u64);
+            let piece = wire::Piece { chunk: chunk as u32, start, bytes: piece };
+            say(&sending.out, wire::from_sender::Message::Piece(piece));
+        }
+        sending.current = Some((chunk, at));
+        if at == bytes.len() {
+            sending.current = None;
+            sending.wanted.remove(&chunk);
+            self.upload.sent(now, receiver, chunk);
+        }
+    }
+
+    pub(super) fn cancel(&mut self, now: Duration, receiver: Receiver, chunk: usize) {
+        let is_being_sent = self.upload.cancelled(receiver, chunk);
+        if let Some(sending) = self.receivers.get_mut(&receiver) {
+            sending.wanted.remove(&chunk);
+            sending.current = sending.current.filter(|(current, _)| *current != chunk);
+        }
+        if is_being_sent {
+            self.upload.sent(now, receiver, chunk);
+        }
+    }
+
+    pub(super) fn tell(&self, artifact: ArtifactId, message: &wire::from_sender::Message) {
+        let own = self.receivers.iter().filter(|(receiver, _)| receiver.artifact == artifact);
+        own.for_each(|(_, sending)| say(&sending.out, message.clone()));
+    }
+}
+
+/// Says something to a receiver; one that is gone is noticed where its messages end.
+pub(super) fn say(out: &UnboundedSender<wire::FromSender>, message: wire::from_sender::Message) {
+    let _ = out.send(wire::FromSender { message: Some(message) });
+}
