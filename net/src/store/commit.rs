@@ -18,6 +18,9 @@ pub(super) struct Whole {
     pub(super) files: Vec<PathBuf>,
     pub(super) encoded: Option<PathBuf>,
     pub(super) differences: Option<PathBuf>,
+    /// Nobody else has it: it must be on the disk before anybody is told. What was fetched is checked when it is used, and
+    /// fetched again should the machine have lost its power before.
+    pub(super) is_only: bool,
 }
 
 impl Store {
@@ -32,7 +35,9 @@ impl Store {
         let _ = fs::remove_dir_all(&staged);
         for (file, path) in artifact.manifest.files.iter().zip(&whole.files) {
             let object = self.layout.object(&file.address());
-            sync(path)?;
+            if whole.is_only {
+                sync(path)?;
+            }
             fs::set_permissions(path, Permissions::from_mode(0o444)).map_err(|error| failed("kept", path, &error))?;
             fs::rename(path, &object).map_err(|error| failed("kept", &object, &error))?;
             let linked = staged.join(&file.path);

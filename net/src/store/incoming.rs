@@ -244,7 +244,7 @@ impl Incoming {
         let count = self.chunks.files.len();
         let files = (0..count).map(|index| file_path(&self.folder, index)).collect();
         let encoded = Some(self.folder.join("encoded"));
-        store.commit(&self.chunks.stored, Whole { files, encoded, differences: None })?;
+        store.commit(&self.chunks.stored, Whole { files, encoded, differences: None, is_only: false })?;
         fs::remove_dir_all(&self.folder).map_err(|error| failed("removed", &self.folder, &error))
     }
 }

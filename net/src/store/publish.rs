@@ -97,7 +97,10 @@ impl Store {
         // What others will be told must be what they accept.
         Manifest::decode(&artifact.manifest.encode())?;
         let (encoded, differences) = packs.finish()?;
-        self.commit(&Arc::new(stored), Whole { files: paths, encoded: Some(encoded), differences: Some(differences) })?;
+        self.commit(
+            &Arc::new(stored),
+            Whole { files: paths, encoded: Some(encoded), differences: Some(differences), is_only: true },
+        )?;
         Ok(artifact)
     }
 }
