@@ -122,8 +122,11 @@ fn serve(
     block_on(async {
         let listener = TcpListener::bind(address).await;
         let listener = listener.map_err(|error| Failure::new(format!("{address} cannot be listened on: {error}")))?;
-        let address = listener.local_addr().map_or(address, |bound| bound).to_string();
-        let node = Node::new(Arc::new(store), access.options(address.clone(), accepts_uploads)?);
+        let bound = listener.local_addr().unwrap_or(address);
+        let address = bound.to_string();
+        // Any address of this machine is none that others could be told.
+        let told = if bound.ip().is_unspecified() { String::new() } else { address.clone() };
+        let node = Node::new(Arc::new(store), access.options(told, accepts_uploads)?);
         tokio::spawn(node.clone().tick());
         write(out, &format!("serving on {address}\n"))?;
         // Whoever ends this process loses nothing: what was on its way goes on where it was.

@@ -109,6 +109,9 @@ impl PeerAccess {
 }
 
 pub(crate) fn run(arguments: &PullArguments, out: &mut dyn Write) -> Result<(), Failure> {
+    if let Some(peer) = arguments.peer.filter(|peer| peer.ip().is_unspecified()) {
+        return Err(Failure::new(format!("--peer {peer} must be an address of this machine that others reach")));
+    }
     let store = Arc::new(arguments.store.open()?);
     let begun = Instant::now();
     if let Some(peer) = arguments.peer.filter(|peer| !arguments.insecure && arguments.access.lets_anybody_in(peer)) {

@@ -4,7 +4,7 @@ use std::{io::Write, path::PathBuf, sync::Arc};
 
 use clap::Args;
 use orion_net::{
-    artifact::{Artifact, Form, Pieces, Signer},
+    artifact::{Artifact, Form, Piece, Pieces, Signer},
     store::{Publication, Store},
     transfer::Node,
 };
@@ -65,12 +65,16 @@ pub(crate) fn run(arguments: &PushArguments, out: &mut dyn Write) -> Result<(), 
     hand_over(arguments, &store, &artifact)?;
     let pieces = Pieces::of(&artifact.manifest);
     let manifest = &artifact.manifest;
-    let sent = |forms: &[Form]| -> u64 {
-        let shortest = |piece: &orion_net::artifact::Piece| forms.iter().find_map(|form| piece.wire(*form));
-        pieces.iter().filter_map(shortest).map(|(bytes, _)| u64::from(bytes)).sum()
+    let sent = |forms: &[Form], known: Option<&Pieces>| -> u64 {
+        let missing =
+            pieces.iter().filter(|piece| known.is_none_or(|known| known.find(&piece.chunk.address).is_none()));
+        let shortest = |piece: &Piece| forms.iter().find_map(|form| piece.wire(*form));
+        missing.filter_map(shortest).map(|(bytes, _)| u64::from(bytes)).sum()
     };
-    let encoded = sent(&[Form::Encoded, Form::Raw]);
-    let difference = manifest.base.map(|_| sent(&[Form::Difference, Form::Encoded, Form::Raw]));
+    let encoded = sent(&[Form::Encoded, Form::Raw], None);
+    // What goes to whoever has the base.
+    let base = manifest.base.and_then(|base| store.get(&base).ok());
+    let difference = base.map(|base| sent(&[Form::Difference, Form::Encoded, Form::Raw], Some(&base.pieces)));
     match arguments.output {
         Format::Json => write_json(
             out,

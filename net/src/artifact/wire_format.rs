@@ -9,6 +9,8 @@ use super::manifest::{Chunk, Difference, Encoded, File, MOST_CHUNK_BYTES, Manife
 use crate::codec::{Codec, Element};
 
 const MOST_PATH_BYTES: usize = 1024;
+/// Bytes of a file's or folder's name: no file system takes more.
+const MOST_NAME_BYTES: usize = 255;
 const MOST_FILES: usize = 100_000;
 
 /// What was checked, or what is wrong with it.
@@ -87,7 +89,7 @@ fn do_lengths_agree(files: &[File]) -> Checked<()> {
 
 /// A path leads nowhere but into the model's folder.
 fn check_path(path: &str) -> Checked<()> {
-    let part_is_fine = |part: &str| !matches!(part, "" | "." | "..");
+    let part_is_fine = |part: &str| !matches!(part, "" | "." | "..") && part.len() <= MOST_NAME_BYTES;
     let plain = path.len() <= MOST_PATH_BYTES && !path.contains(['\\', '\0']) && !path.chars().any(char::is_control);
     match plain && path.split('/').all(part_is_fine) {
         true => Ok(()),

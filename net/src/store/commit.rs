@@ -29,6 +29,7 @@ impl Store {
         let changes = lock_file(&self.layout.changes())?;
         changes.lock_shared().map_err(|error| failed("locked", &self.layout.changes(), &error))?;
         let artifact = &stored.artifact;
+        self.check_name(artifact)?;
         let root = &artifact.root;
         let model = self.layout.model(root);
         let staged = model.with_extension("new");

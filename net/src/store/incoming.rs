@@ -66,12 +66,18 @@ impl Store {
             Err(fs::TryLockError::WouldBlock) => return Ok(None),
             Err(fs::TryLockError::Error(error)) => return Err(failed("locked", &path, &error)),
         }
-        self.make_room(&stored)?;
-        self.begin_locked(stored, folder, lock).map(Some)
+        let begun = self.check_name(&stored.artifact).and_then(|()| self.make_room(&stored));
+        let begun = begun.and_then(|()| self.begin_locked(stored, &folder, lock));
+        if begun.is_err() && !has_chunks(&folder) {
+            // What has no room takes none.
+            let _ = fs::remove_dir_all(&folder);
+        }
+        begun.map(Some)
     }
 
-    fn begin_locked(&self, stored: Arc<Stored>, folder: PathBuf, lock: File) -> Result<Incoming> {
+    fn begin_locked(&self, stored: Arc<Stored>, folder: &Path, lock: File) -> Result<Incoming> {
         let manifest = &stored.artifact.manifest;
+        let folder = folder.to_owned();
         super::commit::write_whole(&folder.join("artifact"), &stored.artifact.encode())?;
         let mut files = Vec::with_capacity(manifest.files.len());
         for (index, file) in manifest.files.iter().enumerate() {
@@ -247,6 +253,11 @@ impl Incoming {
         store.commit(&self.chunks.stored, Whole { files, encoded, differences: None, is_only: false })?;
         fs::remove_dir_all(&self.folder).map_err(|error| failed("removed", &self.folder, &error))
     }
+}
+
+/// Whether chunks are in what is on its way.
+pub(super) fn has_chunks(folder: &Path) -> bool {
+    fs::read(folder.join("bitmap")).is_ok_and(|bitmap| bitmap.iter().any(|byte| *byte != 0))
 }
 
 /// Whether a file is part of another artifact.

@@ -222,8 +222,28 @@ impl Store {
         lock.lock_shared().map_err(|error| failed("locked", &path, &error))?;
         // It may have left before the lock was taken.
         self.get(root)?;
-        self.evictor(|evictor, now| evictor.used(root.to_hex().as_str(), now))?;
+        self.used(root)?;
         Ok(Pin(lock))
+    }
+
+    /// Remembers that an artifact is of use.
+    pub(crate) fn used(&self, root: &Hash) -> Result<()> {
+        self.evictor(|evictor, now| evictor.used(root.to_hex().as_str(), now))
+    }
+
+    /// A version is one model: this one may have its name.
+    fn check_name(&self, artifact: &Artifact) -> Result<()> {
+        let (name, version) = (&artifact.manifest.name, &artifact.manifest.version);
+        match self.find(name.as_str(), Some(version.as_str())) {
+            Ok(root) if root != artifact.root => Err(Error::new(
+                Code::FailedPrecondition,
+                format!(
+                    "{name}@{version} is in the store with other contents: give this another version, or remove that one \
+                     first with: orion cache rm {name}@{version}"
+                ),
+            )),
+            _ => Ok(()),
+        }
     }
 
     fn is_pinned(&self, root: &Hash) -> bool {

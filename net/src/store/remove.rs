@@ -3,14 +3,18 @@
 use std::{
     collections::{HashMap, HashSet},
     fs,
-    os::unix::fs::MetadataExt,
+    os::unix::{ffi::OsStrExt, fs::MetadataExt},
+    path::Path,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use blake3::Hash;
 use orion_proto::{Code, Error, Result};
 
-use super::{Entry, Store, Stored, commit::write_whole, evict::Evictor, failed, lock_file, names};
+use super::{
+    Entry, Store, Stored, commit::write_whole, evict::Evictor, failed, incoming::has_chunks, lock_file, names,
+};
+use crate::artifact::Form;
 
 /// What is on its way and was not touched for so long is given up.
 const ABANDONED: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -118,25 +122,38 @@ impl Store {
             let bitmap = fs::metadata(path.join("bitmap")).or_else(|_| fs::metadata(&path));
             let age = bitmap.and_then(|data| data.modified()).ok().and_then(|then| then.elapsed().ok());
             let is_locked = fs::File::open(path.join("lock")).is_ok_and(|lock| lock.try_lock().is_err());
-            if !is_locked && age.is_some_and(|age| age > ABANDONED) {
+            let is_empty = path.join("bitmap").exists() && !has_chunks(&path);
+            if !is_locked && (is_empty || age.is_some_and(|age| age > ABANDONED)) {
                 let _ = fs::remove_dir_all(path);
             }
         }
         Ok(())
     }
 
-    /// Makes room for an artifact, less what is here of it already.
+    /// Makes room for an artifact that is fetched, unless it has its room already.
     pub(super) fn make_room(&self, stored: &Stored) -> Result<()> {
         let here = fs::metadata(self.layout.incoming(&stored.artifact.root).join("encoded")).is_ok();
-        let repaired = self.layout.artifact(&stored.artifact.root).exists();
-        if here || repaired { Ok(()) } else { self.make_room_for(stored.artifact.manifest.bytes()) }
+        if here || self.layout.artifact(&stored.artifact.root).exists() {
+            return Ok(());
+        }
+        let encoded =
+            stored.pieces.iter().filter_map(|piece| piece.wire(Form::Encoded)).map(|(bytes, _)| u64::from(bytes));
+        self.make_room_for(stored.artifact.manifest.bytes().saturating_add(encoded.sum()))
     }
 
-    /// Makes room for so many bytes of files: with their packs they take up to twice as many.
+    /// Makes room for so many bytes.
     pub(super) fn make_room_for(&self, bytes: u64) -> Result<()> {
-        match self.quota.bytes {
-            Some(quota) => self.evict(quota, bytes.saturating_mul(2), &mut Vec::new()),
-            None => Ok(()),
+        if let Some(quota) = self.quota.bytes {
+            let coming = under(&self.layout.all_incoming());
+            self.evict(quota, bytes.saturating_add(coming), &mut Vec::new())?;
+        }
+        match free_bytes(self.path()) {
+            Some(free) if free < bytes => {
+                let path = self.path().display();
+                let text = format!("the disk of the store at '{path}' has {free} bytes free, {bytes} are needed");
+                Err(Error::new(Code::ResourceExhausted, text))
+            }
+            _ => Ok(()),
         }
     }
 
@@ -183,22 +200,37 @@ impl Store {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         change(&mut evictor, now);
         let text = serde_json::to_vec(&evictor).map_err(|error| Error::new(Code::Internal, error.to_string()))?;
-        write_whole(&path, &text)
+        // On a full disk only what is remembered of past use is lost; what is to be removed must still be.
+        if let Err(error) = write_whole(&path, &text) {
+            tracing::warn!(%error, "past_use_forgotten");
+        }
+        Ok(())
     }
 
     /// Bytes of the store on the disk.
     pub fn used_bytes(&self) -> u64 {
-        fn under(folder: &std::path::Path) -> u64 {
-            let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-            let bytes = |entry: fs::DirEntry| match entry.metadata() {
-                Ok(data) if data.is_dir() => under(&entry.path()),
-                Ok(data) => data.blocks() * 512,
-                Err(_) => 0,
-            };
-            entries.map(bytes).sum()
-        }
         ["objects", "packs", "incoming"].iter().map(|name| under(&self.layout.folder().join(name))).sum()
     }
+}
+
+/// Bytes that a folder's files take on the disk.
+fn under(folder: &Path) -> u64 {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let bytes = |entry: fs::DirEntry| match entry.metadata() {
+        Ok(data) if data.is_dir() => under(&entry.path()),
+        Ok(data) => data.blocks() * 512,
+        Err(_) => 0,
+    };
+    entries.map(bytes).sum()
+}
+
+/// Bytes of a disk that this process may take; none where the system does not tell.
+fn free_bytes(path: &Path) -> Option<u64> {
+    let path = std::ffi::CString::new(path.as_os_str().as_bytes()).ok()?;
+    let mut told = std::mem::MaybeUninit::<libc::statvfs>::uninit();
+    // SAFETY: both pointers are of what lives longer than the call, which fills the second where it returns zero.
+    let told = unsafe { (libc::statvfs(path.as_ptr(), told.as_mut_ptr()) == 0).then(|| told.assume_init()) }?;
+    told.f_bavail.checked_mul(told.f_frsize)
 }
 
 fn pinned(entries: &[Entry]) -> HashSet<String> {

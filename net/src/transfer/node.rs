@@ -106,6 +106,11 @@ impl Node {
             ticks.tick().await;
             let fetches: Vec<Arc<Fetch>> = self.0.state.lock().fetches.values().cloned().collect();
             fetches.iter().for_each(|fetch| fetch.tick());
+            let stalled = self.0.state.lock().stalled(self.now());
+            for receiver in stalled {
+                tracing::warn!("receiver_stalled");
+                self.left(receiver);
+            }
             self.pump();
         }
     }
@@ -194,7 +199,8 @@ impl Node {
         state.upload.serve(artifact, held.have());
         state.upload.joined(receiver, has);
         let window = Window::new(self.now());
-        let sending = Sending { out, held, address, window, wanted: HashMap::new(), current: None };
+        let took = self.now();
+        let sending = Sending { out, held, address, window, took, wanted: HashMap::new(), current: None };
         state.receivers.insert(receiver, sending);
         drop(state);
         self.pump();
@@ -282,6 +288,7 @@ impl Node {
                 Message::Credit(credit) => {
                     if let Some(sending) = state.receivers.get_mut(&receiver) {
                         sending.window.credit(now, credit.bytes);
+                        sending.took = now;
                     }
                     state.advance(now, receiver);
                 }

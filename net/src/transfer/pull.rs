@@ -29,8 +29,6 @@ const KEEP_ALIVE: Duration = Duration::from_secs(5);
 /// What may wait unread at a receiver: as much as a sender's window may grow.
 const STREAM_BYTES: u32 = 128 << 20;
 const MESSAGE_BYTES: usize = 256 * 1024;
-/// Peers that an artifact is fetched from at once.
-const MOST_PEERS: usize = 32;
 /// Whether another process has finished is looked at so often.
 const POLL: Duration = Duration::from_millis(200);
 
@@ -131,10 +129,13 @@ impl Node {
         let mut code = Code::Unavailable;
         for address in addresses {
             match find(address, self.0.token.as_ref(), wanted).await {
-                Ok(artifact) => {
-                    self.0.trust.accepts(&artifact.root, artifact.signed.as_ref())?;
-                    return Ok(artifact);
-                }
+                Ok(artifact) => match self.0.trust.accepts(&artifact.root, artifact.signed.as_ref()) {
+                    Ok(()) => return Ok(artifact),
+                    Err(error) => {
+                        code = error.code;
+                        reasons.push(format!("peer {address}: {}", error.message));
+                    }
+                },
                 Err(error) => {
                     code = error.code;
                     reasons.push(error.message);
@@ -175,7 +176,7 @@ impl Node {
                 // What is damaged is fetched anew.
                 let here = store.get(&artifact.root).ok().filter(|stored| store.verify(stored, &|_| {}).is_none());
                 match here {
-                    Some(stored) => Ok(Err(stored.artifact.manifest.bytes())),
+                    Some(stored) => store.used(&stored.artifact.root).map(|()| Err(stored.artifact.manifest.bytes())),
                     None => store.begin(artifact).map(Ok),
                 }
             };
@@ -197,21 +198,22 @@ impl Node {
 
     /// Takes chunks from a node for as long as the fetch goes on, unless it does already.
     pub(super) fn dial(&self, fetch: &Arc<Fetch>, address: &str) {
-        if fetch.progress().borrow().peers >= MOST_PEERS || !fetch.is_new(address) {
+        if !fetch.begin_dial(address) {
             return;
         }
         let (node, fetch, address) = (self.clone(), fetch.clone(), address.to_owned());
         tokio::spawn(async move {
             let mut backoff = Backoff::new(RETRY, MOST_RETRY, rand::random());
-            while !fetch.is_over() {
-                let Err(why) = node.download(&fetch, &address).await else { return };
-                if fetch.is_over() {
-                    return;
+            while !fetch.is_over() && !fetch.is_banned(&address) {
+                let Err(why) = node.download(&fetch, &address).await else { break };
+                if fetch.is_over() || fetch.is_banned(&address) {
+                    break;
                 }
                 tracing::debug!(peer = address, why, "peer_left");
                 fetch.note(&address, &why);
                 tokio::time::sleep(backoff.wait()).await;
             }
+            fetch.end_dial();
         });
     }
 
@@ -259,7 +261,10 @@ impl Node {
             match message {
                 Ok(Some(message)) => match fetch.heard(peer, message) {
                     Ok(addresses) => addresses.iter().for_each(|address| self.dial(fetch, address)),
-                    Err(wrong) => break Err(wrong),
+                    Err(wrong) => {
+                        fetch.blame(address, &wrong);
+                        break Err(wrong);
+                    }
                 },
                 Ok(None) => break Err("it ended".to_owned()),
                 Err(why) => break Err(why),

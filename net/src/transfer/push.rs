@@ -38,8 +38,11 @@ impl Node {
             return Err(Error::new(Code::Internal, format!("peer {address} did not say what it has")));
         };
         match self.send(held, out, begin, answers, true).await {
-            true => Ok(()),
-            false => Err(Error::new(Code::Unavailable, format!("peer {address} left before it had all of the model"))),
+            Ok(true) => Ok(()),
+            Err(error) => Err(error),
+            Ok(false) => {
+                Err(Error::new(Code::Unavailable, format!("peer {address} left before it had all of the model")))
+            }
         }
     }
 }

@@ -19,6 +19,9 @@ use crate::{
 /// Bytes of one message: less than a frame, so that a turn does not wait long behind it.
 const PIECE_BYTES: usize = 48 * 1024;
 
+/// A receiver that says nothing of what is on its way to it for so long is left.
+const STALLED: Duration = Duration::from_secs(5);
+
 /// What changes under a node's lock.
 #[derive(Debug, Default)]
 pub(super) struct State {
@@ -37,6 +40,8 @@ pub(super) struct Sending {
     pub(super) held: Arc<Held>,
     pub(super) address: String,
     pub(super) window: Window,
+    /// When it last said that bytes arrived, or nothing was on its way.
+    pub(super) took: Duration,
     /// Chunks that it wants, and their bytes once they were read.
     pub(super) wanted: HashMap<usize, Option<Bytes>>,
     /// The chunk that is being sent, and how much of it was.
@@ -61,6 +66,9 @@ impl State {
             let piece = bytes.slice(at..bytes.len().min(at + PIECE_BYTES));
             let (start, count) = (at as u32, piece.len());
             at += count;
+            if sending.window.is_empty() {
+                sending.took = now;
+            }
             sending.window.send(now, count as u64, at < bytes.len() || sending.wanted.len() > 1);
             self.upload.progress(now, receiver, chunk, count as u64);
             let piece = wire::Piece { chunk: chunk as u32, start, bytes: piece };
@@ -72,6 +80,12 @@ impl State {
             sending.wanted.remove(&chunk);
             self.upload.sent(now, receiver, chunk);
         }
+    }
+
+    /// Those that take nothing though bytes are on their way: they would hold up all others.
+    pub(super) fn stalled(&self, now: Duration) -> Vec<Receiver> {
+        let stalls = |sending: &Sending| !sending.window.is_empty() && now.saturating_sub(sending.took) > STALLED;
+        self.receivers.iter().filter(|(_, sending)| stalls(sending)).map(|(receiver, _)| *receiver).collect()
     }
 
     pub(super) fn cancel(&mut self, now: Duration, receiver: Receiver, chunk: usize) {

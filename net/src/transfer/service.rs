@@ -11,7 +11,10 @@ use orion_proto::{
         peer_server::{Peer, PeerServer},
     },
 };
-use tokio::{net::TcpListener, sync::mpsc};
+use tokio::{
+    net::TcpListener,
+    sync::{mpsc, oneshot},
+};
 use tokio_stream::{StreamExt, wrappers::UnboundedReceiverStream};
 use tonic::{Request, Response, Status, Streaming, service::interceptor::InterceptedService, transport::Server};
 
@@ -58,7 +61,7 @@ impl Node {
     }
 
     /// The sending end of a connection: what this node has of an artifact, as the receiver asks for it, until it ends.
-    /// Whether the receiver had all of it then. `has_begun` where this node has said already what it has.
+    /// Whether the receiver had all of it then; an error where it did what it may not. `has_begun` where this node has said already what it has.
     pub(super) async fn send(
         &self,
         held: Arc<Held>,
@@ -66,10 +69,11 @@ impl Node {
         begin: wire::Begin,
         mut messages: Streaming<wire::FromReceiver>,
         has_begun: bool,
-    ) -> bool {
+    ) -> Result<bool> {
         let root = held.chunks().stored().artifact.root;
         let count = held.chunks().stored().pieces.len();
-        let Ok(mut has) = Bitmap::from_bytes(count, &begin.bitmap) else { return false };
+        let mut has = Bitmap::from_bytes(count, &begin.bitmap).map_err(|error| Error::invalid(error.to_string()))?;
+        let mut ended = Ok(());
         let receiver = self.joined(&root, held, has.clone(), begin.address.clone(), out, !has_begun);
         // An end that is no clean one is an end too.
         while let Ok(Some(wire::FromReceiver { message: Some(message) })) = messages.message().await {
@@ -78,12 +82,13 @@ impl Node {
             }
             if let Err(wrong) = self.heard(receiver, message) {
                 tracing::warn!(peer = begin.address, wrong, "receiver_refused");
+                ended = Err(Error::invalid(wrong));
                 break;
             }
         }
         let seen = self.left(receiver);
         tracing::debug!(peer = begin.address, ?seen, "receiver_left");
-        has.is_full()
+        ended.map(|()| has.is_full())
     }
 
     /// What a sender says first; under its lock, so that the receiver hears of each chunk that comes later.
@@ -157,8 +162,16 @@ impl Peer for Node {
         let held = self.find_held(&FindRequest { root: begin.root.clone(), ..Default::default() })?;
         let (out, answers) = mpsc::unbounded_channel();
         let node = self.clone();
-        tokio::spawn(async move { node.send(held, out, begin, messages, false).await });
-        Ok(Response::new(Box::pin(UnboundedReceiverStream::new(answers).map(Ok))))
+        let (refuse, refused) = oneshot::channel::<std::result::Result<wire::FromSender, Status>>();
+        tokio::spawn(async move {
+            if let Err(error) = node.send(held, out, begin, messages, false).await {
+                // Whoever has gone hears nothing more.
+                let _ = refuse.send(Err(Status::from(error)));
+            }
+        });
+        // After all that was said, what was wrong, if anything.
+        let refused = futures::stream::once(refused).filter_map(|refused| refused.ok());
+        Ok(Response::new(Box::pin(UnboundedReceiverStream::new(answers).map(Ok).chain(refused))))
     }
 
     type UploadStream = Answer<wire::FromReceiver>;

@@ -75,6 +75,11 @@ impl Window {
         self.size.saturating_sub(self.sent - self.arrived)
     }
 
+    /// Whether nothing is on its way.
+    pub(super) fn is_empty(&self) -> bool {
+        self.sent == self.arrived
+    }
+
     /// So many bytes are sent. `full` where more wait behind them.
     pub(super) fn send(&mut self, now: Duration, bytes: u64, full: bool) {
         if self.frames.is_empty() {

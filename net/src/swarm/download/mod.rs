@@ -232,6 +232,11 @@ impl Download {
         Verdict::Again
     }
 
+    /// A chunk that came from a peer is of no use as it came; it is wanted again, from this peer too.
+    pub fn unwanted(&mut self, peer: PeerId, chunk: usize) {
+        self.unwant(peer, chunk);
+    }
+
     /// A peer has lost a chunk that it said it had.
     pub fn gone(&mut self, peer: PeerId, chunk: usize) {
         self.unwant(peer, chunk);

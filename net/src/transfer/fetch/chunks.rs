@@ -5,7 +5,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use orion_proto::peer::{self as wire, from_receiver::Message};
+use orion_proto::{
+    Error,
+    peer::{self as wire, from_receiver::Message},
+};
 
 use super::{Buffer, Fetch, Peer, Wrong};
 use crate::{
@@ -32,7 +35,8 @@ impl Fetch {
         let Some(piece) = self.incoming.stored().pieces.get(chunk) else { return };
         let link = state.peers.get(&peer).and_then(Peer::rate);
         let rates = Rates { link, decode: state.decode.map(|rate| rate * self.threads) };
-        let form = form::choose(piece, self.incoming.has_base_of(chunk), rates);
+        let has_base = self.incoming.has_base_of(chunk) && !state.without_base.contains(&chunk);
+        let form = form::choose(piece, has_base, rates);
         let length = piece.wire(form).map_or(0, |(bytes, _)| bytes as usize);
         state.buffers.insert((peer, chunk), Buffer { form, bytes: Vec::with_capacity(length), length });
         state.say(peer, Message::Want(wire::Want { chunk: chunk as u32, form: form_to_wire(form).into() }));
@@ -127,11 +131,21 @@ impl Fetch {
                 }
             }
             Err(Refused::Disk(error)) => self.fail(&mut state, error),
-            Err(refused) => {
+            // Nobody can send it better: its publisher was wrong.
+            Err(refused @ Refused::Decoded(..)) => self.fail(&mut state, Error::invalid(refused.to_string())),
+            Err(Refused::NoBase(_)) => {
+                state.without_base.insert(chunk);
+                state.download.unwanted(peer, chunk);
+            }
+            Err(refused @ Refused::Wire(_)) => {
                 let address = state.address(peer);
                 tracing::warn!(peer = address, %refused, "chunk_refused");
-                state.note(format!("{address}: {refused}"));
-                if state.download.refused(peer, chunk) == Verdict::Banned {
+                let verdict = state.download.refused(peer, chunk);
+                drop(state);
+                let is_banned = self.blame(&address, &refused.to_string());
+                let mut state = self.state.lock();
+                if is_banned || verdict == Verdict::Banned {
+                    state.download.left(peer);
                     tracing::warn!(peer = address, "peer_banned");
                     // Its connection ends with its sender.
                     state.peers.remove(&peer);

@@ -28,6 +28,10 @@ const WINDOW_BYTES: u64 = 64 << 20;
 const MEMORY_BYTES: u64 = 256 << 20;
 /// A peer that owes is set aside when it was silent for so long, at least.
 const PATIENCE: Duration = Duration::from_millis(500);
+/// Peers that an artifact is fetched from at once.
+const MOST_PEERS: usize = 32;
+/// An address that did so often what it may not is not tried again.
+const MOST_FAULTS: u8 = 2;
 /// A fetch that nothing comes to is given up after so long.
 const STARVED: Duration = Duration::from_secs(10);
 
@@ -77,6 +81,12 @@ struct State {
     failures: Vec<String>,
     /// No more is taken.
     ended: bool,
+    /// Connections that are, or are tried to be made.
+    dials: usize,
+    /// How often each address did what it may not.
+    faults: HashMap<String, u8>,
+    /// Chunks whose base turned out damaged: their differences are of no use.
+    without_base: HashSet<usize>,
 }
 
 #[derive(Debug)]
@@ -123,6 +133,9 @@ impl Fetch {
             decode: None,
             failures: Vec::new(),
             ended: false,
+            dials: 0,
+            faults: HashMap::new(),
+            without_base: HashSet::new(),
         };
         Self {
             incoming,
@@ -142,9 +155,52 @@ impl Fetch {
         self.progress.subscribe()
     }
 
-    /// Whether an address is new; from now on it is not.
-    pub(super) fn is_new(&self, address: &str) -> bool {
-        !address.is_empty() && address != self.node.0.address && self.state.lock().known.insert(address.to_owned())
+    /// Whether an address is new, and may be tried; from now on it is not new.
+    pub(super) fn begin_dial(&self, address: &str) -> bool {
+        let mut state = self.state.lock();
+        let may = state.dials < MOST_PEERS && !address.is_empty() && address != self.node.0.address;
+        let is_new = may && state.known.insert(address.to_owned());
+        state.dials += usize::from(is_new);
+        is_new
+    }
+
+    /// An address is not tried any more.
+    pub(super) fn end_dial(&self) {
+        let mut state = self.state.lock();
+        state.dials -= 1;
+        self.give_up_alone(&mut state);
+    }
+
+    /// A peer did what it may not; whether it was too often.
+    pub(super) fn blame(&self, address: &str, why: &str) -> bool {
+        let mut state = self.state.lock();
+        state.note(format!("{address}: {why}"));
+        let faults = state.faults.entry(address.to_owned()).or_default();
+        *faults = faults.saturating_add(1);
+        *faults >= MOST_FAULTS
+    }
+
+    /// Whether an address did too often what it may not.
+    pub(super) fn is_banned(&self, address: &str) -> bool {
+        self.state.lock().faults.get(address).is_some_and(|faults| *faults >= MOST_FAULTS)
+    }
+
+    /// Nobody is left who could send anything.
+    fn give_up_alone(&self, state: &mut State) {
+        if state.dials == 0 && state.peers.is_empty() && !state.ended && !state.download.is_whole() {
+            self.give_up(state);
+        }
+    }
+
+    fn give_up(&self, state: &mut State) {
+        let name = &self.incoming.stored().artifact.manifest.name;
+        let missing = state.download.have().len() - state.download.have().count();
+        let why = match state.failures.is_empty() {
+            true => "no peer has them".to_owned(),
+            false => state.failures.join("; "),
+        };
+        let text = format!("{missing} chunks of model '{name}' did not come: {why}; pulled again it goes on from here");
+        self.fail(state, Error::new(Code::Unavailable, text));
     }
 
     /// Why a peer was left.
@@ -199,6 +255,7 @@ impl Fetch {
         state.download.left(peer);
         state.peers.remove(&peer);
         state.buffers.retain(|(other, _), _| *other != peer);
+        self.give_up_alone(&mut state);
     }
 
     /// A peer said something; addresses of others that it told.
@@ -274,6 +331,7 @@ impl Fetch {
                 Command::SetAside(peer) => {
                     let address = state.address(peer);
                     tracing::warn!(peer = address, "peer_stalled");
+                    state.note(format!("{address}: it stalled"));
                 }
             }
         }
@@ -283,15 +341,7 @@ impl Fetch {
             return self.finish();
         }
         if state.download.starved_since().is_some_and(|since| now.saturating_sub(since) > STARVED) {
-            let name = &self.incoming.stored().artifact.manifest.name;
-            let missing = state.download.have().len() - state.download.have().count();
-            let why = match state.failures.is_empty() {
-                true => "no peer has them".to_owned(),
-                false => state.failures.join("; "),
-            };
-            let text =
-                format!("{missing} chunks of model '{name}' did not come: {why}; pulled again it goes on from here");
-            self.fail(&mut state, Error::new(Code::Unavailable, text));
+            self.give_up(&mut state);
         }
     }
 
