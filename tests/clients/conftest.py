@@ -6,6 +6,7 @@ import tritonclient.grpc
 import tritonclient.http
 
 import serving
+from stores import copy, disk, other, seed, serve, small  # noqa: F401
 
 
 @pytest.fixture(scope="session")

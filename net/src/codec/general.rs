@@ -10,6 +10,8 @@ use super::Corrupt;
 const BROTLI_QUALITY: u32 = 5;
 const BROTLI_WINDOW_BITS: u32 = 22;
 const BROTLI_BUFFER_BYTES: usize = 64 * 1024;
+/// The first seven bits of a stream that says that its window is larger than RFC 7932 has them, of up to a gigabyte.
+const BROTLI_LARGE_WINDOW: u8 = 0x11;
 const ZSTD_LEVEL: i32 = 1;
 
 pub(super) fn gzip(raw: &[u8], out: &mut Vec<u8>) -> io::Result<()> {
@@ -33,6 +35,10 @@ pub(super) fn brotli(raw: &[u8], out: &mut Vec<u8>) -> io::Result<()> {
 }
 
 pub(super) fn unbrotli(bytes: &[u8], raw: &mut [u8]) -> Result<(), Corrupt> {
+    // The library would take it, and reserve all of it.
+    if bytes.first().is_some_and(|first| first & 0x7f == BROTLI_LARGE_WINDOW) {
+        return Err(Corrupt::Library("its window is larger than 16 MiB".into()));
+    }
     exactly(brotli::Decompressor::new(bytes, BROTLI_BUFFER_BYTES), raw)
 }
 

@@ -247,6 +247,14 @@ fn a_chunk_that_ends_early_or_goes_on_is_refused() {
 }
 
 #[test]
+fn a_window_of_a_gigabyte_is_refused() {
+    // Not in RFC 7932: the bits that say so, a window of 2^30 bytes, the end.
+    let decode = |bytes: &[u8]| Coder::default().decode(Codec::Brotli, Element::Bytes, bytes, &mut []);
+    assert_eq!(decode(&[0x11, 0xde]), Err(Corrupt::Library("its window is larger than 16 MiB".into())));
+    assert_eq!(decode(&encoded(Codec::Brotli, Element::Bytes, &[])), Ok(()));
+}
+
+#[test]
 fn a_codec_is_called_by_its_name() {
     for codec in Codec::ALL {
         assert_eq!(codec.to_string().parse(), Ok(codec));

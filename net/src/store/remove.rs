@@ -150,7 +150,8 @@ impl Store {
         match free_bytes(self.path()) {
             Some(free) if free < bytes => {
                 let path = self.path().display();
-                let text = format!("the disk of the store at '{path}' has {free} bytes free, {bytes} are needed");
+                let text =
+                    format!("no space left for the store at '{path}': {free} bytes are free, {bytes} are needed");
                 Err(Error::new(Code::ResourceExhausted, text))
             }
             _ => Ok(()),

@@ -171,7 +171,6 @@ impl Node {
     /// Somebody takes an artifact from here; tells it where others are, and them where it is.
     pub(super) fn joined(
         &self,
-        root: &Hash,
         held: Arc<Held>,
         has: Bitmap,
         address: String,
@@ -184,7 +183,8 @@ impl Node {
         }
         state.next += 1;
         let next = ArtifactId(state.next);
-        let artifact = *state.artifacts.entry(*root).or_insert(next);
+        let root = held.chunks().stored().artifact.root;
+        let artifact = *state.artifacts.entry(root).or_insert(next);
         let receiver = Receiver { peer: PeerId(state.next), artifact };
         let others = state.receivers.iter().filter(|(other, _)| other.artifact == artifact);
         let mut known: Vec<String> = others.clone().map(|(_, sending)| sending.address.clone()).collect();

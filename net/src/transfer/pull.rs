@@ -1,6 +1,9 @@
 //! Fetching an artifact from the nodes that have it.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use orion_proto::{
     Code, Error, Result,
@@ -35,6 +38,9 @@ const POLL: Duration = Duration::from_millis(200);
 /// A peer that cannot be reached is tried again after so long at first, and at most.
 const RETRY: Duration = Duration::from_millis(200);
 const MOST_RETRY: Duration = Duration::from_secs(3);
+
+/// A peer that gave nothing for so long, whatever it did, is given up.
+const PATIENCE: Duration = Duration::from_secs(12);
 
 /// Which artifact.
 #[derive(Clone, Debug)]
@@ -204,6 +210,7 @@ impl Node {
         let (node, fetch, address) = (self.clone(), fetch.clone(), address.to_owned());
         tokio::spawn(async move {
             let mut backoff = Backoff::new(RETRY, MOST_RETRY, rand::random());
+            let (mut taken, mut since) = (0, Instant::now());
             while !fetch.is_over() && !fetch.is_banned(&address) {
                 let Err(why) = node.download(&fetch, &address).await else { break };
                 if fetch.is_over() || fetch.is_banned(&address) {
@@ -211,6 +218,13 @@ impl Node {
                 }
                 tracing::debug!(peer = address, why, "peer_left");
                 fetch.note(&address, &why);
+                let now = fetch.taken_from(&address);
+                if now > taken {
+                    (taken, since) = (now, Instant::now());
+                    backoff.reset();
+                } else if since.elapsed() > PATIENCE {
+                    break;
+                }
                 tokio::time::sleep(backoff.wait()).await;
             }
             fetch.end_dial();

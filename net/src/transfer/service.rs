@@ -70,11 +70,10 @@ impl Node {
         mut messages: Streaming<wire::FromReceiver>,
         has_begun: bool,
     ) -> Result<bool> {
-        let root = held.chunks().stored().artifact.root;
         let count = held.chunks().stored().pieces.len();
         let mut has = Bitmap::from_bytes(count, &begin.bitmap).map_err(|error| Error::invalid(error.to_string()))?;
         let mut ended = Ok(());
-        let receiver = self.joined(&root, held, has.clone(), begin.address.clone(), out, !has_begun);
+        let receiver = self.joined(held, has.clone(), begin.address.clone(), out, !has_begun);
         // An end that is no clean one is an end too.
         while let Ok(Some(wire::FromReceiver { message: Some(message) })) = messages.message().await {
             if let wire::from_receiver::Message::Have(have) = &message {

@@ -114,6 +114,8 @@ impl Fetch {
                     state.decode = Some(state.decode.map_or(rate, |known| known + (rate - known) / 8.0));
                 }
                 let is_new = !state.download.have().contains(chunk);
+                let address = state.address(peer);
+                *state.taken.entry(address).or_default() += 1;
                 for (other, chunk) in state.download.arrived(now, peer, chunk) {
                     state.buffers.remove(&(other, chunk));
                     state.say(other, Message::Cancel(wire::Cancel { chunk: chunk as u32 }));

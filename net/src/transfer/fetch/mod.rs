@@ -85,6 +85,8 @@ struct State {
     dials: usize,
     /// How often each address did what it may not.
     faults: HashMap<String, u8>,
+    /// How many chunks came from each.
+    taken: HashMap<String, usize>,
     /// Chunks whose base turned out damaged: their differences are of no use.
     without_base: HashSet<usize>,
 }
@@ -135,6 +137,7 @@ impl Fetch {
             ended: false,
             dials: 0,
             faults: HashMap::new(),
+            taken: HashMap::new(),
             without_base: HashSet::new(),
         };
         Self {
@@ -178,6 +181,11 @@ impl Fetch {
         let faults = state.faults.entry(address.to_owned()).or_default();
         *faults = faults.saturating_add(1);
         *faults >= MOST_FAULTS
+    }
+
+    /// Chunks that came from an address.
+    pub(super) fn taken_from(&self, address: &str) -> usize {
+        self.state.lock().taken.get(address).copied().unwrap_or_default()
     }
 
     /// Whether an address did too often what it may not.
