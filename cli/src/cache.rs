@@ -43,7 +43,7 @@ enum CacheCommand {
     /// List what is there
     #[command(after_help = "Examples:\n  orion cache ls\n  orion cache ls -o json")]
     Ls,
-    /// Remove what has no more use: leftovers, what is past its time, and what the quota has no room for
+    /// Remove leftovers, what is past its time, and what the quota has no room for
     #[command(after_help = "Examples:\n  orion cache gc\n  orion cache gc --store-bytes 200GB")]
     Gc,
     /// Read every chunk and compare it with its hash

@@ -10,6 +10,8 @@ mod flight;
 mod meter;
 mod receiver;
 mod source;
+#[cfg(test)]
+mod tests;
 mod upload;
 
 pub use bitmap::{Bitmap, BitmapError};
