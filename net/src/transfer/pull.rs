@@ -211,14 +211,14 @@ impl Node {
         tokio::spawn(async move {
             let mut backoff = Backoff::new(RETRY, MOST_RETRY, rand::random());
             let (mut taken, mut since) = (0, Instant::now());
-            while !fetch.is_over() && !fetch.is_banned(&address) {
+            while !fetch.is_over() && !fetch.addresses(|all| all.is_banned(&address)) {
                 let Err(why) = node.download(&fetch, &address).await else { break };
-                if fetch.is_over() || fetch.is_banned(&address) {
+                if fetch.is_over() || fetch.addresses(|all| all.is_banned(&address)) {
                     break;
                 }
                 tracing::debug!(peer = address, why, "peer_left");
-                fetch.note(&address, &why);
-                let now = fetch.taken_from(&address);
+                fetch.addresses(|all| all.note(&address, &why));
+                let now = fetch.addresses(|all| all.chunks_from(&address));
                 if now > taken {
                     (taken, since) = (now, Instant::now());
                     backoff.reset();
@@ -276,7 +276,7 @@ impl Node {
                 Ok(Some(message)) => match fetch.heard(peer, message) {
                     Ok(addresses) => addresses.iter().for_each(|address| self.dial(fetch, address)),
                     Err(wrong) => {
-                        fetch.blame(address, &wrong);
+                        fetch.addresses(|all| all.blame(address, &wrong));
                         break Err(wrong);
                     }
                 },

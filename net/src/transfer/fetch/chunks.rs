@@ -26,12 +26,7 @@ impl Fetch {
     pub(super) fn turn(&self, now: Duration, peer: PeerId) {
         let mut state = self.state.lock();
         let answer = if state.ended { Answer::Pass } else { state.download.granted(now, peer) };
-        let Some(chunk) = (match answer {
-            Answer::Want(chunk) => Some(chunk),
-            Answer::Pass => None,
-        }) else {
-            return state.say(peer, Message::Pass(wire::Pass {}));
-        };
+        let Answer::Want(chunk) = answer else { return state.say(peer, Message::Pass(wire::Pass {})) };
         let Some(piece) = self.incoming.stored().pieces.get(chunk) else { return };
         let link = state.peers.get(&peer).and_then(Peer::rate);
         let rates = Rates { link, decode: state.decode.map(|rate| rate * self.threads) };
@@ -115,7 +110,7 @@ impl Fetch {
                 }
                 let is_new = !state.download.have().contains(chunk);
                 let address = state.address(peer);
-                *state.taken.entry(address).or_default() += 1;
+                state.addresses.came(&address);
                 for (other, chunk) in state.download.arrived(now, peer, chunk) {
                     state.buffers.remove(&(other, chunk));
                     state.say(other, Message::Cancel(wire::Cancel { chunk: chunk as u32 }));
@@ -143,9 +138,7 @@ impl Fetch {
                 let address = state.address(peer);
                 tracing::warn!(peer = address, %refused, "chunk_refused");
                 let verdict = state.download.refused(peer, chunk);
-                drop(state);
-                let is_banned = self.blame(&address, &refused.to_string());
-                let mut state = self.state.lock();
+                let is_banned = state.addresses.blame(&address, &refused.to_string());
                 if is_banned || verdict == Verdict::Banned {
                     state.download.left(peer);
                     tracing::warn!(peer = address, "peer_banned");

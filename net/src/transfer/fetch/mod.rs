@@ -1,6 +1,8 @@
 //! An artifact on its way to this node, from as many peers as have it.
 
+mod addresses;
 mod chunks;
+mod progress;
 
 use std::{
     collections::{HashMap, HashSet},
@@ -13,6 +15,8 @@ use orion_proto::{Code, Error, Result, peer as wire};
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, mpsc::UnboundedSender, watch};
 
+use self::addresses::Addresses;
+pub use self::progress::Progress;
 use super::{
     form::{self, Rates},
     node::Node,
@@ -28,31 +32,8 @@ const WINDOW_BYTES: u64 = 64 << 20;
 const MEMORY_BYTES: u64 = 256 << 20;
 /// A peer that owes is set aside when it was silent for so long, at least.
 const PATIENCE: Duration = Duration::from_millis(500);
-/// Peers that an artifact is fetched from at once.
-const MOST_PEERS: usize = 32;
-/// An address that did so often what it may not is not tried again.
-const MOST_FAULTS: u8 = 2;
 /// A fetch that nothing comes to is given up after so long.
 const STARVED: Duration = Duration::from_secs(10);
-
-/// How far a fetch is.
-#[derive(Clone, Debug, Default)]
-pub struct Progress {
-    /// Bytes of the artifact's files.
-    pub bytes: u64,
-    /// Of these, that are here.
-    pub here: u64,
-    /// Of these, that were here before it began.
-    pub found: u64,
-    /// Bytes that came over links.
-    pub received: u64,
-    /// Seconds until all is here, as it goes; none: not known.
-    pub remaining_seconds: Option<f64>,
-    /// Peers that send.
-    pub peers: usize,
-    /// How it ended.
-    pub outcome: Option<Result<()>>,
-}
 
 #[derive(Debug)]
 pub(super) struct Fetch {
@@ -71,22 +52,13 @@ struct State {
     peers: HashMap<PeerId, Peer>,
     /// Chunks whose bytes are coming.
     buffers: HashMap<(PeerId, usize), Buffer>,
-    /// Addresses that were tried or are connected.
-    known: HashSet<String>,
+    addresses: Addresses,
     next: u64,
     progress: Progress,
     /// Bytes a second at which one thread decodes.
     decode: Option<f64>,
-    /// Why peers were given up, the last few.
-    failures: Vec<String>,
     /// No more is taken.
     ended: bool,
-    /// Connections that are, or are tried to be made.
-    dials: usize,
-    /// How often each address did what it may not.
-    faults: HashMap<String, u8>,
-    /// How many chunks came from each.
-    taken: HashMap<String, usize>,
     /// Chunks whose base turned out damaged: their differences are of no use.
     without_base: HashSet<usize>,
 }
@@ -129,15 +101,11 @@ impl Fetch {
             download: Download::new(wire_bytes, have, limits, seed),
             peers: HashMap::new(),
             buffers: HashMap::new(),
-            known: HashSet::new(),
+            addresses: Addresses::default(),
             next: 0,
             progress: progress.clone(),
             decode: None,
-            failures: Vec::new(),
             ended: false,
-            dials: 0,
-            faults: HashMap::new(),
-            taken: HashMap::new(),
             without_base: HashSet::new(),
         };
         Self {
@@ -158,44 +126,26 @@ impl Fetch {
         self.progress.subscribe()
     }
 
-    /// Whether an address is new, and may be tried; from now on it is not new.
+    /// Whether an address is new and may be tried, until [`Self::end_dial`].
     pub(super) fn begin_dial(&self, address: &str) -> bool {
-        let mut state = self.state.lock();
-        let may = state.dials < MOST_PEERS && !address.is_empty() && address != self.node.0.address;
-        let is_new = may && state.known.insert(address.to_owned());
-        state.dials += usize::from(is_new);
-        is_new
+        address != self.node.0.address && self.state.lock().addresses.begin(address)
     }
 
     /// An address is not tried any more.
     pub(super) fn end_dial(&self) {
         let mut state = self.state.lock();
-        state.dials -= 1;
+        state.addresses.end();
         self.give_up_alone(&mut state);
     }
 
-    /// A peer did what it may not; whether it was too often.
-    pub(super) fn blame(&self, address: &str, why: &str) -> bool {
-        let mut state = self.state.lock();
-        state.note(format!("{address}: {why}"));
-        let faults = state.faults.entry(address.to_owned()).or_default();
-        *faults = faults.saturating_add(1);
-        *faults >= MOST_FAULTS
-    }
-
-    /// Chunks that came from an address.
-    pub(super) fn taken_from(&self, address: &str) -> usize {
-        self.state.lock().taken.get(address).copied().unwrap_or_default()
-    }
-
-    /// Whether an address did too often what it may not.
-    pub(super) fn is_banned(&self, address: &str) -> bool {
-        self.state.lock().faults.get(address).is_some_and(|faults| *faults >= MOST_FAULTS)
+    /// What is known of the addresses that it comes from.
+    pub(super) fn addresses<T>(&self, ask: impl FnOnce(&mut Addresses) -> T) -> T {
+        ask(&mut self.state.lock().addresses)
     }
 
     /// Nobody is left who could send anything.
     fn give_up_alone(&self, state: &mut State) {
-        if state.dials == 0 && state.peers.is_empty() && !state.ended && !state.download.is_whole() {
+        if state.addresses.are_over() && state.peers.is_empty() && !state.ended && !state.download.is_whole() {
             self.give_up(state);
         }
     }
@@ -203,17 +153,9 @@ impl Fetch {
     fn give_up(&self, state: &mut State) {
         let name = &self.incoming.stored().artifact.manifest.name;
         let missing = state.download.have().len() - state.download.have().count();
-        let why = match state.failures.is_empty() {
-            true => "no peer has them".to_owned(),
-            false => state.failures.join("; "),
-        };
+        let why = state.addresses.reasons().unwrap_or_else(|| "no peer has them".to_owned());
         let text = format!("{missing} chunks of model '{name}' did not come: {why}; pulled again it goes on from here");
         self.fail(state, Error::new(Code::Unavailable, text));
-    }
-
-    /// Why a peer was left.
-    pub(super) fn note(&self, address: &str, why: &str) {
-        self.state.lock().note(format!("{address}: {why}"));
     }
 
     /// Whether a peer is still believed.
@@ -339,7 +281,7 @@ impl Fetch {
                 Command::SetAside(peer) => {
                     let address = state.address(peer);
                     tracing::warn!(peer = address, "peer_stalled");
-                    state.note(format!("{address}: it stalled"));
+                    state.addresses.note(&address, "it stalled");
                 }
             }
         }
@@ -390,14 +332,6 @@ impl Fetch {
 impl State {
     fn address(&self, peer: PeerId) -> String {
         self.peers.get(&peer).map(|peer| peer.address.clone()).unwrap_or_default()
-    }
-
-    fn note(&mut self, failure: String) {
-        if self.failures.last() != Some(&failure) {
-            self.failures.push(failure);
-        }
-        let count = self.failures.len();
-        self.failures.drain(..count.saturating_sub(4));
     }
 
     fn say(&self, peer: PeerId, message: wire::from_receiver::Message) {
