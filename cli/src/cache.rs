@@ -5,18 +5,17 @@ use std::{io::Write, sync::Arc};
 use clap::{Args, Subcommand};
 use comfy_table::Cell;
 use orion_net::{
-    store::{Store, Stored},
+    store::{Reference, Store, Stored},
     transfer::Node,
 };
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
 
 use crate::{
     Failure,
     client::block_on,
+    peer::{PeerAccess, listen},
     progress,
-    pull::PeerAccess,
-    store::{Reference, StoreArguments},
+    store::StoreArguments,
     table::{Format, figure, state, table, write, write_json, write_table},
     units::bytes,
 };
@@ -94,11 +93,7 @@ pub(crate) fn run(arguments: &CacheArguments, out: &mut dyn Write) -> Result<(),
         CacheCommand::Gc => collect(&store, format, out),
         CacheCommand::Verify { model } => verify(&store, model.as_ref(), format, out),
         CacheCommand::Serve { address, accept_uploads, insecure, access } => {
-            if !insecure && access.lets_anybody_in(address) {
-                return Err(Failure::new(format!("{address} lets other machines in, which needs --token-file FILE"))
-                    .hint("or say --insecure to let anybody in"));
-            }
-            serve(store, *address, access, *accept_uploads, out)
+            serve(store, *address, access, (*accept_uploads, *insecure), out)
         }
         CacheCommand::Rm { model } => {
             let root = store.find(&model.name, model.version.as_deref())?;
@@ -116,12 +111,11 @@ fn serve(
     store: Store,
     address: std::net::SocketAddr,
     access: &PeerAccess,
-    accepts_uploads: bool,
+    (accepts_uploads, insecure): (bool, bool),
     out: &mut dyn Write,
 ) -> Result<(), Failure> {
     block_on(async {
-        let listener = TcpListener::bind(address).await;
-        let listener = listener.map_err(|error| Failure::new(format!("{address} cannot be listened on: {error}")))?;
+        let listener = listen(address, access.has_token(), insecure).await?;
         let bound = listener.local_addr().unwrap_or(address);
         let address = bound.to_string();
         // Any address of this machine is none that others could be told.

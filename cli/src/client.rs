@@ -3,6 +3,7 @@
 use std::{future::Future, path::PathBuf, time::Duration};
 
 use clap::Args;
+use orion_net::root_cause;
 use orion_proto::{
     cluster::cluster_client::ClusterClient, inference::grpc_inference_service_client::GrpcInferenceServiceClient,
 };
@@ -13,7 +14,7 @@ use tonic::{
     transport::{Channel, Endpoint},
 };
 
-use crate::{Failure, failure::root_cause, table::Format};
+use crate::{Failure, table::Format};
 
 const DEFAULT_PORT: u16 = 8001;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);

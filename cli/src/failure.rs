@@ -2,6 +2,7 @@
 
 use std::{fmt, io};
 
+use orion_net::root_cause;
 use orion_proto::Code;
 
 /// Exit statuses other than 0.
@@ -83,15 +84,6 @@ impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
         Self::new(format!("standard output cannot be written: {error}"))
     }
-}
-
-/// The innermost cause, which names what really happened.
-pub(crate) fn root_cause(error: &dyn std::error::Error) -> String {
-    let mut innermost = error;
-    while let Some(source) = innermost.source() {
-        innermost = source;
-    }
-    innermost.to_string()
 }
 
 #[cfg(test)]

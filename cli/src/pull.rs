@@ -2,26 +2,25 @@
 
 use std::{
     io::Write,
-    path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use clap::Args;
 use orion_net::{
-    artifact::Trust,
-    transfer::{Node, NodeOptions, PeerToken, Progress, Wanted},
+    store::Reference,
+    transfer::{Node, Progress, Wanted},
 };
 use orion_proto::{Code, Error};
-use orion_scheduler::api::access::Token;
 use serde_json::json;
-use tokio::{net::TcpListener, sync::watch};
+use tokio::sync::watch;
 
 use crate::{
     Failure,
     client::block_on,
+    peer::{PeerAccess, listen_to_peers},
     progress,
-    store::{Reference, StoreArguments},
+    store::StoreArguments,
     table::{Format, facts, write, write_json},
     units::{bytes, seconds},
 };
@@ -61,74 +60,17 @@ pub(crate) struct PullArguments {
     output: Format,
 }
 
-/// Whom a node believes and lets in.
-#[derive(Args, Clone, Debug)]
-pub(crate) struct PeerAccess {
-    #[command(flatten)]
-    publishers: Publishers,
-    /// File that holds the bearer token that nodes show each other
-    #[arg(long, env = "ORION_TOKEN_FILE", value_name = "FILE")]
-    token_file: Option<PathBuf>,
-}
-
-/// Whose models a node takes.
-#[derive(Args, Clone, Debug)]
-pub(crate) struct Publishers {
-    /// Take only what is signed with one of these keys: openssl pkey -pubout
-    #[arg(long, env = "ORION_TRUST", value_name = "FILE[,FILE…]", value_delimiter = ',')]
-    trust: Vec<PathBuf>,
-}
-
-impl Publishers {
-    /// A node's options.
-    pub(crate) fn options(
-        &self,
-        address: String,
-        token: Option<&Token>,
-        accepts_uploads: bool,
-    ) -> Result<NodeOptions, Failure> {
-        let trust = Trust::from_files(self.trust.iter().map(PathBuf::as_path))?;
-        let token = token.map(|token| {
-            PeerToken::new(token.reveal()).ok_or_else(|| Failure::new("the token must be one line of printable ASCII"))
-        });
-        Ok(NodeOptions { trust, address, token: token.transpose()?, accepts_uploads })
-    }
-}
-
-impl PeerAccess {
-    /// Whether an address lets other machines in that show no token.
-    pub(crate) fn lets_anybody_in(&self, address: &std::net::SocketAddr) -> bool {
-        !address.ip().is_loopback() && self.token_file.is_none()
-    }
-
-    /// A node's options, all files read.
-    pub(crate) fn options(&self, address: String, accepts_uploads: bool) -> Result<NodeOptions, Failure> {
-        let token = self.token_file.as_deref().map(Token::from_file).transpose()?;
-        self.publishers.options(address, token.as_ref(), accepts_uploads)
-    }
-}
-
 pub(crate) fn run(arguments: &PullArguments, out: &mut dyn Write) -> Result<(), Failure> {
-    if let Some(peer) = arguments.peer.filter(|peer| peer.ip().is_unspecified()) {
-        return Err(Failure::new(format!("--peer {peer} must be an address of this machine that others reach")));
-    }
     let store = Arc::new(arguments.store.open()?);
     let begun = Instant::now();
-    if let Some(peer) = arguments.peer.filter(|peer| !arguments.insecure && arguments.access.lets_anybody_in(peer)) {
-        return Err(Failure::new(format!("--peer {peer} lets other machines in, which needs --token-file FILE"))
-            .hint("or say --insecure to let anybody in"));
-    }
     let (artifact, progress, took) = block_on(async {
-        let listener = match arguments.peer {
-            Some(peer) => Some(
-                TcpListener::bind(peer)
-                    .await
-                    .map_err(|error| Failure::new(format!("--peer {peer} cannot be listened on: {error}")))?,
-            ),
-            None => None,
+        let (listener, address) = match arguments.peer {
+            Some(peer) => {
+                let (listener, told) = listen_to_peers(peer, arguments.access.has_token(), arguments.insecure).await?;
+                (Some(listener), told)
+            }
+            None => (None, String::new()),
         };
-        let address = listener.as_ref().and_then(|listener| listener.local_addr().ok());
-        let address = address.map(|address| address.to_string()).unwrap_or_default();
         let node = Node::new(store.clone(), arguments.access.options(address, false)?);
         tokio::spawn(node.clone().tick());
         if let Some(listener) = listener {

@@ -5,7 +5,7 @@ use std::{io::Write, path::PathBuf, sync::Arc};
 use clap::Args;
 use orion_net::{
     artifact::{Artifact, Form, Piece, Pieces, Signer},
-    store::{Publication, Store},
+    store::{Publication, Reference, Store},
     transfer::Node,
 };
 use orion_proto::ModelName;
@@ -14,9 +14,9 @@ use serde_json::json;
 use crate::{
     Failure,
     client::block_on,
+    peer::PeerAccess,
     progress,
-    pull::PeerAccess,
-    store::{Reference, StoreArguments},
+    store::StoreArguments,
     table::{Format, facts, write, write_json},
     units::bytes,
 };

@@ -70,36 +70,6 @@ fn size(text: &str) -> Result<u64, String> {
     bytes.filter(|bytes| *bytes > 0).ok_or_else(|| "a count of bytes, such as 200GB or 64GiB".into())
 }
 
-/// A model and, where one is named, its version: `NAME` or `NAME@VERSION`.
-#[derive(Clone, Debug)]
-pub(crate) struct Reference {
-    /// The model's name.
-    pub(crate) name: String,
-    /// Its version; none: the last.
-    pub(crate) version: Option<String>,
-}
-
-impl std::str::FromStr for Reference {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let (name, version) = text.split_once('@').map_or((text, None), |(name, version)| (name, Some(version)));
-        match orion_proto::valid_name(name) && version.is_none_or(orion_proto::valid_name) {
-            true => Ok(Self { name: name.to_owned(), version: version.map(str::to_owned) }),
-            false => Err("NAME or NAME@VERSION, each 1 to 128 of the characters A-Z a-z 0-9 . _ -".into()),
-        }
-    }
-}
-
-impl std::fmt::Display for Reference {
-    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match &self.version {
-            Some(version) => write!(out, "{}@{version}", self.name),
-            None => out.write_str(&self.name),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -112,12 +82,5 @@ mod tests {
         for text in ["", "0", "GB", "-1", "1.5GB", "99999999999TB", "1XB"] {
             assert!(size(text).is_err(), "{text}");
         }
-    }
-
-    #[test]
-    fn a_model_is_named_with_or_without_its_version() {
-        let read = |text: &str| text.parse::<Reference>().map(|reference| reference.to_string());
-        assert_eq!((read("m"), read("m@2")), (Ok("m".into()), Ok("m@2".into())));
-        assert!(read("m@").is_err() && read("@2").is_err() && read("a/b").is_err());
     }
 }

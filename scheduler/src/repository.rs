@@ -2,15 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
+use orion_net::store::Reference;
 use orion_proto::{Code, Error, ModelName, Result, valid_name};
 
 /// Folders below a model's own that are looked through: a version, and what it keeps in folders.
 const DEPTH: usize = 3;
 /// Bytes of a model's path: it travels in a control message.
 const PATH_BYTES: usize = 3 * 1024;
-
-/// What the path of a model begins with that is in the workers' stores.
-pub(crate) const STORE: &str = "store:";
 
 /// The models that this scheduler may serve.
 #[derive(Clone, Debug, Default)]
@@ -33,8 +31,8 @@ impl Repository {
             if repository.named.iter().any(|(other, _)| *other == name) {
                 return Err(Error::invalid(format!("model '{name}' is given twice")));
             }
-            let path = match path.to_str().filter(|path| path.starts_with(STORE)) {
-                Some(stored) => checked(stored)?,
+            let path = match path.to_str().filter(|path| Reference::is_path(path)) {
+                Some(stored) => Reference::of_path(stored).map(|_| path)?,
                 None => canonical(&path)?,
             };
             repository.named.push((name, path));
@@ -109,17 +107,6 @@ fn leads_out(path: &Path, folder: &Path, depth: usize) -> bool {
     entries.is_some_and(|mut entries| entries.any(|entry| entry.is_ok_and(|e| leads_out(&e.path(), folder, depth - 1))))
 }
 
-/// A model of the workers' stores: each must have the same version.
-fn checked(stored: &str) -> Result<PathBuf> {
-    let named = stored.strip_prefix(STORE).and_then(|named| named.split_once('@'));
-    match named {
-        Some((name, version)) if valid_name(name) && valid_name(version) => Ok(PathBuf::from(stored)),
-        _ => Err(Error::invalid(format!(
-            "'{stored}' must be {STORE}NAME@VERSION, such as {STORE}minilm@1: orion cache ls lists them"
-        ))),
-    }
-}
-
 fn canonical(path: &Path) -> Result<PathBuf> {
     let path = std::fs::canonicalize(path)
         .map_err(|error| Error::new(Code::NotFound, format!("model path {}: {error}", path.display())))?;
@@ -162,9 +149,7 @@ mod tests {
         assert!(Repository::open(twice, None).is_err_and(|e| e.message.contains("twice")));
         let stored = |path: &str| Repository::open(vec![model("m", Path::new(path))], None);
         assert!(stored("store:m@1").is_ok_and(|repository| repository.served()[0].1 == "store:m@1"));
-        for wrong in ["store:", "store:m", "store:m@", "store:a/b@1", "store:m@../x"] {
-            assert!(stored(wrong).is_err_and(|e| e.message.contains("store:NAME@VERSION")), "{wrong}");
-        }
+        assert!(stored("store:m").is_err_and(|e| e.message.contains("store:NAME@VERSION")));
         let missing = vec![model("m", &root.path().join("nowhere"))];
         assert!(Repository::open(missing, None).is_err_and(|e| e.code == Code::NotFound));
     }

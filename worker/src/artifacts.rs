@@ -3,14 +3,11 @@
 use std::{path::PathBuf, sync::mpsc};
 
 use orion_net::{
-    store::Pin,
+    store::{Pin, Reference},
     transfer::{Node, Progress, Wanted},
 };
 use orion_proto::{Code, Error, Result};
 use tokio::{runtime::Handle, sync::watch};
-
-/// What the path of a model begins with that is in the store.
-const STORE: &str = "store:";
 
 /// This machine's store among those of other nodes.
 #[derive(Clone, Debug)]
@@ -30,24 +27,18 @@ pub(crate) struct Local {
     pub(crate) pin: Option<Pin>,
 }
 
-/// Whether a path names a model of the store.
-pub(crate) fn is_stored(path: &str) -> bool {
-    path.starts_with(STORE)
-}
-
 impl Artifacts {
     /// The folder of a model of the store, fetched and checked; `progress` is told the share that is here.
     ///
     /// # Errors
     /// NOT_FOUND or UNAVAILABLE where nobody has it, others where it is not to be believed or the disk fails.
     pub(crate) fn local(&self, path: &str, peers: &[String], progress: &dyn Fn(f32)) -> Result<Local> {
-        let named = path.strip_prefix(STORE).and_then(|named| named.split_once('@'));
-        let (name, version) = named.ok_or_else(|| Error::invalid(format!("'{path}' must be {STORE}NAME@VERSION")))?;
+        let Reference { name, version } = Reference::of_path(path)?;
         let store = self.node.store();
-        let root = match store.find(name, Some(version)) {
+        let root = match store.find(&name, version.as_deref()) {
             // It may have been damaged: the fetch below checks it, and mends it from who has it.
             Ok(root) => Wanted::Root(root),
-            Err(_) => Wanted::Named(name.to_owned(), Some(version.to_owned())),
+            Err(_) => Wanted::Named(name, version),
         };
         let mut addresses = peers.to_vec();
         addresses.extend(self.from.iter().filter(|address| !peers.contains(address)).cloned());

@@ -3,7 +3,7 @@
 use std::{path::Path, sync::Arc, time::Instant};
 
 use orion_models::{Loaded as InMemory, Timing};
-use orion_net::Batch;
+use orion_net::{Batch, store::Reference};
 use orion_proto::{
     Code, Error, ModelSpec, Result, ServiceCurve,
     session::{
@@ -14,7 +14,7 @@ use orion_proto::{
 use parking_lot::Mutex;
 
 use crate::{
-    artifacts::{Local, is_stored},
+    artifacts::Local,
     device::{Device, inspect},
     executor::{Loaded, WarmedUp, known_figures},
     lane::Lane,
@@ -138,7 +138,7 @@ impl Residency {
                     device.executor.remove(place.model.clone(), old, Box::new(|| {}));
                 }
                 let owner = worker.clone();
-                if is_stored(&path) {
+                if Reference::is_path(&path) {
                     // Other loads must not wait for what comes over a link.
                     let fetch = move || owner.residency().fetch(&owner, place, &path, &peers, load);
                     return crate::lane::aside("orion-fetch", fetch);
@@ -263,7 +263,7 @@ impl Residency {
     /// Says what a model is and what it would take on each device; reads headers alone, on a thread of its own.
     pub(crate) fn inspect(&self, worker: &Arc<Worker>, request: InspectModel) {
         let owner = worker.clone();
-        let is_stored = is_stored(&request.path);
+        let is_stored = Reference::is_path(&request.path);
         let inspect = move || {
             let InspectModel { name, path, order, peers } = request;
             let local = local(&owner, &path, &peers, &|_| {});
@@ -326,7 +326,7 @@ impl Residency {
 /// A model's files on this machine.
 fn local(worker: &Worker, path: &str, peers: &[String], progress: &dyn Fn(f32)) -> Result<Local> {
     match &worker.options().artifacts {
-        _ if !is_stored(path) => Ok(Local { path: path.into(), pin: None }),
+        _ if !Reference::is_path(path) => Ok(Local { path: path.into(), pin: None }),
         Some(artifacts) => artifacts.local(path, peers, progress),
         None => Err(Error::new(Code::FailedPrecondition, format!("'{path}' is in a store, this worker has none"))),
     }

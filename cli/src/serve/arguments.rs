@@ -4,7 +4,7 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{Args, ValueEnum};
 
-use crate::{pull::Publishers, store::StoreFlags};
+use crate::{peer::Publishers, store::StoreFlags};
 
 /// Runs a scheduler and a worker for this machine in one process
 #[derive(Args)]

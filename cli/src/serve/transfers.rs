@@ -5,13 +5,10 @@ use std::{path::Path, sync::Arc};
 use orion_net::transfer::Node;
 use orion_scheduler::api::access::Token;
 use orion_worker::Artifacts;
-use tokio::{
-    net::TcpListener,
-    runtime::{Builder, Runtime},
-};
+use tokio::runtime::{Builder, Runtime};
 
 use super::arguments::NodeFlags;
-use crate::Failure;
+use crate::{Failure, peer::listen_to_peers};
 
 /// What moves a worker's models; it ends with this.
 pub(super) struct Transfers {
@@ -30,28 +27,16 @@ impl Transfers {
         token: Option<&Token>,
         insecure: bool,
     ) -> Result<Self, Failure> {
-        if let Some(peer) = flags.peer {
-            if peer.ip().is_unspecified() {
-                return Err(Failure::new(format!(
-                    "--peer {peer} must be an address of this machine that others reach"
-                )));
-            }
-            if !peer.ip().is_loopback() && token.is_none() && !insecure {
-                return Err(Failure::new(format!(
-                    "--peer {peer} lets other machines in, which needs --token-file FILE"
-                )));
-            }
-        }
         // Its own threads: chunks must not be in the way of a heartbeat.
         let runtime = Builder::new_multi_thread().worker_threads(2).thread_name("orion-transfer").enable_all().build();
         let runtime = runtime.map_err(|error| Failure::new(format!("threads cannot be started: {error}")))?;
-        let listener = flags.peer.map(|peer| {
-            let bound = runtime.block_on(TcpListener::bind(peer));
-            bound.map_err(|error| Failure::new(format!("--peer {peer} cannot be listened on: {error}")))
-        });
-        let listener = listener.transpose()?;
-        let address = listener.as_ref().and_then(|listener| listener.local_addr().ok());
-        let address = address.map(|address| address.to_string()).unwrap_or_default();
+        let (listener, address) = match flags.peer {
+            Some(peer) => {
+                let (listener, told) = runtime.block_on(listen_to_peers(peer, token.is_some(), insecure))?;
+                (Some(listener), told)
+            }
+            None => (None, String::new()),
+        };
         let store = Arc::new(flags.store.open(data_dir)?);
         let node = Node::new(store, flags.publishers.options(address.clone(), token, true)?);
         runtime.spawn(node.clone().tick());

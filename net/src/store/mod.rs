@@ -10,6 +10,7 @@ pub mod evict;
 mod incoming;
 mod layout;
 mod publish;
+mod reference;
 mod remove;
 #[cfg(test)]
 mod tests;
@@ -33,6 +34,7 @@ pub use self::{
     evict::Policy,
     incoming::{Incoming, Refused},
     publish::Publication,
+    reference::Reference,
     verify::Damage,
 };
 use crate::artifact::{Artifact, Pieces};

@@ -3,7 +3,7 @@
 use std::{
     collections::{HashMap, HashSet},
     fs,
-    os::unix::{ffi::OsStrExt, fs::MetadataExt},
+    os::unix::fs::MetadataExt,
     path::Path,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -14,7 +14,7 @@ use orion_proto::{Code, Error, Result};
 use super::{
     Entry, Store, Stored, commit::write_whole, evict::Evictor, failed, incoming::has_chunks, lock_file, names,
 };
-use crate::artifact::Form;
+use crate::{artifact::Form, free_disk_bytes};
 
 /// What is on its way and was not touched for so long is given up.
 const ABANDONED: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -147,8 +147,8 @@ impl Store {
             let coming = under(&self.layout.all_incoming());
             self.evict(quota, bytes.saturating_add(coming), &mut Vec::new())?;
         }
-        match free_bytes(self.path()) {
-            Some(free) if free < bytes => {
+        match free_disk_bytes(self.path()) {
+            Ok(free) if free < bytes => {
                 let path = self.path().display();
                 let text =
                     format!("no space left for the store at '{path}': {free} bytes are free, {bytes} are needed");
@@ -223,15 +223,6 @@ fn under(folder: &Path) -> u64 {
         Err(_) => 0,
     };
     entries.map(bytes).sum()
-}
-
-/// Bytes of a disk that this process may take; none where the system does not tell.
-fn free_bytes(path: &Path) -> Option<u64> {
-    let path = std::ffi::CString::new(path.as_os_str().as_bytes()).ok()?;
-    let mut told = std::mem::MaybeUninit::<libc::statvfs>::uninit();
-    // SAFETY: both pointers are of what lives longer than the call, which fills the second where it returns zero.
-    let told = unsafe { (libc::statvfs(path.as_ptr(), told.as_mut_ptr()) == 0).then(|| told.assume_init()) }?;
-    told.f_bavail.checked_mul(told.f_frsize)
 }
 
 fn pinned(entries: &[Entry]) -> HashSet<String> {

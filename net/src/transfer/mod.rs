@@ -4,6 +4,7 @@
 
 mod fetch;
 mod form;
+mod limits;
 mod node;
 mod pull;
 mod push;

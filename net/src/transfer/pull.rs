@@ -18,20 +18,18 @@ use tonic::{
 
 use super::{
     fetch::{Fetch, Progress},
+    limits::{KEEP_ALIVE, MESSAGE_BYTES, STREAM_BYTES},
     node::Node,
     token::{PeerToken, Show},
 };
 use crate::{
     Backoff,
     artifact::{Artifact, Hash, MOST_MANIFEST_BYTES},
+    root_cause,
     swarm::Bitmap,
 };
 
 const CONNECT: Duration = Duration::from_secs(5);
-const KEEP_ALIVE: Duration = Duration::from_secs(5);
-/// What may wait unread at a receiver: as much as a sender's window may grow.
-const STREAM_BYTES: u32 = 128 << 20;
-const MESSAGE_BYTES: usize = 256 * 1024;
 /// Whether another process has finished is looked at so often.
 const POLL: Duration = Duration::from_millis(200);
 
@@ -70,18 +68,9 @@ pub(super) async fn connect(address: &str, token: Option<&PeerToken>) -> Result<
         .connect()
         .await
         .map_err(|error| {
-            Error::new(Code::Unavailable, format!("peer {address} cannot be reached: {}", cause(&error)))
+            Error::new(Code::Unavailable, format!("peer {address} cannot be reached: {}", root_cause(&error)))
         })?;
     Ok(PeerClient::with_interceptor(channel, Show(token.cloned())).max_decoding_message_size(MESSAGE_BYTES))
-}
-
-/// The innermost reason: the outer ones only say that a transport failed.
-fn cause(error: &dyn std::error::Error) -> String {
-    let mut inner = error;
-    while let Some(source) = inner.source() {
-        inner = source;
-    }
-    inner.to_string()
 }
 
 /// The artifact that a node has under a name or root.

@@ -5,11 +5,8 @@ use orion_proto::{Code, Error, Result, peer as wire};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 
-use super::{node::Node, pull::connect};
+use super::{limits::parts, node::Node, pull::connect};
 use crate::artifact::Hash;
-
-/// Bytes of a manifest in one message.
-const PART_BYTES: usize = 128 * 1024;
 
 impl Node {
     /// Sends an artifact of this node's store to another, which takes from other nodes too what they have of it.
@@ -22,8 +19,7 @@ impl Node {
         let (out, messages) = mpsc::unbounded_channel();
         let encoded = Bytes::from(held.chunks().stored().artifact.encode());
         let begin = self.sender_begins(&held);
-        for at in (0..encoded.len()).step_by(PART_BYTES) {
-            let artifact = encoded.slice(at..encoded.len().min(at + PART_BYTES));
+        for artifact in parts(&encoded) {
             let begin = wire::Begin { artifact, artifact_bytes: encoded.len() as u64, ..begin.clone() };
             let _ = out.send(wire::FromSender { message: Some(wire::from_sender::Message::Begin(begin)) });
         }

@@ -1,6 +1,6 @@
 //! What other nodes may ask of this one.
 
-use std::{net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
+use std::{net::SocketAddr, pin::Pin, sync::Arc};
 
 use bytes::Bytes;
 use futures::Stream;
@@ -20,6 +20,7 @@ use tonic::{Request, Response, Status, Streaming, service::interceptor::Intercep
 
 use super::{
     fetch::Fetch,
+    limits::{KEEP_ALIVE, MESSAGE_BYTES, STREAM_BYTES, parts},
     node::{Held, Node},
     pull::Begun,
 };
@@ -27,12 +28,6 @@ use crate::{
     artifact::{Artifact, Hash, MOST_MANIFEST_BYTES},
     swarm::Bitmap,
 };
-
-const KEEP_ALIVE: Duration = Duration::from_secs(5);
-const STREAM_BYTES: u32 = 128 << 20;
-const MESSAGE_BYTES: usize = 256 * 1024;
-/// Bytes of a manifest in one message.
-const PART_BYTES: usize = 128 * 1024;
 
 type Answer<T> = Pin<Box<dyn Stream<Item = std::result::Result<T, Status>> + Send>>;
 
@@ -140,9 +135,7 @@ impl Peer for Node {
     async fn find(&self, request: Request<FindRequest>) -> std::result::Result<Response<Self::FindStream>, Status> {
         let held = self.find_held(&request.into_inner())?;
         let bytes = Bytes::from(held.chunks().stored().artifact.encode());
-        let starts = (0..bytes.len()).step_by(PART_BYTES);
-        let parts: Vec<_> =
-            starts.map(|at| Ok(Part { bytes: bytes.slice(at..bytes.len().min(at + PART_BYTES)) })).collect();
+        let parts: Vec<_> = parts(&bytes).map(|bytes| Ok(Part { bytes })).collect();
         Ok(Response::new(Box::pin(tokio_stream::iter(parts))))
     }
 

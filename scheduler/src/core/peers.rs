@@ -1,7 +1,8 @@
 //! From whom a worker may fetch a model of the store: those that are predicted to send it soonest first.
 
+use orion_net::store::Reference;
+
 use super::{Core, WorkerState};
-use crate::repository::STORE;
 
 /// Addresses that a message carries: more would not make a transfer faster.
 const MOST: usize = 16;
@@ -12,7 +13,7 @@ impl<T, L: Clone> Core<T, L> {
     /// Where other workers can be reached that may have this model: first those that hold it, then by the rate of their links,
     /// of equal ones those of the worker's own zone.
     pub(super) fn peers_of(&self, model: usize, worker: usize) -> Vec<String> {
-        if !self.models[model].path.as_ref().is_some_and(|path| path.starts_with(STORE)) {
+        if !self.models[model].path.as_ref().is_some_and(|path| Reference::is_path(path)) {
             return Vec::new();
         }
         let own = &self.workers[worker];

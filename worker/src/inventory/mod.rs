@@ -1,7 +1,6 @@
 //! What this machine is, read from the system: processor, memory and GPUs. Nothing here is measured by running work.
 
 mod cgroup;
-mod disk;
 mod fingerprint;
 mod memory;
 mod nvidia;
@@ -11,8 +10,8 @@ mod processor;
 use orion_proto::session::{Capability, Device, DeviceTelemetry, Telemetry};
 use sysinfo::System;
 
-pub use disk::free_disk_bytes;
 pub use memory::Memory;
+pub use orion_net::free_disk_bytes;
 
 use nvidia::Nvidia;
 use processor::Processor;

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration, time::Instant};
 
 use futures::StreamExt;
 use hyper_util::rt::TokioIo;
-use orion_net::{FrameStream, KeepAlive, LossMeter, Outbox, WorkerLink, decode_batch, receive};
+use orion_net::{FrameStream, KeepAlive, LossMeter, Outbox, WorkerLink, decode_batch, receive, root_cause};
 use orion_proto::{
     PROTOCOL_MAJOR,
     session::{Frame, ToScheduler, ToWorker, Welcome, session_client::SessionClient, to_scheduler, to_worker},
@@ -144,13 +144,8 @@ async fn connect(address: &str) -> Result<(Channel, Option<LossMeter>), Ended> {
             Ok::<_, std::io::Error>(TokioIo::new(stream))
         }
     });
-    let channel = endpoint.connect_with_connector(connector).await.map_err(|error| {
-        let mut cause: &dyn std::error::Error = &error;
-        while let Some(source) = cause.source() {
-            cause = source;
-        }
-        Ended::Lost(format!("cannot connect: {cause}"))
-    })?;
+    let channel = endpoint.connect_with_connector(connector).await;
+    let channel = channel.map_err(|error| Ended::Lost(format!("cannot connect: {}", root_cause(&error))))?;
     Ok((channel, meter.try_recv().ok().and_then(Result::ok)))
 }
 
