@@ -18,6 +18,7 @@ mod generate;
 mod infer;
 mod models;
 mod nodes;
+mod origins;
 mod peer;
 mod progress;
 mod pull;

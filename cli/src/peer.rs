@@ -55,7 +55,7 @@ impl Publishers {
         let token = token.map(|token| {
             PeerToken::new(token.reveal()).ok_or_else(|| Failure::new("the token must be one line of printable ASCII"))
         });
-        Ok(NodeOptions { trust, address, token: token.transpose()?, accepts_uploads })
+        Ok(NodeOptions { trust, address, token: token.transpose()?, accepts_uploads, ..NodeOptions::default() })
     }
 }
 

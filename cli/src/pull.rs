@@ -8,8 +8,10 @@ use std::{
 
 use clap::Args;
 use orion_net::{
+    artifact::Artifact,
+    origin::Location,
     store::Reference,
-    transfer::{Node, Progress, Wanted},
+    transfer::{Import, Node, NodeOptions, Progress, Wanted},
 };
 use orion_proto::{Code, Error};
 use serde_json::json;
@@ -18,6 +20,7 @@ use tokio::sync::watch;
 use crate::{
     Failure,
     client::block_on,
+    origins::OriginFlags,
     peer::{PeerAccess, listen_to_peers},
     progress,
     store::StoreArguments,
@@ -25,23 +28,36 @@ use crate::{
     units::{bytes, seconds},
 };
 
-/// Bring a model into this machine's store, from the nodes that have it
+/// Bring a model into this machine's store, from nodes, buckets, a hub or a web server
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
   orion pull minilm --from 10.0.0.5:8004
-  orion pull minilm@2 --from 10.0.0.5:8004,10.0.0.6:8004 --trust publisher.pub
-  orion pull minilm --from 10.0.0.5:8004 --peer 10.0.0.7:8004
+  orion pull minilm@2 --from 10.0.0.5:8004,s3://models --trust publisher.pub
+  orion pull hf://sentence-transformers/all-MiniLM-L6-v2 --as minilm@1
+  orion pull s3://bucket/models/minilm/
+  orion pull https://example.com/smollm2.gguf
 
 What another model or version in the store has too is not fetched; a version is fetched as its difference to one that is here. \
-What was cut off goes on where it was. With --peer others fetch from this machine what it has already.")]
+What was cut off goes on where it was. With --peer others fetch from this machine what it has already.
+
+Of a hub's repository the files are taken that Orion loads; --include chooses others. HF_TOKEN and HF_ENDPOINT are respected, \
+and what AWS_*, AZURE_* and GOOGLE_* say of buckets.")]
 pub(crate) struct PullArguments {
-    /// The model; without a version, the last
-    #[arg(value_name = "NAME[@VERSION]")]
-    model: Reference,
-    /// Nodes that have it: orion worker --peer, orion cache serve
-    #[arg(long, env = "ORION_FROM", value_name = "ADDR[,ADDR…]", value_delimiter = ',', required = true)]
+    /// The model, without a version the last; or where its files are: hf://, s3://, gs://, az://, https:// or a path
+    #[arg(value_name = "NAME[@VERSION]|URL")]
+    model: String,
+    /// Nodes that have it (orion worker --peer, orion cache serve), and buckets that it was pushed to
+    #[arg(long, env = "ORION_FROM", value_name = "ADDR|URL[,…]", value_delimiter = ',')]
     from: Vec<String>,
+    /// What a model from a URL is called here [default: as there, with a version told by its files]
+    #[arg(long = "as", value_name = "NAME[@VERSION]")]
+    reference: Option<Reference>,
+    /// Take the files of a URL that match, such as '*Q4_K_M.gguf'; may be given again
+    #[arg(long, value_name = "GLOB")]
+    include: Vec<String>,
+    #[command(flatten)]
+    origins: OriginFlags,
     /// Serve to others meanwhile, under this address
     #[arg(long, env = "ORION_PEER", value_name = "ADDR")]
     peer: Option<std::net::SocketAddr>,
@@ -71,15 +87,16 @@ pub(crate) fn run(arguments: &PullArguments, out: &mut dyn Write) -> Result<(), 
             }
             None => (None, String::new()),
         };
-        let node = Node::new(store.clone(), arguments.access.options(address, false)?);
+        let options = arguments.access.options(address, false)?;
+        let node = Node::new(store.clone(), NodeOptions { origins: arguments.origins.read()?, ..options });
         tokio::spawn(node.clone().tick());
         if let Some(listener) = listener {
             tokio::spawn(node.clone().serve(listener, std::future::pending()));
         }
-        let wanted = Wanted::Named(arguments.model.name.clone(), arguments.model.version.clone());
-        let artifact = node.find(&wanted, &arguments.from).await?;
-        let progress = node.fetch(artifact.clone(), &arguments.from).await?;
-        let progress = follow(progress, &format!("pulling {}", arguments.model)).await?;
+        let (artifact, progress) = match Location::is_one(&arguments.model) {
+            true => import(arguments, &node).await?,
+            false => fetch(arguments, &node).await?,
+        };
         let took = begun.elapsed().as_secs_f64();
         tokio::time::sleep(Duration::from_secs(arguments.linger.into())).await;
         Ok::<_, Failure>((artifact, progress, took))
@@ -119,6 +136,36 @@ pub(crate) fn run(arguments: &PullArguments, out: &mut dyn Write) -> Result<(), 
     }
 }
 
+/// Fetches an artifact's chunks.
+async fn fetch(arguments: &PullArguments, node: &Node) -> Result<(Artifact, Progress), Failure> {
+    let model: Reference = arguments.model.parse().map_err(|reason| {
+        Failure::new(format!("'{}' must be {reason}; or a URL or path of a model", arguments.model.escape_debug()))
+    })?;
+    if arguments.from.is_empty() {
+        return Err(Failure::new(format!("where '{model}' comes from must be said with --from ADDR|URL")));
+    }
+    if arguments.reference.is_some() || !arguments.include.is_empty() {
+        return Err(Failure::new(format!("--as and --include are for URLs; '{model}' is fetched as it was published")));
+    }
+    let wanted = Wanted::Named(model.name.clone(), model.version.clone());
+    let artifact = node.find(&wanted, &arguments.from).await?;
+    let progress = node.fetch(artifact.clone(), &arguments.from).await?;
+    Ok((artifact, follow(progress, &format!("pulling {model}")).await?))
+}
+
+/// Brings a model's files from their origin.
+async fn import(arguments: &PullArguments, node: &Node) -> Result<(Artifact, Progress), Failure> {
+    let location = Location::parse(&arguments.model)?;
+    let message = format!("pulling {location}");
+    let (reference, include, peers) = (arguments.reference.clone(), arguments.include.clone(), arguments.from.clone());
+    let import = Import { location, reference, include, peers, accepts_known: false };
+    let (told, progress) = watch::channel(Progress::default());
+    let imported = async move { node.import(&import, &told).await };
+    let (imported, followed) = tokio::join!(imported, follow(progress, &message));
+    // What went wrong is known by who imports.
+    Ok((imported?, followed?))
+}
+
 /// Draws a fetch until it ends.
 pub(crate) async fn follow(mut progress: watch::Receiver<Progress>, message: &str) -> Result<Progress, Failure> {
     let bar = progress::bytes(progress.borrow().bytes, message);
@@ -126,6 +173,7 @@ pub(crate) async fn follow(mut progress: watch::Receiver<Progress>, message: &st
     bar.reset_eta();
     let ended = loop {
         let now = progress.borrow_and_update().clone();
+        bar.set_length(now.bytes);
         bar.set_position(now.here);
         if now.outcome.is_some() {
             break now;

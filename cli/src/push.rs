@@ -6,7 +6,7 @@ use clap::Args;
 use orion_net::{
     artifact::{Artifact, Form, Piece, Pieces, Signer},
     store::{Publication, Reference, Store},
-    transfer::Node,
+    transfer::{Node, NodeOptions},
 };
 use orion_proto::ModelName;
 use serde_json::json;
@@ -14,6 +14,7 @@ use serde_json::json;
 use crate::{
     Failure,
     client::block_on,
+    origins::OriginFlags,
     peer::PeerAccess,
     progress,
     store::StoreArguments,
@@ -28,6 +29,7 @@ Examples:
   orion push models/minilm
   orion push models/minilm --as minilm@2 --base minilm@1 --sign publisher.pem
   orion push models/minilm --to 10.0.0.5:8004
+  orion push models/minilm --to s3://models,/mnt/shared/models
 
 What is pushed is in this machine's store (orion cache ls). A version is sent as a difference against its base to whoever has \
 that; without --base it is the last version of the same name, if there is one here.")]
@@ -47,9 +49,11 @@ pub(crate) struct PushArguments {
     /// File with the publisher's private key: openssl genpkey -algorithm ed25519
     #[arg(long, env = "ORION_SIGN", value_name = "FILE")]
     sign: Option<PathBuf>,
-    /// Nodes to hand it to as well: orion cache serve --accept-uploads, orion worker --peer
-    #[arg(long, value_name = "ADDR[,ADDR…]", value_delimiter = ',')]
+    /// Nodes to hand it to as well (orion cache serve --accept-uploads, orion worker --peer), and buckets or folders
+    #[arg(long, value_name = "ADDR|URL[,…]", value_delimiter = ',')]
     to: Vec<String>,
+    #[command(flatten)]
+    origins: OriginFlags,
     #[command(flatten)]
     access: PeerAccess,
     #[command(flatten)]
@@ -126,7 +130,8 @@ fn publish(arguments: &PushArguments, store: &Store) -> Result<Artifact, Failure
         None if arguments.no_base => None,
         None => store.find(name.as_str(), None).ok(),
     };
-    let publication = Publication { source: &arguments.path, name, version, base, signer: signer.as_ref() };
+    let publication =
+        Publication { source: &arguments.path, name, version, base, signer: signer.as_ref(), is_own: false };
     let bar = progress::bytes(0, format!("publishing {}", publication.name));
     let published = store.publish(&publication, &|done, total| {
         bar.set_length(total);
@@ -142,6 +147,7 @@ fn hand_over(arguments: &PushArguments, store: &Arc<Store>, artifact: &Artifact)
         return Ok(());
     }
     let options = arguments.access.options(String::new(), false)?;
+    let options = NodeOptions { origins: arguments.origins.read()?, ..options };
     let spinner = progress::spinner(format!("pushing to {}", arguments.to.join(", ")));
     let failures = block_on(async {
         let node = Node::new(store.clone(), options);

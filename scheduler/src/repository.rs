@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use orion_net::store::Reference;
+use orion_net::transfer::{check_fetched, is_fetched};
 use orion_proto::{Code, Error, ModelName, Result, valid_name};
 
 /// Folders below a model's own that are looked through: a version, and what it keeps in folders.
@@ -31,8 +31,8 @@ impl Repository {
             if repository.named.iter().any(|(other, _)| *other == name) {
                 return Err(Error::invalid(format!("model '{name}' is given twice")));
             }
-            let path = match path.to_str().filter(|path| Reference::is_path(path)) {
-                Some(stored) => Reference::of_path(stored).map(|_| path)?,
+            let path = match path.to_str().filter(|path| is_fetched(path)) {
+                Some(fetched) => check_fetched(fetched).map(|()| path)?,
                 None => canonical(&path)?,
             };
             repository.named.push((name, path));

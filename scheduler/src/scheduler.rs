@@ -236,6 +236,9 @@ fn carry_out_one(command: SchedulerCommand) {
             let name = name.to_string();
             link.control(to_worker::Message::Inspect(session::InspectModel { name, path, order, peers }));
         }
+        Command::Pull { link, path, peers, fetch } => {
+            link.control(to_worker::Message::Pull(session::PullModel { path, peers, fetch }));
+        }
         Command::Load { link, name, device, path, peers, order } => {
             let (name, device) = (name.to_string(), device.to_string());
             link.control(to_worker::Message::Load(session::LoadModel { name, path, order, device, peers }));

@@ -3,8 +3,9 @@
 use std::{path::PathBuf, sync::mpsc};
 
 use orion_net::{
+    origin::Location,
     store::{Pin, Reference},
-    transfer::{Node, Progress, Wanted},
+    transfer::{Import, Node, Progress, Wanted},
 };
 use orion_proto::{Code, Error, Result};
 use tokio::{runtime::Handle, sync::watch};
@@ -28,24 +29,22 @@ pub(crate) struct Local {
 }
 
 impl Artifacts {
-    /// The folder of a model of the store, fetched and checked; `progress` is told the share that is here.
+    /// The folder of a model of the store or of an origin, fetched and checked; `progress` is told the share that is here.
     ///
     /// # Errors
     /// NOT_FOUND or UNAVAILABLE where nobody has it, others where it is not to be believed or the disk fails.
     pub(crate) fn local(&self, path: &str, peers: &[String], progress: &dyn Fn(f32)) -> Result<Local> {
-        let Reference { name, version } = Reference::of_path(path)?;
-        let store = self.node.store();
-        let root = match store.find(&name, version.as_deref()) {
-            // It may have been damaged: the fetch below checks it, and mends it from who has it.
-            Ok(root) => Wanted::Root(root),
-            Err(_) => Wanted::Named(name, version),
-        };
         let mut addresses = peers.to_vec();
         addresses.extend(self.from.iter().filter(|address| !peers.contains(address)).cloned());
+        let source = self.source(path, addresses.clone())?;
+        let store = self.node.store();
         let (told, heard) = mpsc::channel();
         let node = self.node.clone();
         self.runtime.spawn(async move {
-            let fetched = fetch(&node, &root, &addresses, &told).await;
+            let fetched = match source {
+                Source::Stored(wanted) => fetch(&node, &wanted, &addresses, &told).await,
+                Source::Origin(import) => bring(&node, &import, &told).await,
+            };
             // Nobody waits any more where the load was given up.
             let _ = told.send(Told::Ended(fetched));
         });
@@ -59,11 +58,65 @@ impl Artifacts {
         let pin = Some(store.pin(&root)?);
         Ok(Local { path: store.folder(&root), pin })
     }
+
+    /// Bytes that this machine lacks of a model; none: all, how many that is is not known here.
+    pub(crate) fn missing(&self, path: &str) -> Option<u64> {
+        let store = self.node.store();
+        let here = match Location::is_url(path) {
+            true => store.of_origin(&Location::parse(path).ok()?.to_string()).is_some(),
+            false => {
+                let Reference { name, version } = Reference::of_path(path).ok()?;
+                store.find(&name, version.as_deref()).is_ok()
+            }
+        };
+        here.then_some(0)
+    }
+
+    fn source(&self, path: &str, peers: Vec<String>) -> Result<Source> {
+        if Location::is_url(path) {
+            let location = Location::parse(path)?;
+            return Ok(Source::Origin(Import {
+                location,
+                reference: None,
+                include: Vec::new(),
+                peers,
+                // A hub that is down must not keep a worker from what it has.
+                accepts_known: true,
+            }));
+        }
+        let Reference { name, version } = Reference::of_path(path)?;
+        Ok(Source::Stored(match self.node.store().find(&name, version.as_deref()) {
+            // It may have been damaged: the fetch checks it, and mends it from who has it.
+            Ok(root) => Wanted::Root(root),
+            Err(_) => Wanted::Named(name, version),
+        }))
+    }
+}
+
+/// Where a model is.
+enum Source {
+    Stored(Wanted),
+    Origin(Import),
 }
 
 enum Told {
     Share(f32),
     Ended(Result<orion_net::artifact::Hash>),
+}
+
+/// Brings a model from its origin, or from nodes that have done so; then what is here is checked.
+async fn bring(node: &Node, import: &Import, told: &mpsc::Sender<Told>) -> Result<orion_net::artifact::Hash> {
+    let (said, mut heard) = watch::channel(Progress::default());
+    let imported = async move { node.import(import, &said).await };
+    let listen = async {
+        while heard.changed().await.is_ok() {
+            let now = heard.borrow_and_update().clone();
+            let _ = told.send(Told::Share(now.here as f32 / now.bytes.max(1) as f32));
+        }
+    };
+    let (imported, ()) = futures::join!(imported, listen);
+    let root = imported?.root;
+    fetch(node, &Wanted::Root(root), &import.peers, told).await
 }
 
 async fn fetch(

@@ -3,18 +3,18 @@
 use std::{path::Path, sync::Arc, time::Instant};
 
 use orion_models::{Loaded as InMemory, Timing};
-use orion_net::{Batch, store::Reference};
+use orion_net::{Batch, transfer::is_fetched};
 use orion_proto::{
     Code, Error, ModelSpec, Result, ServiceCurve,
     session::{
-        DeviceTelemetry, GeneratorTelemetry, InspectModel, LoadModel, Measurement, ModelReport, UnloadModel,
-        model_report::State, to_scheduler::Message,
+        DeviceTelemetry, GeneratorTelemetry, HeldModel, InspectModel, LoadModel, Measurement, ModelReport, PullModel,
+        UnloadModel, model_report::State, to_scheduler::Message,
     },
 };
 use parking_lot::Mutex;
 
 use crate::{
-    artifacts::Local,
+    artifacts::{Artifacts, Local},
     device::{Device, inspect},
     executor::{Loaded, WarmedUp, known_figures},
     lane::Lane,
@@ -138,7 +138,7 @@ impl Residency {
                     device.executor.remove(place.model.clone(), old, Box::new(|| {}));
                 }
                 let owner = worker.clone();
-                if Reference::is_path(&path) {
+                if is_fetched(&path) {
                     // Other loads must not wait for what comes over a link.
                     let fetch = move || owner.residency().fetch(&owner, place, &path, &peers, load);
                     return crate::lane::aside("orion-fetch", fetch);
@@ -263,7 +263,7 @@ impl Residency {
     /// Says what a model is and what it would take on each device; reads headers alone, on a thread of its own.
     pub(crate) fn inspect(&self, worker: &Arc<Worker>, request: InspectModel) {
         let owner = worker.clone();
-        let is_stored = Reference::is_path(&request.path);
+        let is_stored = is_fetched(&request.path);
         let inspect = move || {
             let InspectModel { name, path, order, peers } = request;
             let local = local(&owner, &path, &peers, &|_| {});
@@ -279,6 +279,20 @@ impl Residency {
             true => crate::lane::aside("orion-fetch", inspect),
             false => self.inspections.put(inspect),
         }
+    }
+
+    /// Says what it has of a model that is fetched, which it brings first if that is asked.
+    pub(crate) fn pull(&self, worker: &Arc<Worker>, request: PullModel) {
+        let owner = worker.clone();
+        crate::lane::aside("orion-fetch", move || {
+            let Some(artifacts) = &owner.options().artifacts else { return };
+            if !request.fetch {
+                return tell_held(&owner, artifacts, &request.path);
+            }
+            if let Err(error) = local(&owner, &request.path, &request.peers, &|_| {}) {
+                tracing::warn!(path = request.path, %error, "model_not_prefetched");
+            }
+        });
     }
 
     fn inspected(&self, name: &str, path: &Path) -> Result<Vec<ModelReport>> {
@@ -326,10 +340,23 @@ impl Residency {
 /// A model's files on this machine.
 fn local(worker: &Worker, path: &str, peers: &[String], progress: &dyn Fn(f32)) -> Result<Local> {
     match &worker.options().artifacts {
-        _ if !Reference::is_path(path) => Ok(Local { path: path.into(), pin: None }),
-        Some(artifacts) => artifacts.local(path, peers, progress),
-        None => Err(Error::new(Code::FailedPrecondition, format!("'{path}' is in a store, this worker has none"))),
+        _ if !is_fetched(path) => Ok(Local { path: path.into(), pin: None }),
+        Some(artifacts) => {
+            let local = artifacts.local(path, peers, progress);
+            tell_held(worker, artifacts, path);
+            local
+        }
+        None => Err(Error::new(
+            Code::FailedPrecondition,
+            format!("'{path}' is to be fetched into a store, and this worker has none"),
+        )),
     }
+}
+
+/// Tells the scheduler what this machine lacks of a model.
+fn tell_held(worker: &Worker, artifacts: &Artifacts, path: &str) {
+    let held = HeldModel { path: path.to_owned(), missing_bytes: artifacts.missing(path) };
+    worker.tell(Message::Held(held));
 }
 
 fn report(name: &str, device: &str, state: State) -> ModelReport {

@@ -274,6 +274,7 @@ impl WorkerLink for WorkerHandle {
             to_worker::Message::Load(load) => self.0.residency.load(&self.0, load),
             to_worker::Message::Unload(unload) => self.0.residency.unload(&self.0, unload),
             to_worker::Message::Inspect(inspect) => self.0.residency.inspect(&self.0, inspect),
+            to_worker::Message::Pull(pull) => self.0.residency.pull(&self.0, pull),
             to_worker::Message::Cancel(cancel) => self.0.cancel(cancel.batch, cancel.attempts),
             // The session's own, handled by its carrier.
             _ => {}

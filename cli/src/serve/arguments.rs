@@ -4,7 +4,7 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{Args, ValueEnum};
 
-use crate::{peer::Publishers, store::StoreFlags};
+use crate::{origins::OriginFlags, peer::Publishers, store::StoreFlags};
 
 /// Runs a scheduler and a worker for this machine in one process
 #[derive(Args)]
@@ -84,9 +84,11 @@ pub(super) struct NodeFlags {
     /// Address under which other workers reach this one, to fetch models from it
     #[arg(long, env = "ORION_PEER", value_name = "ADDR")]
     pub(super) peer: Option<SocketAddr>,
-    /// Nodes that have models, tried beside the workers that the scheduler names
-    #[arg(long, env = "ORION_FROM", value_name = "ADDR[,ADDR…]", value_delimiter = ',')]
+    /// Nodes and buckets that have models, tried beside the workers that the scheduler names
+    #[arg(long, env = "ORION_FROM", value_name = "ADDR|URL[,…]", value_delimiter = ',')]
     pub(super) from: Vec<String>,
+    #[command(flatten)]
+    pub(super) origins: OriginFlags,
     #[command(flatten)]
     pub(super) publishers: Publishers,
     #[command(flatten)]

@@ -2,7 +2,7 @@
 
 use std::{path::Path, sync::Arc};
 
-use orion_net::transfer::Node;
+use orion_net::transfer::{Node, NodeOptions};
 use orion_scheduler::api::access::Token;
 use orion_worker::Artifacts;
 use tokio::runtime::{Builder, Runtime};
@@ -38,7 +38,8 @@ impl Transfers {
             None => (None, String::new()),
         };
         let store = Arc::new(flags.store.open(data_dir)?);
-        let node = Node::new(store, flags.publishers.options(address.clone(), token, true)?);
+        let options = flags.publishers.options(address.clone(), token, true)?;
+        let node = Node::new(store, NodeOptions { origins: flags.origins.read()?, ..options });
         runtime.spawn(node.clone().tick());
         if let Some(listener) = listener {
             tracing::info!(peer = address, "peer_listening");

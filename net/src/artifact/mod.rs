@@ -15,6 +15,7 @@ use prost::Message;
 
 pub use blake3::Hash;
 
+pub(crate) use self::wire_format::check_path;
 pub use self::{
     cut::{Cut, chunk_bytes, cut},
     manifest::{Chunk, Difference, Encoded, File, MOST_CHUNK_BYTES, MOST_MANIFEST_BYTES, Manifest, Tensor},

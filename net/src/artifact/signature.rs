@@ -60,6 +60,11 @@ impl Signed {
 pub struct Trust(Vec<VerifyingKey>);
 
 impl Trust {
+    /// Whether only what is signed is taken.
+    pub fn is_limited(&self) -> bool {
+        !self.0.is_empty()
+    }
+
     /// The keys of PEM files, as `openssl pkey -pubout` writes them. Without any, everything is believed.
     ///
     /// # Errors

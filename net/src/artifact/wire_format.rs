@@ -88,7 +88,7 @@ fn do_lengths_agree(files: &[File]) -> Checked<()> {
 }
 
 /// A path leads nowhere but into the model's folder.
-fn check_path(path: &str) -> Checked<()> {
+pub(crate) fn check_path(path: &str) -> Checked<()> {
     let part_is_fine = |part: &str| !matches!(part, "" | "." | "..") && part.len() <= MOST_NAME_BYTES;
     let plain = path.len() <= MOST_PATH_BYTES && !path.contains(['\\', '\0']) && !path.chars().any(char::is_control);
     match plain && path.split('/').all(part_is_fine) {

@@ -3,7 +3,7 @@
 //! `objects/HASH` are files, once each whatever models have them; `models/ROOT/` is a model's folder, of hard links to them, so
 //! that the file system counts the references; `packs/ROOT.*` are its chunks as they were encoded; `artifacts/ROOT` is its
 //! manifest, which is written last and makes it part of the store. `names/NAME/VERSION` holds a root. `incoming/ROOT/` is what
-//! is not whole yet, `pins/ROOT` is locked by whoever uses a model.
+//! is not whole yet, `pins/ROOT` is locked by whoever uses a model, `origins/HASH` the root of what a URL last led to.
 
 use std::path::{Path, PathBuf};
 
@@ -19,8 +19,9 @@ impl Layout {
     }
 
     /// The folders that must be there.
-    pub(super) fn folders(&self) -> [PathBuf; 7] {
-        ["objects", "models", "packs", "artifacts", "names", "incoming", "pins"].map(|name| self.0.join(name))
+    pub(super) fn folders(&self) -> [PathBuf; 8] {
+        ["objects", "models", "packs", "artifacts", "names", "incoming", "pins", "origins"]
+            .map(|name| self.0.join(name))
     }
 
     pub(super) fn folder(&self) -> &Path {
@@ -73,6 +74,15 @@ impl Layout {
 
     pub(super) fn all_incoming(&self) -> PathBuf {
         self.0.join("incoming")
+    }
+
+    /// What came from an origin: its root.
+    pub(super) fn origin(&self, location: &str) -> PathBuf {
+        self.origins().join(blake3::hash(location.as_bytes()).to_hex().as_str())
+    }
+
+    pub(super) fn origins(&self) -> PathBuf {
+        self.0.join("origins")
     }
 
     pub(super) fn pin(&self, root: &Hash) -> PathBuf {

@@ -12,6 +12,7 @@ mod layout;
 mod publish;
 mod reference;
 mod remove;
+mod staging;
 #[cfg(test)]
 mod tests;
 mod verify;
@@ -35,6 +36,7 @@ pub use self::{
     incoming::{Incoming, Refused},
     publish::Publication,
     reference::Reference,
+    staging::Staging,
     verify::Damage,
 };
 use crate::artifact::{Artifact, Pieces};

@@ -118,6 +118,11 @@ impl Store {
                 let _ = fs::remove_file(path);
             }
         }
+        for path in names(&self.layout.origins()).iter().map(|name| self.layout.origins().join(name)) {
+            if !fs::read_to_string(&path).is_ok_and(|root| known.contains(&root)) {
+                let _ = fs::remove_file(path);
+            }
+        }
         for path in names(&self.layout.all_incoming()).iter().map(|name| self.layout.all_incoming().join(name)) {
             let bitmap = fs::metadata(path.join("bitmap")).or_else(|_| fs::metadata(&path));
             let age = bitmap.and_then(|data| data.modified()).ok().and_then(|then| then.elapsed().ok());

@@ -33,6 +33,11 @@ impl Flight {
         }
     }
 
+    /// Seconds from the want to the first bytes; `None` before they came.
+    pub(super) fn reach(&self) -> Option<f64> {
+        self.first.map(|(first, _)| first.saturating_sub(self.since).as_secs_f64())
+    }
+
     /// Bytes a second that it came at, and whether others sent little meanwhile. `all` is as in `came`.
     pub(super) fn rate(&self, now: Duration, wire_bytes: u64, all: u64) -> (f64, bool) {
         let since = |then: Duration| now.saturating_sub(then).as_secs_f64().max(1e-6);

@@ -8,14 +8,17 @@ mod bitmap;
 mod download;
 mod flight;
 mod meter;
+mod probe;
 mod receiver;
 mod source;
 #[cfg(test)]
 mod tests;
 mod upload;
+mod wire;
 
 pub use bitmap::{Bitmap, BitmapError};
 pub use download::{Answer, Command, Download, Limits, Verdict};
+pub use receiver::Closed;
 pub use upload::{ArtifactId, NotGranted, Receiver, Task, Upload};
 
 /// A node that this one is connected to; the number is the shell's.

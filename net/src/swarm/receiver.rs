@@ -4,6 +4,18 @@ use std::{collections::VecDeque, time::Duration};
 
 use super::bitmap::Bitmap;
 
+/// A chunk that was announced so long ago does not count as coming.
+const STALE: Duration = Duration::from_secs(1);
+
+/// Why a receiver wants no turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Closed {
+    /// Enough is on its way to it; it will say when it can use a turn.
+    Busy,
+    /// This node has nothing that it wants; the next chunk here may change that.
+    Nothing,
+}
+
 /// A node that takes chunks of one artifact.
 #[derive(Debug)]
 pub(super) struct Served {
@@ -12,25 +24,52 @@ pub(super) struct Served {
     pub(super) lacks: usize,
     /// Chunks that are on their way to it from anybody.
     pub(super) coming: Vec<usize>,
+    /// When the last of these was announced.
+    pub(super) announced: Duration,
     /// When the turns were granted that it has not answered.
     pub(super) granted: VecDeque<Duration>,
-    /// Chunks that it wants and that are not being sent yet.
+    /// Chunks that it wants and that are not being sent yet, and that are.
     pub(super) wants: usize,
-    /// When it passed its last turn, if nothing has changed since.
-    pub(super) passed: Option<Duration>,
-    /// Bytes it was served, or was late to be served.
+    pub(super) sending: usize,
+    /// Since when it wants no turn, and whether it had enough, or there was nothing here for it.
+    pub(super) closed: Option<(Duration, Closed)>,
+    /// Bytes it was served, or missed being served.
     pub(super) bytes: u64,
-    /// Number of the last turn that it was granted.
-    pub(super) turn: u64,
 }
 
 impl Served {
     pub(super) fn new(has: Bitmap, lacks: usize, bytes: u64) -> Self {
-        Self { has, lacks, coming: Vec::new(), granted: VecDeque::new(), wants: 0, passed: None, bytes, turn: 0 }
+        Self {
+            has,
+            lacks,
+            coming: Vec::new(),
+            announced: Duration::ZERO,
+            granted: VecDeque::new(),
+            wants: 0,
+            sending: 0,
+            closed: None,
+            bytes,
+        }
+    }
+
+    /// A chunk is on its way to it.
+    pub(super) fn comes(&mut self, now: Duration, chunk: usize) {
+        if chunk < self.has.len() && !self.has.contains(chunk) && !self.coming.contains(&chunk) {
+            self.coming.push(chunk);
+            self.announced = now;
+        }
     }
 
     /// Turns and wants that are outstanding.
     pub(super) fn outstanding(&self) -> usize {
         self.granted.len() + self.wants
+    }
+
+    /// Chunks that come to it from others than this node, or wait here.
+    ///
+    /// What was announced long ago may never come: its peer may be gone.
+    pub(super) fn load(&self, now: Duration) -> usize {
+        let coming = if now.saturating_sub(self.announced) < STALE { self.coming.len() } else { 0 };
+        coming.saturating_sub(self.wants + self.sending) + self.outstanding()
     }
 }

@@ -7,9 +7,22 @@ use super::bitmap::Bitmap;
 /// Weight of a new measurement of a rate, and where other peers sent meanwhile and may have slowed this one.
 const NEWEST: f64 = 0.25;
 const DISTURBED: f64 = 1.0 / 32.0;
+/// A peer that sent nothing for so many times what a chunk takes serves others first.
+const QUIET: f64 = 1.5;
 /// A peer is silent when it has owed for so many times longer than it usually takes, and no less than this.
 const SILENT: u32 = 2;
 const SILENT_FLOOR: Duration = Duration::from_millis(50);
+
+/// Whether a peer offers turns, as far as this node knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Open {
+    /// It does when it can.
+    Yes,
+    /// Not until it is told: this node had enough on its way.
+    Busy,
+    /// Not until it is told or has another chunk: it had nothing that this node wanted.
+    Nothing,
+}
 
 /// A peer that has chunks, or will.
 #[derive(Debug)]
@@ -21,14 +34,16 @@ pub(super) struct Source {
     /// Chunks that it owes this node, in the order in which they were wanted.
     pub(super) owed: Vec<usize>,
     pub(super) owed_bytes: u64,
+    /// Bytes that came of chunks that it still owes.
+    pub(super) here: u64,
     /// When it last gave a sign of life, or began to owe.
     pub(super) heard: Duration,
     /// Until then it is not asked: it had stalled.
     pub(super) aside: Option<Duration>,
     /// Stalls since the last chunk that arrived.
     pub(super) stalls: u32,
-    /// It was told to pass, and may wait for a word.
-    pub(super) passed: bool,
+    /// Whether it offers turns.
+    pub(super) open: Open,
     pub(super) lies: u8,
     /// No wanted chunk that it has is of a lower level of availability.
     pub(super) floor: usize,
@@ -46,10 +61,11 @@ impl Source {
             coming: Vec::new(),
             owed: Vec::new(),
             owed_bytes: 0,
+            here: 0,
             heard: now,
             aside: None,
             stalls: 0,
-            passed: false,
+            open: Open::Yes,
             lies: 0,
             floor: 0,
             rate: 0.0,
@@ -98,9 +114,20 @@ impl Source {
         self.latency > 0.0 && !self.owed.is_empty() && now.saturating_sub(self.heard) > patience
     }
 
+    /// It has sent nothing for longer than a chunk takes: it serves others first.
+    pub(super) fn quiet(&self, now: Duration, chunk: u64) -> bool {
+        let quiet = now.saturating_sub(self.heard).as_secs_f64();
+        self.rate().is_some_and(|rate| quiet > QUIET * chunk as f64 / rate)
+    }
+
     /// Seconds until it has sent what it owes and `bytes` more, by a rate to assume if none was measured.
     pub(super) fn predicted(&self, bytes: u64, assumed: f64) -> f64 {
         self.owed_bytes.saturating_add(bytes) as f64 / self.rate().unwrap_or(assumed).max(1.0)
+    }
+
+    /// Bytes that it owes and that have not come.
+    pub(super) fn unsent(&self) -> u64 {
+        self.owed_bytes.saturating_sub(self.here)
     }
 
     /// It begins to owe a chunk.
@@ -113,10 +140,11 @@ impl Source {
     }
 
     /// It owes a chunk no more; false if it did not.
-    pub(super) fn settle(&mut self, chunk: usize, bytes: u64) -> bool {
+    pub(super) fn settle(&mut self, chunk: usize, bytes: u64, here: u64) -> bool {
         let Some(place) = self.owed.iter().position(|owed| *owed == chunk) else { return false };
         self.owed.remove(place);
         self.owed_bytes = self.owed_bytes.saturating_sub(bytes);
+        self.here = self.here.saturating_sub(here);
         true
     }
 }

@@ -1,5 +1,7 @@
 //! In which form a chunk is asked for: the one that is predicted to be here soonest.
 
+use orion_proto::peer as wire;
+
 use crate::artifact::{Form, Piece};
 
 /// What is known of the way of a chunk, in bytes a second.
@@ -27,6 +29,22 @@ pub(super) fn choose(piece: &Piece, has_base: bool, rates: Rates) -> Form {
     let forms = [Form::Difference, Form::Encoded, Form::Raw].into_iter();
     let known = forms.filter(|form| has_base || *form != Form::Difference).filter_map(seconds);
     known.min_by(|one, other| one.1.total_cmp(&other.1)).map_or(Form::Raw, |(form, _)| form)
+}
+
+pub(super) fn form_to_wire(form: Form) -> wire::Form {
+    match form {
+        Form::Raw => wire::Form::Raw,
+        Form::Encoded => wire::Form::Encoded,
+        Form::Difference => wire::Form::Difference,
+    }
+}
+
+pub(super) fn form_from_wire(form: i32) -> Option<Form> {
+    match wire::Form::try_from(form).ok()? {
+        wire::Form::Raw => Some(Form::Raw),
+        wire::Form::Encoded => Some(Form::Encoded),
+        wire::Form::Difference => Some(Form::Difference),
+    }
 }
 
 #[cfg(test)]

@@ -2,10 +2,13 @@
 //!
 //! A [`Node`] serves what its store has and what is on its way there, and fetches from as many others as have an artifact.
 
+mod draw;
 mod fetch;
 mod form;
+mod import;
 mod limits;
 mod node;
+mod path;
 mod pull;
 mod push;
 mod sending;
@@ -16,7 +19,9 @@ mod token;
 mod window;
 
 pub use fetch::Progress;
+pub use import::Import;
 pub use node::{Node, NodeOptions};
+pub use path::{check_fetched, is_fetched};
 pub use pull::Wanted;
 pub use token::PeerToken;
 pub use window::Seen;

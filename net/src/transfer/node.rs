@@ -2,7 +2,7 @@
 
 use std::{
     cell::RefCell,
-    collections::{HashMap, HashSet},
+    collections::{HashMap, HashSet, VecDeque},
     sync::{Arc, Weak},
     time::{Duration, Instant},
 };
@@ -15,6 +15,7 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use super::{
     fetch::Fetch,
+    form::form_from_wire,
     sending::{Sending, State, say},
     token::PeerToken,
     window::{Seen, Window},
@@ -22,12 +23,21 @@ use super::{
 use crate::{
     artifact::{Form, Trust},
     codec::Coder,
+    origin::Origins,
     store::{Chunks, Pin, Store, Stored},
-    swarm::{ArtifactId, Bitmap, PeerId, Receiver, Task},
+    swarm::{ArtifactId, Bitmap, Closed, PeerId, Receiver, Task, Upload},
 };
 
 /// What time brings is looked at so often.
 const TICK: Duration = Duration::from_millis(50);
+
+/// What a node says of itself where this one takes chunks from it.
+pub(super) enum News<'m> {
+    /// Chunks that it has.
+    Have(&'m [u32]),
+    /// One that is on its way to it.
+    Coming(&'m wire::Coming),
+}
 
 /// How a node deals with others.
 #[derive(Clone, Debug, Default)]
@@ -40,6 +50,8 @@ pub struct NodeOptions {
     pub token: Option<PeerToken>,
     /// Whether others may bring it artifacts that it did not ask for.
     pub accepts_uploads: bool,
+    /// What is known of origins that are no nodes.
+    pub origins: Arc<Origins>,
 }
 
 /// A process among other nodes.
@@ -54,6 +66,7 @@ pub(super) struct Shared {
     pub(super) address: String,
     pub(super) token: Option<PeerToken>,
     pub(super) accepts_uploads: bool,
+    pub(super) origins: Arc<Origins>,
     started: Instant,
     state: Mutex<State>,
 }
@@ -84,9 +97,10 @@ impl Held {
 impl Node {
     /// A node with this store.
     pub fn new(store: Arc<Store>, options: NodeOptions) -> Self {
-        let NodeOptions { trust, address, token, accepts_uploads } = options;
-        let (state, started) = (Mutex::default(), Instant::now());
-        Self(Arc::new(Shared { store, trust, address, token, accepts_uploads, started, state }))
+        let NodeOptions { trust, address, token, accepts_uploads, origins } = options;
+        let state = Mutex::new(State { upload: Upload::new(rand::random()), ..State::default() });
+        let started = Instant::now();
+        Self(Arc::new(Shared { store, trust, address, token, accepts_uploads, origins, started, state }))
     }
 
     /// Its store.
@@ -197,10 +211,19 @@ impl Node {
             say(&out, wire::from_sender::Message::Peers(wire::Peers { addresses: known }));
         }
         state.upload.serve(artifact, held.have());
-        state.upload.joined(receiver, has);
+        state.upload.joined(self.now(), receiver, has);
         let window = Window::new(self.now());
         let took = self.now();
-        let sending = Sending { out, held, address, window, took, wanted: HashMap::new(), current: None };
+        let sending = Sending {
+            out,
+            held,
+            address,
+            window,
+            took,
+            wanted: HashMap::new(),
+            current: None,
+            on_the_way: VecDeque::new(),
+        };
         state.receivers.insert(receiver, sending);
         drop(state);
         self.pump();
@@ -210,7 +233,7 @@ impl Node {
     /// What was seen of the link to a receiver, which is gone.
     pub(super) fn left(&self, receiver: Receiver) -> Seen {
         let mut state = self.0.state.lock();
-        state.upload.left(receiver);
+        state.upload.left(self.now(), receiver);
         let seen = state.receivers.remove(&receiver).map(|sending| sending.window.seen()).unwrap_or_default();
         drop(state);
         self.pump();
@@ -223,28 +246,26 @@ impl Node {
         let Some(artifact) = state.artifacts.get(root).copied() else { return };
         state.upload.gained(artifact, chunk);
         let have = wire::Have { chunks: vec![chunk as u32] };
-        state.tell(artifact, &wire::from_sender::Message::Have(have));
+        state.tell(artifact, &wire::from_sender::Message::Have(have), "");
         drop(state);
         self.pump();
     }
 
-    /// A chunk is on its way here.
-    pub(super) fn coming(&self, root: &Hash, chunk: usize) {
+    /// A chunk is on its way here, from the node at this address, which knows.
+    pub(super) fn coming(&self, root: &Hash, coming: wire::Coming, from: &str) {
         let state = self.0.state.lock();
         let Some(artifact) = state.artifacts.get(root).copied() else { return };
-        state.tell(artifact, &wire::from_sender::Message::Coming(wire::Coming { chunk: chunk as u32 }));
+        state.tell(artifact, &wire::from_sender::Message::Coming(coming), from);
     }
 
     /// A node at this address that takes the artifact from here has, or will soon have, these chunks: it said so where this
     /// node takes it from there, and says it once.
-    pub(super) fn learned(&self, root: &Hash, address: &str, chunks: &[u32], are_here: bool) {
+    pub(super) fn learned(&self, root: &Hash, address: &str, news: &News<'_>) {
         let mut state = self.0.state.lock();
         let Some(receiver) = state.receiver_at(root, address) else { return };
-        for chunk in chunks {
-            match are_here {
-                true => state.upload.has(receiver, *chunk as usize),
-                false => state.upload.coming(receiver, *chunk as usize),
-            }
+        match news {
+            News::Have(chunks) => chunks.iter().for_each(|chunk| state.upload.has(receiver, *chunk as usize)),
+            News::Coming(coming) => state.upload.coming(self.now(), receiver, coming.chunk as usize, coming.more),
         }
         drop(state);
         self.pump();
@@ -276,20 +297,23 @@ impl Node {
                     have.chunks.iter().for_each(|chunk| state.upload.has(receiver, *chunk as usize));
                 }
                 Message::Interested(_) => state.upload.interested(receiver),
-                Message::Pass(_) => state.upload.passed(now, receiver),
-                Message::Coming(coming) => state.upload.coming(receiver, coming.chunk as usize),
+                Message::Pass(pass) => {
+                    let why = if pass.busy { Closed::Busy } else { Closed::Nothing };
+                    state.upload.passed(now, receiver, why);
+                }
+                Message::Coming(coming) => {
+                    state.upload.coming(now, receiver, coming.chunk as usize, coming.more);
+                }
                 Message::Want(want) => {
                     let chunk = want.chunk as usize;
-                    state.upload.wanted(now, receiver, chunk).map_err(|error| error.to_string())?;
                     let form = form_from_wire(want.form).ok_or("it wants a chunk in a form that is not known here")?;
+                    let bytes = state.wire_bytes(receiver, chunk, form);
+                    state.upload.wanted(now, receiver, chunk, bytes).map_err(|error| error.to_string())?;
                     self.read(state, receiver, chunk, form);
                 }
                 Message::Cancel(cancel) => state.cancel(now, receiver, cancel.chunk as usize),
                 Message::Credit(credit) => {
-                    if let Some(sending) = state.receivers.get_mut(&receiver) {
-                        sending.window.credit(now, credit.bytes);
-                        sending.took = now;
-                    }
+                    state.arrived(now, receiver, credit.bytes);
                     state.advance(now, receiver);
                 }
             }
@@ -357,20 +381,4 @@ impl Node {
 pub(super) fn with_coder<T>(code: impl FnOnce(&mut Coder) -> T) -> T {
     thread_local!(static CODER: RefCell<Coder> = RefCell::default());
     CODER.with_borrow_mut(code)
-}
-
-pub(super) fn form_to_wire(form: Form) -> wire::Form {
-    match form {
-        Form::Raw => wire::Form::Raw,
-        Form::Encoded => wire::Form::Encoded,
-        Form::Difference => wire::Form::Difference,
-    }
-}
-
-fn form_from_wire(form: i32) -> Option<Form> {
-    match wire::Form::try_from(form).ok()? {
-        wire::Form::Raw => Some(Form::Raw),
-        wire::Form::Encoded => Some(Form::Encoded),
-        wire::Form::Difference => Some(Form::Difference),
-    }
 }

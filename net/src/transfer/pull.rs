@@ -17,7 +17,7 @@ use tonic::{
 };
 
 use super::{
-    fetch::{Fetch, Progress},
+    fetch::{Fetch, Progress, Sender},
     limits::{KEEP_ALIVE, MESSAGE_BYTES, STREAM_BYTES},
     node::Node,
     token::{PeerToken, Show},
@@ -25,6 +25,7 @@ use super::{
 use crate::{
     Backoff,
     artifact::{Artifact, Hash, MOST_MANIFEST_BYTES},
+    origin::Location,
     root_cause,
     swarm::Bitmap,
 };
@@ -123,7 +124,12 @@ impl Node {
         let mut reasons = Vec::new();
         let mut code = Code::Unavailable;
         for address in addresses {
-            match find(address, self.0.token.as_ref(), wanted).await {
+            let found = match (Location::is_one(address), wanted) {
+                (true, Wanted::Named(name, version)) => self.find_in_bucket(address, name, version.as_deref()).await,
+                (true, Wanted::Root(_)) => continue,
+                (false, _) => find(address, self.0.token.as_ref(), wanted).await,
+            };
+            match found {
                 Ok(artifact) => match self.0.trust.accepts(&artifact.root, artifact.signed.as_ref()) {
                     Ok(()) => return Ok(artifact),
                     Err(error) => {
@@ -143,7 +149,11 @@ impl Node {
         }
     }
 
-    /// Begins to fetch an artifact from these nodes and from those that they name; how far it is. A fetch that is under way
+    async fn find_in_bucket(&self, address: &str, name: &str, version: Option<&str>) -> Result<Artifact> {
+        self.0.origins.bucket(&Location::parse(address)?)?.find(name, version).await
+    }
+
+    /// Begins to fetch an artifact from these nodes and buckets, and from the nodes that they name; how far it is. A fetch that is under way
     /// here is joined; one of another process is waited for.
     ///
     /// # Errors
@@ -195,6 +205,9 @@ impl Node {
     pub(super) fn dial(&self, fetch: &Arc<Fetch>, address: &str) {
         if !fetch.begin_dial(address) {
             return;
+        }
+        if Location::is_one(address) {
+            return self.draw(fetch, address);
         }
         let (node, fetch, address) = (self.clone(), fetch.clone(), address.to_owned());
         tokio::spawn(async move {
@@ -254,7 +267,8 @@ impl Node {
         (begin, said): (&wire::Begin, &Bitmap),
         mut stream: tonic::Streaming<wire::FromSender>,
     ) -> std::result::Result<(), String> {
-        let peer = fetch.joined(begin, said, address, out)?;
+        let sender = Sender { address: address.to_owned(), out, is_bucket: false };
+        let peer = fetch.joined(begin, said, sender)?;
         let mut progress = fetch.progress();
         let ended = loop {
             let message = tokio::select! {

@@ -6,15 +6,20 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 
 use super::{limits::parts, node::Node, pull::connect};
-use crate::artifact::Hash;
+use crate::{artifact::Hash, origin::Location};
 
 impl Node {
-    /// Sends an artifact of this node's store to another, which takes from other nodes too what they have of it.
+    /// Sends an artifact of this node's store to another, which takes from other nodes too what they have of it; or puts it into
+    /// a bucket.
     ///
     /// # Errors
     /// What the other node says; UNAVAILABLE where it left before it had all.
     pub async fn push(&self, root: &Hash, address: &str) -> Result<()> {
         let held = self.held(root)?;
+        if Location::is_one(address) {
+            let bucket = self.0.origins.bucket(&Location::parse(address)?)?;
+            return bucket.put(self.0.store.chunks(held.chunks().stored())?, |_| {}).await;
+        }
         let mut client = connect(address, self.0.token.as_ref()).await?;
         let (out, messages) = mpsc::unbounded_channel();
         let encoded = Bytes::from(held.chunks().stored().artifact.encode());

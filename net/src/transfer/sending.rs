@@ -1,7 +1,7 @@
 //! What a node is sending, to whom.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     sync::{Arc, Weak},
     time::Duration,
 };
@@ -12,12 +12,9 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use super::{fetch::Fetch, node::Held, window::Window};
 use crate::{
-    artifact::Hash,
+    artifact::{Form, Hash},
     swarm::{ArtifactId, Receiver, Upload},
 };
-
-/// Bytes of one message: less than a frame, so that a turn does not wait long behind it.
-const PIECE_BYTES: usize = 48 * 1024;
 
 /// A receiver that says nothing of what is on its way to it for so long is left.
 const STALLED: Duration = Duration::from_secs(5);
@@ -46,6 +43,8 @@ pub(super) struct Sending {
     pub(super) wanted: HashMap<usize, Option<Bytes>>,
     /// The chunk that is being sent, and how much of it was.
     pub(super) current: Option<(usize, usize)>,
+    /// Bytes of chunks that are on their way, in their order.
+    pub(super) on_the_way: VecDeque<(usize, u64)>,
 }
 
 impl State {
@@ -57,27 +56,55 @@ impl State {
         self.receivers.iter().find(is_there).map(|(receiver, _)| *receiver)
     }
 
-    /// Sends of a receiver's chunk what the window lets through.
+    /// Bytes that a chunk takes in this form; none where it has no such form.
+    pub(super) fn wire_bytes(&self, receiver: Receiver, chunk: usize, form: Form) -> u64 {
+        let sending = self.receivers.get(&receiver);
+        let piece = sending.and_then(|sending| sending.held.chunks().stored().pieces.get(chunk));
+        piece.and_then(|piece| piece.wire(form)).map_or(0, |(bytes, _)| bytes.into())
+    }
+
+    /// A receiver says that bytes arrived: as fast as that is the link.
+    pub(super) fn arrived(&mut self, now: Duration, receiver: Receiver, bytes: u64) {
+        let Some(sending) = self.receivers.get_mut(&receiver) else { return };
+        sending.window.credit(now, bytes);
+        sending.took = now;
+        let mut left = bytes;
+        while let Some((chunk, first)) = sending.on_the_way.front_mut().filter(|_| left > 0) {
+            let count = left.min(*first);
+            self.upload.progress(now, receiver, *chunk, count);
+            (*first, left) = (*first - count, left - count);
+            if *first == 0 {
+                sending.on_the_way.pop_front();
+            }
+        }
+    }
+
+    /// Sends of a receiver's chunk what the window lets through. It counts as sent when its end is so near that the next would
+    /// be behind it at once.
     pub(super) fn advance(&mut self, now: Duration, receiver: Receiver) {
         let Some(sending) = self.receivers.get_mut(&receiver) else { return };
         let Some((chunk, mut at)) = sending.current else { return };
         let Some(Some(bytes)) = sending.wanted.get(&chunk).cloned() else { return };
         while at < bytes.len() && sending.window.room() > 0 {
-            let piece = bytes.slice(at..bytes.len().min(at + PIECE_BYTES));
+            let piece = bytes.slice(at..bytes.len().min(at + sending.window.piece()));
             let (start, count) = (at as u32, piece.len());
             at += count;
             if sending.window.is_empty() {
                 sending.took = now;
             }
             sending.window.send(now, count as u64, at < bytes.len() || sending.wanted.len() > 1);
-            self.upload.progress(now, receiver, chunk, count as u64);
+            sending.on_the_way.push_back((chunk, count as u64));
             let piece = wire::Piece { chunk: chunk as u32, start, bytes: piece };
             say(&sending.out, wire::from_sender::Message::Piece(piece));
         }
         sending.current = Some((chunk, at));
-        if at == bytes.len() {
+        if at == bytes.len() && sending.window.is_nearly_empty() {
             sending.current = None;
             sending.wanted.remove(&chunk);
+            for (_, left) in sending.on_the_way.iter().filter(|(own, _)| *own == chunk) {
+                self.upload.progress(now, receiver, chunk, *left);
+            }
+            sending.on_the_way.retain(|(own, _)| *own != chunk);
             self.upload.sent(now, receiver, chunk);
         }
     }
@@ -99,8 +126,12 @@ impl State {
         }
     }
 
-    pub(super) fn tell(&self, artifact: ArtifactId, message: &wire::from_sender::Message) {
-        let own = self.receivers.iter().filter(|(receiver, _)| receiver.artifact == artifact);
+    /// Tells all receivers of an artifact but the one at this address.
+    pub(super) fn tell(&self, artifact: ArtifactId, message: &wire::from_sender::Message, but: &str) {
+        let own = self
+            .receivers
+            .iter()
+            .filter(|(receiver, sending)| receiver.artifact == artifact && (but.is_empty() || sending.address != but));
         own.for_each(|(_, sending)| say(&sending.out, message.clone()));
     }
 }

@@ -40,7 +40,7 @@ impl One {
     fn publish(&self, source: &TempDir) -> Artifact {
         let name = ModelName::new("m").unwrap();
         let base = self.node.store().find("m", None).ok();
-        let publication = Publication { source: source.path(), name, version: None, base, signer: None };
+        let publication = Publication { source: source.path(), name, version: None, base, signer: None, is_own: false };
         self.node.store().publish(&publication, &|_, _| {}).unwrap()
     }
 
@@ -196,4 +196,55 @@ impl Drop for One {
             let _ = stop.send(());
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bucket_serves_chunks_and_what_is_wrong_in_it_comes_from_a_node() {
+    let (from, alone, both) = (One::start().await, One::start().await, One::start().await);
+    let (source, bucket) = (model(7, 8), tempfile::tempdir().unwrap());
+    let artifact = from.publish(&source);
+    let address = bucket.path().display().to_string();
+    from.node.push(&artifact.root, &address).await.unwrap();
+    let wanted = Wanted::Named("m".into(), None);
+    let pull = async |one: &One, addresses: &[String]| {
+        let artifact = one.node.find(&wanted, addresses).await?;
+        let mut progress = one.node.fetch(artifact, addresses).await?;
+        let ended = progress.wait_for(|progress| progress.outcome.is_some()).await.unwrap().clone();
+        ended.outcome.clone().unwrap().map(|()| ended)
+    };
+    let came = pull(&alone, std::slice::from_ref(&address)).await.unwrap();
+    assert!(alone.has(&artifact, &source) && came.received < came.bytes * 3 / 4, "{came:?}");
+
+    let pack = bucket.path().join("packs").join(artifact.root.to_hex().as_str());
+    let mut bytes = std::fs::read(&pack).unwrap();
+    bytes[1000] ^= 1;
+    std::fs::write(&pack, bytes).unwrap();
+    let refused = One::start().await;
+    let error = pull(&refused, std::slice::from_ref(&address)).await.unwrap_err();
+    assert!(error.message.contains(&address), "{error}");
+    assert!(refused.node.store().list().is_empty());
+    pull(&both, &[address, from.address.clone()]).await.unwrap();
+    assert!(both.has(&artifact, &source));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_of_a_folder_are_taken_once_and_those_that_have_them_are_asked_first() {
+    let (first, second) = (One::start().await, One::start().await);
+    let source = model(8, 3);
+    let import = |peers: Vec<String>| Import {
+        location: crate::origin::Location::parse(source.path().to_str().unwrap()).unwrap(),
+        reference: Some("m".parse().unwrap()),
+        include: Vec::new(),
+        peers,
+        accepts_known: true,
+    };
+    let told = tokio::sync::watch::Sender::new(Progress::default());
+    let artifact = first.node.import(&import(Vec::new()), &told).await.unwrap();
+    assert!(first.has(&artifact, &source));
+    assert_eq!(told.borrow().received, artifact.manifest.bytes());
+    let again = first.node.import(&import(Vec::new()), &told).await.unwrap();
+    assert_eq!((again.root, told.borrow().received), (artifact.root, 0));
+    // Its chunks come encoded from the node.
+    second.node.import(&import(vec![first.address.clone()]), &told).await.unwrap();
+    assert!(second.has(&artifact, &source) && told.borrow().received < artifact.manifest.bytes() * 3 / 4);
 }

@@ -5,8 +5,12 @@
 
 use std::{collections::VecDeque, time::Duration};
 
-/// The window at first, and at least: what a chunk's first bytes need to show how fast the link is.
-const LEAST: u64 = 128 * 1024;
+/// The window at first, and at least: what a chunk's first bytes need to show how fast the link is. What is behind it waits:
+/// 5 ms at 50 Mbit/s.
+const LEAST: u64 = 32 * 1024;
+/// Bytes of one message, at least and at most.
+const LEAST_PIECE: u64 = 8 * 1024;
+const MOST_PIECE: u64 = 64 * 1024;
 /// The window at most: a second at a gigabit.
 const MOST: u64 = 128 << 20;
 /// Round trips over which the greatest rate is kept.
@@ -73,6 +77,17 @@ impl Window {
     /// How many bytes may be sent now.
     pub(super) fn room(&self) -> u64 {
         self.size.saturating_sub(self.sent - self.arrived)
+    }
+
+    /// Bytes of the next message: several are on the way, so that what arrives tells how fast the link is.
+    pub(super) fn piece(&self) -> usize {
+        (self.size / 4).clamp(LEAST_PIECE, MOST_PIECE) as usize
+    }
+
+    /// Whether no more is on its way than the link carries in a round trip; nothing at all before that is known.
+    pub(super) fn is_nearly_empty(&self) -> bool {
+        let seen = self.seen();
+        (self.sent - self.arrived) as f64 <= seen.bytes_per_second * seen.round_trip_seconds
     }
 
     /// Whether nothing is on its way.
@@ -171,7 +186,7 @@ mod tests {
         let mut arrivals: VecDeque<(f64, u64)> = VecDeque::new();
         while left > 0 || !arrivals.is_empty() {
             while left > 0 && window.room() > 0 {
-                let bytes = left.min(65_536);
+                let bytes = left.min(window.piece() as u64);
                 left -= bytes;
                 window.send(at(now), bytes, left > 0);
                 free = free.max(now) + bytes as f64 / rate;

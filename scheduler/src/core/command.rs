@@ -46,6 +46,17 @@ pub enum Command<T, L> {
         /// Unique.
         order: u64,
     },
+    /// Ask a worker what it has of a model that is fetched.
+    Pull {
+        /// The worker.
+        link: L,
+        /// Where it lies.
+        path: String,
+        /// Where it can be fetched.
+        peers: Vec<String>,
+        /// Whether it is to bring it first.
+        fetch: bool,
+    },
     /// Have a worker load a model from a path.
     Load {
         /// The worker.

@@ -65,9 +65,11 @@ impl<T, L: Clone> Core<T, L> {
         }
     }
 
-    /// Predicted time of a load on a device.
+    /// Predicted time of a load on a device, its files being fetched first where its worker lacks them.
     pub(super) fn load_time(&self, model: usize, device: usize) -> Nanos {
-        self.models[model].known(self.devices[device].class).map_or(0, |known: &Known| known.load)
+        let at = &self.devices[device];
+        let load = self.models[model].known(at.class).map_or(0, |known: &Known| known.load);
+        load.saturating_add(self.fetch_time(model, at.worker))
     }
 
     /// Predicted time of a request of `rows` rows and `bytes` bytes, if it were given to this device now.

@@ -25,6 +25,7 @@ mod evict;
 mod explain;
 mod fade;
 mod failed_load;
+mod fetching;
 mod filter;
 mod fit;
 mod generate;
@@ -179,6 +180,7 @@ pub struct Core<T, L> {
     faded_from: usize,
     /// Models that workers are to be asked about, which have enough to read for now.
     unasked: BTreeSet<usize>,
+    fetching: fetching::Fetching,
     /// What operators made of nodes that are not here.
     cordons: BTreeMap<String, Cordon>,
     asked_from: usize,
@@ -230,6 +232,7 @@ impl<T, L: Clone> Core<T, L> {
             needs_from: 0,
             faded_from: 0,
             unasked: BTreeSet::new(),
+            fetching: fetching::Fetching::default(),
             cordons: BTreeMap::new(),
             asked_from: 0,
             scratch: Scratch::default(),
@@ -290,6 +293,7 @@ impl<T, L: Clone> Core<T, L> {
         self.answer_orphans(now);
         self.fade_beliefs(now);
         self.ask_as_time_passes();
+        self.prefetch(now);
         self.settle_wishes(now);
         self.offer_again(now);
         self.clear_generators(now);

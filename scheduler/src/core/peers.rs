@@ -1,6 +1,6 @@
-//! From whom a worker may fetch a model of the store: those that are predicted to send it soonest first.
+//! From whom a worker may fetch a model that is no file of its machine: those that are predicted to send it soonest first.
 
-use orion_net::store::Reference;
+use orion_net::transfer::is_fetched;
 
 use super::{Core, WorkerState};
 
@@ -13,7 +13,7 @@ impl<T, L: Clone> Core<T, L> {
     /// Where other workers can be reached that may have this model: first those that hold it, then by the rate of their links,
     /// of equal ones those of the worker's own zone.
     pub(super) fn peers_of(&self, model: usize, worker: usize) -> Vec<String> {
-        if !self.models[model].path.as_ref().is_some_and(|path| Reference::is_path(path)) {
+        if !self.models[model].path.as_ref().is_some_and(|path| is_fetched(path)) {
             return Vec::new();
         }
         let own = &self.workers[worker];

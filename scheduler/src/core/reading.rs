@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
+use orion_net::transfer::is_fetched;
 use orion_proto::ModelSpec;
 
 use super::{Command, Core, catalogue::Model};
 
-/// Workers that are asked at once what a model is.
+/// Workers that are asked at once what a model is; of one that must be fetched to be read, only one, which others fetch it from.
 const ASKED: usize = 3;
+const FETCHED: usize = 1;
 /// Questions that a worker has at once: its mailbox is for other things too.
 const QUESTIONS: usize = 64;
 /// Models whose turn it is as time passes once.
@@ -27,11 +29,17 @@ impl<T, L: Clone> Core<T, L> {
     /// Asks workers what a model is, while that is not known; later, when all that could say have enough to read.
     pub(super) fn ask_about(&mut self, index: usize) {
         self.unasked.remove(&index);
+        self.look_for(index);
         let model = &self.models[index];
         let (false, true, Some(path)) = (model.spec.is_some(), model.wanted, model.path.clone()) else { return };
-        for worker in 0..self.workers.len() {
+        let mut workers: Vec<usize> = (0..self.workers.len()).collect();
+        let fetched = is_fetched(&path);
+        if fetched {
+            workers.sort_by_key(|worker| !self.has_files(index, *worker));
+        }
+        for worker in workers {
             let (model, at) = (&self.models[index], &self.workers[worker]);
-            if model.asked.len() >= ASKED {
+            if model.asked.len() >= if fetched { FETCHED } else { ASKED } {
                 return;
             }
             let answered = model.unreadable.iter().any(|(at, _)| *at == worker);
@@ -81,6 +89,7 @@ impl<T, L: Clone> Core<T, L> {
 
     /// What a worker was asked it may never have heard; it is asked again, or others are.
     pub(super) fn ask_anew(&mut self, worker: usize) {
+        self.fetching.forget(worker);
         for index in 0..self.models.len() {
             if self.models[index].asked.contains(&worker) {
                 self.unask(index, worker);

@@ -10,6 +10,7 @@ mod explaining;
 mod failure;
 mod fairness;
 mod faults;
+mod fetching;
 mod generating;
 mod history;
 mod interrupting;

@@ -85,6 +85,9 @@ impl SchedulerLink for Session {
             }
             Message::Measurement(figures) => self.scheduler.with_core(|core, _| core.measured(self.number, figures)),
             Message::Model(report) => self.model(report),
+            Message::Held(held) => {
+                self.scheduler.with_core(|core, now| core.holds(now, self.number, &held.path, held.missing_bytes));
+            }
             Message::Drain(_) => {
                 tracing::info!(worker = %self.name, "worker_draining");
                 self.scheduler.with_core(|core, now| core.worker_drains(now, self.number));

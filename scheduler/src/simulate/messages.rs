@@ -26,6 +26,7 @@ pub(super) fn digest<T: Hash, L: Hash>(before: u64, command: &Command<T, L>) -> 
         Command::Settle { ticket, outcome, .. } => (ticket, outcome.is_ok()).hash(&mut hasher),
         Command::Load { link, order, .. } | Command::Unload { link, order, .. } => (link, order).hash(&mut hasher),
         Command::Inspect { link, order, .. } => (link, order).hash(&mut hasher),
+        Command::Pull { link, path, fetch, .. } => (link, path, fetch).hash(&mut hasher),
         Command::Cancel { link, batch, .. } => (link, batch).hash(&mut hasher),
         Command::Close { link, .. } | Command::Drained { link } => link.hash(&mut hasher),
         Command::Tell { delta, .. } => delta.tokens.hash(&mut hasher),

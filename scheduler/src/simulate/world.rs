@@ -348,6 +348,8 @@ impl<'a> World<'a> {
                     self.core.report(self.now, self.sessions[link], report);
                     self.carry_out();
                 }
+                // A simulated worker has all models.
+                Command::Pull { .. } => {}
                 Command::Load { link, name, device, order, .. } => {
                     self.loads += 1;
                     let (model, device) = (self.names[&name], device_number(&device));

@@ -8,7 +8,15 @@ use std::{
     time::Duration,
 };
 
-use super::{PeerId, availability::Availability, bitmap::Bitmap, flight::Flight, meter::Meter, source::Source};
+use super::{
+    PeerId,
+    availability::Availability,
+    bitmap::Bitmap,
+    flight::Flight,
+    meter::Meter,
+    probe::Probe,
+    source::{Open, Source},
+};
 use crate::mix::mix;
 
 /// Wrong chunks after which a peer is banned.
@@ -29,9 +37,16 @@ pub struct Limits {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Answer {
     /// Send this chunk.
-    Want(usize),
-    /// Nothing now.
-    Pass,
+    Want {
+        /// Which.
+        chunk: usize,
+        /// Whether the node can use turns of other peers too, by now; else they are to wait until it says so.
+        more: bool,
+    },
+    /// Nothing now: enough is on its way. The node will say when it can use a turn.
+    Busy,
+    /// The peer has nothing that the node wants. That may change with the next chunk that the peer gets.
+    Nothing,
 }
 
 /// What a wrong chunk means for the peer that sent it.
@@ -63,6 +78,8 @@ pub struct Download {
     have: Bitmap,
     missing_bytes: u64,
     limits: Limits,
+    /// Bytes of the largest chunk.
+    largest: u64,
     random: u64,
     sources: BTreeMap<PeerId, Source>,
     banned: BTreeSet<PeerId>,
@@ -73,6 +90,9 @@ pub struct Download {
     /// Bytes that have come from all peers.
     came: u64,
     link: Meter,
+    probe: Probe,
+    /// The least seconds from a want to its first bytes, lately.
+    reach: f64,
     /// When a peer that is no origin last sent enough.
     fed: Duration,
     starved: Option<Duration>,
@@ -89,6 +109,7 @@ impl Download {
         Self {
             availability: Availability::new(&have),
             missing_bytes,
+            largest,
             limits: Limits { window: limits.window.max(largest), memory: limits.memory.max(largest), ..limits },
             random: mix(seed),
             sources: BTreeMap::new(),
@@ -97,6 +118,8 @@ impl Download {
             on_the_way: 0,
             came: 0,
             link: Meter::default(),
+            probe: Probe::default(),
+            reach: 0.0,
             fed: Duration::ZERO,
             starved: None,
             wire_bytes,
@@ -149,40 +172,50 @@ impl Download {
 
     /// A peer has a turn for this node. A chunk that is wanted is on its way to this node: it tells all peers so.
     pub fn granted(&mut self, now: Duration, peer: PeerId) -> Answer {
+        let probes = self.probes(now, peer);
         let choice = self.choose(now, peer);
-        let assumed = self.link.peak().unwrap_or(1.0);
-        let Some(source) = self.sources.get_mut(&peer) else { return Answer::Pass };
-        let Some(chunk) = choice else {
-            source.passed = true;
-            return Answer::Pass;
+        let rate = self.capacity().unwrap_or(1.0);
+        let Some(source) = self.sources.get_mut(&peer) else { return Answer::Nothing };
+        let chunk = match choice {
+            Ok(chunk) => chunk,
+            Err(why) => {
+                source.open = why;
+                return if why == Open::Busy { Answer::Busy } else { Answer::Nothing };
+            }
         };
         if !source.origin {
             self.fed = now;
         }
+        if probes {
+            self.probe.begin(self.have.count(), rate);
+        }
         let bytes = u64::from(self.wire_bytes[chunk]);
-        let expected = source.latency().max(source.predicted(bytes, assumed));
+        let expected = source.latency().max(source.predicted(bytes, rate));
         source.owe(now, chunk, bytes);
+        source.open = Open::Yes;
         self.on_the_way += bytes;
         self.availability.take(chunk);
         self.flights.entry(chunk).or_default().push(Flight::new(now, peer, expected));
         self.starved = None;
-        Answer::Want(chunk)
+        Answer::Want { chunk, more: self.close_others(now, peer) }
     }
 
-    /// More bytes of a chunk came from a peer.
-    pub fn received(&mut self, now: Duration, peer: PeerId, chunk: usize, bytes: u64) {
+    /// More bytes of a chunk came from a peer. If this returns true the node can soon use another turn: tick now.
+    pub fn received(&mut self, now: Duration, peer: PeerId, chunk: usize, bytes: u64) -> bool {
         self.came = self.came.saturating_add(bytes);
         let span = self.wire_bytes.get(chunk).map_or(0, |bytes| u64::from(*bytes));
         self.link.add(now, bytes, span);
-        if let Some(source) = self.sources.get_mut(&peer) {
-            source.heard = now;
-            // It speaks again: the next tick brings it back.
-            source.aside = source.aside.map(|_| now);
-        }
+        let lead = self.lead();
+        let Some(source) = self.sources.get_mut(&peer) else { return false };
+        source.heard = now;
+        // It speaks again: the next tick brings it back.
+        source.aside = source.aside.map(|_| now);
         let flight = self.flights.get_mut(&chunk).and_then(|all| all.iter_mut().find(|flight| flight.peer == peer));
-        if let Some(flight) = flight {
-            flight.came(now, bytes, self.came);
-        }
+        let Some(flight) = flight else { return false };
+        flight.came(now, bytes, self.came);
+        let before = source.unsent();
+        source.here += bytes;
+        before > lead && source.unsent() <= lead
     }
 
     /// A chunk is here, right and kept: this node tells all peers that it has it. Returns who need not send it any more.
@@ -195,7 +228,7 @@ impl Download {
         self.availability.take(chunk);
         let flights = self.flights.remove(&chunk).unwrap_or_default();
         for flight in &flights {
-            self.settle(flight.peer, chunk);
+            self.settle(flight.peer, chunk, flight.here);
         }
         if let Some(source) = self.sources.get_mut(&peer) {
             (source.heard, source.stalls) = (now, 0);
@@ -203,12 +236,14 @@ impl Download {
                 self.fed = now;
             }
             if let Some(flight) = flights.iter().find(|flight| flight.peer == peer) {
+                if let Some(reach) = flight.reach() {
+                    self.reach = if self.reach == 0.0 { reach } else { reach.min(1.02 * self.reach) };
+                }
                 let (rate, alone) = flight.rate(now, bytes, self.came);
                 source.measured(rate, now.saturating_sub(flight.since).as_secs_f64(), alone);
             }
         }
-        // Word of the new chunk makes all uploaders offer turns again.
-        self.sources.values_mut().for_each(|source| source.passed = false);
+        self.probe.see(self.have.count(), self.capacity().unwrap_or(0.0));
         flights.iter().map(|flight| (flight.peer, chunk)).filter(|(other, _)| *other != peer).collect()
     }
 
@@ -257,10 +292,7 @@ impl Download {
             self.set_aside(now, *peer, &mut commands);
         }
         for peer in peers {
-            if self.sources.get(&peer).is_some_and(|source| source.passed) && self.choose(now, peer).is_some() {
-                if let Some(source) = self.sources.get_mut(&peer) {
-                    source.passed = false;
-                }
+            if self.opens(now, peer) {
                 commands.push(Command::Interested(peer));
             }
         }

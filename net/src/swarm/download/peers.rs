@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{Command, Download};
-use crate::swarm::{PeerId, availability::Availability};
+use crate::swarm::{PeerId, availability::Availability, source::Open};
 
 /// A peer that owes is set aside when it is silent for so many times longer than it usually takes.
 const STALLED: f64 = 8.0;
@@ -33,16 +33,18 @@ impl Download {
     }
 
     /// A peer owes a chunk no more.
-    pub(super) fn settle(&mut self, peer: PeerId, chunk: usize) {
+    pub(super) fn settle(&mut self, peer: PeerId, chunk: usize, here: u64) {
         let bytes = self.wire_bytes.get(chunk).map_or(0, |bytes| u64::from(*bytes));
-        if self.sources.get_mut(&peer).is_some_and(|source| source.settle(chunk, bytes)) {
+        if self.sources.get_mut(&peer).is_some_and(|source| source.settle(chunk, bytes, here)) {
             self.on_the_way = self.on_the_way.saturating_sub(bytes);
         }
     }
 
     /// A chunk will not come from a peer; unless it comes from another too it is wanted again.
     pub(super) fn unwant(&mut self, peer: PeerId, chunk: usize) {
-        self.settle(peer, chunk);
+        let here = self.flights.get(&chunk).and_then(|flights| flights.iter().find(|flight| flight.peer == peer));
+        let here = here.map_or(0, |flight| flight.here);
+        self.settle(peer, chunk, here);
         let Some(flights) = self.flights.get_mut(&chunk) else { return };
         flights.retain(|flight| flight.peer != peer);
         if flights.is_empty() {
@@ -84,7 +86,7 @@ impl Download {
         }
         source.stalls = source.stalls.saturating_add(1);
         let pause = self.limits.patience.saturating_mul(1 << source.stalls.min(LONGEST));
-        source.passed = true;
+        source.open = Open::Busy;
         commands.push(Command::SetAside(peer));
         commands.extend(self.release(peer).into_iter().map(|chunk| Command::Cancel(peer, chunk)));
         self.count(peer, Availability::lower);

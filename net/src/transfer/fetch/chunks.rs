@@ -16,8 +16,8 @@ use crate::{
     store::Refused,
     swarm::{Answer, PeerId, Verdict},
     transfer::{
-        form::{self, Rates},
-        node::{form_to_wire, with_coder},
+        form::{self, Rates, form_to_wire},
+        node::with_coder,
     },
 };
 
@@ -25,19 +25,27 @@ impl Fetch {
     /// A peer has a turn for this node.
     pub(super) fn turn(&self, now: Duration, peer: PeerId) {
         let mut state = self.state.lock();
-        let answer = if state.ended { Answer::Pass } else { state.download.granted(now, peer) };
-        let Answer::Want(chunk) = answer else { return state.say(peer, Message::Pass(wire::Pass {})) };
+        let answer = if state.ended { Answer::Nothing } else { state.download.granted(now, peer) };
+        let Answer::Want { chunk, more } = answer else {
+            let busy = answer == Answer::Busy;
+            return state.say(peer, Message::Pass(wire::Pass { busy }));
+        };
         let Some(piece) = self.incoming.stored().pieces.get(chunk) else { return };
-        let link = state.peers.get(&peer).and_then(Peer::rate);
-        let rates = Rates { link, decode: state.decode.map(|rate| rate * self.threads) };
+        let sender = state.peers.get(&peer);
+        let rates = match sender.is_some_and(|sender| sender.is_bucket) {
+            true => Rates::default(),
+            false => Rates { link: sender.and_then(Peer::rate), decode: state.decode.map(|rate| rate * self.threads) },
+        };
         let has_base = self.incoming.has_base_of(chunk) && !state.without_base.contains(&chunk);
         let form = form::choose(piece, has_base, rates);
         let length = piece.wire(form).map_or(0, |(bytes, _)| bytes as usize);
         state.buffers.insert((peer, chunk), Buffer { form, bytes: Vec::with_capacity(length), length });
         state.say(peer, Message::Want(wire::Want { chunk: chunk as u32, form: form_to_wire(form).into() }));
+        let from = state.address(peer);
         drop(state);
-        self.tell_senders(Some(peer), &Message::Coming(wire::Coming { chunk: chunk as u32 }));
-        self.node.coming(self.root(), chunk);
+        let coming = wire::Coming { chunk: chunk as u32, more };
+        self.tell_senders(Some(peer), &Message::Coming(coming));
+        self.node.coming(self.root(), coming, &from);
     }
 
     /// Bytes of a chunk came.
@@ -61,7 +69,9 @@ impl Fetch {
         }
         buffer.bytes.extend_from_slice(&piece.bytes);
         let is_whole = buffer.bytes.len() == buffer.length;
-        state.download.received(now, peer, chunk, count as u64);
+        if state.download.received(now, peer, chunk, count as u64) {
+            state.carry_out(now);
+        }
         if is_whole && let Some(buffer) = state.buffers.remove(&(peer, chunk)) {
             drop(state);
             self.clone().take(peer, chunk, buffer);
@@ -118,6 +128,7 @@ impl Fetch {
                 if is_new {
                     state.progress.here += raw * piece.map_or(0, |piece| piece.places.len() as u64);
                 }
+                state.carry_out(now);
                 let is_whole = state.download.is_whole();
                 self.tell(&mut state);
                 drop(state);
@@ -145,6 +156,7 @@ impl Fetch {
                     // Its connection ends with its sender.
                     state.peers.remove(&peer);
                 }
+                state.carry_out(now);
             }
         }
     }

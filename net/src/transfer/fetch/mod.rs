@@ -19,7 +19,7 @@ use self::addresses::Addresses;
 pub use self::progress::Progress;
 use super::{
     form::{self, Rates},
-    node::Node,
+    node::{News, Node},
 };
 use crate::{
     artifact::{Form, Hash},
@@ -63,10 +63,22 @@ struct State {
     without_base: HashSet<usize>,
 }
 
+/// Who has chunks for this node.
+#[derive(Debug)]
+pub(super) struct Sender {
+    /// Where it is reached.
+    pub(super) address: String,
+    /// Where it hears of what is wanted.
+    pub(super) out: UnboundedSender<wire::FromReceiver>,
+    /// Whether it has each chunk in one form only, the shortest.
+    pub(super) is_bucket: bool,
+}
+
 #[derive(Debug)]
 struct Peer {
     out: UnboundedSender<wire::FromReceiver>,
     address: String,
+    is_bucket: bool,
     received: u64,
     since: Instant,
 }
@@ -182,8 +194,7 @@ impl Fetch {
         &self,
         begin: &wire::Begin,
         said: &Bitmap,
-        address: &str,
-        out: UnboundedSender<wire::FromReceiver>,
+        sender: Sender,
     ) -> std::result::Result<PeerId, Wrong> {
         let has = Bitmap::from_bytes(self.incoming.stored().pieces.len(), &begin.bitmap)
             .map_err(|error| error.to_string())?;
@@ -191,7 +202,8 @@ impl Fetch {
         state.next += 1;
         let peer = PeerId(state.next);
         state.download.joined(self.node.now(), peer, begin.origin, has);
-        let one = Peer { out, address: address.to_owned(), received: 0, since: Instant::now() };
+        let Sender { address, out, is_bucket } = sender;
+        let one = Peer { out, address, is_bucket, received: 0, since: Instant::now() };
         state.peers.insert(peer, one);
         // What came between is told here: from now on each chunk is.
         let since =
@@ -205,6 +217,9 @@ impl Fetch {
         state.download.left(peer);
         state.peers.remove(&peer);
         state.buffers.retain(|(other, _), _| *other != peer);
+        if !state.ended {
+            state.carry_out(self.node.now());
+        }
         self.give_up_alone(&mut state);
     }
 
@@ -226,14 +241,14 @@ impl Fetch {
                 have.chunks.iter().for_each(|chunk| state.download.has(peer, *chunk as usize));
                 let address = state.address(peer);
                 drop(state);
-                self.node.learned(self.root(), &address, &have.chunks, true);
+                self.node.learned(self.root(), &address, &News::Have(&have.chunks));
             }
             Message::Coming(coming) => {
                 let mut state = self.state.lock();
                 state.download.coming(now, peer, coming.chunk as usize);
                 let address = state.address(peer);
                 drop(state);
-                self.node.learned(self.root(), &address, &[coming.chunk], false);
+                self.node.learned(self.root(), &address, &News::Coming(&coming));
             }
             Message::Gone(gone) => {
                 let mut state = self.state.lock();
@@ -265,26 +280,12 @@ impl Fetch {
 
     /// Looks at what time brings.
     pub(super) fn tick(self: &Arc<Self>) {
-        use wire::from_receiver::Message;
         let now = self.node.now();
         let mut state = self.state.lock();
         if state.ended {
             return;
         }
-        for command in state.download.tick(now) {
-            match command {
-                Command::Interested(peer) => state.say(peer, Message::Interested(wire::Interested {})),
-                Command::Cancel(peer, chunk) => {
-                    state.buffers.remove(&(peer, chunk));
-                    state.say(peer, Message::Cancel(wire::Cancel { chunk: chunk as u32 }));
-                }
-                Command::SetAside(peer) => {
-                    let address = state.address(peer);
-                    tracing::warn!(peer = address, "peer_stalled");
-                    state.addresses.note(&address, "it stalled");
-                }
-            }
-        }
+        state.carry_out(now);
         self.tell(&mut state);
         if state.download.is_whole() {
             drop(state);
@@ -332,6 +333,25 @@ impl Fetch {
 impl State {
     fn address(&self, peer: PeerId) -> String {
         self.peers.get(&peer).map(|peer| peer.address.clone()).unwrap_or_default()
+    }
+
+    /// Does what the download wants done by now.
+    fn carry_out(&mut self, now: Duration) {
+        use wire::from_receiver::Message;
+        for command in self.download.tick(now) {
+            match command {
+                Command::Interested(peer) => self.say(peer, Message::Interested(wire::Interested {})),
+                Command::Cancel(peer, chunk) => {
+                    self.buffers.remove(&(peer, chunk));
+                    self.say(peer, Message::Cancel(wire::Cancel { chunk: chunk as u32 }));
+                }
+                Command::SetAside(peer) => {
+                    let address = self.address(peer);
+                    tracing::warn!(peer = address, "peer_stalled");
+                    self.addresses.note(&address, "it stalled");
+                }
+            }
+        }
     }
 
     fn say(&self, peer: PeerId, message: wire::from_receiver::Message) {

@@ -29,6 +29,7 @@ fn is_for(command: &Command<u64, u64>, at: u64) -> bool {
         Command::Settle { .. } | Command::Tell { .. } => false,
         Command::Run { link, .. }
         | Command::Inspect { link, .. }
+        | Command::Pull { link, .. }
         | Command::Load { link, .. }
         | Command::Unload { link, .. }
         | Command::Cancel { link, .. }

@@ -135,7 +135,7 @@ impl World {
             Command::Unload { link, name, device, .. } => Told::Unload(self.number(name), *link, device_number(device)),
             Command::Run { .. } => Told::Other("a batch"),
             Command::Settle { .. } => Told::Other("an answer"),
-            Command::Inspect { .. } => Told::Other("a question"),
+            Command::Inspect { .. } | Command::Pull { .. } => Told::Other("a question"),
             Command::Close { .. } => Told::Other("an end"),
             Command::Cancel { .. } => Told::Other("a cancellation"),
             Command::Drained { .. } => Told::Other("leave to go"),
@@ -168,6 +168,8 @@ impl World {
                         self.tell(at, report);
                     }
                 }
+                // The models here are files of each worker.
+                Command::Pull { .. } => {}
                 Command::Load { link, name, device, order, .. } => {
                     if let Some(at) = self.nodes.iter().position(reaches(link)) {
                         self.load(at, self.number(&name), device_number(&device), order);

@@ -1,0 +1,133 @@
+//! Models that workers fetch: what each of them lacks, what bringing it takes, and who brings it before it must.
+
+use std::collections::BTreeMap;
+
+use orion_net::transfer::is_fetched;
+
+use super::{Command, Core, Nanos, WorkerState};
+
+/// A worker that could not bring a model is not asked for it again for so long.
+const AGAIN: Nanos = 60_000_000_000;
+
+/// What workers said of the models that they fetch.
+#[derive(Debug, Default)]
+pub(super) struct Fetching(Vec<BTreeMap<String, Held>>);
+
+/// What a worker has of a model.
+#[derive(Clone, Copy, Debug, Default)]
+struct Held {
+    /// Bytes that it lacks; none: all of them, how many that is it does not know.
+    missing: Option<u64>,
+    /// Whether it was asked to bring it and has not answered.
+    pulling: bool,
+    /// When it may be asked again.
+    again: Nanos,
+}
+
+impl Fetching {
+    fn held(&self, worker: usize, path: &str) -> Option<&Held> {
+        self.0.get(worker)?.get(path)
+    }
+
+    /// A worker's session began or ended: what it has may be something else.
+    pub(super) fn forget(&mut self, worker: usize) {
+        if let Some(held) = self.0.get_mut(worker) {
+            held.clear();
+        }
+    }
+}
+
+impl<T, L: Clone> Core<T, L> {
+    /// Predicted time of bringing a model's files to a worker: what it lacks, over its measured link. 0 where nothing is
+    /// fetched or the link was not measured.
+    pub(super) fn fetch_time(&self, model: usize, worker: usize) -> Nanos {
+        let model = &self.models[model];
+        let Some(path) = model.path.as_deref().filter(|path| !self.fetching.0.is_empty() && is_fetched(path)) else {
+            return 0;
+        };
+        let missing = self.fetching.held(worker, path).and_then(|held| held.missing);
+        let missing = missing.or(model.spec.as_ref().map(|spec| spec.memory_bytes)).unwrap_or(0);
+        let rate = self.workers[worker].measurement.map_or(0.0, |figures| figures.scheduler_bytes_per_second);
+        if rate > 0.0 { (missing as f64 / rate * 1e9) as Nanos } else { 0 }
+    }
+
+    /// Whether a worker has all of a model's files.
+    pub(super) fn has_files(&self, model: usize, worker: usize) -> bool {
+        let path = self.models[model].path.as_deref();
+        path.and_then(|path| self.fetching.held(worker, path)).is_some_and(|held| held.missing == Some(0))
+    }
+
+    /// Asks the workers that were not asked yet what they have of a model.
+    pub(super) fn look_for(&mut self, index: usize) {
+        let model = &self.models[index];
+        let Some(path) = model.path.clone().filter(|path| model.wanted && is_fetched(path)) else { return };
+        self.fetching.0.resize_with(self.workers.len().max(self.fetching.0.len()), BTreeMap::new);
+        for worker in 0..self.workers.len() {
+            let at = &self.workers[worker];
+            if !at.is_connected() || self.fetching.held(worker, &path).is_some() {
+                continue;
+            }
+            let Some(link) = at.link.clone() else { continue };
+            self.fetching.0[worker].insert(path.clone(), Held::default());
+            self.commands.push(Command::Pull { link, path: path.clone(), peers: Vec::new(), fetch: false });
+        }
+    }
+
+    /// A worker says what it lacks of a model; none: all.
+    pub fn holds(&mut self, now: Nanos, session: u64, path: &str, missing: Option<u64>) {
+        let Some(worker) = self.by_session(session) else { return };
+        let Some(held) = self.fetching.0.get_mut(worker).and_then(|held| held.get_mut(path)) else { return };
+        let failed = std::mem::take(&mut held.pulling) && missing != Some(0);
+        held.missing = missing;
+        if failed {
+            held.again = now.saturating_add(AGAIN);
+        }
+        self.changed = true;
+    }
+
+    /// Has models brought to one worker more than serve them, one at a time: the next copy then waits for no link. Nobody
+    /// begins before another has all of it, so that an origin is asked once.
+    pub(super) fn prefetch(&mut self, now: Nanos) {
+        if self.fetching.0.is_empty() {
+            return;
+        }
+        for index in 0..self.models.len() {
+            let model = &self.models[index];
+            let Some(path) = model.path.clone().filter(|path| model.wanted && is_fetched(path)) else { continue };
+            if model.spec.is_none() || self.is_pulled(&path) {
+                continue;
+            }
+            let suitable = self.suitable(index);
+            let mut workers: Vec<usize> = suitable.iter().map(|device| self.devices[*device].worker).collect();
+            workers.sort_unstable();
+            workers.dedup();
+            let serves = |worker: &usize| {
+                let replicas = self.models[index].replicas.iter().map(|id| &self.replicas[*id]);
+                replicas.into_iter().any(|replica| self.devices[replica.device].worker == *worker)
+            };
+            let (having, lacking): (Vec<usize>, Vec<usize>) =
+                workers.into_iter().partition(|worker| serves(worker) || self.has_files(index, *worker));
+            let serving = having.iter().filter(|worker| serves(worker)).count();
+            let there = having.iter().any(|worker| self.has_files(index, *worker));
+            if serving == 0 || !there || having.len() > serving {
+                continue;
+            }
+            let may = |worker: &usize| {
+                let ready = self.workers[*worker].state == WorkerState::Ready;
+                ready && self.fetching.held(*worker, &path).is_some_and(|held| held.again <= now)
+            };
+            let next = lacking.into_iter().filter(may).min_by_key(|worker| self.fetch_time(index, *worker));
+            let Some(link) = next.and_then(|worker| self.workers[worker].link.clone()) else { continue };
+            let Some(worker) = next else { continue };
+            if let Some(held) = self.fetching.0[worker].get_mut(&path) {
+                held.pulling = true;
+            }
+            let peers = self.peers_of(index, worker);
+            self.commands.push(Command::Pull { link, path, peers, fetch: true });
+        }
+    }
+
+    fn is_pulled(&self, path: &str) -> bool {
+        self.fetching.0.iter().any(|held| held.get(path).is_some_and(|held| held.pulling))
+    }
+}

@@ -1,0 +1,102 @@
+//! Models that workers fetch: who is asked, where they are loaded, and who brings them ahead of need.
+
+use super::*;
+
+const PATH: &str = "store:m@1";
+const BYTES: u64 = 1_000_000_000;
+const SECOND: Nanos = 1_000_000_000;
+
+fn large() -> ModelSpec {
+    ModelSpec {
+        memory_bytes: BYTES,
+        policy: orion_proto::ModelPolicy { min_replicas: 1, ..Default::default() },
+        ..spec()
+    }
+}
+
+fn report(order: u64, state: ModelState) -> Report {
+    Report {
+        name: "m".into(),
+        device: "cpu0".into(),
+        state,
+        error: String::new(),
+        progress: 1.0,
+        spec: Some(large()),
+        curve: ServiceCurve { base_seconds: 0.001, per_row_seconds: 0.001 },
+        order,
+        load_seconds: 0.1,
+        peak_bytes: 0,
+    }
+}
+
+/// Workers with links of so many bytes a second.
+fn core_of(links: &[f64]) -> (TestCore, Vec<u64>) {
+    let mut core = TestCore::new(7, Limits::default());
+    core.want(0, &ModelName::new("m").unwrap(), PATH.into(), false);
+    let sessions = links.iter().enumerate().map(|(index, link)| {
+        let mut hello = hello(&format!("w{index}"), 1);
+        hello.capability.as_mut().unwrap().devices[0].memory_total_bytes = 4 * BYTES;
+        hello.capability.as_mut().unwrap().devices[0].memory_free_bytes = 4 * BYTES;
+        let joined = core.join(0, hello, "grpc", index as u64).unwrap();
+        core.start(0, joined.session);
+        let figures = session::Measurement { scheduler_bytes_per_second: *link, ..Default::default() };
+        core.measured(joined.session, figures);
+        joined.session
+    });
+    let sessions = sessions.collect();
+    (core, sessions)
+}
+
+/// Who is asked to say what it has, and to bring the model.
+fn pulls(commands: &[Command<u64, u64>]) -> (Vec<u64>, Vec<u64>) {
+    let of = |wanted: bool| {
+        let pull = |command: &Command<u64, u64>| match command {
+            Command::Pull { link, path, fetch, .. } if path == PATH && *fetch == wanted => Some(*link),
+            _ => None,
+        };
+        commands.iter().filter_map(pull).collect()
+    };
+    (of(false), of(true))
+}
+
+fn load(commands: &[Command<u64, u64>]) -> Option<(u64, u64)> {
+    commands.iter().find_map(|command| match command {
+        Command::Load { link, order, .. } => Some((*link, *order)),
+        _ => None,
+    })
+}
+
+#[test]
+fn it_is_read_by_one_loaded_where_least_is_missing_and_brought_to_one_more() {
+    let (mut core, sessions) = core_of(&[1e8, 1e9, 2e8]);
+    let commands = core.take_commands();
+    assert_eq!(pulls(&commands), (vec![0, 1, 2], vec![]));
+    let asked: Vec<(u64, u64)> = commands
+        .iter()
+        .filter_map(|command| match command {
+            Command::Inspect { link, order, .. } => Some((*link, *order)),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(asked.len(), 1, "an origin is asked once");
+    core.holds(0, sessions[0], PATH, None);
+    core.holds(0, sessions[1], PATH, None);
+    core.holds(0, sessions[2], PATH, Some(0));
+    core.report(0, sessions[asked[0].0 as usize], report(asked[0].1, ModelState::Cold));
+    let times = [0, 1, 2].map(|worker| core.fetch_time(1, worker) / SECOND);
+    assert_eq!(times, [10, 1, 0]);
+    core.tick(MS);
+    let commands = core.take_commands();
+    let (link, order) = load(&commands).unwrap();
+    assert_eq!(link, 2, "it is there");
+    assert_eq!(pulls(&commands).1, [1], "the one with the faster link");
+    core.report(2 * MS, sessions[2], report(order, ModelState::Ready));
+    core.tick(4 * MS);
+    assert_eq!(pulls(&core.take_commands()).1, [] as [u64; 0], "one at a time");
+    core.holds(5 * MS, sessions[1], PATH, None);
+    core.tick(6 * MS);
+    assert_eq!(pulls(&core.take_commands()).1, [0], "the other, since that one failed");
+    core.holds(7 * MS, sessions[0], PATH, Some(0));
+    core.tick(20 * MS);
+    assert_eq!(pulls(&core.take_commands()).1, [] as [u64; 0], "one more is enough");
+}
