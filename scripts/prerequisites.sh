@@ -85,3 +85,12 @@ need_pip() {
   if "$python" -c 'import ensurepip, venv' 2>/dev/null; then return; fi
   install_packages python3-pip "python$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')-venv"
 }
+
+# Azure's storage emulator in this folder, for the tests that speak with it.
+need_azurite() {
+  # The last that Debian's node runs.
+  local folder=$1 wanted=3.35.0
+  if ! command -v node >/dev/null || ! command -v npm >/dev/null; then install_packages nodejs npm || return 1; fi
+  if [[ $(node -p "require('$folder/node_modules/azurite/package.json').version" 2>/dev/null) == "$wanted" ]]; then return; fi
+  npm install --prefix "$folder" --ignore-scripts --no-audit --no-fund --loglevel=error "azurite@$wanted" >/dev/null
+}

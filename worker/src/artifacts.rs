@@ -5,9 +5,9 @@ use std::{path::PathBuf, sync::mpsc};
 use orion_net::{
     origin::Location,
     store::{Pin, Reference},
-    transfer::{Import, Node, Progress, Wanted},
+    transfer::{Import, Node, Progress, Seen, Wanted},
 };
-use orion_proto::{Code, Error, Result};
+use orion_proto::{Code, Error, Result, session::PeerLink};
 use tokio::{runtime::Handle, sync::watch};
 
 /// This machine's store among those of other nodes.
@@ -57,6 +57,17 @@ impl Artifacts {
         };
         let pin = Some(store.pin(&root)?);
         Ok(Local { path: store.folder(&root), pin })
+    }
+
+    /// What was seen of the links to other nodes.
+    pub(crate) fn links(&self) -> Vec<PeerLink> {
+        let link = |(address, seen): (String, Seen)| PeerLink {
+            address,
+            round_trip_seconds: seen.round_trip_seconds,
+            jitter_seconds: seen.jitter_seconds,
+            bytes_per_second: seen.bytes_per_second,
+        };
+        self.node.links().into_iter().map(link).collect()
     }
 
     /// Bytes that this machine lacks of a model; none: all, how many that is is not known here.

@@ -180,6 +180,9 @@ impl Worker {
         for device in &mut telemetry.devices {
             device.generators = self.residency.generators(&device.name);
         }
+        if let Some(artifacts) = &self.options.artifacts {
+            telemetry.peers = artifacts.links();
+        }
         // A message that is too long is not sent, and what is free would not be known either.
         while telemetry.encoded_len() > TELEMETRY_BYTES {
             let fullest = telemetry.devices.iter_mut().max_by_key(|device| device.generators.len());

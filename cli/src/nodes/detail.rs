@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use comfy_table::Cell;
 use orion_proto::{
-    cluster::{DeviceLedger, Link, Node, NodeModel},
+    cluster::{DeviceLedger, Link, Node, NodeModel, PeerLink},
     session::{Device, GeneratorTelemetry, Measurement},
 };
 
@@ -19,6 +19,7 @@ pub(crate) fn text(node: &Node) -> String {
     sections.extend(ledgers(&node.ledgers));
     sections.push(measured(&node.measurement.unwrap_or_default(), &node.carrier));
     sections.extend(telemetry(node));
+    sections.extend(peers(&node.peer_links));
     sections.extend(models(&node.models));
     sections.extend(events(node));
     sections.join("\n")
@@ -135,6 +136,23 @@ fn link_of(link: &Link) -> String {
     let jitter =
         if link.round_trip_seconds > 0.0 { seconds(link.jitter_seconds) } else { "not measured yet".to_owned() };
     format!("{grade}, jitter {jitter}, loss {loss}")
+}
+
+/// Its links to other nodes.
+fn peers(links: &[PeerLink]) -> Option<String> {
+    let mut table = table(&["sent chunks to", "address", "link", "round trip", "jitter", "rate"]);
+    for peer in links {
+        let link = peer.link.clone().unwrap_or_default();
+        table.add_row([
+            Cell::new(if peer.worker.is_empty() { "-" } else { &peer.worker }),
+            Cell::new(&peer.address),
+            state(&link.grade),
+            figure(measured_seconds(link.round_trip_seconds)),
+            figure(seconds(link.jitter_seconds)),
+            figure(bit_rate(link.bytes_per_second)),
+        ]);
+    }
+    (!links.is_empty()).then(|| render(table))
 }
 
 fn telemetry(node: &Node) -> Option<String> {

@@ -1,7 +1,7 @@
 //! A node as JSON: the wire's fields, `null` for what has not been measured.
 
 use orion_proto::{
-    cluster::{DeviceLedger, Link, Node, NodeModel},
+    cluster::{DeviceLedger, Link, Node, NodeModel, PeerLink},
     session::{Device, GeneratorTelemetry, Measurement},
 };
 use serde_json::{Value, json};
@@ -46,6 +46,7 @@ pub(crate) fn node(node: &Node) -> Value {
         "measurement": measurement(&node.measurement.unwrap_or_default()),
         "telemetry": telemetry,
         "link": node.link.as_ref().map(link),
+        "peer_links": node.peer_links.iter().map(peer_link).collect::<Vec<_>>(),
         "ledgers": node.ledgers.iter().map(ledger).collect::<Vec<_>>(),
         "models": node.models.iter().map(model).collect::<Vec<_>>(),
         "events": node.events.iter().map(|event| json!({ "age_seconds": event.age_seconds, "text": event.text }))
@@ -60,6 +61,14 @@ fn link(link: &Link) -> Value {
         "jitter_seconds": known(link.jitter_seconds),
         "loss": link.loss,
         "bytes_per_second": known(link.bytes_per_second),
+    })
+}
+
+fn peer_link(peer: &PeerLink) -> Value {
+    json!({
+        "worker": (!peer.worker.is_empty()).then_some(&peer.worker),
+        "address": peer.address,
+        "link": peer.link.as_ref().map(link),
     })
 }
 

@@ -51,7 +51,7 @@ struct WrittenEntry {
     url: String,
     endpoint: Option<String>,
     #[serde(default)]
-    options: BTreeMap<String, String>,
+    options: BTreeMap<String, toml::Value>,
     cdn: Option<String>,
     sign: Option<Scheme>,
     key: Option<String>,
@@ -125,13 +125,22 @@ impl WrittenEntry {
         };
         let cdn = match &self.cdn {
             Some(text) => {
-                let prefix = is_web(text).ok_or("cdn must be a URL that begins with http:// or https://")?;
+                let mut prefix = is_web(text).ok_or("cdn must be a URL that begins with http:// or https://")?;
+                if let Ok(mut parts) = prefix.path_segments_mut() {
+                    parts.pop_if_empty();
+                }
                 Some(Cdn { prefix, signature })
             }
             None if signature.is_some() => return Err("sign needs cdn, whose URLs are signed".into()),
             None => None,
         };
-        Ok(Entry { prefix: self.url, endpoint: self.endpoint, options: self.options, cdn })
+        let option = |(key, value): (String, toml::Value)| match value {
+            toml::Value::String(text) => Ok((key, text)),
+            toml::Value::Boolean(_) | toml::Value::Integer(_) => Ok((key, value.to_string())),
+            _ => Err(format!("option '{key}' must be text, a number, true or false")),
+        };
+        let options = self.options.into_iter().map(option).collect::<std::result::Result<_, _>>()?;
+        Ok(Entry { prefix: self.url, endpoint: self.endpoint, options, cdn })
     }
 }
 

@@ -42,6 +42,8 @@ pub(super) struct Opened {
     pub(super) contents: Arc<dyn ObjectStore>,
     /// Where in both.
     pub(super) path: Path,
+    /// The network, if there is one.
+    pub(super) network: Option<String>,
 }
 
 impl Origins {
@@ -59,7 +61,8 @@ impl Origins {
             Some(cdn) => delivered(cdn).map_err(|error| failed(&format!("network {}", shown(&cdn.prefix)), &error))?,
             None => objects.clone(),
         };
-        Ok(Opened { objects, contents, path })
+        let network = entry.and_then(|entry| entry.cdn.as_ref()).map(|cdn| shown(&cdn.prefix));
+        Ok(Opened { objects, contents, path, network })
     }
 }
 

@@ -12,7 +12,7 @@ use std::{
 };
 
 use futures::{StreamExt, TryStreamExt, stream};
-use object_store::{GetOptions, GetRange, ObjectStore};
+use object_store::{GetOptions, GetRange, ObjectMeta, ObjectStore};
 use orion_proto::{Code, Error, Result};
 use parking_lot::Mutex;
 use rayon::prelude::*;
@@ -44,7 +44,35 @@ pub struct Downloaded {
 /// What writes a part once it is here.
 struct Target {
     files: Vec<(File, PathBuf)>,
+    /// What the origin said of each file.
+    seen: Vec<Mutex<Seen>>,
     journal: Mutex<Journal>,
+}
+
+/// What tells a file's contents from others: all answers must say the same.
+#[derive(Debug, Default)]
+struct Seen {
+    tag: Option<String>,
+    /// Seconds since 1970; 0: not known.
+    changed: i64,
+}
+
+impl Seen {
+    /// Whether an answer is of the same contents, as far as it says.
+    fn accepts(&mut self, meta: &ObjectMeta, bytes: u64) -> bool {
+        let changed = meta.last_modified.timestamp();
+        let known = self.tag.get_or_insert_with(|| meta.e_tag.clone().unwrap_or_default());
+        if self.changed == 0 {
+            self.changed = changed;
+        }
+        // Of two servers behind one name clocks may differ; a tag says more.
+        let is_same = match &meta.e_tag {
+            // Some lists have them without the quotes of the header.
+            Some(tag) if !known.is_empty() => tag.trim_matches('"') == known.trim_matches('"'),
+            _ => changed == self.changed,
+        };
+        meta.size == bytes && is_same
+    }
 }
 
 impl Listing {
@@ -59,7 +87,7 @@ impl Listing {
     /// # Errors
     /// What the origin or the disk says, naming the file; what is here stays, but for a file that is not what it should be.
     pub async fn download(&self, folder: &Path, counters: &Arc<Downloaded>) -> Result<()> {
-        let parts = parts(self.files.iter().map(|file| file.bytes));
+        let parts = parts(self.files.iter().map(|file| (file.bytes, file.is_told_apart())));
         let (target, done) = self.prepare(folder, parts.len())?;
         let here =
             parts.iter().zip(&done).filter(|(_, done)| **done).map(|(part, _)| part.range.end - part.range.start);
@@ -105,27 +133,35 @@ impl Listing {
                 *done = true;
             }
         });
-        Ok((Arc::new(Target { files, journal: Mutex::new(journal) }), done))
+        let seen = |file: &RemoteFile| match self.network.is_none() {
+            true => Seen { tag: file.tag.clone(), changed: file.changed },
+            false => Seen::default(),
+        };
+        let seen = self.files.iter().map(|file| Mutex::new(seen(file))).collect();
+        Ok((Arc::new(Target { files, seen, journal: Mutex::new(journal) }), done))
     }
 
     async fn fetch(&self, number: u32, part: &Part, target: Arc<Target>, counters: Arc<Downloaded>) -> Result<()> {
         let file = &self.files[part.file];
-        let what = || format!("{}: file '{}'", self.location, file.path);
+        let from = self.network.as_ref().map(|network| format!(" through {network}")).unwrap_or_default();
+        let what = || format!("{}{from}: file '{}'", self.location, file.path);
         let is_whole = part.range == (0..file.bytes);
         let range = (!is_whole).then(|| GetRange::Bounded(part.range.clone()));
-        let options = GetOptions { range, if_match: file.tag.clone(), ..GetOptions::default() };
+        // A weak tag matches nothing (RFC 9110, 13.1.1), and a network may have tags of its own.
+        let tag = file.tag.clone().filter(|tag| !tag.starts_with("W/") && self.network.is_none());
+        let options = GetOptions { range, if_match: tag.clone(), ..GetOptions::default() };
         let answer = match self.contents.get_opts(&file.object, options).await {
             // All of it comes, and as much as is wanted is taken: that is slow, but it works.
             Err(object_store::Error::NotSupported { .. }) => {
-                let options = GetOptions { if_match: file.tag.clone(), ..GetOptions::default() };
-                self.contents.get_opts(&file.object, options).await
+                self.contents.get_opts(&file.object, GetOptions { if_match: tag, ..GetOptions::default() }).await
             }
             answer => answer,
         };
         let answer = answer.map_err(|error| failed(&what(), &error))?;
-        if answer.meta.size != file.bytes {
-            let text =
-                format!("{}: it has {} bytes now, and had {}: it was changed", what(), answer.meta.size, file.bytes);
+        // What has a hash is compared when all of it is here.
+        let is_hashed = file.digest != Digest::Unknown && answer.meta.size == file.bytes;
+        if !is_hashed && !target.seen[part.file].lock().accepts(&answer.meta, file.bytes) {
+            let text = format!("{}: it was changed while it was downloaded; pulled again it begins anew", what());
             return Err(Error::new(Code::Unavailable, text));
         }
         let mut at = answer.range.start;

@@ -34,7 +34,8 @@ pub(super) fn failed(what: &dyn std::fmt::Display, error: &StoreError) -> Error 
 /// The innermost cause, with the one around it where that says more: an origin's own words are in it.
 fn reason(error: &StoreError) -> String {
     let (cause, whole) = (root_cause(error), error.to_string());
-    let whole = whole.lines().next().unwrap_or_default();
+    // What follows is the answer's markup.
+    let whole = whole.lines().next().unwrap_or_default().split(": <").next().unwrap_or_default();
     if whole.contains(&cause) || whole.len() > 400 {
         whole.chars().take(400).collect()
     } else {

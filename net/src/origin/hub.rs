@@ -1,6 +1,15 @@
 //! Hugging Face's hub and those that speak as it does: an API that lists a repository's files, and the files.
 
-use object_store::{HeaderMap, HeaderValue, ObjectStore, ObjectStoreExt, path::Path};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::StatusCode;
+use http_body_util::{BodyExt, Limited};
+use object_store::{
+    ClientOptions, HeaderMap, HeaderValue,
+    client::{HttpConnector, HttpRequestBody, ReqwestConnector},
+    path::Path,
+};
 use orion_proto::{Code, Error, ModelName, Result};
 use serde::Deserialize;
 use url::Url;
@@ -13,7 +22,10 @@ use super::{
 };
 
 /// What the API says of a repository, at most.
-const MOST_API_BYTES: u64 = 64 << 20;
+const MOST_API_BYTES: usize = 64 << 20;
+/// How often the API is asked, and how long after it failed, at least.
+const TRIES: u32 = 5;
+const RETRY: Duration = Duration::from_millis(100);
 
 #[derive(Deserialize)]
 struct Repository {
@@ -43,7 +55,7 @@ impl Origins {
     pub(super) async fn list_hub(&self, location: &Location, repository: &str, revision: &str) -> Result<Listing> {
         let mut api = self.hub_url(&format!("api/models/{repository}/revision"), Some(revision))?;
         api.set_query(Some("blobs=true"));
-        let said = self.read_api(&api).await.map_err(|error| self.refused(location, &error))?;
+        let said = self.read_api(location, &api).await?;
         let wrong =
             |reason: String| Error::new(Code::Unavailable, format!("{location}: the hub's answer is none: {reason}"));
         let found: Repository = serde_json::from_slice(&said).map_err(|error| wrong(error.to_string()))?;
@@ -51,19 +63,38 @@ impl Origins {
             return Err(wrong("it names no commit".into()));
         }
         let base = self.hub_url(&format!("{repository}/resolve"), Some(&found.sha))?;
-        let contents = self.hub_files(&base).map_err(|error| failed(location, &error))?;
+        let contents = web(&base, self.hub_client(&base)).map_err(|error| failed(location, &error))?;
         let files = found.siblings.into_iter().map(|sibling| sibling.file().map_err(&wrong)).collect::<Result<_>>()?;
-        let (name, version) = (location.name()?, ModelName::new(&found.sha[..12])?);
-        Ok(Listing { location: location.clone(), name, version, files, contents })
+        let version = ModelName::new(&found.sha[..12])?;
+        Ok(Listing { location: location.clone(), version, files, contents, network: None })
     }
 
-    async fn read_api(&self, url: &Url) -> object_store::Result<bytes::Bytes> {
-        let answer = self.hub_files(url)?.get(&Path::default()).await?;
-        if answer.meta.size > MOST_API_BYTES {
-            let text = format!("its answer has {} bytes", answer.meta.size);
-            return Err(object_store::Error::Generic { store: "hub", source: text.into() });
+    /// The API's answer, which need not say how long it is.
+    async fn read_api(&self, location: &Location, url: &Url) -> Result<Bytes> {
+        let failed = |reason: String| Error::new(Code::Unavailable, format!("{location}: {}: {reason}", self.hub));
+        let client =
+            ReqwestConnector::default().connect(&self.hub_client(url)).map_err(|error| failed(error.to_string()))?;
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            let request = http::Request::get(url.as_str()).body(HttpRequestBody::empty());
+            let answer = client.execute(request.map_err(|error| failed(error.to_string()))?).await;
+            let reason = match answer {
+                Ok(answer) if answer.status().is_success() => {
+                    let body = Limited::new(answer.into_body(), MOST_API_BYTES).collect().await;
+                    return body.map(|body| body.to_bytes()).map_err(|error| failed(error.to_string()));
+                }
+                Ok(answer) if answer.status().is_server_error() || answer.status() == StatusCode::TOO_MANY_REQUESTS => {
+                    format!("it answered {}", answer.status())
+                }
+                Ok(answer) => return Err(self.refused(location, answer.status())),
+                Err(error) => crate::root_cause(&error),
+            };
+            if tries == TRIES {
+                return Err(failed(reason));
+            }
+            tokio::time::sleep(RETRY * (1 << tries)).await;
         }
-        answer.bytes().await
     }
 
     fn hub_url(&self, path: &str, last: Option<&str>) -> Result<Url> {
@@ -79,34 +110,30 @@ impl Origins {
     }
 
     /// The hub's token goes to the hub: where it sends elsewhere for a file, the token does not go along.
-    fn hub_files(&self, base: &Url) -> object_store::Result<std::sync::Arc<dyn ObjectStore>> {
+    fn hub_client(&self, base: &Url) -> ClientOptions {
         let options = client(base.scheme() == "http");
-        let options =
-            match self.hub_token.as_ref().and_then(|token| HeaderValue::from_str(&format!("Bearer {token}")).ok()) {
-                Some(mut bearer) => {
-                    bearer.set_sensitive(true);
-                    options.with_default_headers(HeaderMap::from_iter([(http::header::AUTHORIZATION, bearer)]))
-                }
-                None => options,
-            };
-        web(base, options)
+        match self.hub_token.as_ref().and_then(|token| HeaderValue::from_str(&format!("Bearer {token}")).ok()) {
+            Some(mut bearer) => {
+                bearer.set_sensitive(true);
+                options.with_default_headers(HeaderMap::from_iter([(http::header::AUTHORIZATION, bearer)]))
+            }
+            None => options,
+        }
     }
 
-    fn refused(&self, location: &Location, error: &object_store::Error) -> Error {
-        use object_store::Error as StoreError;
+    fn refused(&self, location: &Location, status: StatusCode) -> Error {
         let hint = match self.hub_token.is_some() {
             true => "HF_TOKEN may not see it",
             false => "if it is private or gated, set HF_TOKEN",
         };
-        match error {
-            StoreError::NotFound { .. } => {
-                Error::new(Code::NotFound, format!("{location} is not at {}; {hint}", self.hub))
+        let (code, text) = match status {
+            StatusCode::NOT_FOUND => (Code::NotFound, format!("{location} is not at {}; {hint}", self.hub)),
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
+                (Code::PermissionDenied, format!("{} does not give out {location}; {hint}", self.hub))
             }
-            StoreError::Unauthenticated { .. } | StoreError::PermissionDenied { .. } => {
-                Error::new(Code::PermissionDenied, format!("{} does not give out {location}; {hint}", self.hub))
-            }
-            _ => failed(location, error),
-        }
+            _ => (Code::Unavailable, format!("{location}: {} answered {status}", self.hub)),
+        };
+        Error::new(code, text)
     }
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use futures::TryStreamExt;
-use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt, path::Path};
+use object_store::{GetOptions, GetRange, ObjectMeta, ObjectStore, ObjectStoreExt, path::Path};
 use orion_proto::{Code, Error, ModelName, Result};
 use url::Url;
 
@@ -18,13 +18,13 @@ const MOST_FILES: usize = 10_000;
 pub struct Listing {
     /// Where.
     pub location: Location,
-    /// What it is called unless it is given a name.
-    pub name: ModelName,
     /// Another one as soon as one of its files is another.
     pub version: ModelName,
     /// Its files.
     pub files: Vec<RemoteFile>,
     pub(super) contents: Arc<dyn ObjectStore>,
+    /// The network that contents come from, whose tags may be others; none: the origin itself.
+    pub(super) network: Option<String>,
 }
 
 /// A file at its origin.
@@ -75,24 +75,45 @@ impl Origins {
     }
 
     async fn list_url(&self, location: &Location, url: &Url) -> Result<Listing> {
-        let Opened { objects, contents, path } = self.open(url)?;
+        let Opened { objects, contents, path, network } = self.open(url)?;
         // Of a web server only files are known.
         let is_web = matches!(url.scheme(), "http" | "https");
-        let found = match url.path().ends_with('/') && !is_web {
+        let is_folder = url.path().ends_with('/') || path.as_ref().is_empty();
+        let found = match is_folder && !is_web {
             true => Err(None),
-            false => objects.head(&path).await.map_err(Some),
+            false => head(&*objects, &path, is_web).await.map_err(Some),
         };
         let mut files = match found {
             Ok(meta) => vec![RemoteFile::new(path.filename().unwrap_or_default().to_owned(), meta)],
             Err(Some(error)) if is_web || !is_no_file(&error) => return Err(failed(location, &error)),
             Err(_) => under(&*objects, &path).await.map_err(|error| failed(location, &error))?,
         };
+        // Consoles and tools make objects of no bytes for folders.
+        let folders: Vec<String> =
+            files.iter().filter_map(|file| Some(file.path.rsplit_once('/')?.0.to_owned())).collect();
+        let is_folder =
+            |path: &str| folders.iter().any(|folder| folder == path || folder.starts_with(&format!("{path}/")));
+        files.retain(|file| file.bytes > 0 || !is_folder(&file.path));
         files.retain(|file| !file.path.split('/').any(|part| part.starts_with('.')));
         files.sort_by(|one, other| one.path.cmp(&other.path));
         if files.is_empty() {
             return Err(Error::new(Code::NotFound, format!("{location} has no files")));
         }
-        Ok(Listing { location: location.clone(), name: location.name()?, version: version(&files)?, files, contents })
+        Ok(Listing { location: location.clone(), version: version(&files)?, files, contents, network })
+    }
+}
+
+/// What is known of a file. A URL that is good for reading alone, as those that are signed, is asked for its first byte.
+async fn head(objects: &dyn ObjectStore, path: &Path, is_web: bool) -> object_store::Result<ObjectMeta> {
+    let found = objects.head(path).await;
+    if !is_web || found.is_ok() {
+        return found;
+    }
+    let first = GetOptions { range: Some(GetRange::Bounded(0..1)), ..GetOptions::default() };
+    match objects.get_opts(path, first).await {
+        Ok(answer) => Ok(answer.meta),
+        Err(object_store::Error::NotSupported { .. }) => objects.get(path).await.map(|answer| answer.meta),
+        Err(error) => Err(error),
     }
 }
 
@@ -121,6 +142,11 @@ async fn under(objects: &dyn ObjectStore, folder: &Path) -> object_store::Result
 }
 
 impl RemoteFile {
+    /// Whether other contents under the same name would be noticed; else it comes in one piece.
+    pub(super) fn is_told_apart(&self) -> bool {
+        self.tag.is_some() || self.changed != 0 || self.digest != Digest::Unknown
+    }
+
     fn new(path: String, meta: ObjectMeta) -> Self {
         let changed = meta.last_modified.timestamp();
         let object = meta.location;

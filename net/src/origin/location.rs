@@ -73,9 +73,8 @@ impl Location {
         let last = match self {
             Self::Hub { repository, .. } => repository.rsplit('/').next().unwrap_or_default().to_owned(),
             Self::Url(url) => {
-                let last = url.path().trim_end_matches('/').rsplit('/').next().unwrap_or_default();
-                let host = url.host_str().unwrap_or_default();
-                let last = if last.is_empty() { host } else { last };
+                let path = object_store::path::Path::from_url_path(url.path()).unwrap_or_default();
+                let last = path.filename().or(url.host_str()).unwrap_or_default();
                 without_extension(last).to_owned()
             }
         };

@@ -19,13 +19,14 @@ pub(super) struct Part {
     pub(super) range: Range<u64>,
 }
 
-/// Cuts files of these lengths; an empty one has no part.
-pub(super) fn parts(lengths: impl Iterator<Item = u64>) -> Vec<Part> {
-    let of = |(file, bytes): (usize, u64)| {
-        let starts = (0..bytes.div_ceil(PART_BYTES)).map(|number| number * PART_BYTES);
-        starts.map(move |start| Part { file, range: start..bytes.min(start + PART_BYTES) })
+/// Cuts files of these lengths, if they may be cut; an empty one has no part.
+pub(super) fn parts(files: impl Iterator<Item = (u64, bool)>) -> Vec<Part> {
+    let of = |(file, (bytes, is_cut)): (usize, (u64, bool))| {
+        let most = if is_cut { PART_BYTES } else { bytes.max(1) };
+        let starts = (0..bytes.div_ceil(most)).map(move |number| number * most);
+        starts.map(move |start| Part { file, range: start..bytes.min(start.saturating_add(most)) })
     };
-    lengths.enumerate().flat_map(of).collect()
+    files.enumerate().flat_map(of).collect()
 }
 
 /// The numbers of the parts that are on the disk, in a file to which each is added when it is.
@@ -57,8 +58,10 @@ mod tests {
 
     #[test]
     fn files_are_cut_to_their_ends() {
-        let cut = parts([0, 1, PART_BYTES, PART_BYTES + 1].into_iter());
+        let cut = parts([0, 1, PART_BYTES, PART_BYTES + 1].map(|bytes| (bytes, true)).into_iter());
         let expected = [(1, 0..1), (2, 0..PART_BYTES), (3, 0..PART_BYTES), (3, PART_BYTES..PART_BYTES + 1)];
+        let whole = parts([(0, false), (3 * PART_BYTES, false)].into_iter());
+        assert_eq!(whole, [Part { file: 1, range: 0..3 * PART_BYTES }]);
         assert_eq!(cut, expected.map(|(file, range)| Part { file, range }));
     }
 

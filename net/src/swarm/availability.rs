@@ -68,6 +68,11 @@ impl Availability {
         self.levels.get(level)?.common(has, random)
     }
 
+    /// Whether a chunk is wanted and of this level.
+    pub(super) fn has_at(&self, level: usize, chunk: usize) -> bool {
+        self.levels.get(level).is_some_and(|level| level.contains(chunk))
+    }
+
     /// Levels in use: all chunks are below.
     pub(super) fn levels(&self) -> usize {
         self.levels.len()

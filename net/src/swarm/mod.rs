@@ -8,7 +8,6 @@ mod bitmap;
 mod download;
 mod flight;
 mod meter;
-mod probe;
 mod receiver;
 mod source;
 #[cfg(test)]

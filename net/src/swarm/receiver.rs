@@ -22,12 +22,10 @@ pub(super) struct Served {
     pub(super) has: Bitmap,
     /// Chunks that this node has and it lacks.
     pub(super) lacks: usize,
-    /// Chunks that are on their way to it from anybody.
-    pub(super) coming: Vec<usize>,
-    /// When the last of these was announced.
-    pub(super) announced: Duration,
-    /// When the turns were granted that it has not answered.
-    pub(super) granted: VecDeque<Duration>,
+    /// Chunks that are on their way to it from anybody, and when that was announced.
+    pub(super) coming: Vec<(usize, Duration)>,
+    /// When the turns were granted that it has not answered, and what was suggested with each.
+    pub(super) granted: VecDeque<(Duration, Option<usize>)>,
     /// Chunks that it wants and that are not being sent yet, and that are.
     pub(super) wants: usize,
     pub(super) sending: usize,
@@ -39,25 +37,26 @@ pub(super) struct Served {
 
 impl Served {
     pub(super) fn new(has: Bitmap, lacks: usize, bytes: u64) -> Self {
-        Self {
-            has,
-            lacks,
-            coming: Vec::new(),
-            announced: Duration::ZERO,
-            granted: VecDeque::new(),
-            wants: 0,
-            sending: 0,
-            closed: None,
-            bytes,
-        }
+        Self { has, lacks, coming: Vec::new(), granted: VecDeque::new(), wants: 0, sending: 0, closed: None, bytes }
     }
 
     /// A chunk is on its way to it.
     pub(super) fn comes(&mut self, now: Duration, chunk: usize) {
-        if chunk < self.has.len() && !self.has.contains(chunk) && !self.coming.contains(&chunk) {
-            self.coming.push(chunk);
-            self.announced = now;
+        if chunk < self.has.len() && !self.has.contains(chunk) {
+            self.coming.retain(|(coming, _)| *coming != chunk);
+            self.coming.push((chunk, now));
         }
+    }
+
+    /// Whether it has a chunk or gets it.
+    pub(super) fn gets(&self, chunk: usize) -> bool {
+        self.has.contains(chunk) || self.coming.iter().any(|(coming, _)| *coming == chunk)
+    }
+
+    /// The chunks that are on their way to it. What was announced long ago may never come: its peer may be gone, or lie.
+    pub(super) fn coming(&self, now: Duration) -> impl Iterator<Item = usize> {
+        let fresh = move |since: Duration| now.saturating_sub(since) < STALE;
+        self.coming.iter().filter(move |(_, since)| fresh(*since)).map(|(chunk, _)| *chunk)
     }
 
     /// Turns and wants that are outstanding.
@@ -66,10 +65,8 @@ impl Served {
     }
 
     /// Chunks that come to it from others than this node, or wait here.
-    ///
-    /// What was announced long ago may never come: its peer may be gone.
     pub(super) fn load(&self, now: Duration) -> usize {
-        let coming = if now.saturating_sub(self.announced) < STALE { self.coming.len() } else { 0 };
+        let coming = self.coming(now).count();
         coming.saturating_sub(self.wants + self.sending) + self.outstanding()
     }
 }

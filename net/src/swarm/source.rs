@@ -7,11 +7,11 @@ use super::bitmap::Bitmap;
 /// Weight of a new measurement of a rate, and where other peers sent meanwhile and may have slowed this one.
 const NEWEST: f64 = 0.25;
 const DISTURBED: f64 = 1.0 / 32.0;
-/// A peer that sent nothing for so many times what a chunk takes serves others first.
-const QUIET: f64 = 1.5;
 /// A peer is silent when it has owed for so many times longer than it usually takes, and no less than this.
 const SILENT: u32 = 2;
 const SILENT_FLOOR: Duration = Duration::from_millis(50);
+/// The same before it is known how long it takes.
+const UNMEASURED: Duration = Duration::from_millis(200);
 
 /// Whether a peer offers turns, as far as this node knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,8 +36,10 @@ pub(super) struct Source {
     pub(super) owed_bytes: u64,
     /// Bytes that came of chunks that it still owes.
     pub(super) here: u64,
-    /// When it last gave a sign of life, or began to owe.
+    /// When bytes last came of it, or it began to owe.
     pub(super) heard: Duration,
+    /// When it last gave a sign of life without any.
+    pub(super) alive: Duration,
     /// Until then it is not asked: it had stalled.
     pub(super) aside: Option<Duration>,
     /// Stalls since the last chunk that arrived.
@@ -63,6 +65,7 @@ impl Source {
             owed_bytes: 0,
             here: 0,
             heard: now,
+            alive: now,
             aside: None,
             stalls: 0,
             open: Open::Yes,
@@ -110,14 +113,9 @@ impl Source {
     /// It owes something, and has been quiet for longer than it should.
     pub(super) fn silent(&self, now: Duration) -> bool {
         let usual = Duration::try_from_secs_f64(self.latency).unwrap_or(Duration::MAX);
-        let patience = usual.saturating_mul(SILENT).max(SILENT_FLOOR);
-        self.latency > 0.0 && !self.owed.is_empty() && now.saturating_sub(self.heard) > patience
-    }
-
-    /// It has sent nothing for longer than a chunk takes: it serves others first.
-    pub(super) fn quiet(&self, now: Duration, chunk: u64) -> bool {
-        let quiet = now.saturating_sub(self.heard).as_secs_f64();
-        self.rate().is_some_and(|rate| quiet > QUIET * chunk as f64 / rate)
+        let floor = if self.latency > 0.0 { SILENT_FLOOR } else { UNMEASURED };
+        let patience = usual.saturating_mul(SILENT).max(floor);
+        !self.owed.is_empty() && now.saturating_sub(self.heard) > patience
     }
 
     /// Seconds until it has sent what it owes and `bytes` more, by a rate to assume if none was measured.

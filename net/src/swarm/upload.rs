@@ -15,11 +15,13 @@ use super::{
 };
 use crate::mix::mix;
 
-/// A turn is granted when this part of a chunk is left to send, and what is sent while so many answers come.
-const LEAD: f64 = 0.07;
-const TRIES: f64 = 2.5;
-/// Chunks ahead of the wire that turns are granted, at most.
-const DEEP: f64 = 64.0;
+/// Turns are granted ahead of the wire for so many chunks, and what is sent while so many answers come.
+const LEAD: f64 = 1.0;
+const TRIES: f64 = 1.5;
+/// Turns that wait for their answers, at most.
+const MOST_TURNS: usize = 64;
+/// What comes to a receiver from here weighs so many times as much as what comes to it from others.
+const OWN: usize = 10;
 /// A turn that is not answered for so long does not count any more.
 const ANSWER: Duration = Duration::from_secs(1);
 /// A receiver that passed is asked again after this, though nothing changed.
@@ -41,8 +43,8 @@ pub struct Receiver {
 /// What the shell has to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Task {
-    /// Tell the receiver that it has a turn.
-    Grant(Receiver),
+    /// Tell the receiver that it has a turn, and which chunk nobody else is known to have or get, if there is one.
+    Grant(Receiver, Option<usize>),
     /// Send it the chunk, then call [`Upload::sent`].
     Send(Receiver, usize),
 }
@@ -65,6 +67,8 @@ pub enum NotGranted {
 #[derive(Debug, Default)]
 pub struct Upload {
     artifacts: BTreeMap<ArtifactId, Bitmap>,
+    /// Chunks that nobody else has or gets, as far as this node knows.
+    fresh: BTreeMap<ArtifactId, Bitmap>,
     receivers: BTreeMap<Receiver, Served>,
     /// Who wants which chunk, of how many bytes, in the order in which they are sent.
     ready: VecDeque<(Receiver, usize, u64)>,
@@ -72,6 +76,8 @@ pub struct Upload {
     /// Bytes served to the receiver that last had a turn: who was served less is owed no more than the next.
     pace: u64,
     turns: u64,
+    /// Bytes of a chunk, on average of late; 0 before any was wanted.
+    mean: f64,
     seed: u64,
 }
 
@@ -83,13 +89,41 @@ impl Upload {
 
     /// This node has these chunks of an artifact and serves them.
     pub fn serve(&mut self, artifact: ArtifactId, have: Bitmap) {
+        self.fresh.insert(artifact, have.clone());
         self.artifacts.insert(artifact, have);
+    }
+
+    /// A chunk is elsewhere too, or will be.
+    fn spread(&mut self, artifact: ArtifactId, chunk: usize) {
+        if let Some(fresh) = self.fresh.get_mut(&artifact) {
+            fresh.remove(chunk);
+        }
+    }
+
+    /// A turn was answered: if what was suggested with it is not what is wanted it is suggested again.
+    fn answered(&mut self, now: Duration, receiver: Receiver, chunk: Option<usize>) -> Result<(), NotGranted> {
+        let served = self.receivers.get_mut(&receiver).ok_or(NotGranted::NoTurn)?;
+        let (since, hint) = served.granted.pop_front().ok_or(NotGranted::NoTurn)?;
+        self.wire.answered(now.saturating_sub(since));
+        if let Some(hint) = hint.filter(|_| hint != chunk)
+            && !self.receivers.iter().any(|(other, served)| other.artifact == receiver.artifact && served.gets(hint))
+            && let Some(fresh) = self.fresh.get_mut(&receiver.artifact)
+        {
+            fresh.insert(hint);
+        }
+        Ok(())
     }
 
     /// This node has one chunk more.
     pub fn gained(&mut self, artifact: ArtifactId, chunk: usize) {
         if !self.artifacts.get_mut(&artifact).is_some_and(|have| have.insert(chunk)) {
             return;
+        }
+        let mut others = self.receivers.iter().filter(|(receiver, _)| receiver.artifact == artifact);
+        if !others.any(|(_, served)| served.gets(chunk))
+            && let Some(fresh) = self.fresh.get_mut(&artifact)
+        {
+            fresh.insert(chunk);
         }
         let served = self.receivers.iter_mut().filter(|(receiver, _)| receiver.artifact == artifact);
         for (_, served) in served.filter(|(_, served)| !served.has.contains(chunk)) {
@@ -103,13 +137,19 @@ impl Upload {
         self.left(now, receiver);
         let Some(have) = self.artifacts.get(&receiver.artifact).filter(|have| have.len() == has.len()) else { return };
         let lacks = have.beyond(&has);
+        if let Some(fresh) = self.fresh.get_mut(&receiver.artifact) {
+            has.iter().for_each(|chunk| {
+                fresh.remove(chunk);
+            });
+        }
         self.receivers.insert(receiver, Served::new(has, lacks, self.pace));
     }
 
     /// A receiver has one chunk more, from whomever.
     pub fn has(&mut self, receiver: Receiver, chunk: usize) {
+        self.spread(receiver.artifact, chunk);
         let Some(served) = self.receivers.get_mut(&receiver) else { return };
-        served.coming.retain(|coming| *coming != chunk);
+        served.coming.retain(|(coming, _)| *coming != chunk);
         let here = self.artifacts.get(&receiver.artifact).is_some_and(|have| have.contains(chunk));
         if served.has.insert(chunk) && here {
             served.lacks = served.lacks.saturating_sub(1);
@@ -118,6 +158,7 @@ impl Upload {
 
     /// A chunk is on its way to a receiver from another; `more` is whether it can use turns beside that.
     pub fn coming(&mut self, now: Duration, receiver: Receiver, chunk: usize, more: bool) {
+        self.spread(receiver.artifact, chunk);
         let Some(served) = self.receivers.get_mut(&receiver) else { return };
         if !more {
             served.closed = Some((now, Closed::Busy));
@@ -137,25 +178,26 @@ impl Upload {
     /// # Errors
     /// It has no turn, or the chunk is not here; its connection is to be closed.
     pub fn wanted(&mut self, now: Duration, receiver: Receiver, chunk: usize, bytes: u64) -> Result<(), NotGranted> {
-        let served = self.receivers.get_mut(&receiver).ok_or(NotGranted::NoTurn)?;
-        let since = served.granted.pop_front().ok_or(NotGranted::NoTurn)?;
+        self.answered(now, receiver, Some(chunk))?;
         if !self.artifacts.get(&receiver.artifact).is_some_and(|have| have.contains(chunk)) {
             return Err(NotGranted::NoChunk(chunk));
         }
+        self.spread(receiver.artifact, chunk);
+        let served = self.receivers.get_mut(&receiver).ok_or(NotGranted::NoTurn)?;
         served.wants += 1;
         served.comes(now, chunk);
         self.ready.push_back((receiver, chunk, bytes));
-        self.wire.answered(now.saturating_sub(since));
+        self.mean = if self.mean == 0.0 { bytes as f64 } else { self.mean + (bytes as f64 - self.mean) / 16.0 };
         Ok(())
     }
 
     /// A receiver that has a turn wants nothing now.
     pub fn passed(&mut self, now: Duration, receiver: Receiver, why: Closed) {
-        let Some(served) = self.receivers.get_mut(&receiver) else { return };
-        if let Some(since) = served.granted.pop_front() {
-            self.wire.answered(now.saturating_sub(since));
+        if self.answered(now, receiver, None).is_ok()
+            && let Some(served) = self.receivers.get_mut(&receiver)
+        {
+            served.closed = Some((now, why));
         }
-        served.closed = Some((now, why));
     }
 
     /// A receiver needs a chunk no more. If this returns true it is being sent: end that, then call [`Upload::sent`].
@@ -201,8 +243,13 @@ impl Upload {
         let served = self.receivers.get_mut(&receiver)?;
         self.pace = self.pace.max(served.bytes);
         served.bytes = self.pace;
-        served.granted.push_back(now);
-        Some(Task::Grant(receiver))
+        let fresh = self.fresh.get_mut(&receiver.artifact);
+        let hint = fresh.and_then(|fresh| {
+            let chunk = fresh.common(fresh, mix(self.seed ^ self.turns))?;
+            fresh.remove(chunk).then_some(chunk)
+        });
+        served.granted.push_back((now, hint));
+        Some(Task::Grant(receiver, hint))
     }
 
     /// Takes the next wanted chunk if it may be sent now. Two are sent to one receiver only one after the other.
@@ -220,24 +267,29 @@ impl Upload {
         Some((receiver, chunk))
     }
 
-    /// Whose turn it is, if there is one to grant: of those that least is coming to, of two that are drawn from them,
-    /// who was served less. All uploaders see the same ones idle: without lots they would all offer to the same one.
+    /// Whose turn it is, if there is one to grant.
     fn turn(&self, now: Duration) -> Option<Receiver> {
-        let fresh = |since: &&Duration| now.saturating_sub(**since) < ANSWER;
+        let fresh = |(since, _): &&(Duration, Option<usize>)| now.saturating_sub(*since) < ANSWER;
         let grants: usize = self.receivers.values().map(|served| served.granted.iter().filter(fresh).count()).sum();
-        let wants = self.ready.iter().filter(|(receiver, ..)| !self.wire.holds_up(now, *receiver)).count();
-        let ahead = (LEAD + TRIES * self.wire.chunks_an_answer(now)).min(DEEP);
-        if (grants + wants) as f64 + self.wire.left_to_send(now) >= ahead {
+        let wants = self.ready.iter().filter(|(receiver, ..)| !self.wire.serves(*receiver));
+        let wants: u64 = wants.map(|(.., bytes)| *bytes).sum();
+        let ahead = TRIES * self.wire.bytes_an_answer(now) + LEAD * self.mean;
+        let queued = grants as f64 * self.mean + (wants + self.wire.left_to_send(now)) as f64;
+        if queued >= ahead && (self.mean > 0.0 || grants > 1) || grants > MOST_TURNS {
             return None;
         }
-        let takers = self.receivers.iter().filter(|(_, served)| {
+        let takers = self.receivers.iter().filter(|(receiver, served)| {
+            let have = self.artifacts.get(&receiver.artifact);
+            let coming = served.coming(now).filter(|chunk| have.is_some_and(|have| have.contains(*chunk))).count();
             let silent = served.granted.front().is_some_and(|since| !fresh(&since));
             let closed = served.closed.is_some_and(|(since, _)| now.saturating_sub(since) < AGAIN);
-            served.lacks > 0 && !silent && !closed && served.outstanding() as f64 <= ahead
+            let room = served.outstanding() as f64 * self.mean <= ahead;
+            served.lacks > coming + served.granted.len() && room && !silent && !closed
         });
         let mut takers: Vec<_> = takers.collect();
-        let least = takers.iter().map(|(_, served)| served.load(now)).min()?;
-        takers.retain(|(_, served)| served.load(now) == least);
+        let load = |served: &Served| OWN * (served.outstanding() + served.sending) + served.load(now);
+        let least = takers.iter().map(|(_, served)| load(served)).min()?;
+        takers.retain(|(_, served)| load(served) == least);
         let draw = mix(self.seed ^ self.turns);
         let drawn = [draw >> 32, draw].map(|draw| takers[draw as u32 as usize % takers.len()]);
         drawn.into_iter().min_by_key(|(_, served)| served.bytes.max(self.pace)).map(|(receiver, _)| *receiver)

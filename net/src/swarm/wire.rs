@@ -7,7 +7,7 @@ use super::{meter::Meter, upload::Receiver};
 /// Chunks that are being sent at once, at most.
 const LANES: usize = 16;
 /// Another chunk is sent beside those that together take less than this part of what the link took.
-const BUSY: f64 = 0.6;
+const BUSY: f64 = 0.98;
 /// A receiver holds others up no longer when its chunk takes so many times longer than one should.
 const SLOW: f64 = 2.0;
 /// How long a chunk may take before anything is known of the link.
@@ -94,22 +94,14 @@ impl Wire {
     /// Whether the link takes another chunk: those that are being sent leave much of it unused.
     pub(super) fn has_room(&self, now: Duration) -> bool {
         let took = now.saturating_sub(self.changed);
-        let (Some(peak), Some(largest)) = (self.link.peak(), self.lanes.iter().map(|lane| lane.size).max()) else {
+        let Some(peak) = self.link.peak().filter(|_| !self.lanes.is_empty()) else {
             return self.lanes.is_empty() || took > UNKNOWN;
         };
-        let took = took.as_secs_f64();
         // What slow receivers leave is used at once.
         let rate = |lane: &Lane| lane.bytes as f64 / now.saturating_sub(lane.since).as_secs_f64().max(1e-9);
         let slow = self.lanes.iter().all(|lane| self.slow(now, lane));
         let idle = slow && self.lanes.iter().map(rate).sum::<f64>() < BUSY * peak;
-        // A lane is given half the time that its chunk should take before it is judged.
-        let young = took <= 0.5 * largest as f64 / peak;
-        self.lanes.len() < LANES && (idle || !young && (self.bytes as f64) < BUSY * peak * took)
-    }
-
-    /// Whether a receiver is being sent a chunk that takes much longer than it should.
-    pub(super) fn holds_up(&self, now: Duration, receiver: Receiver) -> bool {
-        self.lanes.iter().any(|lane| lane.receiver == receiver && self.slow(now, lane))
+        self.lanes.len() < LANES && (idle || (self.bytes as f64) < BUSY * peak * took.as_secs_f64())
     }
 
     fn slow(&self, now: Duration, lane: &Lane) -> bool {
@@ -117,19 +109,16 @@ impl Wire {
         now.saturating_sub(lane.since).as_secs_f64() > SLOW * expected
     }
 
-    /// The part of a chunk that is left to send before the wire is free.
-    pub(super) fn left_to_send(&self, now: Duration) -> f64 {
-        let left = |lane: &Lane| {
-            if self.slow(now, lane) { 0.0 } else { (1.0 - lane.bytes as f64 / lane.size as f64).max(0.0) }
-        };
-        self.lanes.iter().map(left).reduce(f64::min).unwrap_or(0.0)
+    /// Bytes left to send of what is being sent, but for what takes much longer than it should.
+    pub(super) fn left_to_send(&self, now: Duration) -> u64 {
+        let lanes = self.lanes.iter().filter(|lane| !self.slow(now, lane));
+        lanes.map(|lane| lane.size.saturating_sub(lane.bytes)).sum()
     }
 
-    /// Chunks that the wire sends while a turn is answered.
-    pub(super) fn chunks_an_answer(&self, now: Duration) -> f64 {
-        let begun = |lane: &Lane| now.saturating_sub(lane.since).as_secs_f64() * lane.size as f64 / lane.bytes as f64;
+    /// Bytes that the wire sends while a turn is answered.
+    pub(super) fn bytes_an_answer(&self, now: Duration) -> f64 {
+        let begun = |lane: &Lane| lane.bytes as f64 / now.saturating_sub(lane.since).as_secs_f64().max(1e-3);
         let first = self.lanes.iter().filter(|lane| lane.bytes > 0).map(begun).next();
-        let chunk = if self.chunk > 0.0 { Some(self.chunk) } else { first };
-        chunk.map_or(0.0, |chunk| self.answer / chunk.max(1e-9))
+        self.answer * self.link.peak().or(first).unwrap_or(0.0)
     }
 }

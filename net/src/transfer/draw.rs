@@ -1,6 +1,10 @@
 //! A bucket's part in a fetch: it is taken for a peer that has all chunks and serves many at once.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use orion_proto::{
@@ -29,6 +33,9 @@ use crate::{
 const AT_ONCE: usize = 32;
 /// While chunks are read a bucket gives signs of life so often: it is not stalled, only far away.
 const ALIVE: Duration = Duration::from_millis(200);
+/// Nodes are given so long to come first, since a bucket has what nobody else has.
+const NODES_FIRST: Duration = Duration::from_millis(300);
+const POLL: Duration = Duration::from_millis(10);
 /// A bucket that failed is asked again after so long at first, and at most, and so often.
 const RETRY: Duration = Duration::from_millis(200);
 const MOST_RETRY: Duration = Duration::from_secs(3);
@@ -68,6 +75,10 @@ impl Node {
         tokio::spawn(async move {
             let mut backoff = Backoff::new(RETRY, MOST_RETRY, rand::random());
             let (mut taken, mut tries) = (0, 0);
+            let begun = Instant::now();
+            while begun.elapsed() < NODES_FIRST && fetch.waits_for_nodes() {
+                tokio::time::sleep(POLL).await;
+            }
             while !fetch.is_over() && !fetch.addresses(|all| all.is_banned(&address)) {
                 let Err(why) = draw(&fetch, &address, bucket.clone()).await else { break };
                 tracing::debug!(origin = address, why, "origin_failed");
@@ -127,10 +138,7 @@ impl Draw {
                     None => return Ok(()),
                 },
                 Some(read) = came.recv() => self.give(read)?,
-                _ = alive.tick() => {
-                    let chunks: Vec<usize> = self.reads.keys().copied().collect();
-                    chunks.into_iter().try_for_each(|chunk| self.say_piece(chunk, Bytes::new()))?;
-                }
+                _ = alive.tick() => self.fetch.alive(self.peer),
             }
         }
     }
@@ -139,7 +147,7 @@ impl Draw {
     fn offer(&mut self) -> Result<(), String> {
         while !self.closed && self.turns + self.reads.len() < AT_ONCE {
             self.turns += 1;
-            self.say(from_sender::Message::Turn(wire::Turn {}))?;
+            self.say(from_sender::Message::Turn(wire::Turn::default()))?;
         }
         Ok(())
     }

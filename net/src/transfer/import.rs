@@ -55,15 +55,19 @@ impl Node {
             listing => listing?,
         };
         let named = import.reference.as_ref();
-        let name = named.map_or_else(|| Ok(listing.name.clone()), |named| ModelName::new(&named.name))?;
+        let name = named.map_or_else(|| listing.location.name(), |named| ModelName::new(&named.name))?;
         let version = named.and_then(|named| named.version.as_ref());
+        // A version that is not told by the files may be of others, here as elsewhere.
+        let is_told = version.is_none_or(|version| version.as_str() == listing.version.as_str());
         let version = version.map_or_else(|| Ok(listing.version.clone()), ModelName::new)?;
-        if let Some(here) = self.is_here(&name, &version, told) {
+        let (here, key) = (self.is_here(&name, &version, told), told_key(&listing));
+        if let Some(here) = here.filter(|here| is_told || self.0.store.of_origin(&key) == Some(here.root)) {
             self.0.trust.accepts(&here.root, here.signed.as_ref())?;
             return Ok(here);
         }
         let wanted = Wanted::Named(name.to_string(), Some(version.to_string()));
-        if !import.peers.is_empty()
+        if is_told
+            && !import.peers.is_empty()
             && let Ok(artifact) = self.find(&wanted, &import.peers).await
         {
             match self.fetch_to_end(&artifact, &import.peers, told).await {
@@ -76,7 +80,9 @@ impl Node {
             let text = format!("{} is signed by nobody, and only signed models are taken here", import.location);
             return Err(Error::new(Code::PermissionDenied, text));
         }
-        self.bring(&listing, name, version, told).await
+        let artifact = self.bring(&listing, name, version, told).await?;
+        self.0.store.came_from(&key, &artifact.root)?;
+        Ok(artifact)
     }
 
     /// What came from this origin before.
@@ -120,9 +126,15 @@ impl Node {
     ) -> Result<Artifact> {
         let bytes = listing.bytes();
         // The same files under another name are the same download.
-        let key = format!("{} {} {bytes}", listing.location, listing.version);
+        let key = told_key(listing);
         let staging = loop {
-            if let Some(here) = self.is_here(&name, &version, told) {
+            // Another process may have brought them meanwhile.
+            let here = self
+                .0
+                .store
+                .of_origin(&key)
+                .and_then(|root| self.is_here(&name, &version, told).filter(|here| here.root == root));
+            if let Some(here) = here {
                 return Ok(here);
             }
             let (store, key) = (self.0.store.clone(), key.clone());
@@ -163,6 +175,11 @@ impl Node {
         });
         published.await.unwrap_or_else(|_| Err(Error::new(Code::Internal, "publishing failed unexpectedly")))
     }
+}
+
+/// What names the files as they are at their origin.
+fn told_key(listing: &Listing) -> String {
+    format!("{} {} {}", listing.location, listing.version, listing.bytes())
 }
 
 fn progress(bytes: u64, counters: &Downloaded) -> Progress {

@@ -2,11 +2,13 @@
 //!
 //! A [`Node`] serves what its store has and what is on its way there, and fetches from as many others as have an artifact.
 
+mod coders;
 mod draw;
 mod fetch;
 mod form;
 mod import;
 mod limits;
+mod links;
 mod node;
 mod path;
 mod pull;

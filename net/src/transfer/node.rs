@@ -1,7 +1,6 @@
 //! What a process has to do with other nodes: the artifacts that it serves, to whom it sends, and what it fetches.
 
 use std::{
-    cell::RefCell,
     collections::{HashMap, HashSet, VecDeque},
     sync::{Arc, Weak},
     time::{Duration, Instant},
@@ -14,6 +13,7 @@ use parking_lot::Mutex;
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::{
+    coders::Coders,
     fetch::Fetch,
     form::form_from_wire,
     sending::{Sending, State, say},
@@ -22,7 +22,6 @@ use super::{
 };
 use crate::{
     artifact::{Form, Trust},
-    codec::Coder,
     origin::Origins,
     store::{Chunks, Pin, Store, Stored},
     swarm::{ArtifactId, Bitmap, Closed, PeerId, Receiver, Task, Upload},
@@ -67,6 +66,7 @@ pub(super) struct Shared {
     pub(super) token: Option<PeerToken>,
     pub(super) accepts_uploads: bool,
     pub(super) origins: Arc<Origins>,
+    pub(super) coders: Coders,
     started: Instant,
     state: Mutex<State>,
 }
@@ -100,7 +100,17 @@ impl Node {
         let NodeOptions { trust, address, token, accepts_uploads, origins } = options;
         let state = Mutex::new(State { upload: Upload::new(rand::random()), ..State::default() });
         let started = Instant::now();
-        Self(Arc::new(Shared { store, trust, address, token, accepts_uploads, origins, started, state }))
+        Self(Arc::new(Shared {
+            store,
+            trust,
+            address,
+            token,
+            accepts_uploads,
+            origins,
+            coders: Coders::default(),
+            started,
+            state,
+        }))
     }
 
     /// Its store.
@@ -230,11 +240,18 @@ impl Node {
         receiver
     }
 
+    /// What was seen of the links to other nodes that chunks were sent to, by their addresses, the newest first.
+    pub fn links(&self) -> Vec<(String, Seen)> {
+        self.0.state.lock().links.all()
+    }
+
     /// What was seen of the link to a receiver, which is gone.
     pub(super) fn left(&self, receiver: Receiver) -> Seen {
         let mut state = self.0.state.lock();
         state.upload.left(self.now(), receiver);
-        let seen = state.receivers.remove(&receiver).map(|sending| sending.window.seen()).unwrap_or_default();
+        let sending = state.receivers.remove(&receiver);
+        let (address, seen) = sending.map(|sending| (sending.address, sending.window.seen())).unwrap_or_default();
+        state.links.saw(&address, seen);
         drop(state);
         self.pump();
         seen
@@ -327,8 +344,9 @@ impl Node {
         let Some(sending) = state.receivers.get_mut(&receiver) else { return };
         sending.wanted.insert(chunk, None);
         let (node, held) = (self.clone(), sending.held.clone());
-        tokio::task::spawn_blocking(move || {
-            let bytes = with_coder(|coder| held.chunks().read(chunk, form, coder));
+        tokio::spawn(async move {
+            let read = node.0.coders.run(move |coder| held.chunks().read(chunk, form, coder));
+            let bytes = read.await.flatten();
             node.was_read(receiver, chunk, bytes.map(Bytes::from));
         });
     }
@@ -361,9 +379,10 @@ impl Node {
         let now = self.now();
         while let Some(task) = state.upload.next(now) {
             match task {
-                Task::Grant(receiver) => {
+                Task::Grant(receiver, fresh) => {
                     if let Some(sending) = state.receivers.get(&receiver) {
-                        say(&sending.out, wire::from_sender::Message::Turn(wire::Turn {}));
+                        let turn = wire::Turn { fresh: fresh.map(|chunk| chunk as u32) };
+                        say(&sending.out, wire::from_sender::Message::Turn(turn));
                     }
                 }
                 Task::Send(receiver, chunk) => {
@@ -375,10 +394,4 @@ impl Node {
             }
         }
     }
-}
-
-/// Room for coding is kept from one chunk to the next: a thread has some that it keeps.
-pub(super) fn with_coder<T>(code: impl FnOnce(&mut Coder) -> T) -> T {
-    thread_local!(static CODER: RefCell<Coder> = RefCell::default());
-    CODER.with_borrow_mut(code)
 }

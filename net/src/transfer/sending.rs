@@ -10,7 +10,7 @@ use bytes::Bytes;
 use orion_proto::peer as wire;
 use tokio::sync::mpsc::UnboundedSender;
 
-use super::{fetch::Fetch, node::Held, window::Window};
+use super::{fetch::Fetch, links::Links, node::Held, window::Window};
 use crate::{
     artifact::{Form, Hash},
     swarm::{ArtifactId, Receiver, Upload},
@@ -27,6 +27,7 @@ pub(super) struct State {
     pub(super) held: HashMap<Hash, Weak<Held>>,
     pub(super) receivers: HashMap<Receiver, Sending>,
     pub(super) fetches: HashMap<Hash, Arc<Fetch>>,
+    pub(super) links: Links,
     pub(super) next: u64,
 }
 

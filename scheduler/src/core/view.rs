@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use orion_net::LinkQuality;
-use orion_proto::{ModelSpec, cluster};
+use orion_proto::{ModelSpec, cluster, session};
 
 use super::{Core, IN_PROCESS, ModelState, Nanos, Statistics, cluster::Worker, device::Device};
 
@@ -128,6 +128,7 @@ impl<T, L: Clone> Core<T, L> {
             cordon: self.cordon_name(index).to_owned(),
             ledgers: devices().map(|device| ledger(now, device)).collect(),
             link: (worker.carrier != IN_PROCESS).then(|| link(worker)),
+            peer_links: worker.telemetry.peers.iter().map(|peer| self.peer_link(peer)).collect(),
         }
     }
 
@@ -149,6 +150,18 @@ impl<T, L: Clone> Core<T, L> {
         .collect()
     }
 
+    fn peer_link(&self, peer: &session::PeerLink) -> cluster::PeerLink {
+        let there = self.workers.iter().find(|worker| worker.peer_address == peer.address && worker.is_connected());
+        let quality = LinkQuality {
+            round_trip_seconds: known(peer.round_trip_seconds),
+            jitter_seconds: known(peer.round_trip_seconds).map(|_| peer.jitter_seconds),
+            loss: None,
+            bytes_per_second: known(peer.bytes_per_second),
+        };
+        let worker = there.map(|worker| worker.name.to_string()).unwrap_or_default();
+        cluster::PeerLink { address: peer.address.clone(), worker, link: Some(told(&quality)) }
+    }
+
     fn failed_loads(&self, worker: &Worker<L>) -> impl Iterator<Item = cluster::NodeModel> {
         let on = |failure: &&super::failed_load::Failure| worker.devices.contains(&failure.device);
         self.models.iter().flat_map(move |model| {
@@ -165,7 +178,6 @@ impl<T, L: Clone> Core<T, L> {
 
 /// The link to a worker, by what it told.
 fn link<L>(worker: &Worker<L>) -> cluster::Link {
-    let known = |value: f64| (value > 0.0).then_some(value);
     let telemetry = &worker.telemetry;
     let round_trip = known(telemetry.round_trip_p50_seconds);
     let quality = LinkQuality {
@@ -174,6 +186,14 @@ fn link<L>(worker: &Worker<L>) -> cluster::Link {
         loss: telemetry.loss,
         bytes_per_second: worker.measurement.as_ref().and_then(|m| known(m.scheduler_bytes_per_second)),
     };
+    told(&quality)
+}
+
+fn known(value: f64) -> Option<f64> {
+    (value > 0.0).then_some(value)
+}
+
+fn told(quality: &LinkQuality) -> cluster::Link {
     cluster::Link {
         grade: quality.grade().map(|grade| grade.name().to_owned()).unwrap_or_default(),
         round_trip_seconds: quality.round_trip_seconds.unwrap_or_default(),

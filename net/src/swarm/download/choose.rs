@@ -12,11 +12,14 @@ use crate::{
     },
 };
 
-/// No more is wanted while other peers send this part of what the link ever took, but for a trial, up to that part.
-const ENOUGH: f64 = 0.7;
-const TRIAL: f64 = 1.3;
-/// The next chunk is looked for when this part of one is still to come, or more where answers take long.
-const LEAD: f64 = 0.05;
+/// No more is wanted while so many times what keeps the link busy is on its way, and peers that were told so are told when it
+/// is less than so much.
+const DEPTH: f64 = 2.0;
+pub(super) const OPEN: f64 = 1.9;
+/// The link is kept busy for two answers and as long as so many chunks take.
+const AHEAD: f64 = 2.0;
+/// Chunks that are on their way at once before anything is known of the link.
+const UNKNOWN: f64 = 4.0;
 /// The origin is asked for common chunks too when all others together send less than this part of what it can.
 const POOR: f64 = 0.25;
 /// A chunk is wanted a second time from a peer that would bring it in less than this part of the time left.
@@ -24,8 +27,8 @@ const SOONER: f64 = 0.5;
 
 impl Download {
     /// The chunk to want from a peer that has a turn, or why none.
-    pub(super) fn choose(&mut self, now: Duration, peer: PeerId) -> Result<usize, Open> {
-        let enough = self.enough(now, peer);
+    pub(super) fn choose(&mut self, now: Duration, peer: PeerId, hint: Option<usize>) -> Result<usize, Open> {
+        let enough = self.promised(now) > DEPTH;
         let source = self.sources.get(&peer).ok_or(Open::Nothing)?;
         if source.aside.is_some() || enough {
             return Err(Open::Busy);
@@ -39,7 +42,7 @@ impl Download {
             if found.is_none() && level == source.floor {
                 source.floor += 1;
             }
-            found
+            hint.filter(|hint| found.is_some() && self.availability.has_at(level, *hint)).or(found)
         });
         let chunk = chunk.or_else(|| self.hedge(now, peer)).ok_or(Open::Nothing)?;
         if self.fits(peer, chunk) { Ok(chunk) } else { Err(Open::Busy) }
@@ -47,7 +50,7 @@ impl Download {
 
     /// Whether other peers than one that was just asked may offer turns. Those that may not wait for a word.
     pub(super) fn close_others(&mut self, now: Duration, asked: PeerId) -> bool {
-        let enough = self.promised(now, None) > ENOUGH;
+        let enough = self.promised(now) > DEPTH;
         if enough {
             let others = self.sources.iter_mut().filter(|(peer, _)| **peer != asked);
             others.for_each(|(_, source)| source.open = Open::Busy);
@@ -60,8 +63,8 @@ impl Download {
         let Some(source) = self.sources.get(&peer) else { return false };
         let opens = match source.open {
             Open::Yes => false,
-            Open::Busy => source.aside.is_none() && !self.enough(now, peer) && self.fits_largest(peer),
-            Open::Nothing => self.choose(now, peer).is_ok(),
+            Open::Busy => source.aside.is_none() && self.promised(now) <= OPEN && self.fits_largest(peer),
+            Open::Nothing => self.choose(now, peer, None).is_ok(),
         };
         if let Some(source) = self.sources.get_mut(&peer).filter(|_| opens) {
             source.open = Open::Yes;
@@ -103,52 +106,21 @@ impl Download {
         if flight.late(now) || source.silent(now) { left.max(waited) } else { left }
     }
 
-    /// Whether a turn of a peer would be a trial of whether this node's link takes more than seems enough.
-    pub(super) fn probes(&self, now: Duration, peer: PeerId) -> bool {
-        let promised = self.promised(now, Some(peer));
-        promised > ENOUGH && self.tries(promised, peer)
-    }
-
-    /// Whether other peers send as much as this node's link takes, or will at once.
-    fn enough(&self, now: Duration, peer: PeerId) -> bool {
-        let promised = self.promised(now, Some(peer));
-        promised > ENOUGH && !self.tries(promised, peer)
-    }
-
-    /// Whether to try with one chunk more: near the end of what comes, and never beside an origin, which that would slow.
-    fn tries(&self, promised: f64, peer: PeerId) -> bool {
-        if promised > TRIAL || !self.probe.is_due(self.have.count()) {
-            return false;
-        }
-        let chunk = self.typical_chunk();
-        let origin =
-            self.sources.iter().any(|(other, source)| source.origin && (*other == peer || !source.owed.is_empty()));
-        let busy = self.sources.iter().filter(|(other, source)| **other != peer && !source.owed.is_empty());
-        let (unsent, count) = busy.fold((0, 0), |(sum, count), (_, source)| (sum + source.unsent(), count + 1));
-        !origin && (self.probe.is_bold() || unsent <= chunk.saturating_mul(count) / 2)
-    }
-
-    /// Bytes left of what comes when this node looks for the next.
-    pub(super) fn lead(&self) -> u64 {
-        let answer = self.reach * self.capacity().unwrap_or(0.0);
-        answer.max(LEAD * self.typical_chunk() as f64) as u64
-    }
-
     /// Bytes a second that this node's link took at best, lately; `None` before that is measured.
     pub(super) fn capacity(&self) -> Option<f64> {
         let fastest = self.sources.values().filter_map(Source::rate).fold(0.0, f64::max);
         self.link.peak().map(|peak| peak.max(fastest))
     }
 
-    /// What other peers send now or will at once, as a part of what this node's link ever took.
-    fn promised(&self, now: Duration, peer: Option<PeerId>) -> f64 {
-        let chunk = self.typical_chunk();
-        let lead = self.lead();
-        let busy = self.sources.iter().filter(|(other, source)| {
-            Some(**other) != peer && source.unsent() > lead && !source.quiet(now, chunk) && source.aside.is_none()
-        });
-        let peak = self.capacity();
-        busy.map(|(_, source)| source.rate().zip(peak).map_or(1.0, |(rate, peak)| rate / peak)).sum()
+    /// What is on its way, as a part of what keeps this node's link busy until more can come.
+    pub(super) fn promised(&self, now: Duration) -> f64 {
+        let live = self.sources.values().filter(|source| source.aside.is_none() && !source.silent(now));
+        let Some(capacity) = self.capacity() else {
+            return live.map(|source| source.owed.len()).sum::<usize>() as f64 / UNKNOWN;
+        };
+        let horizon = 2.0 * self.reach + AHEAD * self.typical_chunk() as f64 / capacity;
+        let comes = live.map(|source| (source.unsent() as f64).min(source.rate().unwrap_or(capacity) * horizon));
+        comes.sum::<f64>() / (capacity * horizon).max(1.0)
     }
 
     /// Whether an origin has to help with chunks that other peers have too, since they send little.

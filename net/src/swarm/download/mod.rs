@@ -14,7 +14,6 @@ use super::{
     bitmap::Bitmap,
     flight::Flight,
     meter::Meter,
-    probe::Probe,
     source::{Open, Source},
 };
 use crate::mix::mix;
@@ -90,7 +89,6 @@ pub struct Download {
     /// Bytes that have come from all peers.
     came: u64,
     link: Meter,
-    probe: Probe,
     /// The least seconds from a want to its first bytes, lately.
     reach: f64,
     /// When a peer that is no origin last sent enough.
@@ -118,7 +116,6 @@ impl Download {
             on_the_way: 0,
             came: 0,
             link: Meter::default(),
-            probe: Probe::default(),
             reach: 0.0,
             fed: Duration::ZERO,
             starved: None,
@@ -171,9 +168,10 @@ impl Download {
     }
 
     /// A peer has a turn for this node. A chunk that is wanted is on its way to this node: it tells all peers so.
-    pub fn granted(&mut self, now: Duration, peer: PeerId) -> Answer {
-        let probes = self.probes(now, peer);
-        let choice = self.choose(now, peer);
+    ///
+    /// The peer suggests a chunk that nobody else has or gets, as far as it knows.
+    pub fn granted(&mut self, now: Duration, peer: PeerId, hint: Option<usize>) -> Answer {
+        let choice = self.choose(now, peer, hint);
         let rate = self.capacity().unwrap_or(1.0);
         let Some(source) = self.sources.get_mut(&peer) else { return Answer::Nothing };
         let chunk = match choice {
@@ -186,9 +184,6 @@ impl Download {
         if !source.origin {
             self.fed = now;
         }
-        if probes {
-            self.probe.begin(self.have.count(), rate);
-        }
         let bytes = u64::from(self.wire_bytes[chunk]);
         let expected = source.latency().max(source.predicted(bytes, rate));
         source.owe(now, chunk, bytes);
@@ -200,12 +195,18 @@ impl Download {
         Answer::Want { chunk, more: self.close_others(now, peer) }
     }
 
+    /// A peer works on what it owes, though nothing of it comes yet: it is not set aside, but others are asked meanwhile.
+    pub fn alive(&mut self, now: Duration, peer: PeerId) {
+        if let Some(source) = self.sources.get_mut(&peer) {
+            source.alive = now;
+        }
+    }
+
     /// More bytes of a chunk came from a peer. If this returns true the node can soon use another turn: tick now.
     pub fn received(&mut self, now: Duration, peer: PeerId, chunk: usize, bytes: u64) -> bool {
         self.came = self.came.saturating_add(bytes);
         let span = self.wire_bytes.get(chunk).map_or(0, |bytes| u64::from(*bytes));
         self.link.add(now, bytes, span);
-        let lead = self.lead();
         let Some(source) = self.sources.get_mut(&peer) else { return false };
         source.heard = now;
         // It speaks again: the next tick brings it back.
@@ -213,9 +214,8 @@ impl Download {
         let flight = self.flights.get_mut(&chunk).and_then(|all| all.iter_mut().find(|flight| flight.peer == peer));
         let Some(flight) = flight else { return false };
         flight.came(now, bytes, self.came);
-        let before = source.unsent();
         source.here += bytes;
-        before > lead && source.unsent() <= lead
+        self.promised(now) <= choose::OPEN && self.sources.values().any(|source| source.open == Open::Busy)
     }
 
     /// A chunk is here, right and kept: this node tells all peers that it has it. Returns who need not send it any more.
@@ -243,7 +243,6 @@ impl Download {
                 source.measured(rate, now.saturating_sub(flight.since).as_secs_f64(), alone);
             }
         }
-        self.probe.see(self.have.count(), self.capacity().unwrap_or(0.0));
         flights.iter().map(|flight| (flight.peer, chunk)).filter(|(other, _)| *other != peer).collect()
     }
 

@@ -80,7 +80,7 @@ impl Download {
             return;
         }
         let usual = Duration::try_from_secs_f64(STALLED * source.latency()).unwrap_or(Duration::MAX);
-        let quiet = now.saturating_sub(source.heard);
+        let quiet = now.saturating_sub(source.heard.max(source.alive));
         if source.owed.is_empty() || quiet <= usual.max(self.limits.patience) {
             return;
         }

@@ -1,5 +1,7 @@
 //! A network in virtual time whose nodes run both cores: links are shared fairly, as by TCP without its losses.
 
+mod links;
+
 use std::{
     cmp::Reverse,
     collections::{BTreeSet, BinaryHeap},
@@ -12,14 +14,17 @@ use super::setup::{Fault, Message, Network, Outcome, Setup};
 
 /// The only artifact.
 const ARTIFACT: ArtifactId = ArtifactId(0);
-/// Frames that a chunk is sent in.
+/// Frames that a chunk is sent in, at most, and bytes of one, at least.
 const FRAMES: u32 = 16;
+const FRAME: u32 = 8 << 10;
 /// Seconds from one tick of a node to the next.
 const TICK: f64 = 0.02;
 
 #[derive(Debug)]
 enum Event {
     Message(usize, usize, Message),
+    Frame(usize, usize, usize, u64, bool),
+    Kept(usize, usize, usize),
     Join(usize),
     Tick(usize),
     Stall(usize),
@@ -49,6 +54,12 @@ struct Flow {
     rate: f64,
 }
 
+/// Bytes of a chunk that were sent with so many frames.
+fn until(size: u32, frames: u32) -> u64 {
+    let all = size.div_ceil(FRAME).clamp(1, FRAMES);
+    u64::from(size) * u64::from(frames) / u64::from(all)
+}
+
 struct Run<'a> {
     network: &'a Network,
     now: f64,
@@ -58,6 +69,9 @@ struct Run<'a> {
     queue: BinaryHeap<Reverse<(u64, u64)>>,
     events: std::collections::HashMap<u64, Event>,
     number: u64,
+    sizes: Vec<u32>,
+    /// When the last message from one to another comes: none overtakes.
+    quiet: std::collections::HashMap<(usize, usize), f64>,
     outcome: Outcome,
 }
 
@@ -65,12 +79,12 @@ impl Network {
     /// Runs until all that have no fault are whole, or the time is over.
     pub(super) fn run(&self, seed: u64) -> Outcome {
         let size = self.nodes.len();
+        let sizes = self.sizes(seed);
         let node = |(place, setup): (usize, &Setup)| {
             let have = if setup.seed { Bitmap::full(self.chunks) } else { Bitmap::new(self.chunks) };
             let mut upload = Upload::new(seed * 1000 + place as u64);
             upload.serve(ARTIFACT, have.clone());
-            let wire_bytes = vec![self.chunk_bytes; self.chunks];
-            let download = Download::new(wire_bytes, have, self.limits, seed * 1000 + place as u64);
+            let download = Download::new(sizes.clone(), have, self.limits, seed * 1000 + place as u64);
             let (here, mute) = (false, false);
             Node { setup: *setup, download, upload, here, mute, owed: BTreeSet::new(), closed: BTreeSet::new() }
         };
@@ -83,6 +97,8 @@ impl Network {
             queue: BinaryHeap::new(),
             events: Default::default(),
             number: 0,
+            sizes: sizes.clone(),
+            quiet: Default::default(),
             outcome: Outcome {
                 whole: vec![None; size],
                 sent: vec![0.0; size],
@@ -111,8 +127,7 @@ impl Run<'_> {
         while self.now < self.network.ends && !self.nodes.iter().all(whole) {
             self.share();
             let next_event = self.queue.peek().map_or(f64::INFINITY, |Reverse((when, _))| *when as f64 / 1e9);
-            let frame = f64::from(self.network.chunk_bytes) / f64::from(FRAMES);
-            let left = |flow: &Flow| (frame * f64::from(flow.frames + 1) - flow.done) / flow.rate;
+            let left = |flow: &Flow| (until(self.sizes[flow.chunk], flow.frames + 1) as f64 - flow.done) / flow.rate;
             let flows = self.flows.iter().enumerate().map(|(place, flow)| (place, left(flow).max(0.0)));
             let first = flows.min_by(|one, other| one.1.total_cmp(&other.1));
             let next_frame = first.map_or(f64::INFINITY, |(_, left)| self.now + left);
@@ -139,10 +154,8 @@ impl Run<'_> {
         Duration::from_secs_f64(self.now)
     }
 
-    fn say(&mut self, from: usize, to: usize, message: Message) {
-        if !self.nodes[from].mute && !self.nodes[from].closed.contains(&to) {
-            self.at(self.now + self.network.delay, Event::Message(from, to, message));
-        }
+    fn whole_bytes(&self) -> f64 {
+        self.sizes.iter().map(|bytes| f64::from(*bytes)).sum()
     }
 
     fn say_all(&mut self, from: usize, message: &Message) {
@@ -150,52 +163,20 @@ impl Run<'_> {
         others.into_iter().for_each(|to| self.say(from, to, message.clone()));
     }
 
-    /// Gives each flow its fair share: the most crowded link is filled first.
-    fn share(&mut self) {
-        if !std::mem::take(&mut self.stale) {
-            return;
-        }
-        let size = self.nodes.len();
-        let mut room: Vec<f64> = self.nodes.iter().map(|node| node.setup.up).collect();
-        room.extend(self.nodes.iter().map(|node| node.setup.down));
-        let mut open: Vec<usize> = (0..self.flows.len()).collect();
-        for flow in &mut self.flows {
-            flow.rate = 0.0;
-        }
-        open.retain(|flow| !self.nodes[self.flows[*flow].from].mute && !self.nodes[self.flows[*flow].to].mute);
-        while !open.is_empty() {
-            let mut crowd = vec![0u32; 2 * size];
-            for flow in &open {
-                crowd[self.flows[*flow].from] += 1;
-                crowd[size + self.flows[*flow].to] += 1;
-            }
-            let shares =
-                (0..2 * size).filter(|link| crowd[*link] > 0).map(|link| (link, room[link] / f64::from(crowd[link])));
-            let (tight, rate) = shares.min_by(|one, other| one.1.total_cmp(&other.1)).unwrap();
-            let (filled, rest): (Vec<_>, Vec<_>) = open.into_iter().partition(|flow| {
-                let flow = &self.flows[*flow];
-                flow.from == tight || size + flow.to == tight
-            });
-            for place in filled {
-                let flow = &mut self.flows[place];
-                flow.rate = rate;
-                room[flow.from] -= rate;
-                room[size + flow.to] -= rate;
-            }
-            open = rest;
-        }
-    }
-
     /// A frame has left.
     fn frame(&mut self, place: usize) {
-        let bytes = u64::from(self.network.chunk_bytes / FRAMES);
+        let all = self.whole_bytes();
         let flow = &mut self.flows[place];
+        let size = self.sizes[flow.chunk];
+        let bytes = until(size, flow.frames + 1) - until(size, flow.frames);
         flow.frames += 1;
-        let (from, to, chunk, last) = (flow.from, flow.to, flow.chunk, flow.frames == FRAMES);
-        self.outcome.sent[from] += bytes as f64 / (self.network.chunks as f64 * f64::from(self.network.chunk_bytes));
+        let (from, to, chunk, last) = (flow.from, flow.to, flow.chunk, until(size, flow.frames) == u64::from(size));
+        self.outcome.sent[from] += bytes as f64 / all;
         let (now, receiver) = (self.time(), receiver(to));
         self.nodes[from].upload.progress(now, receiver, chunk, bytes);
-        self.say(from, to, Message::Frame(chunk, bytes, last));
+        if !self.nodes[from].mute && !self.nodes[from].closed.contains(&to) {
+            self.at(self.now + self.network.delay, Event::Frame(from, to, chunk, bytes, last));
+        }
         if last {
             self.stop(from, to, chunk);
         }
@@ -213,9 +194,9 @@ impl Run<'_> {
         let now = self.time();
         while let Some(task) = self.nodes[from].upload.next(now) {
             match task {
-                Task::Grant(receiver) => {
+                Task::Grant(receiver, hint) => {
                     self.outcome.grants += 1;
-                    self.say(from, receiver.peer.0 as usize, Message::Grant);
+                    self.say(from, receiver.peer.0 as usize, Message::Grant(hint));
                 }
                 Task::Send(receiver, chunk) => {
                     let to = receiver.peer.0 as usize;
@@ -233,6 +214,16 @@ impl Run<'_> {
                     self.hears(from, to, message);
                     self.pump(to);
                 }
+            }
+            Event::Frame(from, to, chunk, bytes, last) => {
+                if self.nodes[to].here && !self.nodes[to].mute && !self.nodes[to].closed.contains(&from) {
+                    self.receives(from, to, chunk, bytes, last);
+                    self.pump(to);
+                }
+            }
+            Event::Kept(from, to, chunk) => {
+                self.kept(from, to, chunk);
+                self.pump(to);
             }
             Event::Join(node) => {
                 self.nodes[node].here = true;
@@ -303,8 +294,8 @@ impl Run<'_> {
                 node.upload.coming(now, who, chunk, more);
             }
             Message::Interested => node.upload.interested(who),
-            Message::Grant => self.answer(from, to),
-            Message::Want(chunk) => node.upload.wanted(now, who, chunk, u64::from(self.network.chunk_bytes)).unwrap(),
+            Message::Grant(hint) => self.answer(from, to, hint),
+            Message::Want(chunk) => node.upload.wanted(now, who, chunk, u64::from(self.sizes[chunk])).unwrap(),
             Message::Pass(why) => {
                 self.outcome.passes += 1;
                 node.upload.passed(now, who, why);
@@ -314,7 +305,6 @@ impl Run<'_> {
                     self.stop(to, from, chunk);
                 }
             }
-            Message::Frame(chunk, bytes, last) => self.receives(from, to, chunk, bytes, last),
             Message::Bye => self.forget(from, to),
         }
     }
@@ -328,9 +318,9 @@ impl Run<'_> {
         self.stale = true;
     }
 
-    fn answer(&mut self, from: usize, to: usize) {
+    fn answer(&mut self, from: usize, to: usize, hint: Option<usize>) {
         let now = self.time();
-        let answer = self.nodes[to].download.granted(now, PeerId(from as u64));
+        let answer = self.nodes[to].download.granted(now, PeerId(from as u64), hint);
         let (chunk, more) = match answer {
             Answer::Want { chunk, more } => (chunk, more),
             Answer::Busy => return self.say(to, from, Message::Pass(Closed::Busy)),
@@ -340,10 +330,12 @@ impl Run<'_> {
         assert!(!node.download.have().contains(chunk), "{to} wants {chunk} of {from}, which it has");
         self.outcome.hedges += usize::from(node.owed.iter().any(|(_, owed)| *owed == chunk));
         assert!(node.owed.insert((from, chunk)), "{to} wants {chunk} of {from} twice");
-        let bytes = |owed: usize| owed as u64 * u64::from(self.network.chunk_bytes);
-        let window = node.owed.iter().filter(|(peer, _)| *peer == from).count();
-        assert!(bytes(node.owed.len()) <= self.network.limits.memory, "{to} has no memory for this");
-        assert!(bytes(window) <= self.network.limits.window, "{to} has no window for this");
+        let owed = |peer: Option<usize>| {
+            let owed = node.owed.iter().filter(|(other, _)| peer.is_none_or(|peer| peer == *other));
+            owed.map(|(_, chunk)| u64::from(self.sizes[*chunk])).sum::<u64>()
+        };
+        assert!(owed(None) <= self.network.limits.memory, "{to} has no memory for this");
+        assert!(owed(Some(from)) <= self.network.limits.window, "{to} has no window for this");
         self.say(to, from, Message::Want(chunk));
         let others = (0..self.nodes.len()).filter(|other| ![from, to].contains(other) && self.nodes[*other].here);
         others.collect::<Vec<_>>().into_iter().for_each(|other| self.say(to, other, Message::Coming(chunk, more)));
@@ -351,17 +343,23 @@ impl Run<'_> {
 
     fn receives(&mut self, from: usize, to: usize, chunk: usize, bytes: u64, last: bool) {
         let (now, peer) = (self.time(), PeerId(from as u64));
-        self.outcome.received[to] += bytes as f64 / (self.network.chunks as f64 * f64::from(self.network.chunk_bytes));
-        let lies = self.nodes[from].setup.fault == Fault::Lies;
+        self.outcome.received[to] += bytes as f64 / self.whole_bytes();
         let node = &mut self.nodes[to];
         if node.download.received(now, peer, chunk, bytes) {
             self.tick(to);
         }
+        if last && self.nodes[to].owed.contains(&(from, chunk)) {
+            self.at(self.now + self.network.work, Event::Kept(from, to, chunk));
+        }
+    }
+
+    fn kept(&mut self, from: usize, to: usize, chunk: usize) {
+        let (now, peer) = (self.time(), PeerId(from as u64));
         let node = &mut self.nodes[to];
-        if !last || !node.owed.remove(&(from, chunk)) {
+        if !node.here || node.mute || !node.owed.remove(&(from, chunk)) {
             return;
         }
-        if lies {
+        if self.nodes[from].setup.fault == Fault::Lies {
             if self.nodes[to].download.refused(peer, chunk) == Verdict::Banned {
                 self.outcome.bans.push((to, from));
                 self.forget(from, to);
@@ -370,6 +368,7 @@ impl Run<'_> {
             }
             return self.tick(to);
         }
+        let node = &mut self.nodes[to];
         assert!(!node.download.have().contains(chunk), "{to} is sent {chunk} again");
         let cancels = node.download.arrived(now, peer, chunk);
         node.upload.gained(ARTIFACT, chunk);

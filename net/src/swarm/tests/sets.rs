@@ -57,6 +57,13 @@ fn set(len: usize, chunks: impl IntoIterator<Item = usize>) -> Bitmap {
     bitmap
 }
 
+fn wanted(answer: Answer) -> Option<usize> {
+    match answer {
+        Answer::Want { chunk, .. } => Some(chunk),
+        Answer::Busy | Answer::Nothing => None,
+    }
+}
+
 #[test]
 fn the_rarest_is_wanted_first_and_from_an_origin_only_what_nobody_has_or_gets() {
     let now = Duration::ZERO;
@@ -67,13 +74,13 @@ fn the_rarest_is_wanted_first_and_from_an_origin_only_what_nobody_has_or_gets() 
     download.joined(now, two, false, set(4, [0]));
     download.joined(now, three, false, set(4, []));
     download.coming(now, three, 2);
-    assert_eq!(download.granted(now, one), Answer::Want { chunk: 1, more: false });
+    assert_eq!(wanted(download.granted(now, one, None)), Some(1));
     download.arrived(now, one, 1);
-    assert_eq!(download.granted(now, origin), Answer::Want { chunk: 3, more: false });
+    assert_eq!(wanted(download.granted(now, origin, None)), Some(3));
     download.arrived(now, origin, 3);
-    assert_eq!(download.granted(now, origin), Answer::Nothing);
+    assert_eq!(download.granted(now, origin, None), Answer::Nothing);
     download.left(three);
-    assert_eq!(download.granted(now, origin), Answer::Want { chunk: 2, more: false });
+    assert_eq!(wanted(download.granted(now, origin, None)), Some(2));
 }
 
 #[test]
@@ -83,11 +90,11 @@ fn a_wrong_chunk_is_wanted_elsewhere_and_two_of_them_ban() {
     let mut download = download(2);
     download.joined(now, liar, false, Bitmap::full(2));
     download.joined(now, other, false, set(2, [0]));
-    let Answer::Want { chunk, .. } = download.granted(now, liar) else { panic!("it has both") };
+    let Answer::Want { chunk, .. } = download.granted(now, liar, None) else { panic!("it has both") };
     assert_eq!(chunk, 1, "the rarer");
     assert_eq!(download.refused(liar, 1), Verdict::Again);
-    assert_eq!(download.granted(now, liar), Answer::Want { chunk: 1, more: false }, "nobody else has it");
+    assert_eq!(wanted(download.granted(now, liar, None)), Some(1));
     assert_eq!(download.refused(liar, 1), Verdict::Banned);
     download.joined(now, liar, false, Bitmap::full(2));
-    assert_eq!((download.granted(now, liar), download.nobody_has()), (Answer::Nothing, Some(1)));
+    assert_eq!((download.granted(now, liar, None), download.nobody_has()), (Answer::Nothing, Some(1)));
 }

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use crate::swarm::{Bitmap, Closed, Limits};
+use crate::{
+    mix::mix,
+    swarm::{Bitmap, Closed, Limits},
+};
 
 /// What is wrong with a node, and from when on.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -47,12 +50,30 @@ impl Setup {
 pub(super) struct Network {
     pub(super) chunks: usize,
     pub(super) chunk_bytes: u32,
+    /// Whether two of five chunks are tiny, as those of trees and small files are.
+    pub(super) mixed: bool,
     /// Seconds from any node to any other.
     pub(super) delay: f64,
+    /// Seconds from a chunk's last byte until it is decoded, written, and may be passed on.
+    pub(super) work: f64,
+    /// Bytes of each chunk being sent that a message waits behind.
+    pub(super) buffer: f64,
     pub(super) limits: Limits,
     pub(super) nodes: Vec<Setup>,
     /// Seconds after which it is stopped.
     pub(super) ends: f64,
+}
+
+impl Network {
+    /// The bytes of each chunk.
+    pub(super) fn sizes(&self, seed: u64) -> Vec<u32> {
+        let size = |chunk: u64| match mix(mix(seed) ^ chunk) {
+            _ if !self.mixed => self.chunk_bytes,
+            random if random % 27 < 11 => 768 + (random >> 32) as u32 % 7400,
+            random => (0.74 * f64::from(self.chunk_bytes)) as u32 + (random >> 32) as u32 % (self.chunk_bytes / 3),
+        };
+        (0..self.chunks as u64).map(size).collect()
+    }
 }
 
 /// What came of it.
@@ -80,10 +101,9 @@ pub(super) enum Message {
     Have(usize),
     Coming(usize, bool),
     Interested,
-    Grant,
+    Grant(Option<usize>),
     Want(usize),
     Pass(Closed),
     Cancel(usize),
-    Frame(usize, u64, bool),
     Bye,
 }

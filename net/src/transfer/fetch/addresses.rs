@@ -2,6 +2,8 @@
 
 use std::collections::{HashMap, HashSet};
 
+use crate::origin::Location;
+
 /// Addresses that are tried at once.
 const MOST_DIALS: usize = 32;
 /// An address that did so often what it may not is not tried again.
@@ -29,6 +31,11 @@ impl Addresses {
         let is_new = self.dials < MOST_DIALS && !address.is_empty() && self.known.insert(address.to_owned());
         self.dials += usize::from(is_new);
         is_new
+    }
+
+    /// Whether one of them is a node's.
+    pub(super) fn have_nodes(&self) -> bool {
+        self.known.iter().any(|address| !Location::is_one(address))
     }
 
     /// One of them is not tried any more.

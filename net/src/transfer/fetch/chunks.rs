@@ -16,16 +16,16 @@ use crate::{
     store::Refused,
     swarm::{Answer, PeerId, Verdict},
     transfer::{
+        coders::Coders,
         form::{self, Rates, form_to_wire},
-        node::with_coder,
     },
 };
 
 impl Fetch {
     /// A peer has a turn for this node.
-    pub(super) fn turn(&self, now: Duration, peer: PeerId) {
+    pub(super) fn turn(&self, now: Duration, peer: PeerId, fresh: Option<usize>) {
         let mut state = self.state.lock();
-        let answer = if state.ended { Answer::Nothing } else { state.download.granted(now, peer) };
+        let answer = if state.ended { Answer::Nothing } else { state.download.granted(now, peer, fresh) };
         let Answer::Want { chunk, more } = answer else {
             let busy = answer == Answer::Busy;
             return state.say(peer, Message::Pass(wire::Pass { busy }));
@@ -34,7 +34,10 @@ impl Fetch {
         let sender = state.peers.get(&peer);
         let rates = match sender.is_some_and(|sender| sender.is_bucket) {
             true => Rates::default(),
-            false => Rates { link: sender.and_then(Peer::rate), decode: state.decode.map(|rate| rate * self.threads) },
+            false => Rates {
+                link: sender.and_then(Peer::rate),
+                decode: state.decode.map(|rate| rate * Coders::threads() as f64),
+            },
         };
         let has_base = self.incoming.has_base_of(chunk) && !state.without_base.contains(&chunk);
         let form = form::choose(piece, has_base, rates);
@@ -46,6 +49,11 @@ impl Fetch {
         let coming = wire::Coming { chunk: chunk as u32, more };
         self.tell_senders(Some(peer), &Message::Coming(coming));
         self.node.coming(self.root(), coming, &from);
+    }
+
+    /// A peer works on what it owes, though nothing of it comes yet.
+    pub(in crate::transfer) fn alive(&self, peer: PeerId) {
+        self.state.lock().download.alive(self.node.now(), peer);
     }
 
     /// Bytes of a chunk came.
@@ -81,21 +89,17 @@ impl Fetch {
 
     /// Checks, decodes and keeps a chunk, on a thread that may block.
     fn take(self: Arc<Self>, peer: PeerId, chunk: usize, buffer: Buffer) {
-        let decoders = self.decoders.clone();
         tokio::spawn(async move {
-            // The semaphore is never closed.
-            let Ok(permit) = decoders.acquire_owned().await else { return };
-            let fetch = self.clone();
-            let taken = tokio::task::spawn_blocking(move || {
+            let (fetch, form) = (self.clone(), buffer.form);
+            let put = self.node.0.coders.run(move |coder| {
                 let begun = Instant::now();
-                let taken = with_coder(|coder| self.incoming.put(chunk, buffer.form, &buffer.bytes, coder));
-                let seconds = begun.elapsed().as_secs_f64();
-                drop(permit);
-                self.taken(peer, chunk, buffer.form, seconds, taken);
+                let taken = fetch.incoming.put(chunk, buffer.form, &buffer.bytes, coder);
+                (begun.elapsed().as_secs_f64(), taken)
             });
-            if taken.await.is_err() {
+            match put.await {
+                Some((seconds, taken)) => self.taken(peer, chunk, form, seconds, taken),
                 // It panicked: whoever waits for the chunk would wait for ever.
-                fetch.state.lock().download.gone(peer, chunk);
+                None => self.state.lock().download.gone(peer, chunk),
             }
         });
     }

@@ -13,7 +13,7 @@ use std::{
 use bytes::Bytes;
 use orion_proto::{Code, Error, Result, peer as wire};
 use parking_lot::Mutex;
-use tokio::sync::{Semaphore, mpsc::UnboundedSender, watch};
+use tokio::sync::{mpsc::UnboundedSender, watch};
 
 use self::addresses::Addresses;
 pub use self::progress::Progress;
@@ -41,9 +41,6 @@ pub(super) struct Fetch {
     node: Node,
     state: Mutex<State>,
     progress: watch::Sender<Progress>,
-    /// Chunks are decoded on as many threads as the machine has.
-    decoders: Arc<Semaphore>,
-    threads: f64,
 }
 
 #[derive(Debug)]
@@ -108,7 +105,6 @@ impl Fetch {
         let here: u64 = here.map(|piece| piece.places.len() as u64 * u64::from(piece.chunk.bytes)).sum();
         let bytes = incoming.stored().artifact.manifest.bytes();
         let progress = Progress { bytes, here, found: here, ..Progress::default() };
-        let threads = std::thread::available_parallelism().map_or(1, usize::from);
         let state = State {
             download: Download::new(wire_bytes, have, limits, seed),
             peers: HashMap::new(),
@@ -120,14 +116,7 @@ impl Fetch {
             ended: false,
             without_base: HashSet::new(),
         };
-        Self {
-            incoming,
-            node,
-            state: Mutex::new(state),
-            progress: watch::Sender::new(progress),
-            decoders: Arc::new(Semaphore::new(threads)),
-            threads: threads as f64,
-        }
+        Self { incoming, node, state: Mutex::new(state), progress: watch::Sender::new(progress) }
     }
 
     pub(super) fn incoming(&self) -> &Incoming {
@@ -148,6 +137,12 @@ impl Fetch {
         let mut state = self.state.lock();
         state.addresses.end();
         self.give_up_alone(&mut state);
+    }
+
+    /// Whether nodes are dialled and none is here yet.
+    pub(super) fn waits_for_nodes(&self) -> bool {
+        let state = self.state.lock();
+        state.peers.is_empty() && state.addresses.have_nodes()
     }
 
     /// What is known of the addresses that it comes from.
@@ -255,7 +250,7 @@ impl Fetch {
                 state.buffers.remove(&(peer, gone.chunk as usize));
                 state.download.gone(peer, gone.chunk as usize);
             }
-            Message::Turn(_) => self.turn(now, peer),
+            Message::Turn(turn) => self.turn(now, peer, turn.fresh.map(|chunk| chunk as usize)),
             Message::Piece(piece) => self.piece(now, peer, &piece)?,
             Message::Peers(peers) => return Ok(peers.addresses),
         }

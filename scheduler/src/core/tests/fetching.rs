@@ -100,3 +100,27 @@ fn it_is_read_by_one_loaded_where_least_is_missing_and_brought_to_one_more() {
     core.tick(20 * MS);
     assert_eq!(pulls(&core.take_commands()).1, [] as [u64; 0], "one more is enough");
 }
+
+#[test]
+fn peers_are_ranked_by_the_seconds_that_their_link_to_the_asking_worker_takes() {
+    let mut core = TestCore::new(7, Limits::default());
+    core.want(0, &ModelName::new("m").unwrap(), PATH.into(), false);
+    let sessions: Vec<u64> = (0..4)
+        .map(|index| {
+            let mut hello = hello(&format!("w{index}"), 1);
+            hello.peer_address = format!("10.0.0.{index}:1");
+            let session = core.join(0, hello, "grpc", index).unwrap().session;
+            core.start(0, session);
+            let rate = 1e8 * (index + 1) as f64;
+            core.measured(session, session::Measurement { scheduler_bytes_per_second: rate, ..Default::default() });
+            session
+        })
+        .collect();
+    let address = |worker: usize| format!("10.0.0.{worker}:1");
+    assert_eq!(core.peers_of(1, 0), [3, 2, 1].map(address));
+    // The fastest to the scheduler is slow on the way to the first.
+    let link = session::PeerLink { address: address(0), bytes_per_second: 1e6, ..Default::default() };
+    core.telemetry(0, sessions[3], session::Telemetry { peers: vec![link], ..Default::default() });
+    assert_eq!(core.peers_of(1, 0), [2, 1, 3].map(address));
+    assert_eq!(core.peers_of(1, 1), [3, 2, 0].map(address));
+}
