@@ -71,6 +71,8 @@ impl FromStr for Codec {
 #[derive(Debug, Default)]
 pub struct Coder {
     planes: Planes,
+    /// For a decoded chunk.
+    pub(crate) room: Vec<u8>,
 }
 
 impl Coder {

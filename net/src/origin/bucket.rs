@@ -188,7 +188,7 @@ async fn read(
         let (mut coder, mut all) = (Coder::default(), Vec::new());
         for index in indices {
             let Some(form) = chunks.stored().pieces.get(index).and_then(&form) else { continue };
-            let bytes = chunks.read(index, form, &mut coder).ok_or_else(|| {
+            let bytes = chunks.read(index, form, &mut coder, Vec::new()).ok_or_else(|| {
                 let name = &chunks.stored().artifact.manifest.name;
                 Error::new(
                     Code::Internal,

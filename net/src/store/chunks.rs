@@ -25,43 +25,51 @@ impl Chunks {
         &self.stored
     }
 
-    /// A chunk as it travels. Nothing where it is not here in this form, or not undamaged.
-    pub fn read(&self, index: usize, form: Form, coder: &mut Coder) -> Option<Vec<u8>> {
+    /// A chunk as it travels, in the memory of `room`. Nothing where it is not here in this form, or not undamaged.
+    pub fn read(&self, index: usize, form: Form, coder: &mut Coder, mut room: Vec<u8>) -> Option<Vec<u8>> {
         let piece = self.stored.pieces.get(index)?;
         let (bytes, hash) = piece.wire(form)?;
         match form {
-            Form::Raw => self.raw(piece),
+            Form::Raw => self.raw_into(piece, &mut room)?,
             Form::Encoded => {
-                let packed = self.encoded.as_ref().and_then(|pack| read(pack, piece.encoded_at, bytes, &hash));
+                let packed = self.encoded.as_ref();
+                let packed = packed.and_then(|pack| read(pack, piece.encoded_at, bytes, &hash, &mut room));
                 // A chunk that came in another form has a hole there, and other files may have been removed for room.
-                packed.or_else(|| self.encode(piece, coder))
+                packed.or_else(|| self.encode(piece, coder, &mut room))?;
             }
             Form::Difference => {
-                self.differences.as_ref().and_then(|pack| read(pack, piece.difference_at, bytes, &hash))
+                self.differences.as_ref().and_then(|pack| read(pack, piece.difference_at, bytes, &hash, &mut room))?;
             }
         }
+        Some(room)
     }
 
     /// Its bytes as they are.
     pub(super) fn raw(&self, piece: &Piece) -> Option<Vec<u8>> {
-        let at = |place: &crate::artifact::Place| {
-            read(self.files.get(place.file)?, place.start, piece.chunk.bytes, &piece.chunk.address)
-        };
-        piece.places.iter().find_map(at)
+        let mut room = Vec::new();
+        self.raw_into(piece, &mut room).map(|()| room)
     }
 
-    fn encode(&self, piece: &Piece, coder: &mut Coder) -> Option<Vec<u8>> {
+    fn raw_into(&self, piece: &Piece, room: &mut Vec<u8>) -> Option<()> {
+        piece.places.iter().find_map(|place| {
+            read(self.files.get(place.file)?, place.start, piece.chunk.bytes, &piece.chunk.address, room)
+        })
+    }
+
+    fn encode(&self, piece: &Piece, coder: &mut Coder, bytes: &mut Vec<u8>) -> Option<()> {
         let encoded = piece.chunk.encoded?;
-        let (raw, mut bytes) = (self.raw(piece)?, Vec::with_capacity(encoded.bytes as usize));
-        coder.encode(encoded.codec, piece.chunk.element, &raw, &mut bytes).ok()?;
+        let raw = self.raw(piece)?;
+        bytes.clear();
+        coder.encode(encoded.codec, piece.chunk.element, &raw, bytes).ok()?;
         // Another release of a library may encode otherwise.
-        (blake3::hash(&bytes) == encoded.hash).then_some(bytes)
+        (blake3::hash(bytes) == encoded.hash).then_some(())
     }
 }
 
-/// Bytes that have this hash.
-fn read(file: &File, start: u64, bytes: u32, hash: &Hash) -> Option<Vec<u8>> {
-    let mut read = vec![0; bytes as usize];
-    file.read_exact_at(&mut read, start).ok()?;
-    (blake3::hash(&read) == *hash).then_some(read)
+/// Reads bytes that have this hash.
+fn read(file: &File, start: u64, bytes: u32, hash: &Hash, room: &mut Vec<u8>) -> Option<()> {
+    room.clear();
+    room.resize(bytes as usize, 0);
+    file.read_exact_at(room, start).ok()?;
+    (blake3::hash(room) == *hash).then_some(())
 }

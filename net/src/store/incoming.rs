@@ -149,15 +149,31 @@ impl Incoming {
     /// # Errors
     /// See [`Refused`]; nothing was kept.
     pub fn put(&self, index: usize, form: Form, bytes: &[u8], coder: &mut Coder) -> std::result::Result<(), Refused> {
+        // It is kept from one chunk to the next.
+        let mut raw = std::mem::take(&mut coder.room);
+        let put = self.put_decoded(index, form, bytes, coder, &mut raw);
+        coder.room = raw;
+        put
+    }
+
+    fn put_decoded(
+        &self,
+        index: usize,
+        form: Form,
+        bytes: &[u8],
+        coder: &mut Coder,
+        raw: &mut Vec<u8>,
+    ) -> std::result::Result<(), Refused> {
         let piece = self.chunks.stored.pieces.get(index).ok_or(Refused::Wire(index))?;
         let (length, hash) = piece.wire(form).ok_or(Refused::Wire(index))?;
         if bytes.len() != length as usize || blake3::hash(bytes) != hash {
             return Err(Refused::Wire(index));
         }
-        let mut raw = vec![0; if form == Form::Raw { 0 } else { piece.chunk.bytes as usize }];
+        raw.clear();
+        raw.resize(if form == Form::Raw { 0 } else { piece.chunk.bytes as usize }, 0);
         match (form, piece.chunk.encoded, piece.chunk.difference) {
             (Form::Encoded, Some(encoded), _) => coder
-                .decode(encoded.codec, piece.chunk.element, bytes, &mut raw)
+                .decode(encoded.codec, piece.chunk.element, bytes, raw)
                 .map_err(|error| Refused::Decoded(index, error))?,
             (Form::Difference, _, Some(difference)) => {
                 let base = self
@@ -166,12 +182,12 @@ impl Incoming {
                     .and_then(|base| base.raw(base.stored.pieces.get(base.stored.pieces.find(&difference.base)?)?));
                 let base = base.ok_or(Refused::NoBase(index))?;
                 coder
-                    .decode_difference(piece.chunk.element, &base, bytes, &mut raw)
+                    .decode_difference(piece.chunk.element, &base, bytes, raw)
                     .map_err(|error| Refused::Decoded(index, error))?;
             }
             _ => {}
         }
-        let raw = if form == Form::Raw { bytes } else { &raw };
+        let raw = if form == Form::Raw { bytes } else { raw };
         if form != Form::Raw && blake3::hash(raw) != piece.chunk.address {
             return Err(Refused::Decoded(index, Corrupt::Address));
         }

@@ -69,7 +69,8 @@ fn bring(from: &Store, incoming: &Incoming, forms: &[Form], chunks: impl IntoIte
     let sent = from.chunks(&from.get(&incoming.stored().artifact.root).unwrap()).unwrap();
     for index in chunks {
         let mut coder = Coder::default();
-        let (form, bytes) = forms.iter().find_map(|form| Some((*form, sent.read(index, *form, &mut coder)?))).unwrap();
+        let (form, bytes) =
+            forms.iter().find_map(|form| Some((*form, sent.read(index, *form, &mut coder, Vec::new())?))).unwrap();
         incoming.put(index, form, &bytes, &mut coder).unwrap();
     }
 }
@@ -148,7 +149,7 @@ fn a_flipped_bit_is_never_taken() {
     let before = incoming.have();
     for index in 0..before.len() {
         for form in FORMS {
-            let Some(mut bytes) = chunks.read(index, form, &mut coder) else { continue };
+            let Some(mut bytes) = chunks.read(index, form, &mut coder, Vec::new()) else { continue };
             let at = index * 7919 % bytes.len();
             bytes[at] ^= 1 << (index % 8);
             assert!(matches!(incoming.put(index, form, &bytes, &mut coder), Err(Refused::Wire(own)) if own == index));
@@ -210,11 +211,14 @@ fn damage_is_found_never_sent_and_costs_one_chunk() {
     let damage = bad.verify(&stored, &|_| {}).unwrap();
     assert_eq!(damage.files, [("model.safetensors".to_owned(), 1)]);
     let (sent, mut coder) = (bad.chunks(&stored).unwrap(), Coder::default());
-    let unsent: Vec<usize> =
-        (0..stored.pieces.len()).filter(|index| sent.read(*index, Form::Raw, &mut coder).is_none()).collect();
+    let unsent: Vec<usize> = (0..stored.pieces.len())
+        .filter(|index| sent.read(*index, Form::Raw, &mut coder, Vec::new()).is_none())
+        .collect();
     assert_eq!(unsent.len(), 1);
     // The pack was damaged elsewhere: it is encoded again.
-    let again = (0..stored.pieces.len()).filter(|index| sent.read(*index, Form::Encoded, &mut coder).is_some()).count();
+    let again = (0..stored.pieces.len())
+        .filter(|index| sent.read(*index, Form::Encoded, &mut coder, Vec::new()).is_some())
+        .count();
     let encoded = stored.pieces.iter().filter(|piece| piece.chunk.encoded.is_some()).count();
     assert!(again >= encoded - 1);
     let incoming = bad.begin(artifact.clone()).unwrap().unwrap();

@@ -53,20 +53,21 @@ impl Served {
         self.has.contains(chunk) || self.coming.iter().any(|(coming, _)| *coming == chunk)
     }
 
-    /// The chunks that are on their way to it. What was announced long ago may never come: its peer may be gone, or lie.
-    pub(super) fn coming(&self, now: Duration) -> impl Iterator<Item = usize> {
-        let fresh = move |since: Duration| now.saturating_sub(since) < STALE;
-        self.coming.iter().filter(move |(_, since)| fresh(*since)).map(|(chunk, _)| *chunk)
-    }
-
     /// Turns and wants that are outstanding.
     pub(super) fn outstanding(&self) -> usize {
         self.granted.len() + self.wants
     }
 
-    /// Chunks that come to it from others than this node, or wait here.
-    pub(super) fn load(&self, now: Duration) -> usize {
-        let coming = self.coming(now).count();
-        coming.saturating_sub(self.wants + self.sending) + self.outstanding()
+    /// Turns, wants, and chunks that are being sent to it.
+    pub(super) fn under_way(&self) -> usize {
+        self.outstanding().saturating_add(self.sending)
+    }
+
+    /// Chunks that this node has and could send it: it lacks them, and they neither come to it nor have a turn here.
+    ///
+    /// What was announced long ago may never come: its peer may be gone, or lie.
+    pub(super) fn novel(&self, now: Duration, have: &Bitmap) -> usize {
+        let comes = |(chunk, since): &&(usize, Duration)| have.contains(*chunk) && now.saturating_sub(*since) < STALE;
+        self.lacks.saturating_sub(self.coming.iter().filter(comes).count() + self.granted.len())
     }
 }

@@ -20,8 +20,6 @@ const LEAD: f64 = 1.0;
 const TRIES: f64 = 1.5;
 /// Turns that wait for their answers, at most.
 const MOST_TURNS: usize = 64;
-/// What comes to a receiver from here weighs so many times as much as what comes to it from others.
-const OWN: usize = 10;
 /// A turn that is not answered for so long does not count any more.
 const ANSWER: Duration = Duration::from_secs(1);
 /// A receiver that passed is asked again after this, though nothing changed.
@@ -267,31 +265,33 @@ impl Upload {
         Some((receiver, chunk))
     }
 
-    /// Whose turn it is, if there is one to grant.
+    /// Whose turn it is, if there is one to grant: of those that least is under way to from here, of two that are drawn from
+    /// them, who was served less.
     fn turn(&self, now: Duration) -> Option<Receiver> {
-        let fresh = |(since, _): &&(Duration, Option<usize>)| now.saturating_sub(*since) < ANSWER;
-        let grants: usize = self.receivers.values().map(|served| served.granted.iter().filter(fresh).count()).sum();
+        let fresh = |since: Duration| now.saturating_sub(since) < ANSWER;
+        let grants =
+            self.receivers.values().flat_map(|served| &served.granted).filter(|(since, _)| fresh(*since)).count();
         let wants = self.ready.iter().filter(|(receiver, ..)| !self.wire.serves(*receiver));
         let wants: u64 = wants.map(|(.., bytes)| *bytes).sum();
+        let left = if self.wire.has_room(now) { 0 } else { self.wire.left_to_send(now) };
         let ahead = TRIES * self.wire.bytes_an_answer(now) + LEAD * self.mean;
-        let queued = grants as f64 * self.mean + (wants + self.wire.left_to_send(now)) as f64;
-        if queued >= ahead && (self.mean > 0.0 || grants > 1) || grants > MOST_TURNS {
+        let queued = grants as f64 * self.mean + wants.saturating_add(left) as f64;
+        if grants >= MOST_TURNS || queued >= ahead && (self.mean > 0.0 || grants > 1) {
             return None;
         }
         let takers = self.receivers.iter().filter(|(receiver, served)| {
-            let have = self.artifacts.get(&receiver.artifact);
-            let coming = served.coming(now).filter(|chunk| have.is_some_and(|have| have.contains(*chunk))).count();
-            let silent = served.granted.front().is_some_and(|since| !fresh(&since));
+            let silent = served.granted.front().is_some_and(|(since, _)| !fresh(*since));
             let closed = served.closed.is_some_and(|(since, _)| now.saturating_sub(since) < AGAIN);
             let room = served.outstanding() as f64 * self.mean <= ahead;
-            served.lacks > coming + served.granted.len() && room && !silent && !closed
+            let novel = self.artifacts.get(&receiver.artifact).is_some_and(|have| served.novel(now, have) > 0);
+            room && novel && !silent && !closed
         });
         let mut takers: Vec<_> = takers.collect();
-        let load = |served: &Served| OWN * (served.outstanding() + served.sending) + served.load(now);
-        let least = takers.iter().map(|(_, served)| load(served)).min()?;
-        takers.retain(|(_, served)| load(served) == least);
+        let least = takers.iter().map(|(_, served)| served.under_way()).min()?;
+        takers.retain(|(_, served)| served.under_way() == least);
         let draw = mix(self.seed ^ self.turns);
-        let drawn = [draw >> 32, draw].map(|draw| takers[draw as u32 as usize % takers.len()]);
-        drawn.into_iter().min_by_key(|(_, served)| served.bytes.max(self.pace)).map(|(receiver, _)| *receiver)
+        let drawn = [draw >> 32, draw].map(|draw| takers.get(draw as u32 as usize % takers.len()));
+        let fewest = drawn.into_iter().flatten().min_by_key(|(_, served)| served.bytes.max(self.pace));
+        fewest.map(|(receiver, _)| **receiver)
     }
 }

@@ -5,16 +5,16 @@ use std::time::Duration;
 use super::{meter::Meter, upload::Receiver};
 
 /// Chunks that are being sent at once, at most.
-const LANES: usize = 16;
+const LANES: usize = 8;
 /// Another chunk is sent beside those that together take less than this part of what the link took.
-const BUSY: f64 = 0.98;
+const BUSY: f64 = 0.9;
 /// A receiver holds others up no longer when its chunk takes so many times longer than one should.
 const SLOW: f64 = 2.0;
 /// How long a chunk may take before anything is known of the link.
 const UNKNOWN: Duration = Duration::from_secs(1);
 /// Weight of a new measurement of how long an answer takes.
 const NEWEST: f64 = 0.125;
-/// Part of its time by which a chunk may take longer than the fastest lately before that is forgotten.
+/// Part by which a chunk may be slower than the fastest lately before that is forgotten.
 const FORGET: f64 = 1.05;
 
 /// A chunk that is being sent.
@@ -35,9 +35,11 @@ pub(super) struct Wire {
     /// When sending a chunk last began or ended, and bytes since.
     changed: Duration,
     bytes: u64,
-    /// Seconds from a turn to its answer, and that a chunk takes; 0 if not measured.
+    /// Seconds from a turn to its answer, and bytes a second of the fastest chunk lately; 0 if not measured.
     answer: f64,
-    chunk: f64,
+    rate: f64,
+    /// Bytes of the largest chunk so far.
+    largest: u64,
 }
 
 impl Wire {
@@ -68,9 +70,11 @@ impl Wire {
         let place = self.lanes.iter().position(|lane| lane.receiver == receiver && lane.chunk == chunk);
         let Some(lane) = place.map(|place| self.lanes.swap_remove(place)) else { return false };
         (self.changed, self.bytes) = (now, 0);
-        if lane.bytes >= lane.size {
-            let took = now.saturating_sub(lane.since).as_secs_f64();
-            self.chunk = if self.chunk == 0.0 { took } else { took.min(FORGET * self.chunk) };
+        self.largest = self.largest.max(lane.size);
+        // A small one goes into a buffer at once, which says nothing of the link.
+        if lane.bytes >= lane.size && lane.size > self.largest / 2 {
+            let rate = lane.size as f64 / now.saturating_sub(lane.since).as_secs_f64().max(1e-3);
+            self.rate = rate.max(self.rate / FORGET);
         }
         true
     }
@@ -118,7 +122,7 @@ impl Wire {
     /// Bytes that the wire sends while a turn is answered.
     pub(super) fn bytes_an_answer(&self, now: Duration) -> f64 {
         let begun = |lane: &Lane| lane.bytes as f64 / now.saturating_sub(lane.since).as_secs_f64().max(1e-3);
-        let first = self.lanes.iter().filter(|lane| lane.bytes > 0).map(begun).next();
-        self.answer * self.link.peak().or(first).unwrap_or(0.0)
+        let measured = self.link.peak().map_or(self.rate, |peak| peak.max(self.rate));
+        self.answer * if measured > 0.0 { measured } else { self.lanes.iter().map(begun).sum() }
     }
 }

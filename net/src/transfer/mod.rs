@@ -2,10 +2,12 @@
 //!
 //! A [`Node`] serves what its store has and what is on its way there, and fetches from as many others as have an artifact.
 
+mod buffers;
 mod coders;
 mod draw;
 mod fetch;
 mod form;
+mod held;
 mod import;
 mod limits;
 mod links;

@@ -13,9 +13,11 @@ use parking_lot::Mutex;
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::{
+    buffers::Buffers,
     coders::Coders,
     fetch::Fetch,
     form::form_from_wire,
+    held::Held,
     sending::{Sending, State, say},
     token::PeerToken,
     window::{Seen, Window},
@@ -23,7 +25,7 @@ use super::{
 use crate::{
     artifact::{Form, Trust},
     origin::Origins,
-    store::{Chunks, Pin, Store, Stored},
+    store::{Store, Stored},
     swarm::{ArtifactId, Bitmap, Closed, PeerId, Receiver, Task, Upload},
 };
 
@@ -67,31 +69,9 @@ pub(super) struct Shared {
     pub(super) accepts_uploads: bool,
     pub(super) origins: Arc<Origins>,
     pub(super) coders: Coders,
+    pub(super) buffers: Buffers,
     started: Instant,
     state: Mutex<State>,
-}
-
-/// An artifact that can be sent: whole, or what is here of it.
-#[derive(Debug)]
-pub(super) enum Held {
-    Whole(Chunks, #[expect(dead_code, reason = "it stays in the store for as long as it is sent")] Pin),
-    Coming(Arc<Fetch>),
-}
-
-impl Held {
-    pub(super) fn chunks(&self) -> &Chunks {
-        match self {
-            Self::Whole(chunks, _) => chunks,
-            Self::Coming(fetch) => fetch.incoming().chunks(),
-        }
-    }
-
-    pub(super) fn have(&self) -> Bitmap {
-        match self {
-            Self::Whole(chunks, _) => Bitmap::full(chunks.stored().pieces.len()),
-            Self::Coming(fetch) => fetch.incoming().have(),
-        }
-    }
 }
 
 impl Node {
@@ -108,6 +88,7 @@ impl Node {
             accepts_uploads,
             origins,
             coders: Coders::default(),
+            buffers: Buffers::default(),
             started,
             state,
         }))
@@ -130,7 +111,13 @@ impl Node {
             ticks.tick().await;
             let fetches: Vec<Arc<Fetch>> = self.0.state.lock().fetches.values().cloned().collect();
             fetches.iter().for_each(|fetch| fetch.tick());
-            let stalled = self.0.state.lock().stalled(self.now());
+            let (stalled, is_idle) = {
+                let state = self.0.state.lock();
+                (state.stalled(self.now()), state.receivers.is_empty() && state.fetches.is_empty())
+            };
+            if is_idle {
+                self.0.buffers.clear();
+            }
             for receiver in stalled {
                 tracing::warn!("receiver_stalled");
                 self.left(receiver);
@@ -345,9 +332,10 @@ impl Node {
         sending.wanted.insert(chunk, None);
         let (node, held) = (self.clone(), sending.held.clone());
         tokio::spawn(async move {
-            let read = node.0.coders.run(move |coder| held.chunks().read(chunk, form, coder));
-            let bytes = read.await.flatten();
-            node.was_read(receiver, chunk, bytes.map(Bytes::from));
+            let room = node.0.buffers.take();
+            let read = node.0.coders.run(move |coder| held.chunks().read(chunk, form, coder, room));
+            let bytes = read.await.flatten().map(|bytes| node.0.buffers.lend(bytes));
+            node.was_read(receiver, chunk, bytes);
         });
     }
 

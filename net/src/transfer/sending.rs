@@ -10,7 +10,7 @@ use bytes::Bytes;
 use orion_proto::peer as wire;
 use tokio::sync::mpsc::UnboundedSender;
 
-use super::{fetch::Fetch, links::Links, node::Held, window::Window};
+use super::{fetch::Fetch, held::Held, links::Links, window::Window};
 use crate::{
     artifact::{Form, Hash},
     swarm::{ArtifactId, Receiver, Upload},

@@ -20,8 +20,9 @@ use tonic::{Request, Response, Status, Streaming, service::interceptor::Intercep
 
 use super::{
     fetch::Fetch,
+    held::Held,
     limits::{KEEP_ALIVE, MESSAGE_BYTES, STREAM_BYTES, parts},
-    node::{Held, Node},
+    node::Node,
     pull::Begun,
 };
 use crate::{

@@ -14,11 +14,11 @@ use crate::{
 
 /// No more is wanted while so many times what keeps the link busy is on its way, and peers that were told so are told when it
 /// is less than so much.
-const DEPTH: f64 = 2.0;
-pub(super) const OPEN: f64 = 1.9;
+const DEPTH: f64 = 3.0;
+pub(super) const OPEN: f64 = 2.5;
 /// The link is kept busy for two answers and as long as so many chunks take.
 const AHEAD: f64 = 2.0;
-/// Chunks that are on their way at once before anything is known of the link.
+/// What a chunk that is on its way counts for before anything is known of the link.
 const UNKNOWN: f64 = 4.0;
 /// The origin is asked for common chunks too when all others together send less than this part of what it can.
 const POOR: f64 = 0.25;
@@ -42,7 +42,8 @@ impl Download {
             if found.is_none() && level == source.floor {
                 source.floor += 1;
             }
-            hint.filter(|hint| found.is_some() && self.availability.has_at(level, *hint)).or(found)
+            hint.filter(|hint| found.is_some() && source.has.contains(*hint) && self.availability.has_at(level, *hint))
+                .or(found)
         });
         let chunk = chunk.or_else(|| self.hedge(now, peer)).ok_or(Open::Nothing)?;
         if self.fits(peer, chunk) { Ok(chunk) } else { Err(Open::Busy) }
@@ -116,7 +117,7 @@ impl Download {
     pub(super) fn promised(&self, now: Duration) -> f64 {
         let live = self.sources.values().filter(|source| source.aside.is_none() && !source.silent(now));
         let Some(capacity) = self.capacity() else {
-            return live.map(|source| source.owed.len()).sum::<usize>() as f64 / UNKNOWN;
+            return live.map(|source| source.owed.len()).sum::<usize>() as f64 * UNKNOWN;
         };
         let horizon = 2.0 * self.reach + AHEAD * self.typical_chunk() as f64 / capacity;
         let comes = live.map(|source| (source.unsent() as f64).min(source.rate().unwrap_or(capacity) * horizon));
@@ -148,7 +149,7 @@ impl Download {
         self.missing_bytes / missing
     }
 
-    fn fits_largest(&self, peer: PeerId) -> bool {
+    pub(super) fn fits_largest(&self, peer: PeerId) -> bool {
         let owed = self.sources.get(&peer).map_or(0, |source| source.owed_bytes);
         owed + self.largest <= self.limits.window && self.on_the_way + self.largest <= self.limits.memory
     }

@@ -215,7 +215,10 @@ impl Download {
         let Some(flight) = flight else { return false };
         flight.came(now, bytes, self.came);
         source.here += bytes;
-        self.promised(now) <= choose::OPEN && self.sources.values().any(|source| source.open == Open::Busy)
+        let waits = |(peer, source): (&PeerId, &Source)| {
+            source.open == Open::Busy && source.aside.is_none() && self.fits_largest(*peer)
+        };
+        self.sources.iter().any(waits) && self.promised(now) <= choose::OPEN
     }
 
     /// A chunk is here, right and kept: this node tells all peers that it has it. Returns who need not send it any more.
@@ -239,8 +242,11 @@ impl Download {
                 if let Some(reach) = flight.reach() {
                     self.reach = if self.reach == 0.0 { reach } else { reach.min(1.02 * self.reach) };
                 }
-                let (rate, alone) = flight.rate(now, bytes, self.came);
-                source.measured(rate, now.saturating_sub(flight.since).as_secs_f64(), alone);
+                // A small one comes at once, which says nothing of the link.
+                if bytes > self.largest / 2 {
+                    let (rate, alone) = flight.rate(now, bytes, self.came);
+                    source.measured(rate, now.saturating_sub(flight.since).as_secs_f64(), alone);
+                }
             }
         }
         flights.iter().map(|flight| (flight.peer, chunk)).filter(|(other, _)| *other != peer).collect()

@@ -60,15 +60,14 @@ fn sixteen_receivers_take_little_longer_than_one() {
 
 #[test]
 fn one_receiver_gets_the_whole_of_a_long_fast_link() {
-    // The faster one takes a second to be filled.
-    for (rate, least) in [(1e9 / 8.0, 0.98), (1e10 / 8.0, 0.83)] {
+    for rate in [1e9 / 8.0, 1e10 / 8.0] {
         let nodes = vec![Setup::origin(rate), Setup::receiver(rate)];
         let chunks = (6.0 * rate / f64::from(MIB)) as usize;
         let network = Network { chunk_bytes: MIB, delay: 0.01, ..network(chunks, nodes) };
         let took = last(&network, &network.run(1));
         let part = chunks as f64 * f64::from(MIB) / rate / took;
         println!("{rate:.0} B/s: {part:.3} of the link");
-        assert!(part >= least, "{part} of {rate}");
+        assert!(part >= 0.96, "{part} of {rate}");
     }
 }
 
@@ -173,7 +172,7 @@ fn real(chunks: usize, receivers: usize, delay: f64) -> Network {
 /// Whatever messages take: the worst of the seeds.
 #[test]
 fn a_swarm_on_real_links_takes_little_longer_than_one_receiver() {
-    for (receivers, bound) in [(2, 1.10), (4, 1.12), (16, 1.30)] {
+    for (receivers, bound) in [(2, 1.10), (4, 1.12), (16, 1.22)] {
         for delay in [0.001, 0.010, 0.040] {
             for seed in 0..3 {
                 let alone = real(240, 1, delay);

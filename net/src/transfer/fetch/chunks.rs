@@ -42,7 +42,9 @@ impl Fetch {
         let has_base = self.incoming.has_base_of(chunk) && !state.without_base.contains(&chunk);
         let form = form::choose(piece, has_base, rates);
         let length = piece.wire(form).map_or(0, |(bytes, _)| bytes as usize);
-        state.buffers.insert((peer, chunk), Buffer { form, bytes: Vec::with_capacity(length), length });
+        let mut bytes = self.node.0.buffers.take();
+        bytes.reserve(length);
+        state.buffers.insert((peer, chunk), Buffer { form, bytes, length });
         state.say(peer, Message::Want(wire::Want { chunk: chunk as u32, form: form_to_wire(form).into() }));
         let from = state.address(peer);
         drop(state);
@@ -94,6 +96,7 @@ impl Fetch {
             let put = self.node.0.coders.run(move |coder| {
                 let begun = Instant::now();
                 let taken = fetch.incoming.put(chunk, buffer.form, &buffer.bytes, coder);
+                fetch.node.0.buffers.give(buffer.bytes);
                 (begun.elapsed().as_secs_f64(), taken)
             });
             match put.await {
