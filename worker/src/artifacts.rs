@@ -74,7 +74,7 @@ impl Artifacts {
     pub(crate) fn missing(&self, path: &str) -> Option<u64> {
         let store = self.node.store();
         let here = match Location::is_url(path) {
-            true => store.of_origin(&Location::parse(path).ok()?.to_string()).is_some(),
+            true => self.node.known_root(&Location::parse(path).ok()?).is_some(),
             false => {
                 let Reference { name, version } = Reference::of_path(path).ok()?;
                 store.find(&name, version.as_deref()).is_ok()

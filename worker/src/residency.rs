@@ -3,7 +3,7 @@
 use std::{path::Path, sync::Arc, time::Instant};
 
 use orion_models::{Loaded as InMemory, Timing};
-use orion_net::{Batch, transfer::is_fetched};
+use orion_net::{Batch, origin::shown, transfer::is_fetched};
 use orion_proto::{
     Code, Error, ModelSpec, Result, ServiceCurve,
     session::{
@@ -284,13 +284,16 @@ impl Residency {
     /// Says what it has of a model that is fetched, which it brings first if that is asked.
     pub(crate) fn pull(&self, worker: &Arc<Worker>, request: PullModel) {
         let owner = worker.clone();
+        if !request.fetch {
+            return self.inspections.put(move || {
+                if let Some(artifacts) = &owner.options().artifacts {
+                    tell_held(&owner, artifacts, &request.path);
+                }
+            });
+        }
         crate::lane::aside("orion-fetch", move || {
-            let Some(artifacts) = &owner.options().artifacts else { return };
-            if !request.fetch {
-                return tell_held(&owner, artifacts, &request.path);
-            }
             if let Err(error) = local(&owner, &request.path, &request.peers, &|_| {}) {
-                tracing::warn!(path = request.path, %error, "model_not_prefetched");
+                tracing::warn!(path = shown(&request.path), %error, "model_not_prefetched");
             }
         });
     }
@@ -348,7 +351,7 @@ fn local(worker: &Worker, path: &str, peers: &[String], progress: &dyn Fn(f32)) 
         }
         None => Err(Error::new(
             Code::FailedPrecondition,
-            format!("'{path}' is to be fetched into a store, and this worker has none"),
+            format!("'{}' is to be fetched into a store, and this worker has none", shown(path)),
         )),
     }
 }

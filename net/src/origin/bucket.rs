@@ -6,7 +6,8 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use object_store::{ObjectStoreExt, buffered::BufWriter, path::Path};
+use futures::TryStreamExt;
+use object_store::{GetOptions, GetRange, GetResult, ObjectStoreExt, buffered::BufWriter, path::Path};
 use orion_proto::{Code, Error, Result};
 use tokio::io::AsyncWriteExt;
 
@@ -55,10 +56,7 @@ impl Bucket {
         let what = format!("{}: model '{name}'", self.location);
         let at = |error: &object_store::Error| failed(&what, error);
         let answer = self.opened.contents.get(&path).await.map_err(|error| at(&error))?;
-        if answer.meta.size > MOST_MANIFEST_BYTES as u64 {
-            return Err(Error::invalid(format!("{what}: its manifest is larger than {MOST_MANIFEST_BYTES} bytes")));
-        }
-        let bytes = answer.bytes().await.map_err(|error| at(&error))?;
+        let bytes = collect(answer, MOST_MANIFEST_BYTES).await.map_err(|error| at(&error))?;
         let artifact =
             Artifact::decode(&bytes).map_err(|error| Error::new(error.code, format!("{what}: {}", error.message)))?;
         let manifest = &artifact.manifest;
@@ -84,12 +82,11 @@ impl Bucket {
             _ => ("packs", *starts.get(index).ok_or_else(gone)?),
         };
         let path = self.path(&[pack, root.as_str()]);
-        let range = start..start.saturating_add(bytes.into());
-        self.opened
-            .contents
-            .get_range(&path, range)
-            .await
-            .map_err(|error| failed(&format!("{}: {path}", self.location), &error))
+        let range = GetRange::Bounded(start..start.saturating_add(bytes.into()));
+        let options = GetOptions { range: Some(range), ..GetOptions::default() };
+        let at = |error: &object_store::Error| failed(&format!("{}: {path}", self.location), error);
+        let answer = self.opened.contents.get_opts(&path, options).await.map_err(|error| at(&error))?;
+        collect(answer, bytes as usize).await.map_err(|error| at(&error))
     }
 
     /// Puts an artifact there, its name last of all; `progress` is told bytes that were written. What is there already stays.
@@ -101,6 +98,18 @@ impl Bucket {
         let stored = chunks.stored().clone();
         let root = stored.artifact.root.to_hex();
         let manifest = &stored.artifact.manifest;
+        match self.find(manifest.name.as_str(), Some(manifest.version.as_str())).await {
+            Ok(there) if there.root != stored.artifact.root => {
+                let text = format!(
+                    "{} has another {}@{}, versions stay as they are",
+                    self.location, manifest.name, manifest.version
+                );
+                return Err(Error::new(Code::FailedPrecondition, text));
+            }
+            Ok(_) => {}
+            Err(error) if error.code == Code::NotFound => {}
+            Err(error) => return Err(error),
+        }
         let (mut done, mut packs) = (0, vec![("packs", false)]);
         if stored.pieces.iter().any(|piece| piece.wire(Form::Difference).is_some()) {
             packs.push(("differences", true));
@@ -120,26 +129,9 @@ impl Bucket {
                 progress(done);
                 continue;
             }
-            let mut writer = BufWriter::new(self.opened.objects.clone(), path.clone());
-            let indices: Vec<usize> = (0..stored.pieces.len()).collect();
-            for some in indices.chunks(AT_ONCE) {
-                let bytes = match read(chunks.clone(), some.to_vec(), form).await {
-                    Ok(bytes) => bytes,
-                    Err(error) => {
-                        let _ = writer.abort().await;
-                        return Err(error);
-                    }
-                };
-                done += bytes.len() as u64;
-                writer
-                    .put(bytes.into())
-                    .await
-                    .map_err(|error| failed(&format!("{}: {path}", self.location), &error))?;
-                progress(done);
-            }
-            writer.shutdown().await.map_err(|error| {
-                Error::new(Code::Unavailable, format!("{}: {path}: {}", self.location, crate::root_cause(&error)))
-            })?;
+            let before = done;
+            self.put_pack(&chunks, &path, form, |written| progress(before + written)).await?;
+            done += bytes;
         }
         let encoded = Bytes::from(stored.artifact.encode());
         for path in [
@@ -150,6 +142,38 @@ impl Bucket {
             put.map_err(|error| failed(&format!("{}: {path}", self.location), &error))?;
         }
         Ok(())
+    }
+
+    /// Writes the chunks that have a form, one after the other; what could not be written to its end is taken back.
+    async fn put_pack(
+        &self,
+        chunks: &Arc<Chunks>,
+        path: &Path,
+        form: impl Fn(&Piece) -> Option<Form> + Copy + Send + 'static,
+        progress: impl Fn(u64),
+    ) -> Result<()> {
+        let at = |error: &object_store::Error| failed(&format!("{}: {path}", self.location), error);
+        let mut writer = BufWriter::new(self.opened.objects.clone(), path.clone());
+        let (indices, mut done) = ((0..chunks.stored().pieces.len()).collect::<Vec<usize>>(), 0);
+        for some in indices.chunks(AT_ONCE) {
+            let written = async {
+                let bytes = read(chunks.clone(), some.to_vec(), form).await?;
+                let count = bytes.len() as u64;
+                writer.put(bytes.into()).await.map_err(|error| at(&error)).map(|()| count)
+            };
+            match written.await {
+                Ok(count) => done += count,
+                Err(error) => {
+                    let _ = writer.abort().await;
+                    return Err(error);
+                }
+            }
+            progress(done);
+        }
+        let ended = writer.shutdown().await;
+        ended.map_err(|error| {
+            Error::new(Code::Unavailable, format!("{}: {path}: {}", self.location, crate::root_cause(&error)))
+        })
     }
 
     fn path(&self, parts: &[&str]) -> Path {
@@ -177,6 +201,19 @@ pub(crate) fn starts(stored: &Stored) -> Vec<u64> {
     let lengths =
         stored.pieces.iter().map(|piece| piece.wire(packed_form(piece)).map_or(0, |(bytes, _)| u64::from(bytes)));
     lengths.scan(0u64, |at, bytes| Some(std::mem::replace(at, at.saturating_add(bytes)))).collect()
+}
+
+/// An answer's bytes, of which no more are taken than there may be.
+async fn collect(answer: GetResult, most: usize) -> object_store::Result<Bytes> {
+    let (mut stream, mut bytes) = (answer.into_stream(), Vec::new());
+    while let Some(more) = stream.try_next().await? {
+        bytes.extend_from_slice(&more);
+        if bytes.len() > most {
+            let text = format!("it has more than {most} bytes");
+            return Err(object_store::Error::Generic { store: "bucket", source: text.into() });
+        }
+    }
+    Ok(bytes.into())
 }
 
 async fn read(

@@ -24,6 +24,7 @@ use super::{
     Origins,
     config::{Cdn, Entry},
     error::failed,
+    location::shown,
     sign::Signature,
 };
 
@@ -56,20 +57,16 @@ impl Origins {
         let entry = self.entry(text);
         let path =
             Path::from_url_path(url.path()).map_err(|error| Error::invalid(format!("'{}': {error}", url.path())))?;
-        let objects = build(url, entry).map_err(|error| failed(&format!("origin {}", shown(url)), &error))?;
+        let objects = build(url, entry).map_err(|error| failed(&format!("origin {}", shown(url.as_str())), &error))?;
         let contents = match entry.and_then(|entry| entry.cdn.as_ref()) {
-            Some(cdn) => delivered(cdn).map_err(|error| failed(&format!("network {}", shown(&cdn.prefix)), &error))?,
+            Some(cdn) => {
+                delivered(cdn).map_err(|error| failed(&format!("network {}", shown(cdn.prefix.as_str())), &error))?
+            }
             None => objects.clone(),
         };
-        let network = entry.and_then(|entry| entry.cdn.as_ref()).map(|cdn| shown(&cdn.prefix));
+        let network = entry.and_then(|entry| entry.cdn.as_ref()).map(|cdn| shown(cdn.prefix.as_str()));
         Ok(Opened { objects, contents, path, network })
     }
-}
-
-fn shown(url: &Url) -> String {
-    let mut url = url.clone();
-    url.set_query(None);
-    url.to_string()
 }
 
 fn build(url: &Url, entry: Option<&Entry>) -> object_store::Result<Arc<dyn ObjectStore>> {

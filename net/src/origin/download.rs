@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
 };
 
@@ -46,6 +46,8 @@ struct Target {
     files: Vec<(File, PathBuf)>,
     /// What the origin said of each file.
     seen: Vec<Mutex<Seen>>,
+    /// Whether one of them turned out another.
+    changed: AtomicBool,
     journal: Mutex<Journal>,
 }
 
@@ -88,6 +90,10 @@ impl Listing {
     /// What the origin or the disk says, naming the file; what is here stays, but for a file that is not what it should be.
     pub async fn download(&self, folder: &Path, counters: &Arc<Downloaded>) -> Result<()> {
         let parts = parts(self.files.iter().map(|file| (file.bytes, file.is_told_apart())));
+        if self.network.is_some() {
+            // Whether what it delivered before is the same as now is not known.
+            let _ = fs::remove_file(folder.join("parts"));
+        }
         let (target, done) = self.prepare(folder, parts.len())?;
         let here =
             parts.iter().zip(&done).filter(|(_, done)| **done).map(|(part, _)| part.range.end - part.range.start);
@@ -95,21 +101,31 @@ impl Listing {
         let missing = parts.iter().enumerate().filter(|(number, _)| !done[*number]);
         let fetched = missing.map(|(number, part)| self.fetch(number as u32, part, target.clone(), counters.clone()));
         let fetched: Vec<_> = fetched.collect();
-        stream::iter(fetched).buffer_unordered(AT_ONCE).try_collect::<()>().await?;
+        let fetched = stream::iter(fetched).buffer_unordered(AT_ONCE).try_collect::<()>().await;
+        if target.changed.load(Relaxed) {
+            let _ = fs::remove_file(folder.join("parts"));
+        }
+        fetched?;
+        let compared = self.compare(&folder.join("files")).await;
+        if compared.as_ref().is_err_and(|error| error.code == Code::InvalidArgument) {
+            // None of its parts can be believed, nor can the origin say which are wrong.
+            let _ = fs::remove_file(folder.join("parts"));
+        }
+        compared
+    }
+
+    /// Compares files in a folder with what the origin says of them.
+    ///
+    /// # Errors
+    /// INVALID_ARGUMENT naming the file that is another, others where the disk fails.
+    pub async fn compare(&self, folder: &Path) -> Result<()> {
         let files: Vec<(RemoteFile, PathBuf)> =
-            self.files.iter().cloned().zip(target.files.iter().map(|(_, path)| path.clone())).collect();
+            self.files.iter().map(|file| (file.clone(), folder.join(&file.path))).collect();
         let compared =
             tokio::task::spawn_blocking(move || files.par_iter().try_for_each(|(file, path)| compare(file, path)));
         let compared =
             compared.await.unwrap_or_else(|_| Err(Error::new(Code::Internal, "comparing files failed unexpectedly")));
-        if let Err(error) = &compared {
-            if error.code == Code::InvalidArgument {
-                // None of its parts can be believed, nor can the origin say which are wrong.
-                let _ = fs::remove_file(folder.join("parts"));
-            }
-            return Err(Error::new(error.code, format!("{}: {}", self.location, error.message)));
-        }
-        Ok(())
+        compared.map_err(|error| Error::new(error.code, format!("{}: {}", self.location, error.message)))
     }
 
     /// Opens the files, and tells which parts are here.
@@ -120,6 +136,11 @@ impl Listing {
             let path = folder.join("files").join(&file.path);
             if let Some(parent) = path.parent() {
                 fs::create_dir_all(parent).map_err(|error| at(parent, &error))?;
+            }
+            if fs::metadata(&path).is_ok_and(|data| data.permissions().readonly()) {
+                // The store took it before this process was killed: what is written here must not be written there.
+                let _ = fs::remove_file(folder.join("parts"));
+                fs::remove_file(&path).map_err(|error| at(&path, &error))?;
             }
             let open = File::options().create(true).truncate(false).read(true).write(true).open(&path);
             let open = open.and_then(|open| open.set_len(file.bytes).map(|()| open));
@@ -138,7 +159,7 @@ impl Listing {
             false => Seen::default(),
         };
         let seen = self.files.iter().map(|file| Mutex::new(seen(file))).collect();
-        Ok((Arc::new(Target { files, seen, journal: Mutex::new(journal) }), done))
+        Ok((Arc::new(Target { files, seen, changed: AtomicBool::new(false), journal: Mutex::new(journal) }), done))
     }
 
     async fn fetch(&self, number: u32, part: &Part, target: Arc<Target>, counters: Arc<Downloaded>) -> Result<()> {
@@ -157,10 +178,14 @@ impl Listing {
             }
             answer => answer,
         };
-        let answer = answer.map_err(|error| failed(&what(), &error))?;
+        let answer = answer.map_err(|error| {
+            target.changed.fetch_or(matches!(error, object_store::Error::Precondition { .. }), Relaxed);
+            failed(&what(), &error)
+        })?;
         // What has a hash is compared when all of it is here.
         let is_hashed = file.digest != Digest::Unknown && answer.meta.size == file.bytes;
         if !is_hashed && !target.seen[part.file].lock().accepts(&answer.meta, file.bytes) {
+            target.changed.store(true, Relaxed);
             let text = format!("{}: it was changed while it was downloaded; pulled again it begins anew", what());
             return Err(Error::new(Code::Unavailable, text));
         }

@@ -3,6 +3,7 @@
 use object_store::Error as StoreError;
 use orion_proto::{Code, Error};
 
+use super::location::shown;
 use crate::root_cause;
 
 /// What went wrong with something of an origin.
@@ -48,8 +49,9 @@ fn without_queries(text: &str) -> String {
     let word = |word: &str| match word.split_once('?') {
         Some((before, rest)) if before.contains("://") => {
             let after: String = rest.chars().skip_while(|letter| !matches!(letter, ')' | '"' | '\'' | ',')).collect();
-            format!("{before}{after}")
+            format!("{}{after}", shown(before))
         }
+        _ if word.contains("://") => shown(word),
         _ => word.to_owned(),
     };
     text.split(' ').map(word).collect::<Vec<_>>().join(" ")
@@ -61,7 +63,8 @@ mod tests {
 
     #[test]
     fn signatures_are_not_shown() {
-        let shown = without_queries("GET (https://host/a?Signature=x&b=c), then 'http://h/?t=1' why?");
-        assert_eq!(shown, "GET (https://host/a), then 'http://h/' why?");
+        let shown =
+            without_queries("GET (https://host/a?Signature=x&b=c), https://me:secret@host/b then 'http://h/?t=1' why?");
+        assert_eq!(shown, "GET (https://host/a), https://host/b then 'http://h/' why?");
     }
 }

@@ -71,7 +71,9 @@ impl Origins {
                 Error::invalid(format!("{location}: file '{}': {reason}", file.path.escape_debug()))
             })?;
         }
-        Ok(Listing { files, ..listing })
+        // Other files of the same origin are another model.
+        let version = if include.is_empty() { listing.version } else { chosen_version(&listing.version, &files)? };
+        Ok(Listing { files, version, ..listing })
     }
 
     async fn list_url(&self, location: &Location, url: &Url) -> Result<Listing> {
@@ -141,6 +143,13 @@ async fn under(objects: &dyn ObjectStore, folder: &Path) -> object_store::Result
     Ok(files)
 }
 
+impl Listing {
+    /// Whether other contents of any file would be noticed.
+    pub fn is_told_apart(&self) -> bool {
+        self.files.iter().all(RemoteFile::is_told_apart)
+    }
+}
+
 impl RemoteFile {
     /// Whether other contents under the same name would be noticed; else it comes in one piece.
     pub(super) fn is_told_apart(&self) -> bool {
@@ -152,6 +161,16 @@ impl RemoteFile {
         let object = meta.location;
         Self { path, bytes: meta.size, object, tag: meta.e_tag, changed, digest: Digest::Unknown }
     }
+}
+
+/// The version of some files of those that have this one.
+fn chosen_version(all: &ModelName, files: &[RemoteFile]) -> Result<ModelName> {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(all.as_str().as_bytes());
+    for file in files {
+        hasher.update(&(file.path.len() as u64).to_le_bytes()).update(file.path.as_bytes());
+    }
+    ModelName::new(&hasher.finalize().to_hex()[..12])
 }
 
 /// The version of what an origin lists: the same files have the same, wherever they lie.

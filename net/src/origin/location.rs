@@ -38,7 +38,7 @@ impl Location {
     /// # Errors
     /// INVALID_ARGUMENT saying what it must be.
     pub fn parse(text: &str) -> Result<Self> {
-        let wrong = || Error::invalid(format!("'{}' must be {FORMS}", without_query(text).escape_debug()));
+        let wrong = || Error::invalid(format!("'{}' must be {FORMS}", shown(text).escape_debug()));
         if let Some(named) = text.strip_prefix("hf://") {
             return Self::hub(named).ok_or_else(wrong);
         }
@@ -65,6 +65,14 @@ impl Location {
         fits.then(|| Self::Hub { repository: repository.to_owned(), revision: revision.to_owned() })
     }
 
+    /// What tells it from all others; not to be shown.
+    pub(crate) fn key(&self) -> String {
+        match self {
+            Self::Hub { repository, revision } => format!("hf://{repository}@{revision}"),
+            Self::Url(url) => url.to_string(),
+        }
+    }
+
     /// What a model is called that comes from here, unless it is given a name.
     ///
     /// # Errors
@@ -89,9 +97,13 @@ fn without_extension(name: &str) -> &str {
     known.iter().find_map(|end| name.strip_suffix(end)).filter(|name| !name.is_empty()).unwrap_or(name)
 }
 
-/// A URL as it may be shown: a query may hold a signature.
-fn without_query(text: &str) -> &str {
-    text.split('?').next().unwrap_or(text)
+/// A path or address as it may be shown: a URL's query may hold a signature, and what is before its host a password.
+pub fn shown(text: &str) -> String {
+    let text = if Location::is_url(text) { text.split('?').next().unwrap_or(text) } else { text };
+    let Some((scheme, rest)) = text.split_once("://") else { return text.to_owned() };
+    let host = rest.find('/').unwrap_or(rest.len());
+    let from = rest[..host].rfind('@').filter(|_| scheme != "hf").map_or(0, |at| at + 1);
+    format!("{scheme}://{}", &rest[from..])
 }
 
 impl fmt::Display for Location {
@@ -99,12 +111,7 @@ impl fmt::Display for Location {
         match self {
             Self::Hub { repository, revision } if revision == "main" => write!(out, "hf://{repository}"),
             Self::Hub { repository, revision } => write!(out, "hf://{repository}@{revision}"),
-            Self::Url(url) => {
-                let mut url = url.clone();
-                url.set_query(None);
-                let _ = url.set_password(None);
-                write!(out, "{url}")
-            }
+            Self::Url(url) => out.write_str(&shown(url.as_str())),
         }
     }
 }
@@ -112,6 +119,19 @@ impl fmt::Display for Location {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn secrets_are_not_shown() {
+        for (text, safe) in [
+            ("https://user:secret@host/a?sig=x", "https://host/a"),
+            ("s3://bucket/a@b", "s3://bucket/a@b"),
+            ("hf://org/m@main", "hf://org/m@main"),
+            ("10.0.0.1:80", "10.0.0.1:80"),
+            ("/srv/what?", "/srv/what?"),
+        ] {
+            assert_eq!(shown(text), safe);
+        }
+    }
 
     #[test]
     fn each_kind_is_read_and_named() {

@@ -21,5 +21,5 @@ pub use self::{
     config::Origins,
     download::Downloaded,
     listing::{Listing, RemoteFile},
-    location::Location,
+    location::{Location, shown},
 };

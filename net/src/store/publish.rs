@@ -59,8 +59,8 @@ impl Store {
     pub fn publish(&self, publication: &Publication<'_>, progress: &(dyn Fn(u64, u64) + Sync)) -> Result<Artifact> {
         let sources = sources(publication.source)?;
         let total: u64 = sources.iter().map(|(_, path)| fs::metadata(path).map_or(0, |data| data.len())).sum();
-        // With what is encoded it takes up to twice as much.
-        self.make_room_for(total.saturating_mul(2))?;
+        // With what is encoded it takes up to twice as much, of which its own files are there.
+        self.make_room_for(if publication.is_own { total } else { total.saturating_mul(2) })?;
         let incoming = self.layout.all_incoming();
         let folder = tempfile::tempdir_in(&incoming).map_err(|error| failed("made", &incoming, &error))?;
         let folder = folder.path();

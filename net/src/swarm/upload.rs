@@ -183,6 +183,7 @@ impl Upload {
         self.spread(receiver.artifact, chunk);
         let served = self.receivers.get_mut(&receiver).ok_or(NotGranted::NoTurn)?;
         served.wants += 1;
+        served.closed = None;
         served.comes(now, chunk);
         self.ready.push_back((receiver, chunk, bytes));
         self.mean = if self.mean == 0.0 { bytes as f64 } else { self.mean + (bytes as f64 - self.mean) / 16.0 };

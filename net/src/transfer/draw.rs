@@ -24,7 +24,7 @@ use super::{
 use crate::{
     Backoff,
     artifact::Form,
-    origin::{Bucket, Location, packed_form, starts},
+    origin::{Bucket, Location, packed_form, shown, starts},
     store::Stored,
     swarm::{Bitmap, PeerId},
 };
@@ -64,15 +64,18 @@ struct Draw {
 impl Node {
     /// Takes chunks from a bucket for as long as the fetch goes on.
     pub(super) fn draw(&self, fetch: &Arc<Fetch>, address: &str) {
-        let bucket = match Location::parse(address).and_then(|location| self.0.origins.bucket(&location)) {
-            Ok(bucket) => bucket,
-            Err(error) => {
-                fetch.addresses(|all| all.note(address, &error.message));
-                return fetch.end_dial();
-            }
-        };
+        let bucket = Location::parse(address).and_then(|location| self.0.origins.bucket(&location));
         let (fetch, address) = (fetch.clone(), address.to_owned());
         tokio::spawn(async move {
+            let bucket = match bucket {
+                Ok(bucket) => bucket,
+                Err(error) => {
+                    // Others are dialled by now.
+                    tokio::time::sleep(POLL).await;
+                    fetch.addresses(|all| all.note(&address, &error.message));
+                    return fetch.end_dial();
+                }
+            };
             let mut backoff = Backoff::new(RETRY, MOST_RETRY, rand::random());
             let (mut taken, mut tries) = (0, 0);
             let begun = Instant::now();
@@ -81,7 +84,7 @@ impl Node {
             }
             while !fetch.is_over() && !fetch.addresses(|all| all.is_banned(&address)) {
                 let Err(why) = draw(&fetch, &address, bucket.clone()).await else { break };
-                tracing::debug!(origin = address, why, "origin_failed");
+                tracing::debug!(origin = shown(&address), why, "origin_failed");
                 fetch.addresses(|all| all.note(&address, &why));
                 let now = fetch.addresses(|all| all.chunks_from(&address));
                 (taken, tries) = if now > taken { (now, 1) } else { (taken, tries + 1) };
@@ -157,6 +160,8 @@ impl Draw {
         match message {
             Message::Want(want) => {
                 self.turns = self.turns.saturating_sub(1);
+                // Whoever wants takes turns again; a pass that came before is over.
+                self.closed = false;
                 self.read(want.chunk as usize, form_from_wire(want.form));
             }
             Message::Pass(_) => {

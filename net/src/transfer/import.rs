@@ -10,7 +10,7 @@ use tokio::sync::watch;
 
 use super::{Progress, Wanted, node::Node};
 use crate::{
-    artifact::Artifact,
+    artifact::{Artifact, Hash},
     origin::{Downloaded, Listing, Location},
     store::{Publication, Reference, Staging},
 };
@@ -36,13 +36,18 @@ pub struct Import {
 }
 
 impl Node {
+    /// What a location last led to here.
+    pub fn known_root(&self, location: &Location) -> Option<Hash> {
+        self.0.store.of_origin(&origin_key(location, &[]))
+    }
+
     /// Brings a model into the store, unless it is there; `told` hears how far it is.
     ///
     /// # Errors
     /// What the origin says; PERMISSION_DENIED where only signed artifacts are taken and no node has it signed.
     pub async fn import(&self, import: &Import, told: &watch::Sender<Progress>) -> Result<Artifact> {
         let artifact = self.import_listed(import, told).await?;
-        self.0.store.came_from(&import.location.to_string(), &artifact.root)?;
+        self.0.store.came_from(&origin_key(&import.location, &import.include), &artifact.root)?;
         Ok(artifact)
     }
 
@@ -50,7 +55,7 @@ impl Node {
         let listing = match self.0.origins.list(&import.location, &import.include).await {
             Err(error) if import.accepts_known && error.code == Code::Unavailable => {
                 tracing::warn!(%error, "origin_unreachable");
-                return self.known(import, told).ok_or(error);
+                return self.known(import).map(|here| tell_here(here, told)).ok_or(error);
             }
             listing => listing?,
         };
@@ -58,19 +63,20 @@ impl Node {
         let name = named.map_or_else(|| listing.location.name(), |named| ModelName::new(&named.name))?;
         let version = named.and_then(|named| named.version.as_ref());
         // A version that is not told by the files may be of others, here as elsewhere.
-        let is_told = version.is_none_or(|version| version.as_str() == listing.version.as_str());
+        let is_told =
+            version.is_none_or(|version| version.as_str() == listing.version.as_str()) && listing.is_told_apart();
         let version = version.map_or_else(|| Ok(listing.version.clone()), ModelName::new)?;
-        let (here, key) = (self.is_here(&name, &version, told), told_key(&listing));
+        let (here, key) = (self.here(&name, &version), told_key(&listing));
         if let Some(here) = here.filter(|here| is_told || self.0.store.of_origin(&key) == Some(here.root)) {
             self.0.trust.accepts(&here.root, here.signed.as_ref())?;
-            return Ok(here);
+            return Ok(tell_here(here, told));
         }
         let wanted = Wanted::Named(name.to_string(), Some(version.to_string()));
         if is_told
             && !import.peers.is_empty()
             && let Ok(artifact) = self.find(&wanted, &import.peers).await
         {
-            match self.fetch_to_end(&artifact, &import.peers, told).await {
+            match self.fetch_listed(&listing, &artifact, &import.peers, told).await {
                 Ok(()) => return Ok(artifact),
                 // The origin has it too.
                 Err(error) => tracing::warn!(%error, origin = %import.location, "peers_failed"),
@@ -80,36 +86,61 @@ impl Node {
             let text = format!("{} is signed by nobody, and only signed models are taken here", import.location);
             return Err(Error::new(Code::PermissionDenied, text));
         }
-        let artifact = self.bring(&listing, name, version, told).await?;
-        self.0.store.came_from(&key, &artifact.root)?;
-        Ok(artifact)
+        self.bring(&listing, name, version, told).await
     }
 
     /// What came from this origin before.
-    fn known(&self, import: &Import, told: &watch::Sender<Progress>) -> Option<Artifact> {
-        let root = self.0.store.of_origin(&import.location.to_string())?;
+    fn known(&self, import: &Import) -> Option<Artifact> {
+        let root = self.0.store.of_origin(&origin_key(&import.location, &import.include))?;
         let manifest = &self.0.store.get(&root).ok()?.artifact.manifest;
-        let here = self.is_here(&manifest.name, &manifest.version, told)?;
+        let here = self.here(&manifest.name, &manifest.version)?;
         self.0.trust.accepts(&here.root, here.signed.as_ref()).is_ok().then_some(here)
     }
 
-    fn is_here(&self, name: &ModelName, version: &ModelName, told: &watch::Sender<Progress>) -> Option<Artifact> {
+    fn here(&self, name: &ModelName, version: &ModelName) -> Option<Artifact> {
         let store = &self.0.store;
         let stored = store.find(name.as_str(), Some(version.as_str())).and_then(|root| store.get(&root)).ok()?;
-        let bytes = stored.artifact.manifest.bytes();
-        told.send_replace(Progress { bytes, here: bytes, found: bytes, outcome: Some(Ok(())), ..Progress::default() });
         Some(stored.artifact.clone())
     }
 
-    async fn fetch_to_end(&self, artifact: &Artifact, peers: &[String], told: &watch::Sender<Progress>) -> Result<()> {
+    /// Fetches what a node calls this, and compares it with what the origin says.
+    async fn fetch_listed(
+        &self,
+        listing: &Listing,
+        artifact: &Artifact,
+        peers: &[String],
+        told: &watch::Sender<Progress>,
+    ) -> Result<()> {
+        let theirs = artifact.manifest.files.iter().map(|file| (file.path.as_str(), file.bytes()));
+        let mut own: Vec<(&str, u64)> = listing.files.iter().map(|file| (file.path.as_str(), file.bytes)).collect();
+        own.sort_unstable();
+        if !theirs.eq(own) {
+            return Err(Error::new(Code::PermissionDenied, "what nodes have under this name has other files"));
+        }
+        let progress = self.fetch_to_end(artifact, peers, told).await?;
+        if let Err(error) = listing.compare(&self.0.store.folder(&artifact.root)).await {
+            self.0.store.remove(&artifact.root)?;
+            return Err(error);
+        }
+        told.send_replace(progress);
+        Ok(())
+    }
+
+    async fn fetch_to_end(
+        &self,
+        artifact: &Artifact,
+        peers: &[String],
+        told: &watch::Sender<Progress>,
+    ) -> Result<Progress> {
         let mut progress = self.fetch(artifact.clone(), peers).await?;
         loop {
             let now = progress.borrow_and_update().clone();
-            if let Some(outcome) = now.outcome.clone() {
-                told.send_replace(now);
-                return outcome;
+            match now.outcome.clone() {
+                // It may come from elsewhere yet.
+                Some(Err(error)) => return Err(error),
+                Some(Ok(())) => return Ok(now),
+                None => _ = told.send_replace(now),
             }
-            told.send_replace(now);
             if progress.changed().await.is_err() {
                 return Err(Error::new(Code::Internal, "the fetch ended unexpectedly"));
             }
@@ -129,19 +160,17 @@ impl Node {
         let key = told_key(listing);
         let staging = loop {
             // Another process may have brought them meanwhile.
-            let here = self
-                .0
-                .store
-                .of_origin(&key)
-                .and_then(|root| self.is_here(&name, &version, told).filter(|here| here.root == root));
-            if let Some(here) = here {
-                return Ok(here);
+            let brought = self.0.store.of_origin(&key);
+            if let Some(here) = self.here(&name, &version).filter(|here| brought == Some(here.root)) {
+                return Ok(tell_here(here, told));
             }
             let (store, key) = (self.0.store.clone(), key.clone());
             // With what is encoded it takes up to twice as much.
             let staged = tokio::task::spawn_blocking(move || store.stage(&key, bytes.saturating_mul(2))).await;
             match staged.unwrap_or_else(|_| Err(Error::new(Code::Internal, "the store failed unexpectedly")))? {
-                Some(staging) => break staging,
+                Some(staging) if self.0.store.of_origin(&told_key(listing)) == brought => break staging,
+                // It was done between the look and the lock.
+                Some(staging) => drop(staging),
                 None => tokio::time::sleep(POLL).await,
             }
         };
@@ -157,12 +186,12 @@ impl Node {
             downloaded = download => downloaded?,
             () = tell => {}
         }
-        let artifact = self.take(staging, name, version).await?;
+        let artifact = self.take(staging, told_key(listing), name, version).await?;
         told.send_replace(Progress { outcome: Some(Ok(())), ..progress(bytes, &counters) });
         Ok(artifact)
     }
 
-    async fn take(&self, staging: Staging, name: ModelName, version: ModelName) -> Result<Artifact> {
+    async fn take(&self, staging: Staging, key: String, name: ModelName, version: ModelName) -> Result<Artifact> {
         let store = self.0.store.clone();
         let published = tokio::task::spawn_blocking(move || {
             let files = staging.files();
@@ -170,16 +199,32 @@ impl Node {
             let publication =
                 Publication { source: &files, name, version: Some(version), base: None, signer: None, is_own: true };
             let published = store.publish(&publication, &|_, _| {})?;
-            staging.remove()?;
+            // Before others may begin with the same files.
+            store.came_from(&key, &published.root)?;
+            if let Err(error) = staging.remove() {
+                tracing::warn!(%error, "staging_not_removed");
+            }
             Ok(published)
         });
         published.await.unwrap_or_else(|_| Err(Error::new(Code::Internal, "publishing failed unexpectedly")))
     }
 }
 
+/// It is here: nothing is to be done.
+fn tell_here(here: Artifact, told: &watch::Sender<Progress>) -> Artifact {
+    let bytes = here.manifest.bytes();
+    told.send_replace(Progress { bytes, here: bytes, found: bytes, outcome: Some(Ok(())), ..Progress::default() });
+    here
+}
+
+/// What names all that an origin has, whatever it is.
+fn origin_key(location: &Location, include: &[String]) -> String {
+    format!("{} {}", location.key(), include.join(" "))
+}
+
 /// What names the files as they are at their origin.
 fn told_key(listing: &Listing) -> String {
-    format!("{} {} {}", listing.location, listing.version, listing.bytes())
+    format!("{} {} {}", listing.location.key(), listing.version, listing.bytes())
 }
 
 fn progress(bytes: u64, counters: &Downloaded) -> Progress {

@@ -25,7 +25,7 @@ use super::{
 use crate::{
     Backoff,
     artifact::{Artifact, Hash, MOST_MANIFEST_BYTES},
-    origin::Location,
+    origin::{Location, shown},
     root_cause,
     swarm::Bitmap,
 };
@@ -134,7 +134,7 @@ impl Node {
                     Ok(()) => return Ok(artifact),
                     Err(error) => {
                         code = error.code;
-                        reasons.push(format!("peer {address}: {}", error.message));
+                        reasons.push(format!("peer {}: {}", shown(address), error.message));
                     }
                 },
                 Err(error) => {
@@ -198,6 +198,13 @@ impl Node {
                 }
                 Ok(None) => tokio::time::sleep(POLL).await,
             }
+        }
+    }
+
+    /// The same of an address that another node told: buckets are named by this node's user alone.
+    pub(super) fn dial_told(&self, fetch: &Arc<Fetch>, address: &str) {
+        if !Location::is_one(address) {
+            self.dial(fetch, address);
         }
     }
 
@@ -277,7 +284,7 @@ impl Node {
             };
             match message {
                 Ok(Some(message)) => match fetch.heard(peer, message) {
-                    Ok(addresses) => addresses.iter().for_each(|address| self.dial(fetch, address)),
+                    Ok(addresses) => addresses.iter().for_each(|address| self.dial_told(fetch, address)),
                     Err(wrong) => {
                         fetch.addresses(|all| all.blame(address, &wrong));
                         break Err(wrong);

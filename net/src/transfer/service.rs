@@ -211,7 +211,7 @@ impl Node {
     ) {
         let node = self.clone();
         // Who offers it may be reached by others too.
-        self.dial(&fetch, &begin.address);
+        self.dial_told(&fetch, &begin.address);
         tokio::spawn(async move {
             fetch.tick();
             if let Err(why) = node.receive_begun(&fetch, &from, out, (&begin, &said), messages).await {

@@ -67,9 +67,13 @@ impl<T, L: Clone> Core<T, L> {
 
     /// Predicted time of a load on a device, its files being fetched first where its worker lacks them.
     pub(super) fn load_time(&self, model: usize, device: usize) -> Nanos {
-        let at = &self.devices[device];
-        let load = self.models[model].known(at.class).map_or(0, |known: &Known| known.load);
-        load.saturating_add(self.fetch_time(model, at.worker))
+        let worker = self.devices[device].worker;
+        self.load_alone(model, device).saturating_add(self.fetch_time(model, worker))
+    }
+
+    /// The same without fetching.
+    fn load_alone(&self, model: usize, device: usize) -> Nanos {
+        self.models[model].known(self.devices[device].class).map_or(0, |known: &Known| known.load)
     }
 
     /// Predicted time of a request of `rows` rows and `bytes` bytes, if it were given to this device now.
@@ -101,7 +105,8 @@ impl<T, L: Clone> Core<T, L> {
         match replica.serves() {
             true => 0,
             false => {
-                let whole = self.load_time(replica.model, replica.device);
+                // Its files may be there by now; the time that it began with counts.
+                let whole = self.load_alone(replica.model, replica.device).saturating_add(replica.fetch);
                 whole.saturating_sub(now.saturating_sub(replica.started))
             }
         }

@@ -8,6 +8,10 @@ use super::{Command, Core, Nanos, WorkerState};
 
 /// A worker that could not bring a model is not asked for it again for so long.
 const AGAIN: Nanos = 60_000_000_000;
+/// One that does not say that it has brought it is not waited for longer.
+const PATIENCE: Nanos = 1_800_000_000_000;
+/// Workers are asked about so many models at once: their mailboxes are for other things too.
+const LOOKS: usize = 64;
 
 /// What workers said of the models that they fetch.
 #[derive(Debug, Default)]
@@ -18,8 +22,10 @@ pub(super) struct Fetching(Vec<BTreeMap<String, Held>>);
 struct Held {
     /// Bytes that it lacks; none: all of them, how many that is it does not know.
     missing: Option<u64>,
-    /// Whether it was asked to bring it and has not answered.
-    pulling: bool,
+    /// Whether it has answered since it was asked what it has.
+    answered: bool,
+    /// When it was asked to bring it, until it answers.
+    pulling: Option<Nanos>,
     /// When it may be asked again.
     again: Nanos,
 }
@@ -67,7 +73,8 @@ impl<T, L: Clone> Core<T, L> {
             if !at.is_connected() || self.fetching.held(worker, &path).is_some() {
                 continue;
             }
-            let Some(link) = at.link.clone() else { continue };
+            let asked = self.fetching.0[worker].values().filter(|held| !held.answered).count();
+            let Some(link) = at.link.clone().filter(|_| asked < LOOKS) else { continue };
             self.fetching.0[worker].insert(path.clone(), Held::default());
             self.commands.push(Command::Pull { link, path: path.clone(), peers: Vec::new(), fetch: false });
         }
@@ -77,12 +84,21 @@ impl<T, L: Clone> Core<T, L> {
     pub fn holds(&mut self, now: Nanos, session: u64, path: &str, missing: Option<u64>) {
         let Some(worker) = self.by_session(session) else { return };
         let Some(held) = self.fetching.0.get_mut(worker).and_then(|held| held.get_mut(path)) else { return };
-        let failed = std::mem::take(&mut held.pulling) && missing != Some(0);
-        held.missing = missing;
+        let failed = held.pulling.take().is_some() && missing != Some(0);
+        (held.missing, held.answered) = (missing, true);
         if failed {
             held.again = now.saturating_add(AGAIN);
         }
         self.changed = true;
+        if missing == Some(0) {
+            // Who was asked what it is may have to fetch it first, or hang.
+            for index in 0..self.models.len() {
+                let model = &self.models[index];
+                if model.spec.is_none() && model.wanted && model.path.as_deref() == Some(path) {
+                    self.ask(index, worker);
+                }
+            }
+        }
     }
 
     /// Has models brought to one worker more than serve them, one at a time: the next copy then waits for no link. Nobody
@@ -92,9 +108,10 @@ impl<T, L: Clone> Core<T, L> {
             return;
         }
         for index in 0..self.models.len() {
+            self.look_for(index);
             let model = &self.models[index];
             let Some(path) = model.path.clone().filter(|path| model.wanted && is_fetched(path)) else { continue };
-            if model.spec.is_none() || self.is_pulled(&path) {
+            if model.spec.is_none() || self.is_pulled(now, &path) {
                 continue;
             }
             let suitable = self.suitable(index);
@@ -120,14 +137,15 @@ impl<T, L: Clone> Core<T, L> {
             let Some(link) = next.and_then(|worker| self.workers[worker].link.clone()) else { continue };
             let Some(worker) = next else { continue };
             if let Some(held) = self.fetching.0[worker].get_mut(&path) {
-                held.pulling = true;
+                held.pulling = Some(now);
             }
             let peers = self.peers_of(index, worker);
             self.commands.push(Command::Pull { link, path, peers, fetch: true });
         }
     }
 
-    fn is_pulled(&self, path: &str) -> bool {
-        self.fetching.0.iter().any(|held| held.get(path).is_some_and(|held| held.pulling))
+    fn is_pulled(&self, now: Nanos, path: &str) -> bool {
+        let waits = |held: &Held| held.pulling.is_some_and(|since| now.saturating_sub(since) < PATIENCE);
+        self.fetching.0.iter().any(|held| held.get(path).is_some_and(waits))
     }
 }

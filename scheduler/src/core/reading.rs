@@ -38,25 +38,30 @@ impl<T, L: Clone> Core<T, L> {
             workers.sort_by_key(|worker| !self.has_files(index, *worker));
         }
         for worker in workers {
-            let (model, at) = (&self.models[index], &self.workers[worker]);
-            if model.asked.len() >= if fetched { FETCHED } else { ASKED } {
+            if self.models[index].asked.len() >= if fetched { FETCHED } else { ASKED } {
                 return;
             }
-            let answered = model.unreadable.iter().any(|(at, _)| *at == worker);
-            if answered || model.asked.contains(&worker) || !at.is_connected() {
-                continue;
-            }
-            let Some(link) = at.link.clone() else { continue };
-            if at.questions >= QUESTIONS {
-                self.unasked.insert(index);
-                continue;
-            }
-            let (order, name) = (self.number(), self.models[index].name.clone());
-            self.models[index].asked.push(worker);
-            self.workers[worker].questions += 1;
-            let peers = self.peers_of(index, worker);
-            self.commands.push(Command::Inspect { link, name, path: path.clone(), peers, order });
+            self.ask(index, worker);
         }
+    }
+
+    /// Asks a worker what a model is, unless it was asked.
+    pub(super) fn ask(&mut self, index: usize, worker: usize) {
+        let (model, at) = (&self.models[index], &self.workers[worker]);
+        let answered = model.unreadable.iter().any(|(at, _)| *at == worker);
+        if answered || model.asked.contains(&worker) || !at.is_connected() {
+            return;
+        }
+        let (Some(link), Some(path)) = (at.link.clone(), model.path.clone()) else { return };
+        if at.questions >= QUESTIONS {
+            self.unasked.insert(index);
+            return;
+        }
+        let (order, name) = (self.number(), self.models[index].name.clone());
+        self.models[index].asked.push(worker);
+        self.workers[worker].questions += 1;
+        let peers = self.peers_of(index, worker);
+        self.commands.push(Command::Inspect { link, name, path, peers, order });
     }
 
     /// A worker has answered, or will not any more.

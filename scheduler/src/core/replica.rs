@@ -30,6 +30,9 @@ pub(super) struct Replica {
     /// Whether its load was sent, so that the device's memory is taken.
     pub sent: bool,
     pub started: Nanos,
+    /// What fetching its files was predicted to take when it was started, and when it last came further.
+    pub fetch: Nanos,
+    pub moved: Nanos,
     pub peak: Peak,
     /// Batches that run there now.
     pub running: usize,
@@ -145,6 +148,8 @@ impl<T, L: Clone> Core<T, L> {
             bytes,
             sent: false,
             started: now,
+            fetch: 0,
+            moved: now,
             peak: self.known_peak(model, device),
             running: 0,
             by_priority: [0; PRIORITIES],
@@ -191,7 +196,9 @@ impl<T, L: Clone> Core<T, L> {
         let peers = self.peers_of(model, self.devices[device].worker);
         self.devices[device].ledger.take(bytes);
         self.replicas[id].sent = true;
-        self.replicas[id].started = now;
+        let fetch = self.fetch_time(model, self.devices[device].worker);
+        let replica = &mut self.replicas[id];
+        (replica.started, replica.moved, replica.fetch) = (now, now, fetch);
         let (name, device) = (self.models[model].name.clone(), self.devices[device].name.clone());
         self.commands.push(Command::Load { link, name, device, path, peers, order });
     }
@@ -243,7 +250,10 @@ impl<T, L: Clone> Core<T, L> {
         let news = report.state != self.replicas[id].state;
         match report.state {
             ModelState::Loading => {
-                self.replicas[id].progress = report.progress;
+                let replica = &mut self.replicas[id];
+                if replica.progress != report.progress {
+                    (replica.progress, replica.moved) = (report.progress, now);
+                }
                 if let Some(spec) = report.spec.filter(|_| self.models[index].spec.is_none()) {
                     self.declare(index, Arc::new(spec));
                 }

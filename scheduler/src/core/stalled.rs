@@ -24,7 +24,8 @@ impl<T, L: Clone> Core<T, L> {
         let stuck = |id: &usize| {
             let replica = &self.replicas[*id];
             let expected = self.load_time(replica.model, replica.device).saturating_mul(STUCK_FACTOR);
-            let took = now.saturating_sub(replica.started);
+            // What comes further, over a link that is slower than it seemed, does not stand still.
+            let took = now.saturating_sub(replica.started.max(replica.moved));
             replica.sent && replica.state == ModelState::Loading && took > expected.max(nanos(STUCK))
         };
         let stuck: Vec<usize> = self.devices.iter().filter_map(|(_, device)| device.loading).filter(stuck).collect();

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use orion_net::LinkQuality;
+use orion_net::{LinkQuality, origin::shown};
 use orion_proto::{ModelSpec, cluster, session};
 
 use super::{Core, IN_PROCESS, ModelState, Nanos, Statistics, cluster::Worker, device::Device};
@@ -76,7 +76,7 @@ impl<T, L: Clone> Core<T, L> {
         let bound = model.replicas.iter().filter_map(|id| self.replicas[*id].bound.as_ref());
         ModelView {
             name: model.name.clone(),
-            path: model.path.clone().unwrap_or_default(),
+            path: model.path.as_deref().map(shown).unwrap_or_default(),
             state: self.model_state(index),
             wanted: model.wanted,
             reason: self.reason(index),

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use crate::origin::Location;
+use crate::origin::{Location, shown};
 
 /// Addresses that are tried at once.
 const MOST_DIALS: usize = 32;
@@ -73,7 +73,7 @@ impl Addresses {
 
     /// Remembers why an address was left.
     pub(in crate::transfer) fn note(&mut self, address: &str, why: &str) {
-        let reason = format!("{address}: {why}");
+        let reason = format!("{}: {why}", shown(address));
         if self.reasons.last() != Some(&reason) {
             self.reasons.push(reason);
         }

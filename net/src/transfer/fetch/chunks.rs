@@ -13,6 +13,7 @@ use orion_proto::{
 use super::{Buffer, Fetch, Peer, Wrong};
 use crate::{
     artifact::Form,
+    origin::shown,
     store::Refused,
     swarm::{Answer, PeerId, Verdict},
     transfer::{
@@ -154,12 +155,12 @@ impl Fetch {
             }
             Err(refused @ Refused::Wire(_)) => {
                 let address = state.address(peer);
-                tracing::warn!(peer = address, %refused, "chunk_refused");
+                tracing::warn!(peer = shown(&address), %refused, "chunk_refused");
                 let verdict = state.download.refused(peer, chunk);
                 let is_banned = state.addresses.blame(&address, &refused.to_string());
                 if is_banned || verdict == Verdict::Banned {
                     state.download.left(peer);
-                    tracing::warn!(peer = address, "peer_banned");
+                    tracing::warn!(peer = shown(&address), "peer_banned");
                     // Its connection ends with its sender.
                     state.peers.remove(&peer);
                 }

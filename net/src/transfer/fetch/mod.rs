@@ -23,6 +23,7 @@ use super::{
 };
 use crate::{
     artifact::{Form, Hash},
+    origin::shown,
     store::Incoming,
     swarm::{Bitmap, Command, Download, Limits, PeerId},
 };
@@ -342,7 +343,7 @@ impl State {
                 }
                 Command::SetAside(peer) => {
                     let address = self.address(peer);
-                    tracing::warn!(peer = address, "peer_stalled");
+                    tracing::warn!(peer = shown(&address), "peer_stalled");
                     self.addresses.note(&address, "it stalled");
                 }
             }
