@@ -89,11 +89,11 @@ impl Bucket {
         collect(answer, bytes as usize).await.map_err(|error| at(&error))
     }
 
-    /// Puts an artifact there, its name last of all; `progress` is told bytes that were written. What is there already stays.
+    /// Puts an artifact there, its name last of all. What is there already stays.
     ///
     /// # Errors
     /// What the origin says, INTERNAL where a chunk was damaged here.
-    pub async fn put(&self, chunks: Chunks, progress: impl Fn(u64)) -> Result<()> {
+    pub async fn put(&self, chunks: Chunks) -> Result<()> {
         let chunks = Arc::new(chunks);
         let stored = chunks.stored().clone();
         let root = stored.artifact.root.to_hex();
@@ -110,7 +110,7 @@ impl Bucket {
             Err(error) if error.code == Code::NotFound => {}
             Err(error) => return Err(error),
         }
-        let (mut done, mut packs) = (0, vec![("packs", false)]);
+        let mut packs = vec![("packs", false)];
         if stored.pieces.iter().any(|piece| piece.wire(Form::Difference).is_some()) {
             packs.push(("differences", true));
         }
@@ -124,14 +124,9 @@ impl Bucket {
                 stored.pieces.iter().filter_map(|piece| piece.wire(form(piece)?)).map(|(bytes, _)| u64::from(bytes));
             let bytes: u64 = sizes.sum();
             let there = self.opened.objects.head(&path).await.is_ok_and(|meta| meta.size == bytes);
-            if there {
-                done += bytes;
-                progress(done);
-                continue;
+            if !there {
+                self.put_pack(&chunks, &path, form).await?;
             }
-            let before = done;
-            self.put_pack(&chunks, &path, form, |written| progress(before + written)).await?;
-            done += bytes;
         }
         let encoded = Bytes::from(stored.artifact.encode());
         for path in [
@@ -150,25 +145,19 @@ impl Bucket {
         chunks: &Arc<Chunks>,
         path: &Path,
         form: impl Fn(&Piece) -> Option<Form> + Copy + Send + 'static,
-        progress: impl Fn(u64),
     ) -> Result<()> {
         let at = |error: &object_store::Error| failed(&format!("{}: {path}", self.location), error);
         let mut writer = BufWriter::new(self.opened.objects.clone(), path.clone());
-        let (indices, mut done) = ((0..chunks.stored().pieces.len()).collect::<Vec<usize>>(), 0);
+        let indices: Vec<usize> = (0..chunks.stored().pieces.len()).collect();
         for some in indices.chunks(AT_ONCE) {
             let written = async {
                 let bytes = read(chunks.clone(), some.to_vec(), form).await?;
-                let count = bytes.len() as u64;
-                writer.put(bytes.into()).await.map_err(|error| at(&error)).map(|()| count)
+                writer.put(bytes.into()).await.map_err(|error| at(&error))
             };
-            match written.await {
-                Ok(count) => done += count,
-                Err(error) => {
-                    let _ = writer.abort().await;
-                    return Err(error);
-                }
+            if let Err(error) = written.await {
+                let _ = writer.abort().await;
+                return Err(error);
             }
-            progress(done);
         }
         let ended = writer.shutdown().await;
         ended.map_err(|error| {

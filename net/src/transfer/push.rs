@@ -18,7 +18,7 @@ impl Node {
         let held = self.held(root)?;
         if Location::is_one(address) {
             let bucket = self.0.origins.bucket(&Location::parse(address)?)?;
-            return bucket.put(self.0.store.chunks(held.chunks().stored())?, |_| {}).await;
+            return bucket.put(self.0.store.chunks(held.chunks().stored())?).await;
         }
         let mut client = connect(address, self.0.token.as_ref()).await?;
         let (out, messages) = mpsc::unbounded_channel();
