@@ -11,6 +11,7 @@ use tokio::sync::oneshot;
 use crate::{
     core::{Admitted, Cordon, ModelState, ModelView, RequestKey, Statistics, Totals},
     scheduler::Scheduler,
+    session::Traffic,
 };
 
 pub use generating::Generating;
@@ -276,6 +277,11 @@ impl Front {
     /// The scheduler's epoch.
     pub fn epoch(&self) -> u64 {
         self.0.core().epoch()
+    }
+
+    /// What was relayed between workers.
+    pub(crate) fn relayed(&self) -> &Traffic {
+        self.0.relayed()
     }
 
     /// Seconds since the scheduler started.

@@ -21,6 +21,7 @@ use crate::{
     data_folder::{CURVES, NodeFile},
     front::{Answered, Front},
     repository::Repository,
+    session::Traffic,
 };
 
 pub(crate) type Ticket = oneshot::Sender<Result<Answered>>;
@@ -46,6 +47,7 @@ pub struct Scheduler {
     changed: watch::Sender<u64>,
     drained: watch::Sender<bool>,
     alarm: Arc<AlarmClock>,
+    relayed: Traffic,
 }
 
 thread_local! {
@@ -70,6 +72,7 @@ impl Scheduler {
             changed: watch::Sender::new(0),
             drained: watch::Sender::new(false),
             alarm: AlarmClock::new(),
+            relayed: Traffic::default(),
         });
         let remembered = scheduler.curves.as_ref().map(|file| file.lock().read()).unwrap_or_default();
         let nodes = scheduler.nodes.as_ref().map(|file| file.lock().read()).unwrap_or_default();
@@ -168,6 +171,11 @@ impl Scheduler {
 
     pub(crate) fn core(&self) -> MutexGuard<'_, SchedulerCore> {
         self.core.lock()
+    }
+
+    /// What was relayed between workers.
+    pub(crate) fn relayed(&self) -> &Traffic {
+        &self.relayed
     }
 
     pub(crate) fn repository(&self) -> &Repository {

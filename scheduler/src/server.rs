@@ -4,8 +4,10 @@ use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use futures::Stream;
 use orion_proto::{
-    Code, DESCRIPTORS, Error, Result, cluster::cluster_server::ClusterServer,
-    inference::grpc_inference_service_server::GrpcInferenceServiceServer, session::session_server::SessionServer,
+    Code, DESCRIPTORS, Error, Result,
+    cluster::cluster_server::ClusterServer,
+    inference::grpc_inference_service_server::GrpcInferenceServiceServer,
+    session::{relay_server::RelayServer, session_server::SessionServer},
 };
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -26,7 +28,7 @@ use crate::{
     core::Limits,
     repository::Repository,
     scheduler::Scheduler,
-    session::SessionService,
+    session::{RelayService, SessionService},
 };
 
 /// How long accepting rests when the process has no file descriptors left.
@@ -87,6 +89,7 @@ pub struct Addresses {
 pub struct Server {
     scheduler: Arc<Scheduler>,
     access: Arc<Access>,
+    relay_bytes_per_second: u64,
     max_message_bytes: usize,
     arriving_bytes: usize,
     listeners: [TcpListener; 4],
@@ -157,6 +160,7 @@ impl Server {
         let access = Access::new(config.token, &ips, &config.allowed_hosts).map_err(|error| vec![error.message])?;
         Ok(Self {
             arriving_bytes: config.max_message_bytes.saturating_mul(ARRIVING_MESSAGES),
+            relay_bytes_per_second: config.limits.relay_bytes_per_second,
             scheduler: Scheduler::new(config.limits, config.repository, config.data_folder.as_deref()),
             access: Arc::new(access),
             max_message_bytes: config.max_message_bytes,
@@ -195,7 +199,9 @@ impl Server {
         let grpc = grpc.serve_with_incoming_shutdown(incoming(grpc_listener), closed(closing.clone()));
         let sessions = SessionServer::new(SessionService::new(self.scheduler.clone()));
         let sessions = sessions.max_decoding_message_size(SESSION_MESSAGE_BYTES);
-        let sessions = grpc_builder().layer(layer).add_service(sessions);
+        let relay = RelayServer::new(RelayService::new(self.scheduler.clone(), self.relay_bytes_per_second));
+        let relay = relay.max_decoding_message_size(SESSION_MESSAGE_BYTES);
+        let sessions = grpc_builder().layer(layer).add_service(sessions).add_service(relay);
         let sessions = tokio::spawn(sessions.serve_with_incoming(incoming(session_listener)));
 
         let api = http::router(front.clone(), self.max_message_bytes, budget, &self.access);

@@ -66,11 +66,11 @@ def walk(value):
 class Process:
     """One running `orion` process; what it prints goes to a file."""
 
-    def __init__(self, arguments, log):
+    def __init__(self, arguments, log, before=()):
         self.arguments, self.log = arguments, log
         with open(log, "ab") as out:
             self.child = subprocess.Popen(
-                [str(BINARY), *arguments], stdin=subprocess.DEVNULL, stdout=out, stderr=out, env=environment()
+                [*before, str(BINARY), *arguments], stdin=subprocess.DEVNULL, stdout=out, stderr=out, env=environment()
             )
 
     def text(self):

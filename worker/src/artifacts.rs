@@ -1,6 +1,6 @@
 //! Models of this machine's store, fetched from other nodes where they are not there.
 
-use std::{path::PathBuf, sync::mpsc};
+use std::{path::PathBuf, sync::mpsc, time::Duration};
 
 use orion_net::{
     origin::Location,
@@ -9,6 +9,9 @@ use orion_net::{
 };
 use orion_proto::{Code, Error, Result, session::PeerLink};
 use tokio::{runtime::Handle, sync::watch};
+
+/// Other nodes are asked for so long how large a model is.
+const LOOK: Duration = Duration::from_secs(3);
 
 /// This machine's store among those of other nodes.
 #[derive(Clone, Debug)]
@@ -34,8 +37,7 @@ impl Artifacts {
     /// # Errors
     /// NOT_FOUND or UNAVAILABLE where nobody has it, others where it is not to be believed or the disk fails.
     pub(crate) fn local(&self, path: &str, peers: &[String], progress: &dyn Fn(f32)) -> Result<Local> {
-        let mut addresses = peers.to_vec();
-        addresses.extend(self.from.iter().filter(|address| !peers.contains(address)).cloned());
+        let addresses = self.addresses(peers);
         let source = self.source(path, addresses.clone())?;
         let store = self.node.store();
         let (told, heard) = mpsc::channel();
@@ -59,6 +61,16 @@ impl Artifacts {
         Ok(Local { path: store.folder(&root), pin })
     }
 
+    /// Serves somebody who cannot reach this machine, through the scheduler.
+    pub(crate) fn serve_relayed(&self, ticket: String) {
+        let node = self.node.clone();
+        self.runtime.spawn(async move {
+            if let Err(error) = node.serve_relayed(&ticket).await {
+                tracing::warn!(%error, "relayed_connection_failed");
+            }
+        });
+    }
+
     /// What was seen of the links to other nodes.
     pub(crate) fn links(&self) -> Vec<PeerLink> {
         let link = |(address, seen): (String, Seen)| PeerLink {
@@ -70,17 +82,33 @@ impl Artifacts {
         self.node.links().into_iter().map(link).collect()
     }
 
-    /// Bytes that this machine lacks of a model; none: all, how many that is is not known here.
-    pub(crate) fn missing(&self, path: &str) -> Option<u64> {
-        let store = self.node.store();
-        let here = match Location::is_url(path) {
-            true => self.node.known_root(&Location::parse(path).ok()?).is_some(),
-            false => {
-                let Reference { name, version } = Reference::of_path(path).ok()?;
-                store.find(&name, version.as_deref()).is_ok()
-            }
-        };
-        here.then_some(0)
+    /// Whether all of a model is in this machine's store.
+    pub(crate) fn has(&self, path: &str) -> bool {
+        if Location::is_url(path) {
+            return Location::parse(path).is_ok_and(|location| self.node.known_root(&location).is_some());
+        }
+        let reference = Reference::of_path(path);
+        reference.is_ok_and(|Reference { name, version }| self.node.store().find(&name, version.as_deref()).is_ok())
+    }
+
+    /// Bytes that this machine lacks of a model, which is looked up at these nodes where it is not known here; none: all, how
+    /// many that is nobody told.
+    pub(crate) async fn missing(&self, path: &str, peers: &[String]) -> Option<u64> {
+        let (artifacts, own_path) = (self.clone(), path.to_owned());
+        if self.runtime.spawn_blocking(move || artifacts.has(&own_path)).await.ok()? {
+            return Some(0);
+        }
+        let Reference { name, version } = Reference::of_path(path).ok()?;
+        let (wanted, addresses) = (Wanted::Named(name, version), self.addresses(peers));
+        let artifact = tokio::time::timeout(LOOK, self.node.find(&wanted, &addresses)).await.ok()?.ok()?;
+        let store = self.node.store().clone();
+        self.runtime.spawn_blocking(move || store.missing_bytes(artifact)).await.ok()
+    }
+
+    /// Those that the scheduler names, then those that the user named.
+    fn addresses(&self, peers: &[String]) -> Vec<String> {
+        let others = self.from.iter().filter(|address| !peers.contains(address));
+        peers.iter().chain(others).cloned().collect()
     }
 
     fn source(&self, path: &str, peers: Vec<String>) -> Result<Source> {
@@ -138,6 +166,10 @@ async fn fetch(
 ) -> Result<orion_net::artifact::Hash> {
     let artifact = match wanted {
         Wanted::Root(root) => node.store().get(root)?.artifact.clone(),
+        Wanted::Named(name, _) if addresses.is_empty() => {
+            let text = format!("no other worker that has '{name}' can be reached; nodes that have it: --from ADDR");
+            return Err(Error::new(Code::Unavailable, text));
+        }
         Wanted::Named(..) => node.find(wanted, addresses).await?,
     };
     let root = artifact.root;

@@ -7,6 +7,7 @@ mod artifacts;
 mod device;
 pub mod doctor;
 mod executor;
+mod fetched;
 mod held;
 pub mod inventory;
 mod lane;

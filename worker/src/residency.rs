@@ -3,20 +3,21 @@
 use std::{path::Path, sync::Arc, time::Instant};
 
 use orion_models::{Loaded as InMemory, Timing};
-use orion_net::{Batch, origin::shown, transfer::is_fetched};
+use orion_net::{Batch, transfer::is_fetched};
 use orion_proto::{
     Code, Error, ModelSpec, Result, ServiceCurve,
     session::{
-        DeviceTelemetry, GeneratorTelemetry, HeldModel, InspectModel, LoadModel, Measurement, ModelReport, PullModel,
-        UnloadModel, model_report::State, to_scheduler::Message,
+        DeviceTelemetry, GeneratorTelemetry, InspectModel, LoadModel, Measurement, ModelReport, UnloadModel,
+        model_report::State, to_scheduler::Message,
     },
 };
 use parking_lot::Mutex;
 
 use crate::{
-    artifacts::{Artifacts, Local},
+    artifacts::Local,
     device::{Device, inspect},
     executor::{Loaded, WarmedUp, known_figures},
+    fetched::local,
     lane::Lane,
     outcome,
     worker::Worker,
@@ -281,23 +282,6 @@ impl Residency {
         }
     }
 
-    /// Says what it has of a model that is fetched, which it brings first if that is asked.
-    pub(crate) fn pull(&self, worker: &Arc<Worker>, request: PullModel) {
-        let owner = worker.clone();
-        if !request.fetch {
-            return self.inspections.put(move || {
-                if let Some(artifacts) = &owner.options().artifacts {
-                    tell_held(&owner, artifacts, &request.path);
-                }
-            });
-        }
-        crate::lane::aside("orion-fetch", move || {
-            if let Err(error) = local(&owner, &request.path, &request.peers, &|_| {}) {
-                tracing::warn!(path = shown(&request.path), %error, "model_not_prefetched");
-            }
-        });
-    }
-
     fn inspected(&self, name: &str, path: &Path) -> Result<Vec<ModelReport>> {
         let manifest = inspect(name, path)?;
         let measured = *self.measured.lock();
@@ -338,28 +322,6 @@ impl Residency {
         self.tell(worker);
         wanted
     }
-}
-
-/// A model's files on this machine.
-fn local(worker: &Worker, path: &str, peers: &[String], progress: &dyn Fn(f32)) -> Result<Local> {
-    match &worker.options().artifacts {
-        _ if !is_fetched(path) => Ok(Local { path: path.into(), pin: None }),
-        Some(artifacts) => {
-            let local = artifacts.local(path, peers, progress);
-            tell_held(worker, artifacts, path);
-            local
-        }
-        None => Err(Error::new(
-            Code::FailedPrecondition,
-            format!("'{}' is to be fetched into a store, and this worker has none", shown(path)),
-        )),
-    }
-}
-
-/// Tells the scheduler what this machine lacks of a model.
-fn tell_held(worker: &Worker, artifacts: &Artifacts, path: &str) {
-    let held = HeldModel { path: path.to_owned(), missing_bytes: artifacts.missing(path) };
-    worker.tell(Message::Held(held));
 }
 
 fn report(name: &str, device: &str, state: State) -> ModelReport {

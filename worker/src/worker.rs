@@ -23,6 +23,7 @@ use prost::Message;
 use crate::{
     artifacts::Artifacts,
     device::Device,
+    fetched::{self, Fetched},
     held::Held,
     inventory::Inventory,
     outcome::{Done, Outcome, batch_failed, model_request},
@@ -61,6 +62,7 @@ pub struct Worker {
     inventory: Inventory,
     capability: Capability,
     held: Mutex<Held>,
+    fetched: Fetched,
     busy: Arc<AtomicUsize>,
     residency: Residency,
     measurement: Mutex<Option<Measurement>>,
@@ -92,6 +94,7 @@ impl Worker {
             inventory,
             capability,
             held: Mutex::default(),
+            fetched: Fetched::default(),
             busy,
             measurement: Mutex::new(None),
         }))
@@ -105,6 +108,22 @@ impl Worker {
     /// What it was told at its start.
     pub fn options(&self) -> &Options {
         &self.options
+    }
+
+    pub(crate) fn fetched(&self) -> &Fetched {
+        &self.fetched
+    }
+
+    /// The session address of the scheduler that it has joined.
+    pub fn joins(&self, scheduler: &str) {
+        if let Some(artifacts) = &self.options.artifacts {
+            artifacts.node.joins(scheduler);
+        }
+    }
+
+    /// Tells the scheduler of fetched models that are in the store no more.
+    pub fn look_at_store(&self) {
+        self.fetched.look(self);
     }
 
     pub(crate) fn residency(&self) -> &Residency {
@@ -143,6 +162,7 @@ impl Worker {
             incarnation: self.incarnation,
             capability: Some(capability),
             peer_address: self.options.peer_address.clone(),
+            relayed: self.options.artifacts.is_some(),
             holding: self.held.lock().numbers(),
         }
     }
@@ -277,7 +297,12 @@ impl WorkerLink for WorkerHandle {
             to_worker::Message::Load(load) => self.0.residency.load(&self.0, load),
             to_worker::Message::Unload(unload) => self.0.residency.unload(&self.0, unload),
             to_worker::Message::Inspect(inspect) => self.0.residency.inspect(&self.0, inspect),
-            to_worker::Message::Pull(pull) => self.0.residency.pull(&self.0, pull),
+            to_worker::Message::Pull(pull) => fetched::pull(&self.0, pull),
+            to_worker::Message::Relayed(relayed) => {
+                if let Some(artifacts) = &self.0.options.artifacts {
+                    artifacts.serve_relayed(relayed.ticket);
+                }
+            }
             to_worker::Message::Cancel(cancel) => self.0.cancel(cancel.batch, cancel.attempts),
             // The session's own, handled by its carrier.
             _ => {}

@@ -145,6 +145,9 @@ pub(super) struct SchedulerFlags {
     #[arg(long, env = "ORION_MAX_REQUESTS", value_name = "COUNT", default_value_t = 16384,
           value_parser = clap::value_parser!(u32).range(1..))]
     pub(super) max_requests: u32,
+    /// Megabytes a second of models that pass between workers that cannot reach each other; 0: none
+    #[arg(long, env = "ORION_RELAY_MB_PER_SECOND", value_name = "MB", default_value_t = 64)]
+    pub(super) relay_mb_per_second: u32,
 }
 
 /// What a machine is for.

@@ -2,6 +2,7 @@
 
 use std::{
     io::Write,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -43,12 +44,14 @@ pub(crate) fn run_up(arguments: &UpArguments, out: &mut dyn Write) -> Result<(),
     logging::start(arguments.common.log_format, &arguments.common.log)?;
     let data_dir = data_dir(&arguments.common)?;
     let config = Config { data_folder: Some(data_dir.clone()), ..config(&arguments.scheduler)? };
-    let transfers = Transfers::start(&arguments.node, &data_dir, config.token.as_ref(), config.insecure)?;
+    let (token, insecure) = (config.token.as_ref(), config.insecure);
+    let transfers = Transfers::start(&arguments.node, &arguments.name, &data_dir, token, insecure)?;
     let options = node::options(&arguments.name, &data_dir, Some(&transfers), &arguments.node)?;
     runtime()?.block_on(async {
         let stop = stop_signal()?;
         let server = bind(config).await?;
         let worker = Worker::start(options)?;
+        worker.joins(&near(server.addresses().session).to_string());
         let session = server.scheduler().join_in_process(worker.hello(), Arc::new(WorkerHandle(worker.clone())))?;
         worker.attach(session.clone());
         session.start();
@@ -84,7 +87,7 @@ pub(crate) fn run_worker(arguments: &WorkerArguments, _out: &mut dyn Write) -> R
         return Err(Failure::new(format!("--join '{bad}' must be HOST:PORT, such as 127.0.0.1:8003")));
     }
     let token = token(arguments.token_file.as_deref())?;
-    let transfers = Transfers::start(&arguments.node, &data_dir, token.as_ref(), arguments.insecure)?;
+    let transfers = Transfers::start(&arguments.node, &arguments.name, &data_dir, token.as_ref(), arguments.insecure)?;
     let worker = Worker::start(node::options(&arguments.name, &data_dir, Some(&transfers), &arguments.node)?)?;
     measure_in_background(worker.clone(), data_dir);
     let join = JoinOptions {
@@ -100,6 +103,16 @@ pub(crate) fn run_worker(arguments: &WorkerArguments, _out: &mut dyn Write) -> R
         orion_worker::session::run(worker, join, stop).await;
         Ok(())
     })
+}
+
+/// Where this machine itself reaches a listener.
+fn near(listener: SocketAddr) -> SocketAddr {
+    let ip = match listener.ip() {
+        ip if !ip.is_unspecified() => ip,
+        IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+    };
+    SocketAddr::new(ip, listener.port())
 }
 
 fn is_host_and_port(address: &str) -> bool {
@@ -162,7 +175,8 @@ fn config(flags: &SchedulerFlags) -> Result<Config, Failure> {
     }
     let repository = Repository::open(models, flags.model_repository.clone());
     let token = token(flags.token_file.as_deref());
-    let limits = Limits { requests: flags.max_requests as usize, ..Limits::default() };
+    let relay_bytes_per_second = u64::from(flags.relay_mb_per_second) * 1_000_000;
+    let limits = Limits { requests: flags.max_requests as usize, relay_bytes_per_second, ..Limits::default() };
     mistakes.extend(repository.as_ref().err().map(|error| error.message.clone()));
     mistakes.extend(token.as_ref().err().map(|failure| failure.message.clone()));
     let config = Config {
@@ -229,6 +243,7 @@ async fn telemetry(worker: Arc<Worker>, session: Arc<Session>) {
     loop {
         ticks.tick().await;
         session.control(to_scheduler::Message::Telemetry(worker.telemetry()));
+        worker.look_at_store();
     }
 }
 

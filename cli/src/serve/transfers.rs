@@ -2,7 +2,7 @@
 
 use std::{path::Path, sync::Arc};
 
-use orion_net::transfer::{Node, NodeOptions};
+use orion_net::transfer::{Node, NodeOptions, Relay, relayed};
 use orion_scheduler::api::access::Token;
 use orion_worker::Artifacts;
 use tokio::runtime::{Builder, Runtime};
@@ -23,6 +23,7 @@ impl Transfers {
     /// Opens the store and, where an address was given, listens there.
     pub(super) fn start(
         flags: &NodeFlags,
+        name: &str,
         data_dir: &Path,
         token: Option<&Token>,
         insecure: bool,
@@ -38,8 +39,11 @@ impl Transfers {
             None => (None, String::new()),
         };
         let store = Arc::new(flags.store.open(data_dir)?);
-        let options = flags.publishers.options(address.clone(), token, true)?;
-        let node = Node::new(store, NodeOptions { origins: flags.origins.read()?, ..options });
+        // Who listens nowhere is reached through the scheduler.
+        let told = if address.is_empty() { relayed(name) } else { address.clone() };
+        let options = flags.publishers.options(told, token, true)?;
+        let relay = Some(Arc::new(Relay::new(options.token.clone())));
+        let node = Node::new(store, NodeOptions { origins: flags.origins.read()?, relay, ..options });
         runtime.spawn(node.clone().tick());
         if let Some(listener) = listener {
             tracing::info!(peer = address, "peer_listening");

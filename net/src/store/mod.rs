@@ -9,6 +9,7 @@ mod commit;
 pub mod evict;
 mod incoming;
 mod layout;
+mod missing;
 mod publish;
 mod reference;
 mod remove;

@@ -286,3 +286,45 @@ fn names_and_versions_are_found_or_listed() {
     assert!(Trust::default().accepts(&artifact.root, None).is_ok());
     assert!(Bitmap::from_bytes(7, &[0xff]).is_err());
 }
+
+#[test]
+fn what_is_missing_is_what_would_travel() {
+    let (_here, from) = store();
+    let (source, next) = (model(1, 0), model(1, 1));
+    let first = publish(&from, &source, "m", None);
+    let second = publish(&from, &next, "m", Some(first.root));
+    let (_there, to) = store();
+    let travels = |artifact: &Artifact, forms: &[Form], have: &Bitmap| -> u64 {
+        let stored = from.get(&artifact.root).unwrap();
+        let bytes = have.missing().map(|index| {
+            let piece = stored.pieces.get(index).unwrap();
+            forms.iter().filter_map(|form| piece.wire(*form)).map(|(bytes, _)| u64::from(bytes)).min().unwrap()
+        });
+        bytes.sum()
+    };
+    let whole = Bitmap::new(from.get(&first.root).unwrap().pieces.len());
+    let all = travels(&first, &FORMS, &whole);
+    assert_eq!(to.missing_bytes(first.clone()), all);
+    // A fetch that ended half way.
+    let incoming = to.begin(first.clone()).unwrap().unwrap();
+    let half: Vec<usize> = everything(&incoming).into_iter().step_by(2).collect();
+    bring(&from, &incoming, &FORMS, half);
+    let have = incoming.have();
+    drop(incoming);
+    let left = to.missing_bytes(first.clone());
+    assert!(left == travels(&first, &FORMS, &have) && 0 < left && left < all, "{left} of {all}");
+    let incoming = to.begin(first.clone()).unwrap().unwrap();
+    let rest = everything(&incoming);
+    bring(&from, &incoming, &FORMS, rest);
+    incoming.finish(&to).unwrap();
+    assert_eq!(to.missing_bytes(first), 0);
+    // Of the next version the differences, and nothing of what is the same.
+    let incoming = to.begin(second.clone()).unwrap().unwrap();
+    let have = incoming.have();
+    let by_difference = travels(&second, &FORMS, &have);
+    assert!(have.count() > 0 && by_difference < travels(&second, &[Form::Raw, Form::Encoded], &have));
+    drop(incoming);
+    assert_eq!(to.missing_bytes(second.clone()), by_difference);
+    let (_elsewhere, other) = store();
+    assert!(other.missing_bytes(second) > by_difference, "without the base");
+}

@@ -4,8 +4,10 @@
 
 mod buffers;
 mod coders;
+mod connect;
 mod draw;
 mod fetch;
+mod find;
 mod form;
 mod held;
 mod import;
@@ -15,6 +17,7 @@ mod node;
 mod path;
 mod pull;
 mod push;
+mod relay;
 mod sending;
 mod service;
 #[cfg(test)]
@@ -23,9 +26,10 @@ mod token;
 mod window;
 
 pub use fetch::Progress;
+pub use find::Wanted;
 pub use import::Import;
 pub use node::{Node, NodeOptions};
 pub use path::{check_fetched, is_fetched};
-pub use pull::Wanted;
+pub use relay::{Relay, relayed, relayed_worker};
 pub use token::PeerToken;
 pub use window::Seen;

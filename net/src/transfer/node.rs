@@ -18,6 +18,7 @@ use super::{
     fetch::Fetch,
     form::form_from_wire,
     held::Held,
+    relay::Relay,
     sending::{Sending, State, say},
     token::PeerToken,
     window::{Seen, Window},
@@ -49,6 +50,8 @@ pub struct NodeOptions {
     pub address: String,
     /// What nodes show each other.
     pub token: Option<PeerToken>,
+    /// Its way to nodes that it cannot reach, and theirs to it.
+    pub relay: Option<Arc<Relay>>,
     /// Whether others may bring it artifacts that it did not ask for.
     pub accepts_uploads: bool,
     /// What is known of origins that are no nodes.
@@ -66,6 +69,7 @@ pub(super) struct Shared {
     /// Where others can reach it; empty: nowhere.
     pub(super) address: String,
     pub(super) token: Option<PeerToken>,
+    pub(super) relay: Option<Arc<Relay>>,
     pub(super) accepts_uploads: bool,
     pub(super) origins: Arc<Origins>,
     pub(super) coders: Coders,
@@ -77,7 +81,7 @@ pub(super) struct Shared {
 impl Node {
     /// A node with this store.
     pub fn new(store: Arc<Store>, options: NodeOptions) -> Self {
-        let NodeOptions { trust, address, token, accepts_uploads, origins } = options;
+        let NodeOptions { trust, address, token, relay, accepts_uploads, origins } = options;
         let state = Mutex::new(State { upload: Upload::new(rand::random()), ..State::default() });
         let started = Instant::now();
         Self(Arc::new(Shared {
@@ -85,6 +89,7 @@ impl Node {
             trust,
             address,
             token,
+            relay,
             accepts_uploads,
             origins,
             coders: Coders::default(),
@@ -92,6 +97,13 @@ impl Node {
             started,
             state,
         }))
+    }
+
+    /// The session address of the scheduler that this node has joined.
+    pub fn joins(&self, scheduler: &str) {
+        if let Some(relay) = &self.0.relay {
+            relay.reached_at(scheduler);
+        }
     }
 
     /// Its store.

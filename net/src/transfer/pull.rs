@@ -5,32 +5,17 @@ use std::{
     time::{Duration, Instant},
 };
 
-use orion_proto::{
-    Code, Error, Result,
-    peer::{self as wire, FindRequest, peer_client::PeerClient},
-};
+use orion_proto::{Code, Error, Result, peer as wire};
 use tokio::sync::{mpsc, watch};
-use tokio_stream::{StreamExt, wrappers::UnboundedReceiverStream};
-use tonic::{
-    service::interceptor::InterceptedService,
-    transport::{Channel, Endpoint},
-};
+use tokio_stream::wrappers::UnboundedReceiverStream;
 
 use super::{
     fetch::{Fetch, Progress, Sender},
-    limits::{KEEP_ALIVE, MESSAGE_BYTES, STREAM_BYTES},
     node::Node,
-    token::{PeerToken, Show},
+    relay::relayed_worker,
 };
-use crate::{
-    Backoff,
-    artifact::{Artifact, Hash, MOST_MANIFEST_BYTES},
-    origin::{Location, shown},
-    root_cause,
-    swarm::Bitmap,
-};
+use crate::{Backoff, artifact::Artifact, origin::Location, swarm::Bitmap};
 
-const CONNECT: Duration = Duration::from_secs(5);
 /// Whether another process has finished is looked at so often.
 const POLL: Duration = Duration::from_millis(200);
 
@@ -38,121 +23,15 @@ const POLL: Duration = Duration::from_millis(200);
 const RETRY: Duration = Duration::from_millis(200);
 const MOST_RETRY: Duration = Duration::from_secs(3);
 
+/// Nodes that are reached directly are given so long to come and to have something before a scheduler must relay.
+const ALONE: Duration = Duration::from_secs(1);
+/// Whether it must is looked at so often.
+const LOOK: Duration = Duration::from_millis(50);
+
 /// A peer that gave nothing for so long, whatever it did, is given up.
 const PATIENCE: Duration = Duration::from_secs(12);
 
-/// Which artifact.
-#[derive(Clone, Debug)]
-pub enum Wanted {
-    /// A name, and a version or the last.
-    Named(String, Option<String>),
-    /// Exactly this one.
-    Root(Hash),
-}
-
-pub(super) type Client = PeerClient<InterceptedService<Channel, Show>>;
-
-/// A client of another node.
-///
-/// # Errors
-/// INVALID_ARGUMENT where the address is none, UNAVAILABLE where nobody answers.
-pub(super) async fn connect(address: &str, token: Option<&PeerToken>) -> Result<Client> {
-    let endpoint = Endpoint::from_shared(format!("http://{address}"))
-        .map_err(|_| Error::invalid(format!("peer address '{address}' is not valid, it must be HOST:PORT")))?;
-    let channel = endpoint
-        .connect_timeout(CONNECT)
-        .tcp_nodelay(true)
-        .initial_stream_window_size(STREAM_BYTES)
-        .initial_connection_window_size(STREAM_BYTES)
-        .http2_keep_alive_interval(KEEP_ALIVE)
-        .keep_alive_timeout(KEEP_ALIVE)
-        .connect()
-        .await
-        .map_err(|error| {
-            Error::new(Code::Unavailable, format!("peer {address} cannot be reached: {}", root_cause(&error)))
-        })?;
-    Ok(PeerClient::with_interceptor(channel, Show(token.cloned())).max_decoding_message_size(MESSAGE_BYTES))
-}
-
-/// The artifact that a node has under a name or root.
-async fn find(address: &str, token: Option<&PeerToken>, wanted: &Wanted) -> Result<Artifact> {
-    let request = match wanted {
-        Wanted::Named(name, version) => {
-            FindRequest { name: name.clone(), version: version.clone().unwrap_or_default(), ..Default::default() }
-        }
-        Wanted::Root(root) => {
-            FindRequest { root: prost::bytes::Bytes::copy_from_slice(root.as_bytes()), ..Default::default() }
-        }
-    };
-    let said = |status: tonic::Status| {
-        let error = Error::of_status(&status);
-        Error::new(error.code, format!("peer {address}: {}", error.message))
-    };
-    let mut parts = connect(address, token).await?.find(request).await.map_err(said)?.into_inner();
-    let mut bytes = Vec::new();
-    while let Some(part) = parts.next().await {
-        bytes.extend_from_slice(&part.map_err(said)?.bytes);
-        if bytes.len() > MOST_MANIFEST_BYTES {
-            return Err(Error::invalid(format!(
-                "peer {address}: its manifest is larger than {MOST_MANIFEST_BYTES} bytes"
-            )));
-        }
-    }
-    let artifact =
-        Artifact::decode(&bytes).map_err(|error| Error::new(error.code, format!("peer {address}: {error}")))?;
-    let (name, version) = (artifact.manifest.name.as_str(), artifact.manifest.version.as_str());
-    let is_it = match wanted {
-        Wanted::Named(own, None) => name == own,
-        Wanted::Named(own, Some(wanted)) => name == own && version == wanted,
-        Wanted::Root(root) => artifact.root == *root,
-    };
-    match is_it {
-        true => Ok(artifact),
-        false => Err(Error::new(
-            Code::PermissionDenied,
-            format!("peer {address} answered with another model, {name}@{version}"),
-        )),
-    }
-}
-
 impl Node {
-    /// Finds an artifact: what the first of these nodes that has it says, in their order.
-    ///
-    /// # Errors
-    /// What each of them said.
-    pub async fn find(&self, wanted: &Wanted, addresses: &[String]) -> Result<Artifact> {
-        let mut reasons = Vec::new();
-        let mut code = Code::Unavailable;
-        for address in addresses {
-            let found = match (Location::is_one(address), wanted) {
-                (true, Wanted::Named(name, version)) => self.find_in_bucket(address, name, version.as_deref()).await,
-                (true, Wanted::Root(_)) => continue,
-                (false, _) => find(address, self.0.token.as_ref(), wanted).await,
-            };
-            match found {
-                Ok(artifact) => match self.0.trust.accepts(&artifact.root, artifact.signed.as_ref()) {
-                    Ok(()) => return Ok(artifact),
-                    Err(error) => {
-                        code = error.code;
-                        reasons.push(format!("peer {}: {}", shown(address), error.message));
-                    }
-                },
-                Err(error) => {
-                    code = error.code;
-                    reasons.push(error.message);
-                }
-            }
-        }
-        match reasons.is_empty() {
-            true => Err(Error::invalid("no peer was named to fetch from")),
-            false => Err(Error::new(code, reasons.join("; "))),
-        }
-    }
-
-    async fn find_in_bucket(&self, address: &str, name: &str, version: Option<&str>) -> Result<Artifact> {
-        self.0.origins.bucket(&Location::parse(address)?)?.find(name, version).await
-    }
-
     /// Begins to fetch an artifact from these nodes and buckets, and from the nodes that they name; how far it is. A fetch that is under way
     /// here is joined; one of another process is waited for.
     ///
@@ -210,7 +89,8 @@ impl Node {
 
     /// Takes chunks from a node for as long as the fetch goes on, unless it does already.
     pub(super) fn dial(&self, fetch: &Arc<Fetch>, address: &str) {
-        if !fetch.begin_dial(address) {
+        // Another node's scheduler may be one that this node has not joined.
+        if (relayed_worker(address).is_some() && self.0.relay.is_none()) || !fetch.begin_dial(address) {
             return;
         }
         if Location::is_one(address) {
@@ -221,6 +101,11 @@ impl Node {
             let mut backoff = Backoff::new(RETRY, MOST_RETRY, rand::random());
             let (mut taken, mut since) = (0, Instant::now());
             while !fetch.is_over() && !fetch.addresses(|all| all.is_banned(&address)) {
+                if relayed_worker(&address).is_some() {
+                    let waited = Instant::now();
+                    wait_for_need(&fetch).await;
+                    since += waited.elapsed();
+                }
                 let Err(why) = node.download(&fetch, &address).await else { break };
                 if fetch.is_over() || fetch.addresses(|all| all.is_banned(&address)) {
                     break;
@@ -241,7 +126,7 @@ impl Node {
     }
 
     async fn download(&self, fetch: &Arc<Fetch>, address: &str) -> std::result::Result<(), String> {
-        let mut client = connect(address, self.0.token.as_ref()).await.map_err(|error| error.message)?;
+        let mut client = self.connect(address).await.map_err(|error| error.message)?;
         let (out, messages) = mpsc::unbounded_channel();
         let (begin, said) = fetch.begin();
         let _ = out.send(begin);
@@ -294,11 +179,24 @@ impl Node {
                 Err(why) => break Err(why),
             }
             if !fetch.is_connected(peer) {
-                break Err("it sent chunks that are wrong".to_owned());
+                break Err("it is not asked any more".to_owned());
             }
         };
         fetch.left(peer);
         ended
+    }
+}
+
+/// A scheduler's relay is for when nobody else has what is missing: waits until that is so, or the fetch is over.
+async fn wait_for_need(fetch: &Fetch) {
+    let mut alone = Instant::now();
+    while !fetch.is_over() {
+        match fetch.is_alone() {
+            true if alone.elapsed() >= ALONE || !fetch.addresses(|all| all.have_nodes()) => return,
+            true => {}
+            false => alone = Instant::now(),
+        }
+        tokio::time::sleep(LOOK).await;
     }
 }
 

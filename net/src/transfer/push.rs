@@ -5,7 +5,7 @@ use orion_proto::{Code, Error, Result, peer as wire};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 
-use super::{limits::parts, node::Node, pull::connect};
+use super::{limits::parts, node::Node};
 use crate::{artifact::Hash, origin::Location};
 
 impl Node {
@@ -20,7 +20,7 @@ impl Node {
             let bucket = self.0.origins.bucket(&Location::parse(address)?)?;
             return bucket.put(self.0.store.chunks(held.chunks().stored())?).await;
         }
-        let mut client = connect(address, self.0.token.as_ref()).await?;
+        let mut client = self.connect(address).await?;
         let (out, messages) = mpsc::unbounded_channel();
         let encoded = Bytes::from(held.chunks().stored().artifact.encode());
         let begin = self.sender_begins(&held);

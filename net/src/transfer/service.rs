@@ -16,7 +16,11 @@ use tokio::{
     sync::{mpsc, oneshot},
 };
 use tokio_stream::{StreamExt, wrappers::UnboundedReceiverStream};
-use tonic::{Request, Response, Status, Streaming, service::interceptor::InterceptedService, transport::Server};
+use tonic::{
+    Request, Response, Status, Streaming,
+    service::interceptor::InterceptedService,
+    transport::{Server, server::Router},
+};
 
 use super::{
     fetch::Fetch,
@@ -39,6 +43,23 @@ impl Node {
     /// INTERNAL where the listener fails.
     pub async fn serve(self, listener: TcpListener, stop: impl Future<Output = ()>) -> Result<()> {
         let incoming = tonic::transport::server::TcpIncoming::from(listener).with_nodelay(Some(true));
+        let served = self.router().serve_with_incoming_shutdown(incoming, stop).await;
+        served.map_err(|error| Error::new(Code::Internal, format!("the peer listener failed: {error}")))
+    }
+
+    /// Answers a node that cannot reach this one and asked for it at the scheduler, where it holds this ticket, until it ends.
+    ///
+    /// # Errors
+    /// What the scheduler says; UNAVAILABLE where it cannot be reached.
+    pub async fn serve_relayed(self, ticket: &str) -> Result<()> {
+        let relay = self.0.relay.clone();
+        let relay = relay.ok_or_else(|| Error::new(Code::Unavailable, "this node is reached through no scheduler"))?;
+        let incoming = tokio_stream::once(Ok::<_, std::io::Error>(relay.accept(ticket).await?));
+        let served = self.router().serve_with_incoming(incoming).await;
+        served.map_err(|error| Error::new(Code::Internal, format!("a relayed connection failed: {error}")))
+    }
+
+    fn router(self) -> Router {
         let token = self.0.token.clone();
         let check = move |request: Request<()>| match &token {
             Some(token) => token.check(&request).map(|()| request),
@@ -51,9 +72,6 @@ impl Node {
             .http2_keepalive_interval(Some(KEEP_ALIVE))
             .http2_keepalive_timeout(Some(KEEP_ALIVE))
             .add_service(InterceptedService::new(service, check))
-            .serve_with_incoming_shutdown(incoming, stop)
-            .await
-            .map_err(|error| Error::new(Code::Internal, format!("the peer listener failed: {error}")))
     }
 
     /// The sending end of a connection: what this node has of an artifact, as the receiver asks for it, until it ends.

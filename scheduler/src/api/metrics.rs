@@ -71,6 +71,18 @@ fn totals(text: &mut String, front: &Front) {
         ),
         ("orion_batches_bisected_total", "counter", "Batches that failed and were halved", totals.bisected as f64),
         ("orion_batches_hedged_total", "counter", "Batches that straggled and were run again", totals.hedged as f64),
+        (
+            "orion_relayed_bytes_total",
+            "counter",
+            "Bytes of models relayed between workers",
+            front.relayed().bytes() as f64,
+        ),
+        (
+            "orion_relayed_connections",
+            "gauge",
+            "Connections between workers that are relayed",
+            front.relayed().connections() as f64,
+        ),
         ("orion_uptime_seconds", "gauge", "Seconds since the scheduler started", front.uptime_seconds()),
         ("process_cpu_seconds_total", "counter", "CPU seconds of the scheduler's process", process::cpu_seconds()),
         ("process_resident_memory_bytes", "gauge", "Memory of that process", process::resident_bytes() as f64),

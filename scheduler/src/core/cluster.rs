@@ -73,6 +73,8 @@ pub(super) struct Worker<L> {
     pub holding: Vec<u64>,
     pub events: VecDeque<(Nanos, String)>,
     pub peer_address: String,
+    /// Whether others may fetch from it through the scheduler.
+    pub is_relayed: bool,
     /// What it was asked about models and has not answered.
     pub questions: usize,
 }
@@ -170,7 +172,7 @@ impl<T, L: Clone> Core<T, L> {
         worker.carrier = carrier;
         (worker.connected_at, worker.last_frame) = (now, now);
         worker.capability = capability;
-        worker.peer_address = hello.peer_address;
+        (worker.peer_address, worker.is_relayed) = (hello.peer_address, hello.relayed);
         worker.note(now, if resumed { "back within its lease" } else { "joined" });
         self.cluster_changed();
         self.share_again(index);
@@ -245,6 +247,7 @@ impl<T, L: Clone> Core<T, L> {
             holding: Vec::new(),
             events: VecDeque::new(),
             peer_address: String::new(),
+            is_relayed: false,
             questions: 0,
         };
         if self.workers.len() < WORKERS {

@@ -110,11 +110,19 @@ pub struct Limits {
     pub attempts: u32,
     /// How long accepted requests wait for a lost worker to come back when no other can run them.
     pub orphan_grace: Duration,
+    /// Bytes a second that the scheduler relays between workers; 0: none.
+    pub relay_bytes_per_second: u64,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { requests: 16 * 1024, bytes: 2 << 30, attempts: 3, orphan_grace: Duration::from_secs(10) }
+        Self {
+            requests: 16 * 1024,
+            bytes: 2 << 30,
+            attempts: 3,
+            orphan_grace: Duration::from_secs(10),
+            relay_bytes_per_second: 64_000_000,
+        }
     }
 }
 

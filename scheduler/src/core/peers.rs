@@ -1,50 +1,143 @@
 //! From whom a worker may fetch a model that is no file of its machine: those that are predicted to send it soonest first.
 
-use orion_net::transfer::is_fetched;
+use std::cmp::Ordering;
 
-use super::{Core, WorkerState};
+use orion_net::{
+    store::Reference,
+    transfer::{is_fetched, relayed, relayed_worker},
+};
+use orion_proto::{Code, Error, Result};
+
+use super::{Core, WorkerState, cluster::Worker};
 
 /// Addresses that a message carries: more would not make a transfer faster.
 const MOST: usize = 16;
+/// Of these, workers that are reached through the scheduler alone: what they send goes over its link twice.
+const MOST_RELAYED: usize = 4;
 /// Before a worker that holds the model, one that does not is asked only by chance: it may have its files all the same.
 const UNKNOWN_RATE: f64 = 1.0;
 
+/// Another worker as somebody to fetch from.
+struct Other {
+    at: usize,
+    holds: bool,
+    seconds: f64,
+    near: bool,
+}
+
+impl Other {
+    fn order(&self, other: &Self) -> Ordering {
+        let (holds, near) = (other.holds.cmp(&self.holds), other.near.cmp(&self.near));
+        holds.then(self.seconds.total_cmp(&other.seconds)).then(near)
+    }
+}
+
+impl<L> Worker<L> {
+    /// Whether this is where a node with that address is reached.
+    pub(super) fn is_at(&self, address: &str) -> bool {
+        match relayed_worker(address) {
+            Some(name) => *self.name == *name,
+            None => !self.peer_address.is_empty() && self.peer_address == address,
+        }
+    }
+
+    /// Bytes a second of its link to the scheduler; 0: not measured.
+    pub(super) fn rate(&self) -> f64 {
+        self.measurement.as_ref().map_or(0.0, |figures| figures.scheduler_bytes_per_second)
+    }
+}
+
 impl<T, L: Clone> Core<T, L> {
     /// Where other workers can be reached that may have this model: first those that hold it, then by the predicted seconds
-    /// of sending it, of equal ones those of the worker's own zone.
+    /// of sending it, of equal ones those of the worker's own zone; at last the holders through the scheduler's relay, which
+    /// is for when none of the others can be reached.
     pub(super) fn peers_of(&self, model: usize, worker: usize) -> Vec<String> {
         if !self.models[model].path.as_ref().is_some_and(|path| is_fetched(path)) {
             return Vec::new();
         }
         let own = &self.workers[worker];
         let bytes = self.models[model].spec.as_ref().map_or(1.0, |spec| spec.memory_bytes as f64);
-        let holds = |at: usize| {
-            self.models[model].replicas.iter().any(|id| {
-                let replica = &self.replicas[*id];
-                self.devices[replica.device].worker == at && replica.serves()
-            })
-        };
         // Measured on the very link if chunks ever went over it, else the peer's link to the scheduler tells something.
         let seconds = |at: usize| {
             let peer = &self.workers[at];
-            let seen = peer.telemetry.peers.iter().find(|link| link.address == own.peer_address);
-            let seen = seen.filter(|link| !own.peer_address.is_empty() && link.bytes_per_second > 0.0);
-            let usual = peer.measurement.as_ref().map_or(UNKNOWN_RATE, |m| m.scheduler_bytes_per_second);
-            let (rate, trip) = seen.map_or((usual, 0.0), |link| (link.bytes_per_second, link.round_trip_seconds));
+            let seen = peer.telemetry.peers.iter().find(|link| own.is_at(&link.address) && link.bytes_per_second > 0.0);
+            let (rate, trip) = seen.map_or((peer.rate(), 0.0), |link| (link.bytes_per_second, link.round_trip_seconds));
             trip + bytes / rate.max(UNKNOWN_RATE)
         };
-        let reachable = |at: &usize| {
-            let other = &self.workers[*at];
-            *at != worker && other.state == WorkerState::Ready && !other.peer_address.is_empty()
-        };
-        let mut peers: Vec<usize> = (0..self.workers.len()).filter(reachable).collect();
-        peers.sort_by(|one, other| {
-            let near = |at: usize| self.workers[at].capability.zone == own.capability.zone;
-            holds(*other)
-                .cmp(&holds(*one))
-                .then_with(|| seconds(*one).total_cmp(&seconds(*other)))
-                .then_with(|| near(*other).cmp(&near(*one)))
+        let others = self.others(worker).map(|at| Other {
+            at,
+            holds: self.holds_files(model, at),
+            seconds: seconds(at),
+            near: self.workers[at].capability.zone == own.capability.zone,
         });
-        peers.into_iter().take(MOST).map(|at| self.workers[at].peer_address.clone()).collect()
+        let mut others: Vec<Other> = others.collect();
+        others.sort_by(Other::order);
+        let reachable = |other: &&Other| !self.workers[other.at].peer_address.is_empty();
+        let direct = others.iter().filter(reachable).take(MOST - MOST_RELAYED);
+        let direct = direct.map(|other| self.workers[other.at].peer_address.clone());
+        let relays = others.iter().filter(|other| self.is_relayed_from(model, other.at)).take(MOST_RELAYED);
+        direct.chain(relays.map(|other| relayed(&self.workers[other.at].name))).collect()
+    }
+
+    /// Bytes a second at which a model's files come to a worker: no more than its own link, and where the scheduler must relay
+    /// them no more than that and the link of the fastest who has them. 0: not measured.
+    pub(super) fn fetch_rate(&self, model: usize, worker: usize) -> f64 {
+        let own = self.workers[worker].rate();
+        let stored = self.models[model].path.as_deref().is_some_and(Reference::is_path);
+        if !stored || own <= 0.0 {
+            return own;
+        }
+        let mut fastest = 0.0f64;
+        let serve = self.models[model].replicas.iter().map(|id| self.devices[self.replicas[*id].device].worker);
+        for at in serve.chain(self.keepers(model)).filter(|at| self.may_ask(worker, *at)) {
+            if !self.workers[at].peer_address.is_empty() {
+                return own;
+            }
+            if self.is_relayed_from(model, at) {
+                fastest = fastest.max(self.workers[at].rate());
+            }
+        }
+        match fastest > 0.0 {
+            true => own.min(fastest).min(self.limits.relay_bytes_per_second as f64),
+            false => own,
+        }
+    }
+
+    /// The link of a worker whose store others may reach through the scheduler.
+    ///
+    /// # Errors
+    /// NOT_FOUND for an unknown one, UNAVAILABLE where it is not here, FAILED_PRECONDITION where it has no such store.
+    pub(crate) fn relayed_link(&self, name: &str) -> Result<L> {
+        let worker = self.worker_index(name).map(|index| &self.workers[index]);
+        let worker = worker.ok_or_else(|| Error::new(Code::NotFound, format!("no worker is named '{name}'")))?;
+        if !worker.is_relayed {
+            let text = format!("worker '{name}' is not reached through a scheduler");
+            return Err(Error::new(Code::FailedPrecondition, text));
+        }
+        let link = worker.link.clone().filter(|_| worker.is_connected());
+        link.ok_or_else(|| Error::new(Code::Unavailable, format!("worker '{name}' is not connected")))
+    }
+
+    /// The other workers that can be asked for something.
+    fn others(&self, worker: usize) -> impl Iterator<Item = usize> {
+        (0..self.workers.len()).filter(move |at| self.may_ask(worker, *at))
+    }
+
+    fn may_ask(&self, worker: usize, other: usize) -> bool {
+        other != worker && self.workers[other].state == WorkerState::Ready
+    }
+
+    /// Whether a worker has a model's files: it serves it, or said so.
+    fn holds_files(&self, model: usize, worker: usize) -> bool {
+        let mut replicas = self.models[model].replicas.iter().map(|id| &self.replicas[*id]);
+        replicas.any(|replica| self.devices[replica.device].worker == worker && replica.serves())
+            || self.has_files(model, worker)
+    }
+
+    /// Whether the scheduler would relay a model's files from a worker. What has an origin is fetched there instead.
+    fn is_relayed_from(&self, model: usize, worker: usize) -> bool {
+        let stored = self.models[model].path.as_deref().is_some_and(Reference::is_path);
+        let may = self.limits.relay_bytes_per_second > 0 && self.workers[worker].is_relayed;
+        stored && may && self.holds_files(model, worker)
     }
 }

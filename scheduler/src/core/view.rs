@@ -151,7 +151,7 @@ impl<T, L: Clone> Core<T, L> {
     }
 
     fn peer_link(&self, peer: &session::PeerLink) -> cluster::PeerLink {
-        let there = self.workers.iter().find(|worker| worker.peer_address == peer.address && worker.is_connected());
+        let there = self.workers.iter().find(|worker| worker.is_at(&peer.address) && worker.is_connected());
         let quality = LinkQuality {
             round_trip_seconds: known(peer.round_trip_seconds),
             jitter_seconds: known(peer.round_trip_seconds).map(|_| peer.jitter_seconds),

@@ -2,6 +2,7 @@
 
 mod control;
 mod grpc;
+mod relay;
 mod remote;
 
 use std::sync::Arc;
@@ -13,6 +14,8 @@ use orion_proto::{
 };
 
 pub use grpc::SessionService;
+pub use relay::RelayService;
+pub(crate) use relay::Traffic;
 
 use crate::{
     core::{IN_PROCESS, ModelState, Report},

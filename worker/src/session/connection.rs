@@ -100,6 +100,7 @@ async fn converse(
     let Opened { welcome, scheduler, control, frames } = opened;
     tracing::info!(scheduler = %address, session = welcome.session, epoch = welcome.epoch, "scheduler_joined");
     welcomed();
+    worker.joins(address);
     worker.attach(scheduler.clone());
     let lease = Duration::from_millis(welcome.lease_ms.into());
     let keepalive = Arc::new(Mutex::new(KeepAlive::new(Instant::now(), lease)));

@@ -106,6 +106,7 @@ impl Conversation<'_> {
         if self.last_telemetry.is_none_or(|last| now - last >= TELEMETRY) {
             self.last_telemetry = Some(now);
             self.telemetry();
+            self.worker.look_at_store();
             self.probe(now);
         }
         Ok(())

@@ -32,6 +32,21 @@ impl Download {
         self.sources.values_mut().for_each(|source| source.floor = source.floor.min(level));
     }
 
+    /// Whether a peer has, or will soon have, something that is missing here.
+    pub fn offers(&self, peer: PeerId) -> bool {
+        let source = self.sources.get(&peer).filter(|source| source.aside.is_none());
+        source.is_some_and(|source| {
+            let coming = source.coming.iter().any(|(chunk, _)| !self.have.contains(*chunk));
+            coming || self.have.missing().any(|chunk| source.has.contains(chunk))
+        })
+    }
+
+    /// Whether a peer has all that is missing here.
+    pub fn offers_all(&self, peer: PeerId) -> bool {
+        let source = self.sources.get(&peer).filter(|source| source.aside.is_none());
+        source.is_some_and(|source| self.have.missing().all(|chunk| source.has.contains(chunk)))
+    }
+
     /// A peer owes a chunk no more.
     pub(super) fn settle(&mut self, peer: PeerId, chunk: usize, here: u64) {
         let bytes = self.wire_bytes.get(chunk).map_or(0, |bytes| u64::from(*bytes));

@@ -2,7 +2,10 @@
 
 use std::collections::{HashMap, HashSet};
 
-use crate::origin::{Location, shown};
+use crate::{
+    origin::{Location, shown},
+    transfer::relay::relayed_worker,
+};
 
 /// Addresses that are tried at once.
 const MOST_DIALS: usize = 32;
@@ -33,9 +36,9 @@ impl Addresses {
         is_new
     }
 
-    /// Whether one of them is a node's.
-    pub(super) fn have_nodes(&self) -> bool {
-        self.known.iter().any(|address| !Location::is_one(address))
+    /// Whether one of them is a node's, which is reached there.
+    pub(in crate::transfer) fn have_nodes(&self) -> bool {
+        self.known.iter().any(|address| !Location::is_one(address) && relayed_worker(address).is_none())
     }
 
     /// One of them is not tried any more.

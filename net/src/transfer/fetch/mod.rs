@@ -20,6 +20,7 @@ pub use self::progress::Progress;
 use super::{
     form::{self, Rates},
     node::{News, Node},
+    relay::relayed_worker,
 };
 use crate::{
     artifact::{Form, Hash},
@@ -144,6 +145,12 @@ impl Fetch {
     pub(super) fn waits_for_nodes(&self) -> bool {
         let state = self.state.lock();
         state.peers.is_empty() && state.addresses.have_nodes()
+    }
+
+    /// Whether no peer that is reached directly has, or will soon have, anything that is missing.
+    pub(super) fn is_alone(&self) -> bool {
+        let state = self.state.lock();
+        !state.direct().any(|peer| state.download.offers(peer))
     }
 
     /// What is known of the addresses that it comes from.
@@ -281,6 +288,7 @@ impl Fetch {
         if state.ended {
             return;
         }
+        state.leave_relays();
         state.carry_out(now);
         self.tell(&mut state);
         if state.download.is_whole() {
@@ -327,6 +335,26 @@ impl Fetch {
 }
 
 impl State {
+    /// The peers that no scheduler relays.
+    fn direct(&self) -> impl Iterator<Item = PeerId> {
+        self.peers.iter().filter(|(_, one)| relayed_worker(&one.address).is_none()).map(|(peer, _)| *peer)
+    }
+
+    /// Where a peer that is reached directly has all, the scheduler need not relay any more.
+    fn leave_relays(&mut self) {
+        if self.direct().count() == self.peers.len() || !self.direct().any(|peer| self.download.offers_all(peer)) {
+            return;
+        }
+        let direct: Vec<PeerId> = self.direct().collect();
+        let relayed: Vec<PeerId> = self.peers.keys().filter(|peer| !direct.contains(peer)).copied().collect();
+        for peer in relayed {
+            self.download.left(peer);
+            // Its connection ends with its sender.
+            self.peers.remove(&peer);
+            self.buffers.retain(|(other, _), _| *other != peer);
+        }
+    }
+
     fn address(&self, peer: PeerId) -> String {
         self.peers.get(&peer).map(|peer| peer.address.clone()).unwrap_or_default()
     }

@@ -124,3 +124,69 @@ fn peers_are_ranked_by_the_seconds_that_their_link_to_the_asking_worker_takes() 
     assert_eq!(core.peers_of(1, 0), [2, 1, 3].map(address));
     assert_eq!(core.peers_of(1, 1), [3, 2, 0].map(address));
 }
+
+/// Workers that can be reached only through the scheduler, with links of so many bytes a second.
+fn behind_nats(links: &[f64], limits: Limits) -> (TestCore, Vec<u64>) {
+    let mut core = TestCore::new(7, limits);
+    core.want(0, &ModelName::new("m").unwrap(), PATH.into(), false);
+    let sessions = links.iter().enumerate().map(|(index, rate)| {
+        let hello = session::Hello { relayed: true, ..hello(&format!("w{index}"), 1) };
+        let session = core.join(0, hello, "grpc", index as u64).unwrap().session;
+        core.start(0, session);
+        core.measured(session, session::Measurement { scheduler_bytes_per_second: *rate, ..Default::default() });
+        core.holds(0, session, PATH, None);
+        session
+    });
+    let sessions = sessions.collect();
+    (core, sessions)
+}
+
+#[test]
+fn who_has_a_model_and_is_reached_nowhere_is_named_last_and_its_way_has_its_price() {
+    let limits = Limits { relay_bytes_per_second: 3e8 as u64, ..Limits::default() };
+    let (mut core, sessions) = behind_nats(&[1e9, 1e8, 5e8, 1e9], limits);
+    assert_eq!(core.peers_of(1, 0), [] as [&str; 0], "nobody has it");
+    core.holds(0, sessions[1], PATH, Some(0));
+    assert_eq!(core.peers_of(1, 0), ["relay:w1"]);
+    let seconds = |core: &TestCore| [0, 2].map(|worker| BYTES as f64 / core.fetch_rate(1, worker));
+    assert_eq!(seconds(&core), [10.0, 10.0], "the sender's link");
+    core.holds(0, sessions[3], PATH, Some(0));
+    assert_eq!(core.peers_of(1, 0), ["relay:w3", "relay:w1"], "the faster first");
+    assert_eq!(seconds(&core).map(f64::round), [3.0, 3.0], "what the scheduler relays");
+    // One that is reached costs no more than the receiver's own link, and is asked first.
+    let hello = session::Hello { peer_address: "10.0.0.9:1".into(), ..hello("near", 1) };
+    let near = core.join(0, hello, "grpc", 9).unwrap().session;
+    core.start(0, near);
+    core.holds(0, near, PATH, Some(0));
+    assert_eq!(core.peers_of(1, 0), ["10.0.0.9:1", "relay:w3", "relay:w1"]);
+    assert_eq!(seconds(&core), [1.0, 2.0]);
+    assert_eq!((core.relayed_link("w1"), core.relayed_link("near").is_err()), (Ok(1), true));
+    // A worker that lost it is asked no more.
+    core.holds(0, sessions[3], PATH, None);
+    assert_eq!(core.peers_of(1, 0), ["10.0.0.9:1", "relay:w1"]);
+}
+
+#[test]
+fn a_scheduler_that_relays_nothing_names_nobody_through_itself() {
+    let (mut core, sessions) = behind_nats(&[1e9, 1e9], Limits { relay_bytes_per_second: 0, ..Limits::default() });
+    core.holds(0, sessions[1], PATH, Some(0));
+    assert_eq!(core.peers_of(1, 0), [] as [&str; 0]);
+}
+
+#[test]
+fn a_part_of_a_model_is_priced_as_what_is_missing_and_who_had_nobody_to_ask_is_asked_again() {
+    let (mut core, sessions) = behind_nats(&[1e9, 1e9, 1e9], Limits::default());
+    core.take_commands();
+    core.holds(0, sessions[0], PATH, Some(BYTES / 100));
+    core.tick(MS);
+    assert_eq!(pulls(&core.take_commands()).0, [] as [u64; 0], "all were asked");
+    core.holds(2 * MS, sessions[2], PATH, Some(0));
+    core.tick(30 * MS);
+    let commands = core.take_commands();
+    assert_eq!(pulls(&commands).0, [1], "it knew of nobody who has the model");
+    let peers = commands.iter().find_map(|command| match command {
+        Command::Pull { peers, fetch: false, .. } => Some(peers.clone()),
+        _ => None,
+    });
+    assert_eq!(peers.unwrap(), ["relay:w2"]);
+}
