@@ -4,6 +4,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
+    time::Instant,
 };
 
 use futures::{Stream, StreamExt};
@@ -61,7 +62,7 @@ where
         }
         {
             let mut outbox = outbox.lock();
-            outbox.add_credit(frame.credit);
+            outbox.add_credit(Instant::now(), frame.credit);
             outbox.grant(granted);
         }
         deliver(&mut done)?;

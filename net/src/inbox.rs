@@ -127,7 +127,7 @@ mod tests {
         let mut done = Vec::new();
         for piece in frame.pieces {
             let (transfer, credit) = inbox.accept(piece).unwrap();
-            outbox.add_credit(credit);
+            outbox.add_credit(std::time::Instant::now(), credit);
             done.extend(transfer);
         }
         done
@@ -190,7 +190,7 @@ mod tests {
         let sent: usize =
             std::iter::from_fn(|| outbox.next_frame()).flat_map(|f| f.pieces).map(|p| piece_cost(&p)).sum();
         assert!(sent as u64 <= WINDOW_BYTES && sent as u64 > WINDOW_BYTES - FRAME_BYTES as u64, "{sent}");
-        outbox.add_credit(1000);
+        outbox.add_credit(std::time::Instant::now(), 1000);
         assert!(outbox.next_frame().is_some_and(|f| f.pieces.len() == 1));
     }
 

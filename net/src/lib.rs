@@ -25,6 +25,7 @@ mod quality;
 mod retry_budget;
 pub mod store;
 pub mod swarm;
+mod throughput;
 pub mod transfer;
 mod work;
 

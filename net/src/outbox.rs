@@ -1,6 +1,6 @@
 //! What waits to be sent on a data connection: transfers cut into pieces that take turns.
 
-use std::{collections::VecDeque, task::Waker};
+use std::{collections::VecDeque, task::Waker, time::Instant};
 
 use bytes::Bytes;
 use orion_proto::{
@@ -8,7 +8,7 @@ use orion_proto::{
     session::{Frame, Piece},
 };
 
-use crate::{FRAME_BYTES, PIECE_OVERHEAD, WINDOW_BYTES};
+use crate::{FRAME_BYTES, PIECE_OVERHEAD, WINDOW_BYTES, throughput::Throughput};
 
 /// No piece is cut smaller than this for the sake of fairness.
 const FAIR_BYTES: usize = 4 * 1024;
@@ -27,6 +27,7 @@ pub struct Outbox {
     grant: u64,
     closed: bool,
     waker: Option<Waker>,
+    throughput: Throughput,
 }
 
 #[derive(Debug)]
@@ -41,7 +42,15 @@ struct Outgoing {
 
 impl Default for Outbox {
     fn default() -> Self {
-        Self { queue: VecDeque::new(), next_transfer: 1, credit: WINDOW_BYTES, grant: 0, closed: false, waker: None }
+        Self {
+            queue: VecDeque::new(),
+            next_transfer: 1,
+            credit: WINDOW_BYTES,
+            grant: 0,
+            closed: false,
+            waker: None,
+            throughput: Throughput::default(),
+        }
     }
 }
 
@@ -63,8 +72,9 @@ impl Outbox {
     }
 
     /// The other side may take this many bytes more of ours.
-    pub fn add_credit(&mut self, bytes: u64) {
+    pub fn add_credit(&mut self, now: Instant, bytes: u64) {
         if bytes > 0 {
+            self.throughput.granted(now, bytes, !self.queue.is_empty());
             self.credit = self.credit.saturating_add(bytes);
             self.wake();
         }
@@ -77,6 +87,11 @@ impl Outbox {
         if self.grant >= WINDOW_BYTES / 4 {
             self.wake();
         }
+    }
+
+    /// What the connection carried lately, bytes a second, while more waited than could go; none: it was not busy yet.
+    pub fn bytes_per_second(&self) -> Option<f64> {
+        self.throughput.bytes_per_second()
     }
 
     /// Nothing more is sent.
@@ -120,6 +135,9 @@ impl Outbox {
             if !outgoing.is_done() {
                 self.queue.push_back(outgoing);
             }
+        }
+        if self.queue.is_empty() {
+            self.throughput.ran_dry();
         }
         if pieces.is_empty() && self.grant < WINDOW_BYTES / 4 {
             return None;

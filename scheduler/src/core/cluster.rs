@@ -68,6 +68,8 @@ pub(super) struct Worker<L> {
     pub capability: session::Capability,
     pub telemetry: session::Telemetry,
     pub measurement: Option<session::Measurement>,
+    /// Bytes a second that the link to it carried while it was busy; 0: not seen.
+    pub carries: f64,
     pub batches_done: u64,
     /// Batches that it said it holds when it joined, until it takes work.
     pub holding: Vec<u64>,
@@ -172,7 +174,7 @@ impl<T, L: Clone> Core<T, L> {
         worker.carrier = carrier;
         (worker.connected_at, worker.last_frame) = (now, now);
         worker.capability = capability;
-        (worker.peer_address, worker.is_relayed) = (hello.peer_address, hello.relayed);
+        (worker.peer_address, worker.is_relayed, worker.carries) = (hello.peer_address, hello.relayed, 0.0);
         worker.note(now, if resumed { "back within its lease" } else { "joined" });
         self.cluster_changed();
         self.share_again(index);
@@ -243,6 +245,7 @@ impl<T, L: Clone> Core<T, L> {
             capability: session::Capability::default(),
             telemetry: session::Telemetry::default(),
             measurement: None,
+            carries: 0.0,
             batches_done: 0,
             holding: Vec::new(),
             events: VecDeque::new(),

@@ -126,8 +126,7 @@ impl<T, L: Clone> Core<T, L> {
 
     /// What a byte takes on the way to a device, nanoseconds; 0 where that was not measured.
     pub(super) fn time_per_byte(&self, device: usize) -> f64 {
-        let measurement = self.workers[self.devices[device].worker].measurement;
-        let rate = measurement.map_or(0.0, |figures| figures.scheduler_bytes_per_second);
+        let rate = self.workers[self.devices[device].worker].down_rate();
         if rate > 0.0 { 1e9 / rate } else { 0.0 }
     }
 

@@ -40,11 +40,6 @@ impl<L> Worker<L> {
             None => !self.peer_address.is_empty() && self.peer_address == address,
         }
     }
-
-    /// Bytes a second of its link to the scheduler; 0: not measured.
-    pub(super) fn rate(&self) -> f64 {
-        self.measurement.as_ref().map_or(0.0, |figures| figures.scheduler_bytes_per_second)
-    }
 }
 
 impl<T, L: Clone> Core<T, L> {
@@ -61,7 +56,8 @@ impl<T, L: Clone> Core<T, L> {
         let seconds = |at: usize| {
             let peer = &self.workers[at];
             let seen = peer.telemetry.peers.iter().find(|link| own.is_at(&link.address) && link.bytes_per_second > 0.0);
-            let (rate, trip) = seen.map_or((peer.rate(), 0.0), |link| (link.bytes_per_second, link.round_trip_seconds));
+            let (rate, trip) =
+                seen.map_or((peer.up_rate(), 0.0), |link| (link.bytes_per_second, link.round_trip_seconds));
             trip + bytes / rate.max(UNKNOWN_RATE)
         };
         let others = self.others(worker).map(|at| Other {
@@ -82,7 +78,7 @@ impl<T, L: Clone> Core<T, L> {
     /// Bytes a second at which a model's files come to a worker: no more than its own link, and where the scheduler must relay
     /// them no more than that and the link of the fastest who has them. 0: not measured.
     pub(super) fn fetch_rate(&self, model: usize, worker: usize) -> f64 {
-        let own = self.workers[worker].rate();
+        let own = self.workers[worker].down_rate();
         let stored = self.models[model].path.as_deref().is_some_and(Reference::is_path);
         if !stored || own <= 0.0 {
             return own;
@@ -94,7 +90,7 @@ impl<T, L: Clone> Core<T, L> {
                 return own;
             }
             if self.is_relayed_from(model, at) {
-                fastest = fastest.max(self.workers[at].rate());
+                fastest = fastest.max(self.workers[at].up_rate());
             }
         }
         match fastest > 0.0 {

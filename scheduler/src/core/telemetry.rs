@@ -2,10 +2,27 @@
 
 use orion_proto::session;
 
-use super::{Core, IN_PROCESS, ModelState, Nanos};
+use super::{Core, IN_PROCESS, ModelState, Nanos, cluster::Worker};
 
 /// Decoding a batch and handing it to the executor.
 const PREPARATION: Nanos = 100_000;
+
+impl<L> Worker<L> {
+    /// Bytes a second from the scheduler to it: as seen while they flowed, before that as it probed the other way; 0: not known.
+    pub(super) fn down_rate(&self) -> f64 {
+        if self.carries > 0.0 { self.carries } else { self.probed_rate() }
+    }
+
+    /// The same from it to the scheduler.
+    pub(super) fn up_rate(&self) -> f64 {
+        let seen = self.telemetry.bytes_per_second;
+        if seen > 0.0 { seen } else { self.probed_rate() }
+    }
+
+    fn probed_rate(&self) -> f64 {
+        self.measurement.as_ref().map_or(0.0, |figures| figures.scheduler_bytes_per_second)
+    }
+}
 
 impl<T, L: Clone> Core<T, L> {
     /// Tells what a worker measured or how it is.
@@ -47,6 +64,13 @@ impl<T, L: Clone> Core<T, L> {
         if !measured {
             let known = &mut self.workers[index].telemetry;
             (known.round_trip_p50_seconds, known.round_trip_p99_seconds) = round_trips;
+        }
+    }
+
+    /// What the link to a worker carried while more waited than could go, bytes a second.
+    pub fn carries(&mut self, session: u64, bytes_per_second: f64) {
+        if let Some(index) = self.by_session(session) {
+            self.workers[index].carries = bytes_per_second;
         }
     }
 

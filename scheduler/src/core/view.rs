@@ -184,7 +184,7 @@ fn link<L>(worker: &Worker<L>) -> cluster::Link {
         round_trip_seconds: round_trip,
         jitter_seconds: round_trip.map(|usual| (telemetry.round_trip_p99_seconds - usual).max(0.0)),
         loss: telemetry.loss,
-        bytes_per_second: worker.measurement.as_ref().and_then(|m| known(m.scheduler_bytes_per_second)),
+        bytes_per_second: known(worker.down_rate()),
     };
     told(&quality)
 }

@@ -11,6 +11,8 @@ use super::{Session, remote::RemoteWorker};
 
 /// How often silence is looked at.
 const LOOK: Duration = Duration::from_millis(20);
+/// How often it is told what the link carries.
+const TELL: Duration = Duration::from_secs(1);
 
 /// Runs until the worker leaves, the stream breaks, or the lease ends.
 pub(super) async fn run<S, E>(
@@ -24,7 +26,7 @@ pub(super) async fn run<S, E>(
 {
     let mut looks = tokio::time::interval(LOOK);
     looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut suspected = false;
+    let (mut suspected, mut told) = (false, Instant::now());
     let reason = loop {
         tokio::select! {
             // What has arrived counts before silence is judged: a busy machine must not look like a dead worker.
@@ -57,6 +59,12 @@ pub(super) async fn run<S, E>(
                     let ping = keepalive.ping(now);
                     (ping, keepalive.is_suspect(now), keepalive.is_dead(now), keepalive.silence(now), keepalive.lease())
                 };
+                if now.duration_since(told) >= TELL {
+                    told = now;
+                    if let Some(rate) = link.outbox.lock().bytes_per_second() {
+                        session.carries(rate);
+                    }
+                }
                 if let Some(sequence) = ping {
                     link.control(to_worker::Message::Ping(Ping { sequence }));
                 }

@@ -134,6 +134,11 @@ impl Session {
         self.scheduler.with_core(|core, now| core.suspect(now, self.number, reason, lease, broken));
     }
 
+    /// What the link to the worker carries, bytes a second.
+    pub(crate) fn carries(&self, bytes_per_second: f64) {
+        self.scheduler.with_core(|core, _| core.carries(self.number, bytes_per_second));
+    }
+
     pub(crate) fn alive(&self) {
         self.scheduler.with_core(|core, now| core.alive(now, self.number));
     }
