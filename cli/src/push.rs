@@ -1,10 +1,11 @@
 //! `orion push`: a model taken into this machine's store, and to another node.
 
-use std::{io::Write, path::PathBuf, sync::Arc};
+use std::{io::Write, path::PathBuf, str::FromStr, sync::Arc};
 
 use clap::Args;
 use orion_net::{
     artifact::{Artifact, Form, Piece, Pieces, Signer},
+    codec::Codec,
     store::{Publication, Reference, Store},
     transfer::{Node, NodeOptions},
 };
@@ -46,6 +47,11 @@ pub(crate) struct PushArguments {
     /// Make no differences
     #[arg(long)]
     no_base: bool,
+    /// How all chunks are encoded [default: chosen for each by its entropy]
+    #[arg(long, value_name = "CODEC", value_parser = Codec::from_str,
+          long_help = "How all chunks are encoded: none, gzip, deflate, brotli, lz4, zstd or weights (our own, for \
+                       floating-point numbers) [default: chosen for each by its entropy]")]
+    codec: Option<Codec>,
     /// File with the publisher's private key: openssl genpkey -algorithm ed25519
     #[arg(long, env = "ORION_SIGN", value_name = "FILE")]
     sign: Option<PathBuf>,
@@ -130,8 +136,15 @@ fn publish(arguments: &PushArguments, store: &Store) -> Result<Artifact, Failure
         None if arguments.no_base => None,
         None => store.find(name.as_str(), None).ok(),
     };
-    let publication =
-        Publication { source: &arguments.path, name, version, base, signer: signer.as_ref(), is_own: false };
+    let publication = Publication {
+        source: &arguments.path,
+        name,
+        version,
+        base,
+        codec: arguments.codec,
+        signer: signer.as_ref(),
+        is_own: false,
+    };
     let bar = progress::bytes(0, format!("publishing {}", publication.name));
     let published = store.publish(&publication, &|done, total| {
         bar.set_length(total);

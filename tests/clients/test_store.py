@@ -5,6 +5,7 @@ import os
 import pathlib
 import subprocess
 
+import gguf
 import numpy as np
 import pytest
 
@@ -247,3 +248,40 @@ def test_a_harmed_store_is_named_and_mended(small, tmp_path, seed, copy, harm):
         assert [damage["path"] for damage in one["damaged"]] == ["model.safetensors"]
     pulled(pull("small", tmp_path / "a", seed.address), small)
     assert not said("cache", "verify", "--store", tmp_path / "a")[0]["damaged"]
+
+
+@pytest.mark.parametrize("codec", ["none", "gzip", "deflate", "brotli", "lz4", "zstd", "weights"])
+def test_a_publisher_may_choose_the_codec(small, tmp_path, serve, codec):
+    few = folder_of(tmp_path / "few", weights(7, rows=300_000))
+    pushed = push(few, "few@1", tmp_path / "from", "--codec", codec)
+    server = serve(tmp_path / "from")
+    pulled(pull("few", tmp_path / "to", server.address), few)
+    with peers.Client(server.address) as client:
+        chunks = client.find("few").chunks
+    used = {chunk.encoded.codec for chunk in chunks if chunk.HasField("encoded")}
+    numbers = {"none": 0, "gzip": 1, "deflate": 2, "brotli": 3, "lz4": 4, "zstd": 5, "weights": 6}
+    assert used == ({numbers[codec]} if codec != "none" else set())
+    assert (pushed["encoded_bytes"] < pushed["bytes"]) == bool(used)
+
+
+def test_a_codec_that_there_is_not_is_named(small, tmp_path):
+    error = orion("push", small, "--store", tmp_path / "store", "--codec", "zip", status=(1,)).stderr
+    assert "'zip'" in error and "none, gzip, deflate, brotli, lz4, zstd, weights" in error
+
+
+def test_a_gguf_file_is_cut_by_its_tensors(tmp_path, serve):
+    path = next((serving.MODELS / "smollm2").glob("*.gguf"))
+    reader = gguf.GGUFReader(path)
+    push(path.parent, "smollm2@1", tmp_path / "store")
+    with peers.Client(serve(tmp_path / "store").address) as client:
+        [file] = client.find("smollm2").manifest.files
+    named = {tensor.name: tensor for tensor in file.tensors}
+    assert {tensor.name for tensor in reader.tensors} == set(named)
+    borders, at = {0}, 0
+    for chunk in file.chunks:
+        at += chunk.bytes
+        borders.add(at)
+    for tensor in reader.tensors:
+        told = named[tensor.name]
+        assert (told.start, list(told.shape)) == (tensor.data_offset, list(tensor.shape))
+        assert told.bytes >= tensor.n_bytes and {told.start, told.start + told.bytes} <= borders

@@ -78,6 +78,7 @@ impl Artifacts {
             round_trip_seconds: seen.round_trip_seconds,
             jitter_seconds: seen.jitter_seconds,
             bytes_per_second: seen.bytes_per_second,
+            loss: seen.loss,
         };
         self.node.links().into_iter().map(link).collect()
     }

@@ -131,16 +131,20 @@ fn measured(measurement: &Measurement, carrier: &str) -> String {
 
 /// A link in a word and its figures.
 fn link_of(link: &Link) -> String {
-    let loss = link.loss.map_or("not known".to_owned(), |loss| format!("{:.3} %", loss * 100.0));
+    let loss = share(link.loss);
     let grade = if link.grade.is_empty() { "not measured yet" } else { &link.grade };
     let jitter =
         if link.round_trip_seconds > 0.0 { seconds(link.jitter_seconds) } else { "not measured yet".to_owned() };
-    format!("{grade}, jitter {jitter}, loss {loss}")
+    format!("{grade}, jitter {jitter}, loss {loss}, {} from the scheduler", bit_rate(link.bytes_per_second))
+}
+
+fn share(share: Option<f64>) -> String {
+    share.map_or("not known".to_owned(), |share| format!("{:.3} %", share * 100.0))
 }
 
 /// Its links to other nodes.
 fn peers(links: &[PeerLink]) -> Option<String> {
-    let mut table = table(&["sent chunks to", "address", "link", "round trip", "jitter", "rate"]);
+    let mut table = table(&["sent chunks to", "address", "link", "round trip", "jitter", "loss", "rate"]);
     for peer in links {
         let link = peer.link.clone().unwrap_or_default();
         table.add_row([
@@ -149,6 +153,7 @@ fn peers(links: &[PeerLink]) -> Option<String> {
             state(&link.grade),
             figure(measured_seconds(link.round_trip_seconds)),
             figure(seconds(link.jitter_seconds)),
+            figure(share(link.loss)),
             figure(bit_rate(link.bytes_per_second)),
         ]);
     }

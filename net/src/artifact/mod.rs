@@ -1,6 +1,7 @@
 //! What a model is on its way between machines.
 
 mod cut;
+mod gguf;
 mod manifest;
 mod pieces;
 mod signature;

@@ -2,10 +2,19 @@
 
 use safetensors::SafeTensors;
 
-use super::Tensor;
+use super::{Tensor, gguf};
 
-/// The tensors of a safetensors file in the order in which they lie there; none of any other file.
+/// The tensors of a safetensors or GGUF file in the order in which they lie there; none of any other file.
 pub fn tensors(file: &[u8]) -> Vec<Tensor> {
+    let tensors = gguf::tensors(file).unwrap_or_else(|| of_safetensors(file));
+    let is_within =
+        |tensor: &Tensor| tensor.start.checked_add(tensor.bytes).is_some_and(|end| end <= file.len() as u64);
+    let in_turn = tensors.windows(2).all(|pair| pair[0].start + pair[0].bytes <= pair[1].start);
+    // A file that was cut off is no file of tensors.
+    if tensors.iter().all(is_within) && in_turn { tensors } else { Vec::new() }
+}
+
+fn of_safetensors(file: &[u8]) -> Vec<Tensor> {
     let Ok((header, metadata)) = SafeTensors::read_metadata(file) else { return Vec::new() };
     let begin = header.saturating_add(size_of::<u64>());
     let mut tensors: Vec<_> = metadata
@@ -23,9 +32,5 @@ pub fn tensors(file: &[u8]) -> Vec<Tensor> {
         })
         .collect();
     tensors.sort_by(|one, other| (one.start, one.bytes, &one.name).cmp(&(other.start, other.bytes, &other.name)));
-    let is_within =
-        |tensor: &Tensor| tensor.start.checked_add(tensor.bytes).is_some_and(|end| end <= file.len() as u64);
-    let in_turn = tensors.windows(2).all(|pair| pair[0].start + pair[0].bytes <= pair[1].start);
-    // A file that was cut off is no file of tensors.
-    if tensors.iter().all(is_within) && in_turn { tensors } else { Vec::new() }
+    tensors
 }

@@ -38,6 +38,8 @@ pub struct Publication<'p> {
     pub version: Option<ModelName>,
     /// The root of the version that differences are made against.
     pub base: Option<Hash>,
+    /// The codec of all chunks; none: chosen for each by its entropy.
+    pub codec: Option<Codec>,
     /// Who signs it.
     pub signer: Option<&'p Signer>,
     /// Whether the files are nobody else's and on this file system: they are not copied.
@@ -83,7 +85,9 @@ impl Store {
             for cuts in cuts.chunks(AT_ONCE) {
                 let made: Vec<Made> = cuts
                     .par_iter()
-                    .map_init(Coder::default, |coder, cut| make(&contents, cut, &tensors, base.as_ref(), coder))
+                    .map_init(Coder::default, |coder, cut| {
+                        make(&contents, cut, &tensors, base.as_ref(), publication.codec, coder)
+                    })
                     .collect::<Result<_>>()?;
                 for made in made {
                     packs.write(&made)?;
@@ -135,12 +139,19 @@ fn version_of(files: &[ManifestFile]) -> Result<ModelName> {
 }
 
 /// Hashes a chunk, and encodes it in each form that saves enough.
-fn make(file: &[u8], cut: &Cut, tensors: &[Tensor], base: Option<&Base>, coder: &mut Coder) -> Result<Made> {
+fn make(
+    file: &[u8],
+    cut: &Cut,
+    tensors: &[Tensor],
+    base: Option<&Base>,
+    codec: Option<Codec>,
+    coder: &mut Coder,
+) -> Result<Made> {
     let raw = &file[cut.range.clone()];
     let no_memory =
         |error: std::io::Error| Error::new(Code::Internal, format!("a chunk could not be encoded: {error}"));
     let mut encoded = Vec::new();
-    let codec = choose(cut.element, raw);
+    let codec = codec.unwrap_or_else(|| choose(cut.element, raw));
     if codec != Codec::None {
         coder.encode(codec, cut.element, raw, &mut encoded).map_err(no_memory)?;
         if encoded.len() as f64 > raw.len() as f64 * (1.0 - LEAST_SAVING) {

@@ -51,7 +51,8 @@ fn store() -> (TempDir, Store) {
 
 fn publish(store: &Store, source: &TempDir, name: &str, base: Option<Hash>) -> Artifact {
     let name = ModelName::new(name).unwrap();
-    let publication = Publication { source: source.path(), name, version: None, base, signer: None, is_own: false };
+    let publication =
+        Publication { source: source.path(), name, version: None, base, codec: None, signer: None, is_own: false };
     store.publish(&publication, &|_, _| {}).unwrap()
 }
 
@@ -250,8 +251,15 @@ fn a_full_store_gives_up_what_is_not_in_use() {
     let pins: Vec<Pin> = small.list().iter().map(|entry| small.pin(&entry.stored.artifact.root).unwrap()).collect();
     let name = ModelName::new("fifth").unwrap();
     let source = model(9, 0);
-    let publication =
-        Publication { source: source.path(), name, version: None, base: None, signer: None, is_own: false };
+    let publication = Publication {
+        source: source.path(),
+        name,
+        version: None,
+        base: None,
+        codec: None,
+        signer: None,
+        is_own: false,
+    };
     let error = small.publish(&publication, &|_, _| {}).unwrap_err();
     assert_eq!(error.code, Code::ResourceExhausted);
     assert!(error.message.contains("in use"), "{}", error.message);

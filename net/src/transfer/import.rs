@@ -196,8 +196,15 @@ impl Node {
         let published = tokio::task::spawn_blocking(move || {
             let files = staging.files();
             // Without a base all nodes that bring it here make the same of it.
-            let publication =
-                Publication { source: &files, name, version: Some(version), base: None, signer: None, is_own: true };
+            let publication = Publication {
+                source: &files,
+                name,
+                version: Some(version),
+                base: None,
+                codec: None,
+                signer: None,
+                is_own: true,
+            };
             let published = store.publish(&publication, &|_, _| {})?;
             // Before others may begin with the same files.
             store.came_from(&key, &published.root)?;

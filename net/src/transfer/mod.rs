@@ -2,6 +2,7 @@
 //!
 //! A [`Node`] serves what its store has and what is on its way there, and fetches from as many others as have an artifact.
 
+mod accepted;
 mod buffers;
 mod coders;
 mod connect;

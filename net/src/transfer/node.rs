@@ -10,7 +10,6 @@ use blake3::Hash;
 use bytes::Bytes;
 use orion_proto::{Result, peer as wire};
 use parking_lot::Mutex;
-use tokio::sync::mpsc::UnboundedSender;
 
 use super::{
     buffers::Buffers,
@@ -19,7 +18,7 @@ use super::{
     form::form_from_wire,
     held::Held,
     relay::Relay,
-    sending::{Sending, State, say},
+    sending::{Sending, State, Way, say},
     token::PeerToken,
     window::{Seen, Window},
 };
@@ -197,7 +196,7 @@ impl Node {
         held: Arc<Held>,
         has: Bitmap,
         address: String,
-        out: UnboundedSender<wire::FromSender>,
+        Way { out, loss }: Way,
         begins: bool,
     ) -> Receiver {
         let mut state = self.0.state.lock();
@@ -225,6 +224,7 @@ impl Node {
         let took = self.now();
         let sending = Sending {
             out,
+            loss,
             held,
             address,
             window,
@@ -249,7 +249,7 @@ impl Node {
         let mut state = self.0.state.lock();
         state.upload.left(self.now(), receiver);
         let sending = state.receivers.remove(&receiver);
-        let (address, seen) = sending.map(|sending| (sending.address, sending.window.seen())).unwrap_or_default();
+        let (address, seen) = sending.map(|sending| (sending.address.clone(), sending.seen())).unwrap_or_default();
         state.links.saw(&address, seen);
         drop(state);
         self.pump();

@@ -5,7 +5,7 @@ use orion_proto::{Code, Error, Result, peer as wire};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 
-use super::{limits::parts, node::Node};
+use super::{limits::parts, node::Node, sending::Way};
 use crate::{artifact::Hash, origin::Location};
 
 impl Node {
@@ -38,7 +38,7 @@ impl Node {
         else {
             return Err(Error::new(Code::Internal, format!("peer {address} did not say what it has")));
         };
-        match self.send(held, out, begin, answers, true).await {
+        match self.send(held, Way { out, loss: None }, begin, answers, true).await {
             Ok(true) => Ok(()),
             Err(error) => Err(error),
             Ok(false) => {

@@ -10,8 +10,14 @@ use bytes::Bytes;
 use orion_proto::peer as wire;
 use tokio::sync::mpsc::UnboundedSender;
 
-use super::{fetch::Fetch, held::Held, links::Links, window::Window};
+use super::{
+    fetch::Fetch,
+    held::Held,
+    links::Links,
+    window::{Seen, Window},
+};
 use crate::{
+    LossMeter,
     artifact::{Form, Hash},
     swarm::{ArtifactId, Receiver, Upload},
 };
@@ -31,10 +37,19 @@ pub(super) struct State {
     pub(super) next: u64,
 }
 
+/// The way to a receiver.
+#[derive(Debug)]
+pub(super) struct Way {
+    pub(super) out: UnboundedSender<wire::FromSender>,
+    /// Of its connection; none where that is not known.
+    pub(super) loss: Option<Arc<LossMeter>>,
+}
+
 /// One receiver of one artifact.
 #[derive(Debug)]
 pub(super) struct Sending {
     pub(super) out: UnboundedSender<wire::FromSender>,
+    pub(super) loss: Option<Arc<LossMeter>>,
     pub(super) held: Arc<Held>,
     pub(super) address: String,
     pub(super) window: Window,
@@ -46,6 +61,13 @@ pub(super) struct Sending {
     pub(super) current: Option<(usize, usize)>,
     /// Bytes of chunks that are on their way, in their order.
     pub(super) on_the_way: VecDeque<(usize, u64)>,
+}
+
+impl Sending {
+    /// What was seen of the link.
+    pub(super) fn seen(&self) -> Seen {
+        Seen { loss: self.loss.as_ref().and_then(|meter| meter.share()), ..self.window.seen() }
+    }
 }
 
 impl State {

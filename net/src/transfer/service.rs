@@ -1,6 +1,6 @@
 //! What other nodes may ask of this one.
 
-use std::{net::SocketAddr, pin::Pin, sync::Arc};
+use std::{pin::Pin, sync::Arc};
 
 use bytes::Bytes;
 use futures::Stream;
@@ -23,11 +23,13 @@ use tonic::{
 };
 
 use super::{
+    accepted::{Caller, accepted},
     fetch::Fetch,
     held::Held,
     limits::{KEEP_ALIVE, MESSAGE_BYTES, STREAM_BYTES, parts},
     node::Node,
     pull::Begun,
+    sending::Way,
 };
 use crate::{
     artifact::{Artifact, Hash, MOST_MANIFEST_BYTES},
@@ -42,8 +44,7 @@ impl Node {
     /// # Errors
     /// INTERNAL where the listener fails.
     pub async fn serve(self, listener: TcpListener, stop: impl Future<Output = ()>) -> Result<()> {
-        let incoming = tonic::transport::server::TcpIncoming::from(listener).with_nodelay(Some(true));
-        let served = self.router().serve_with_incoming_shutdown(incoming, stop).await;
+        let served = self.router().serve_with_incoming_shutdown(accepted(listener), stop).await;
         served.map_err(|error| Error::new(Code::Internal, format!("the peer listener failed: {error}")))
     }
 
@@ -79,7 +80,7 @@ impl Node {
     pub(super) async fn send(
         &self,
         held: Arc<Held>,
-        out: mpsc::UnboundedSender<wire::FromSender>,
+        way: Way,
         begin: wire::Begin,
         mut messages: Streaming<wire::FromReceiver>,
         has_begun: bool,
@@ -87,7 +88,7 @@ impl Node {
         let count = held.chunks().stored().pieces.len();
         let mut has = Bitmap::from_bytes(count, &begin.bitmap).map_err(|error| Error::invalid(error.to_string()))?;
         let mut ended = Ok(());
-        let receiver = self.joined(held, has.clone(), begin.address.clone(), out, !has_begun);
+        let receiver = self.joined(held, has.clone(), begin.address.clone(), way, !has_begun);
         // An end that is no clean one is an end too.
         while let Ok(Some(wire::FromReceiver { message: Some(message) })) = messages.message().await {
             if let wire::from_receiver::Message::Have(have) = &message {
@@ -164,6 +165,7 @@ impl Peer for Node {
         &self,
         request: Request<Streaming<wire::FromReceiver>>,
     ) -> std::result::Result<Response<Self::DownloadStream>, Status> {
+        let loss = request.extensions().get::<Caller>().and_then(|from| from.loss.clone());
         let mut messages = request.into_inner();
         let Some(wire::FromReceiver { message: Some(wire::from_receiver::Message::Begin(begin)) }) =
             messages.message().await?
@@ -175,7 +177,7 @@ impl Peer for Node {
         let node = self.clone();
         let (refuse, refused) = oneshot::channel::<std::result::Result<wire::FromSender, Status>>();
         tokio::spawn(async move {
-            if let Err(error) = node.send(held, out, begin, messages, false).await {
+            if let Err(error) = node.send(held, Way { out, loss }, begin, messages, false).await {
                 // Whoever has gone hears nothing more.
                 let _ = refuse.send(Err(Status::from(error)));
             }
@@ -194,7 +196,8 @@ impl Peer for Node {
         if !self.0.accepts_uploads {
             return Err(Error::new(Code::PermissionDenied, "this node takes no uploads").into());
         }
-        let from = request.remote_addr().map(|address: SocketAddr| address.to_string()).unwrap_or_default();
+        let from = request.extensions().get::<Caller>().and_then(|from| from.address);
+        let from = from.map_or_else(|| "a node that is relayed".to_owned(), |address| address.to_string());
         let mut messages = request.into_inner();
         let (artifact, begin) = offered(&mut messages).await?;
         let root = artifact.root;

@@ -40,7 +40,8 @@ impl One {
     fn publish(&self, source: &TempDir) -> Artifact {
         let name = ModelName::new("m").unwrap();
         let base = self.node.store().find("m", None).ok();
-        let publication = Publication { source: source.path(), name, version: None, base, signer: None, is_own: false };
+        let publication =
+            Publication { source: source.path(), name, version: None, base, codec: None, signer: None, is_own: false };
         self.node.store().publish(&publication, &|_, _| {}).unwrap()
     }
 

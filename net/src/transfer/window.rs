@@ -55,6 +55,8 @@ pub struct Seen {
     pub round_trip_seconds: f64,
     /// Seconds by which round trips differ, smoothed.
     pub jitter_seconds: f64,
+    /// The share of segments that were sent again, 0 to 1; none: not known.
+    pub loss: Option<f64>,
 }
 
 impl Window {
@@ -170,6 +172,7 @@ impl Window {
             bytes_per_second: self.rates.iter().map(|(_, rate)| *rate).fold(0.0, f64::max),
             round_trip_seconds: self.trip.map_or(0.0, |(least, _)| least.as_secs_f64()),
             jitter_seconds: self.smoothed.map_or(0.0, |(_, deviation)| deviation),
+            loss: None,
         }
     }
 }

@@ -155,7 +155,7 @@ impl<T, L: Clone> Core<T, L> {
         let quality = LinkQuality {
             round_trip_seconds: known(peer.round_trip_seconds),
             jitter_seconds: known(peer.round_trip_seconds).map(|_| peer.jitter_seconds),
-            loss: None,
+            loss: peer.loss,
             bytes_per_second: known(peer.bytes_per_second),
         };
         let worker = there.map(|worker| worker.name.to_string()).unwrap_or_default();
