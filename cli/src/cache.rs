@@ -15,6 +15,7 @@ use crate::{
     client::block_on,
     peer::{PeerAccess, listen},
     progress,
+    small_pages::take_small_pages,
     store::StoreArguments,
     table::{Format, figure, state, table, write, write_json, write_table},
     units::bytes,
@@ -87,6 +88,7 @@ It runs until it is ended; port 0: the system picks. Other machines are let in w
 }
 
 pub(crate) fn run(arguments: &CacheArguments, out: &mut dyn Write) -> Result<(), Failure> {
+    take_small_pages();
     let (store, format) = (arguments.store.open()?, arguments.output);
     match &arguments.command {
         CacheCommand::Ls => list(&store, format, out),

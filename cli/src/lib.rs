@@ -24,6 +24,7 @@ mod progress;
 mod pull;
 mod push;
 mod serve;
+mod small_pages;
 mod status;
 mod store;
 mod table;

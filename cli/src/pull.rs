@@ -23,6 +23,7 @@ use crate::{
     origins::OriginFlags,
     peer::{PeerAccess, listen_to_peers},
     progress,
+    small_pages::take_small_pages,
     store::StoreArguments,
     table::{Format, facts, write, write_json},
     units::{bytes, seconds},
@@ -77,6 +78,7 @@ pub(crate) struct PullArguments {
 }
 
 pub(crate) fn run(arguments: &PullArguments, out: &mut dyn Write) -> Result<(), Failure> {
+    take_small_pages();
     let store = Arc::new(arguments.store.open()?);
     let begun = Instant::now();
     let (artifact, progress, took) = block_on(async {

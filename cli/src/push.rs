@@ -18,6 +18,7 @@ use crate::{
     origins::OriginFlags,
     peer::PeerAccess,
     progress,
+    small_pages::take_small_pages,
     store::StoreArguments,
     table::{Format, facts, write, write_json},
     units::bytes,
@@ -70,6 +71,7 @@ pub(crate) struct PushArguments {
 }
 
 pub(crate) fn run(arguments: &PushArguments, out: &mut dyn Write) -> Result<(), Failure> {
+    take_small_pages();
     let store = Arc::new(arguments.store.open()?);
     let artifact = publish(arguments, &store)?;
     hand_over(arguments, &store, &artifact)?;

@@ -1,6 +1,6 @@
 //! Threads that read, check and decode chunks.
 
-use std::{cell::RefCell, sync::Arc, thread::available_parallelism};
+use std::{cell::RefCell, sync::Arc, sync::LazyLock, thread::available_parallelism};
 
 use tokio::sync::Semaphore;
 
@@ -19,7 +19,9 @@ impl Default for Coders {
 impl Coders {
     /// How many there are.
     pub(super) fn threads() -> usize {
-        available_parallelism().map_or(1, usize::from)
+        // The system reads several files to tell it.
+        static THREADS: LazyLock<usize> = LazyLock::new(|| available_parallelism().map_or(1, usize::from));
+        *THREADS
     }
 
     /// Has one of them do this, when it is free; nothing if that panicked.

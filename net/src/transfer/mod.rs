@@ -24,6 +24,7 @@ mod service;
 #[cfg(test)]
 mod tests;
 mod token;
+mod trial;
 mod window;
 
 pub use fetch::Progress;

@@ -41,7 +41,10 @@ impl Fetch {
             },
         };
         let has_base = self.incoming.has_base_of(chunk) && !state.without_base.contains(&chunk);
-        let form = form::choose(piece, has_base, rates);
+        let mut form = form::choose(piece, has_base, rates);
+        if form == Form::Encoded {
+            form = state.trial.form(rates.link);
+        }
         let length = piece.wire(form).map_or(0, |(bytes, _)| bytes as usize);
         let mut bytes = self.node.0.buffers.take();
         bytes.reserve(length);
@@ -122,6 +125,7 @@ impl Fetch {
             Ok(()) => {
                 let piece = self.incoming.stored().pieces.get(chunk);
                 let raw = piece.map_or(0, |piece| u64::from(piece.chunk.bytes));
+                state.trial.came(now, form, raw);
                 if form != Form::Raw {
                     let rate = raw as f64 / seconds.max(1e-9);
                     state.decode = Some(state.decode.map_or(rate, |known| known + (rate - known) / 8.0));

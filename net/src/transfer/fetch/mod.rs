@@ -21,6 +21,7 @@ use super::{
     form::{self, Rates},
     node::{News, Node},
     relay::relayed_worker,
+    trial::Trial,
 };
 use crate::{
     artifact::{Form, Hash},
@@ -56,6 +57,7 @@ struct State {
     progress: Progress,
     /// Bytes a second at which one thread decodes.
     decode: Option<f64>,
+    trial: Trial,
     /// No more is taken.
     ended: bool,
     /// Chunks whose base turned out damaged: their differences are of no use.
@@ -115,6 +117,7 @@ impl Fetch {
             next: 0,
             progress: progress.clone(),
             decode: None,
+            trial: Trial::default(),
             ended: false,
             without_base: HashSet::new(),
         };
