@@ -38,6 +38,12 @@ fn assert_same(got: &Checkpoint, want: &Checkpoint) {
     }
 }
 
+/// The header of stories15M with a little of what follows it.
+fn cut_llama2c() -> Vec<u8> {
+    let header = [288i32, 768, 6, 6, 6, 32000, 256].map(i32::to_le_bytes).concat();
+    [header, vec![0; 100_000]].concat()
+}
+
 #[test]
 fn what_torch_saved_is_what_safetensors_saved() {
     for (source, want, format, key) in [
@@ -123,6 +129,7 @@ fn files_that_are_not_converted_are_named() {
         (b"24ka\x01\0\0\0", "versions 1 and 2"),
         (b"\x80\x04K\x01.", "not one that torch.save wrote"),
         (b"once upon a time", "its format is unknown; converted are PyTorch's"),
+        (&cut_llama2c(), "its header says 60816028 bytes, it has 100028"),
     ] {
         let error = convert(&conversion(&file(bytes), &folder.path().join("out")), &|_| {}).unwrap_err();
         assert!(error.message.contains(words) && error.message.contains("source"), "{error}");

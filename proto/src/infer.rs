@@ -111,6 +111,11 @@ impl InferRequest {
 }
 
 impl Priority {
+    /// The protocol's number.
+    pub fn number(self) -> u32 {
+        self as u32 + 1
+    }
+
     /// From the protocol's number.
     ///
     /// # Errors

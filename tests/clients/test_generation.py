@@ -1,7 +1,9 @@
 """Generation over OpenAI's API, Triton's generate and decoupled streams, and streams that outlive their worker."""
 
+import concurrent.futures
 import json
 import queue
+import threading
 
 import numpy as np
 import openai
@@ -337,3 +339,34 @@ def test_prompts_that_begin_alike_go_where_that_is_cached(start, models, tmp_pat
             assert said["chosen"]["worker"] == "w2" and cached > 0.5, (cached, said)
             assert said["prompt"]["cached_tokens"] > said["prompt"]["tokens"] / 2, said
             assert said["prompt"]["saved_seconds"] > 0 and "of prefill" in said["why"], said
+
+
+def test_a_more_urgent_generation_preempts(generating, client):
+    """Wherever the generator runs: more than it has places for are under way, and all are long."""
+    ended, lock = [], threading.Lock()
+
+    def low(number):
+        client.completions.create(
+            model="smollm2", prompt=f"Tale {number}:", max_tokens=150, temperature=1, seed=number,
+            extra_body={"priority": 5, "ignore_eos": True},
+        )
+        with lock:
+            ended.append(number)
+
+    with concurrent.futures.ThreadPoolExecutor(20) as pool:
+        lows = [pool.submit(low, number) for number in range(20)]
+        serving.until(lambda: generators(generating)["running"] >= 16, "sixteen generations")
+        first = client.completions.create(
+            model="smollm2", prompt="Quick", max_tokens=2, extra_body={"priority": 1, "ignore_eos": True}
+        )
+        before = len(ended)
+        for one in lows:
+            one.result()
+    assert first.usage.completion_tokens == 2 and before == 0, f"{before} of the others ended before"
+
+
+def generators(server):
+    """How the one generator is filled, by `orion nodes show`."""
+    shown = server.orion("nodes", "show", "local" if server.shape == "up" else "w1")
+    [found] = [value for _, value in serving.walk([shown]) if isinstance(value, dict) and "kept_bytes" in value]
+    return found

@@ -36,7 +36,7 @@ pub(crate) struct Prepared {
 pub(crate) async fn build(arguments: &BenchArguments, client: &mut Client) -> Result<Prepared, Failure> {
     let model_name = arguments.model.clone().unwrap_or_default();
     let declared = declared_inputs(client, &model_name).await?;
-    let needed = declared.iter().filter(|input| !input.optional);
+    let needed = declared.iter().filter(|input| !input.optional || input.name == MAX_TOKENS);
     let inputs = needed.map(|input| fill(input, arguments)).collect::<Result<Vec<_>, _>>()?;
     let rows = inputs.first().map_or(1, Input::rows);
     let (inputs, raw_input_contents) = inputs.into_iter().map(Input::into_wire).unzip();

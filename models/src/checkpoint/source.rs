@@ -114,7 +114,10 @@ fn unknown(bytes: &[u8]) -> Error {
         }
         _ if bytes.starts_with(b"24ka") => format!("llama2.c's versions 1 and 2 are not read, only 0; {KNOWN}"),
         _ if bytes.starts_with(b"\x80") => format!("it is a pickle, but not one that torch.save wrote; {KNOWN}"),
-        _ => format!("its format is unknown; {KNOWN}"),
+        _ => match llama2c::Header::read(bytes) {
+            Err(error) if llama2c::begins_like_one(bytes) => format!("as llama2.c's .bin, {error}"),
+            _ => format!("its format is unknown; {KNOWN}"),
+        },
     })
 }
 

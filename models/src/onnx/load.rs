@@ -71,6 +71,9 @@ impl Evaluator {
 
     fn folded(&self, node: &Node) -> Option<Vec<(Slot, Tensor)>> {
         let Kernel::Compute(compute) = node.operator.kernel else { return None };
+        if !node.operator.is_function() {
+            return None;
+        }
         let known = |slot: &Option<Slot>| match slot {
             None => Some(None),
             Some(slot) => self.constants.get(*slot)?.clone().map(Some),

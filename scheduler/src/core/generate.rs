@@ -9,8 +9,9 @@ use orion_net::AttemptDelta;
 use orion_proto::{Code, Delta, Error, InferRequest};
 
 use super::{
-    Command, Cordon, Core, Nanos, Prefix, RequestKey, WorkerState, catalogue::Model, cordon::GIVEN_UP, device::Device,
-    failed_load::Failure, filter, order::WEIGHTS, prompt_report::Begun, queue::Group,
+    Command, Cordon, Core, Nanos, Prefix, RequestKey, WorkerState, catalogue::Model, cordon::GIVEN_UP,
+    decode_time::DecodeTime, device::Device, failed_load::Failure, filter, order::WEIGHTS, prompt_report::Begun,
+    queue::Group,
 };
 
 /// Who is told of each step of a generation.
@@ -36,6 +37,7 @@ pub(super) struct Generated {
     /// What was believed when it was given to a replica, until that replica has told.
     pub begun: Option<Begun>,
     tokens: Vec<u32>,
+    pub decode: DecodeTime,
     /// Kind of the device that made them: another may round differently.
     kind: Option<Arc<str>>,
 }
@@ -43,7 +45,7 @@ pub(super) struct Generated {
 impl Generated {
     pub(super) fn new(opening: Opening) -> Self {
         let Opening { listener, prefix } = opening;
-        Self { listener, prefix, begun: None, tokens: Vec::new(), kind: None }
+        Self { listener, prefix, begun: None, tokens: Vec::new(), decode: DecodeTime::default(), kind: None }
     }
 
     /// How many tokens were sent.
@@ -79,7 +81,7 @@ impl<T, L: Clone> Core<T, L> {
         }
         while let Some((id, key)) = self.next_generation(now, index) {
             self.requeued(index);
-            let service = self.replicas[id].line(0).predict(1);
+            let service = self.generation_time(&self.replicas[id]);
             self.charge_tenants(&[key], service);
             // Of as many as run at once, each takes its share of the device.
             let share = service / (self.models[index].places().max(1) as Nanos);
@@ -317,6 +319,7 @@ impl<T, L: Clone> Core<T, L> {
         if first {
             self.end_prefill(now, key, batch, &delta);
         }
+        self.note_step(now, key, batch, delta.tokens.len());
         self.commands.push(Command::Tell { listener, delta });
         true
     }

@@ -18,6 +18,7 @@ mod cost;
 mod course;
 mod crowding;
 mod curve;
+mod decode_time;
 mod device;
 mod dispatch;
 mod drain;

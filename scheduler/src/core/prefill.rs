@@ -53,6 +53,8 @@ pub(super) struct OfReplica {
     pub time: Ratio,
     /// Tokens that were cached of those that were believed to be.
     pub cached: Ratio,
+    /// When a prompt was last begun or ended.
+    pub read: Nanos,
     /// Predicted prefill of what was given to it and has not begun to answer.
     pub reading: Nanos,
 }
@@ -60,7 +62,7 @@ pub(super) struct OfReplica {
 impl Default for OfReplica {
     fn default() -> Self {
         let cached = Ratio { over: TRUSTED, under: TRUSTED };
-        Self { cache: PrefixCache::default(), time: Ratio::default(), cached, reading: 0 }
+        Self { cache: PrefixCache::default(), time: Ratio::default(), cached, read: 0, reading: 0 }
     }
 }
 
@@ -94,22 +96,36 @@ impl<T, L: Clone> Core<T, L> {
 
     /// Nanoseconds of a prompt's token on a replica: as it has told, or as those of its model that have; else 0.
     pub(super) fn prompt_token_time(&self, replica: &Replica) -> f64 {
-        let generation = replica.line(0).predict(1) as f64;
+        let generation = self.generation_time(replica) as f64;
         let of_others = || self.models[replica.model].prompts.share.value().map(|share| share * generation);
         replica.prompts.time.value().or_else(of_others).unwrap_or(0.0)
     }
 
     /// A step of a replica, as its curve says.
     pub(super) fn step_time(&self, replica: &Replica) -> Nanos {
-        let tokens = self.models[replica.model].prompts.answer.value().unwrap_or(ANSWER_TOKENS);
-        (replica.line(0).predict(1) as f64 / tokens.max(1.0)) as Nanos
+        (self.generation_time(replica) as f64 / self.answer_tokens(replica.model)) as Nanos
+    }
+
+    /// A generation of the usual length on a replica. What was promised is of as many tokens as warm-up takes, what was seen of
+    /// the usual ones.
+    pub(super) fn generation_time(&self, replica: &Replica) -> Nanos {
+        let time = replica.line(0).predict(1);
+        match replica.curve().was_observed() {
+            true => time,
+            false => (time as f64 * self.answer_tokens(replica.model) / ANSWER_TOKENS) as Nanos,
+        }
+    }
+
+    /// Tokens of a usual answer.
+    fn answer_tokens(&self, model: usize) -> f64 {
+        self.models[model].prompts.answer.value().unwrap_or(ANSWER_TOKENS).max(1.0)
     }
 
     /// Until a generation's first token is there if it is given to a replica now.
     pub(super) fn first_token_cost(&self, now: Nanos, id: usize, request: &Request<T>) -> Cost {
         let replica = &self.replicas[id];
         let places = self.models[replica.model].places().max(1);
-        let shared = replica.line(0).predict(1).saturating_mul(replica.running as Nanos) / places as Nanos;
+        let shared = self.generation_time(replica).saturating_mul(replica.running as Nanos) / places as Nanos;
         Cost {
             work: self.turns_in(now, replica).saturating_add(shared),
             load: 0,

@@ -41,6 +41,7 @@ impl<T, L: Clone> Core<T, L> {
         let known = prompts.cache.known(generated.prefix.beginnings());
         generated.begun = Some(Begun { at: now, ahead, resumed: generated.sent(), known });
         prompts.cache.read(chunks(&generated.prefix, per_byte), false, budget);
+        prompts.read = now;
         if let Some(running) = batch.and_then(|batch| self.batches.get_mut(&batch)) {
             running.prefill = time;
             prompts.reading = prompts.reading.saturating_add(time);
@@ -54,9 +55,18 @@ impl<T, L: Clone> Core<T, L> {
         let time = std::mem::take(&mut running.prefill);
         let Some(running) = self.batches.get(&batch) else { return };
         let Some(id) = self.replica_of(running) else { return };
-        let reading = &mut self.replicas[id].prompts.reading;
-        *reading = reading.saturating_sub(time);
+        let prompts = &mut self.replicas[id].prompts;
+        (prompts.reading, prompts.read) = (prompts.reading.saturating_sub(time), now);
         self.learn_prompt(now, key, (id, batch), first);
+    }
+
+    /// A step of a generation has come: what its tokens take is learned where no prompt is read beside it.
+    pub(super) fn note_step(&mut self, now: Nanos, key: RequestKey, batch: u64, tokens: usize) {
+        let replica = self.batches.get(&batch).and_then(|running| self.replica_of(running));
+        let Some(prompts) = replica.map(|id| &self.replicas[id].prompts) else { return };
+        let read = if prompts.reading > 0 { now } else { prompts.read };
+        let generated = self.request_mut(key).and_then(|request| request.generated.as_mut());
+        generated.into_iter().for_each(|generated| generated.decode.step(now, tokens, read));
     }
 
     /// A generation has ended well: its answer is cached behind its prompt, and both were in use until now.
@@ -127,7 +137,7 @@ impl<T, L: Clone> Core<T, L> {
             return;
         }
         let replica = &self.replicas[id];
-        let generation = replica.line(0).predict(1).max(1) as f64;
+        let generation = self.generation_time(replica).max(1) as f64;
         let others = [begun.ahead, self.step_time(replica), self.lead(replica.device)];
         let took = others.iter().fold(now.saturating_sub(begun.at), |left, other| left.saturating_sub(*other)) as f64;
         let usual = self.prompt_token_time(replica) * tokens;

@@ -115,6 +115,7 @@ impl<T, L: Clone> Core<T, L> {
     fn learn(&mut self, now: Nanos, running: &Running, result: &BatchResult, fault: Fault) {
         let service = nanoseconds(result.service_seconds);
         self.models[running.model].statistics.batch(running.rows as u64, service);
+        let seconds = self.service_told(running, result);
         let alone = matches!(running.attempts.as_slice(), [(_, key)] if self.request(*key).is_some());
         let there =
             |replica: &&mut super::replica::Replica| replica.model == running.model && replica.device == running.device;
@@ -139,8 +140,8 @@ impl<T, L: Clone> Core<T, L> {
                 // Rows that were cancelled before it began took no time.
                 let rows = usize::try_from(result.rows).ok().filter(|rows| (1..=running.rows).contains(rows));
                 replica.fitted(now, rows.unwrap_or(running.rows));
-                if !waited {
-                    replica.observe(now, running.bucket, rows.unwrap_or(running.rows), result.service_seconds);
+                if let Some(seconds) = seconds.filter(|_| !waited) {
+                    replica.observe(now, running.bucket, rows.unwrap_or(running.rows), seconds);
                 }
                 let class = self.devices[running.device].class;
                 if self.models[running.model].learn(class, replica.curves()) {
@@ -150,6 +151,15 @@ impl<T, L: Clone> Core<T, L> {
         }
         let rows = usize::try_from(result.rows).map_or(running.rows, |rows| rows.min(running.rows));
         self.learn_peak(running.replica, rows, result.peak_bytes);
+    }
+
+    /// What a batch says of its curve: of a generation its tokens alone, since its prompt is predicted apart.
+    fn service_told(&self, running: &Running, result: &BatchResult) -> Option<f64> {
+        let [(_, key)] = running.attempts.as_slice() else { return Some(result.service_seconds) };
+        match self.request(*key).and_then(|request| request.generated.as_ref()) {
+            Some(generated) => generated.decode.of(generated.sent().saturating_add(1)),
+            None => Some(result.service_seconds),
+        }
     }
 
     /// A batch ended, with an answer of its device or without.

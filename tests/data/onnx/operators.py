@@ -464,8 +464,16 @@ def bodies():
     add("Loop by count", node("Loop", "c0", "", "x0", outputs=2, body=body), [f32(2) - 9, f32(2)], outputs=2, constants=[np.int64(3)])
 
 
+def wider():
+    for attributes in [dict(output_shape=[10, 8], strides=[3, 2]), dict(output_shape=[8], strides=[2]),
+                       dict(output_shape=[13], strides=[4], auto_pad="SAME_UPPER")]:
+        size = [3] * len(attributes["strides"])
+        add(f"ConvTranspose beyond {attributes}", node("ConvTranspose", "x0", "x1", "x2", **attributes),
+            [f32(1, 2, *size), f32(2, 3, *size), f32(3)])
+
+
 for group in [unary, binary, products, convolutions, pools, normalizations, reductions, recurrent, shapes, positions, pads_and_sizes,
-              types, bodies]:
+              types, bodies, wider]:
     group()
 chunk = lambda data: struct.pack("<I", len(data)) + data
 out = b"".join(

@@ -51,6 +51,14 @@ struct Section {
     rotated: Option<usize>,
 }
 
+/// Whether a file begins with seven numbers that could be sizes.
+pub(super) fn begins_like_one(file: &[u8]) -> bool {
+    let numbers = file.first_chunk::<HEADER_BYTES>().map(|header| header.as_chunks().0);
+    numbers.is_some_and(|numbers: &[[u8; 4]]| {
+        numbers.iter().all(|&four| i32::from_le_bytes(four).unsigned_abs() <= MOST.unsigned_abs())
+    })
+}
+
 impl Header {
     /// Reads the header; the file must be exactly as long as it says.
     ///

@@ -91,6 +91,11 @@ fn single(rule: &Rule<'_>, precision: Precision) -> Outcome<Vec<Option<Known>>> 
             Some(weight) => one(weight.element.dtype(precision), weight.dims.clone()),
             None => Ok(Vec::new()),
         },
+        "RandomNormal" | "RandomUniform" => {
+            let shape = rule.attributes().ints("shape")?.ok_or_else(|| refused!("its shape is missing"))?;
+            let element = Element::from_number(rule.attributes().int("dtype", 1)?)?;
+            one(element.dtype(precision), sizes(shape)?)
+        }
         "Dropout" => Ok(vec![rule.optional(0).cloned(), Some(Known::new(DType::U8, rule.dims(0)?.to_vec()))]),
         "LayerNormalization" => {
             let input = rule.input(0)?;

@@ -209,7 +209,12 @@ impl Transposed {
                 (Some(wanted), _) => {
                     // The shape may be given with rows and channels.
                     let output = wanted.get(wanted.len().saturating_sub(count) + axis).copied().unwrap_or(-1);
-                    share(whole.saturating_sub(output).max(0), automatic)
+                    match whole.saturating_sub(output) {
+                        // A part of a stride more ends in zeros.
+                        beyond @ ..0 if -beyond < stride => (0, beyond),
+                        ..0 => return Err(refused!("its output_shape {output} is more than the {whole} of its input")),
+                        total => share(total, automatic),
+                    }
                 }
                 (None, "NOTSET") => (given.0 as i64, given.1 as i64),
                 (None, "VALID") => (0, 0),

@@ -20,6 +20,7 @@ mod pad;
 mod planes;
 mod pool;
 mod product;
+mod random;
 mod recurrent;
 mod reduction;
 mod resize;
@@ -64,6 +65,13 @@ macro_rules! operators {
     ($($name:literal $inputs:literal $kernel:expr;)*) => {
         &[$(Operator { name: $name, least_inputs: $inputs, kernel: $kernel }),*]
     };
+}
+
+impl Operator {
+    /// Whether the same inputs give the same outputs.
+    pub(super) fn is_function(&self) -> bool {
+        !self.name.starts_with("Random")
+    }
 }
 
 /// All operators, by name.
@@ -145,6 +153,8 @@ static OPERATORS: &[Operator] = operators! {
     "Pow" 2 Compute(arithmetic::power);
     "RMSNormalization" 2 Compute(normalization::root_mean_square);
     "RNN" 3 Compute(recurrent::plain);
+    "RandomNormal" 0 Compute(random::normal);
+    "RandomUniform" 0 Compute(random::uniform);
     "Range" 3 Compute(make::range);
     "Reciprocal" 1 Compute(elementwise::reciprocal);
     "ReduceL1" 1 Compute(reduction::l1);

@@ -206,3 +206,40 @@ fn pieces_that_differ_in_more_than_their_rows_are_told() {
         assert_eq!(super::super::keeps_rows_apart(&of(shapes), rows, 2), apart, "{shapes:?}");
     }
 }
+
+#[test]
+fn random_numbers_are_other_ones_each_time_unless_there_is_a_seed() {
+    let float = |name: &str, value: f32| AttributeProto {
+        name: name.into(),
+        r#type: Kind::Float.into(),
+        f: value,
+        ..Default::default()
+    };
+    let drawn = |operator: &str, attributes: Vec<AttributeProto>| {
+        let mut made = with(node(operator, &[], &["r"]), ints("shape", &[1, 4000]));
+        made.attribute.extend(attributes);
+        let graph = GraphProto {
+            node: vec![made, node("Add", &["x", "r"], &["y"])],
+            input: vec![value("x", 1, &[0, 1])],
+            output: vec![value("y", 1, &[0, 4000])],
+            ..Default::default()
+        };
+        let (_folder, loaded) = served(graph);
+        let mut loaded = loaded.unwrap();
+        [0, 1].map(|_| {
+            let mut answers = loaded.run(vec![request(vec![fp32("x", &[1, 1], &[0.0])])]);
+            values(&answers.remove(0).unwrap().outputs[0])
+        })
+    };
+    let mean = |values: &[f32]| values.iter().sum::<f32>() / values.len() as f32;
+    let deviation = |values: &[f32]| {
+        let mean = mean(values);
+        (values.iter().map(|value| (value - mean).powi(2)).sum::<f32>() / values.len() as f32).sqrt()
+    };
+    let [one, other] = drawn("RandomUniform", vec![float("low", 2.0), float("high", 6.0)]);
+    assert!(one != other && one.iter().all(|value| (2.0..6.0).contains(value)));
+    assert!((mean(&one) - 4.0).abs() < 0.2 && (deviation(&one) - 1.155).abs() < 0.1, "{}", mean(&one));
+    let [one, other] = drawn("RandomNormal", vec![float("mean", 3.0), float("scale", 0.5), float("seed", 7.0)]);
+    assert_eq!(one, other);
+    assert!((mean(&one) - 3.0).abs() < 0.05 && (deviation(&one) - 0.5).abs() < 0.05, "{}", mean(&one));
+}

@@ -95,6 +95,13 @@ impl Cluster for ClusterService {
     }
 
     async fn models(&self, _: Request<ModelsRequest>) -> Result<Response<ModelsResponse>, Status> {
-        Ok(Response::new(ModelsResponse { models: self.front.models().into_iter().map(model).collect() }))
+        let served = self.front.models().into_iter().map(model);
+        let left_out = self.front.left_out().into_iter().map(|(name, error)| Model {
+            name,
+            state: "left out".into(),
+            reason: error.message,
+            ..Default::default()
+        });
+        Ok(Response::new(ModelsResponse { models: served.chain(left_out).collect() }))
     }
 }

@@ -147,7 +147,7 @@ async fn streamed(front: &Front, request: InferRequest) -> Result<Response, Fail
     };
     let texts = stream::iter(first).chain(steps).map(|answered| match answered.and_then(|answered| said(&answered)) {
         Ok(said) => said.to_string(),
-        Err(error) => json!({"error": error.message}).to_string(),
+        Err(error) => json!({"error": error.message, "code": error.code.name()}).to_string(),
     });
     Ok(events(texts).into_response())
 }

@@ -329,3 +329,42 @@ fn what_only_a_drained_node_can_generate_is_generated_there() {
         ends(&mut world, ticket);
     }
 }
+
+#[test]
+fn reading_a_long_prompt_says_nothing_of_steps() {
+    let mut world = on(1, 100_000);
+    // What a generation of the usual length takes, by the curve, before and after.
+    let usual = |world: &World| world.core.replicas.iter().next().unwrap().1.curve().line().predict(1);
+    let before = usual(&world);
+    for number in 0..6 {
+        let long = ask(&mut world, &words(number, 4000));
+        begins(&mut world, long, 0.0);
+        let at = place(&world, long);
+        let batch = world.nodes[at].batches.back().unwrap().clone();
+        let (session, attempt, epoch) = (world.nodes[at].session, batch.attempts[0].attempt, batch.epoch);
+        // Another's prompt is read in the middle.
+        let mut other = None;
+        for position in 1..40 {
+            if position == 20 {
+                other = Some(ask(&mut world, &words(number + 50, 2000)));
+            }
+            if position == 21 {
+                begins(&mut world, other.unwrap(), 0.0);
+            }
+            world.pass(STEP);
+            let delta = Delta { tokens: vec![1], position, ..Delta::default() };
+            world.core.deltas(world.now, session, epoch, vec![AttemptDelta { batch: batch.batch, attempt, delta }]);
+            world.collect();
+        }
+        let position = world.nodes[at].batches.iter().position(|one| one.batch == batch.batch).unwrap();
+        world.nodes[at].batches.remove(position);
+        let last = Delta { position: 40, tokens: vec![2], finish: Some(FinishReason::Stop), ..Delta::default() };
+        let result = answer(&batch, || Ok(InferAnswer { delta: Some(last.clone()), ..InferAnswer::default() }));
+        world.core.result(world.now, session, BatchResult { service_seconds: 3.4, ..result });
+        world.collect();
+        ends(&mut world, other.unwrap());
+    }
+    let after = usual(&world);
+    let seen = 41 * STEP;
+    assert!(after.abs_diff(seen) < seen / 10, "a generation takes {after} ns, before {before}, its steps {seen}");
+}

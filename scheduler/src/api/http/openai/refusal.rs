@@ -42,6 +42,8 @@ fn kind(status: StatusCode) -> (&'static str, Option<&'static str>) {
         StatusCode::UNAUTHORIZED => ("invalid_request_error", Some("invalid_api_key")),
         StatusCode::NOT_FOUND => ("invalid_request_error", Some("model_not_found")),
         StatusCode::TOO_MANY_REQUESTS => ("requests", Some("rate_limit_exceeded")),
+        // A stream's status was sent before: this tells that a retry can help.
+        StatusCode::SERVICE_UNAVAILABLE => ("server_error", Some("unavailable")),
         status if status.is_server_error() => ("server_error", None),
         _ => ("invalid_request_error", None),
     }
