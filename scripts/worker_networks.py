@@ -1,7 +1,11 @@
 """A network of its own for each worker, whose link to the scheduler can be cut: nothing arrives, and nobody is told."""
 
+import itertools
 import os
 import subprocess
+
+# A name is not used again: what is removed goes a little later.
+NUMBERS = itertools.count()
 
 
 def run(*command):
@@ -55,8 +59,8 @@ def links(count):
     """So many links, or OSError where namespaces are not allowed; nothing is left behind then."""
     made = []
     try:
-        for number in range(count):
-            made.append(Link(number))
+        for _ in range(count):
+            made.append(Link(next(NUMBERS)))
     except OSError:
         for link in made:
             link.remove()

@@ -90,8 +90,8 @@ impl Outbox {
     }
 
     /// What the connection carried lately, bytes a second, while more waited than could go; none: it was not busy yet.
-    pub fn bytes_per_second(&self) -> Option<f64> {
-        self.throughput.bytes_per_second()
+    pub fn bytes_per_second(&self, now: Instant) -> Option<f64> {
+        self.throughput.bytes_per_second(now)
     }
 
     /// Nothing more is sent.

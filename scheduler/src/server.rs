@@ -28,7 +28,7 @@ use crate::{
     core::Limits,
     repository::Repository,
     scheduler::Scheduler,
-    session::{RelayService, SessionService},
+    session::{RELAYED_BYTES, RelayService, SessionService},
 };
 
 /// How long accepting rests when the process has no file descriptors left.
@@ -200,7 +200,7 @@ impl Server {
         let sessions = SessionServer::new(SessionService::new(self.scheduler.clone()));
         let sessions = sessions.max_decoding_message_size(SESSION_MESSAGE_BYTES);
         let relay = RelayServer::new(RelayService::new(self.scheduler.clone(), self.relay_bytes_per_second));
-        let relay = relay.max_decoding_message_size(SESSION_MESSAGE_BYTES);
+        let relay = relay.max_decoding_message_size(RELAYED_BYTES);
         let sessions = grpc_builder().layer(layer).add_service(sessions).add_service(relay);
         let sessions = tokio::spawn(sessions.serve_with_incoming(incoming(session_listener)));
 

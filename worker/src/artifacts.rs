@@ -11,7 +11,7 @@ use orion_proto::{Code, Error, Result, session::PeerLink};
 use tokio::{runtime::Handle, sync::watch};
 
 /// Other nodes are asked for so long how large a model is.
-const LOOK: Duration = Duration::from_secs(3);
+const LOOK: Duration = Duration::from_secs(8);
 
 /// This machine's store among those of other nodes.
 #[derive(Clone, Debug)]
@@ -90,6 +90,17 @@ impl Artifacts {
         }
         let reference = Reference::of_path(path);
         reference.is_ok_and(|Reference { name, version }| self.node.store().find(&name, version.as_deref()).is_ok())
+    }
+
+    /// Whether a model is not in this machine's store; where that cannot be read nothing is known.
+    pub(crate) fn lacks(&self, path: &str) -> bool {
+        if Location::is_url(path) {
+            return !self.has(path);
+        }
+        Reference::of_path(path).is_ok_and(|Reference { name, version }| {
+            let found = self.node.store().find(&name, version.as_deref());
+            found.is_err_and(|error| error.code == Code::NotFound)
+        })
     }
 
     /// Bytes that this machine lacks of a model, which is looked up at these nodes where it is not known here; none: all, how

@@ -1,6 +1,12 @@
 //! Models that this worker fetches: what the scheduler is told of them, and what leaves the store without being asked.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use orion_net::{origin::shown, transfer::is_fetched};
 use orion_proto::{
@@ -11,13 +17,18 @@ use parking_lot::Mutex;
 
 use crate::{artifacts::Local, worker::Worker};
 
-/// The paths that the scheduler believes to be here.
+/// What the scheduler was told.
 #[derive(Debug, Default)]
-pub(crate) struct Fetched(Mutex<BTreeSet<String>>);
+pub(crate) struct Fetched {
+    /// The paths that it believes to be here.
+    told: Mutex<BTreeSet<String>>,
+    /// Whether they are looked at now.
+    looks: AtomicBool,
+}
 
 impl Fetched {
     fn tell(&self, worker: &Worker, path: &str, missing_bytes: Option<u64>) {
-        let mut told = self.0.lock();
+        let mut told = self.told.lock();
         match missing_bytes {
             Some(0) => _ = told.insert(path.to_owned()),
             _ => _ = told.remove(path),
@@ -26,13 +37,20 @@ impl Fetched {
         worker.tell(Message::Held(HeldModel { path: path.to_owned(), missing_bytes }));
     }
 
-    /// Tells what is here no more: it was evicted, or removed by a person.
-    pub(crate) fn look(&self, worker: &Worker) {
-        let Some(artifacts) = &worker.options().artifacts else { return };
-        let told: Vec<String> = self.0.lock().iter().cloned().collect();
-        for path in told.iter().filter(|path| !artifacts.has(path)) {
-            self.tell(worker, path, None);
+    /// Tells what is here no more: it was evicted, or removed by a person. The disk is read elsewhere, one look at a time.
+    pub(crate) fn look(worker: &Arc<Worker>) {
+        let fetched = worker.fetched();
+        let Some(artifacts) = worker.options().artifacts.clone() else { return };
+        if fetched.told.lock().is_empty() || fetched.looks.swap(true, Ordering::AcqRel) {
+            return;
         }
+        let worker = worker.clone();
+        artifacts.runtime.clone().spawn_blocking(move || {
+            let fetched = worker.fetched();
+            let told: Vec<String> = fetched.told.lock().iter().cloned().collect();
+            told.iter().filter(|path| artifacts.lacks(path)).for_each(|path| fetched.tell(&worker, path, None));
+            fetched.looks.store(false, Ordering::Release);
+        });
     }
 }
 

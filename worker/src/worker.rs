@@ -122,8 +122,8 @@ impl Worker {
     }
 
     /// Tells the scheduler of fetched models that are in the store no more.
-    pub fn look_at_store(&self) {
-        self.fetched.look(self);
+    pub fn look_at_store(self: &Arc<Self>) {
+        Fetched::look(self);
     }
 
     pub(crate) fn residency(&self) -> &Residency {

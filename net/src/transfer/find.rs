@@ -1,6 +1,9 @@
 //! Finding an artifact among nodes and buckets.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use futures::{StreamExt, stream::FuturesUnordered};
@@ -14,7 +17,7 @@ use crate::{
 
 /// The next is asked too when one has not answered for so long: it may be cut off.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// The same where the next is reached through the scheduler.
+/// Those that are reached through the scheduler are asked after so long, whoever is left before them.
 const RELAY_PATIENCE: Duration = Duration::from_millis(2500);
 
 /// Which artifact.
@@ -32,27 +35,31 @@ impl Node {
     /// # Errors
     /// What each of them said.
     pub async fn find(&self, wanted: &Wanted, addresses: &[String]) -> Result<Artifact> {
-        let is_asked = |address: &&String| matches!(wanted, Wanted::Named(..)) || !Location::is_one(address);
-        let mut next = addresses.iter().filter(is_asked).enumerate().peekable();
-        let mut asked = FuturesUnordered::new();
-        let mut refused = BTreeMap::new();
+        let is_asked =
+            |(_, address): &(usize, &String)| matches!(wanted, Wanted::Named(..)) || !Location::is_one(address);
+        let (relayed, direct): (Vec<_>, Vec<_>) =
+            addresses.iter().enumerate().filter(is_asked).partition(|(_, address)| relayed_worker(address).is_some());
+        let (mut relayed, mut direct) = (relayed.into_iter(), direct.into_iter());
+        let (mut asked, mut refused, begun) = (FuturesUnordered::new(), BTreeMap::new(), Instant::now());
         loop {
-            let patience = match next.peek() {
-                None => Duration::MAX,
-                Some(_) if asked.is_empty() => Duration::ZERO,
-                Some((_, address)) if relayed_worker(address).is_some() => RELAY_PATIENCE,
-                Some(_) => PATIENCE,
+            let until_relay = RELAY_PATIENCE.saturating_sub(begun.elapsed());
+            let patience = match (direct.len(), relayed.len()) {
+                (0, 0) => Duration::MAX,
+                _ if asked.is_empty() => Duration::ZERO,
+                (_, 0) => PATIENCE,
+                (0, _) => until_relay,
+                _ => PATIENCE.min(until_relay),
             };
             match tokio::time::timeout(patience, asked.next()).await {
                 Ok(Some((_, Ok(artifact)))) => return Ok(artifact),
                 Ok(Some((place, Err(error)))) => _ = refused.insert(place, error),
-                // One that does not answer, or nobody is asked.
-                Ok(None) | Err(_) => match next.next() {
-                    Some((place, address)) => {
-                        asked.push(async move { (place, self.find_at(wanted, address).await) });
-                    }
-                    None => break,
-                },
+                // Those that were asked do not answer, or none was.
+                Ok(None) | Err(_) => {
+                    let relay_is_due = direct.len() == 0 || begun.elapsed() >= RELAY_PATIENCE;
+                    let next = if relay_is_due { relayed.next().or_else(|| direct.next()) } else { direct.next() };
+                    let Some((place, address)) = next else { break };
+                    asked.push(async move { (place, self.find_at(wanted, address).await) });
+                }
             }
         }
         let Some(last) = refused.values().next_back() else {

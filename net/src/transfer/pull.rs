@@ -25,6 +25,8 @@ const MOST_RETRY: Duration = Duration::from_secs(3);
 
 /// Nodes that are reached directly are given so long to come and to have something before a scheduler must relay.
 const ALONE: Duration = Duration::from_secs(1);
+/// Why a connection ends that the scheduler relayed: another node has all.
+const NOT_NEEDED: &str = "it is not needed any more";
 /// Whether it must is looked at so often.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -80,9 +82,10 @@ impl Node {
         }
     }
 
-    /// The same of an address that another node told: buckets are named by this node's user alone.
+    /// The same of an address that another node told: buckets are named by this node's user alone, nodes that are relayed by the
+    /// scheduler, which has an eye on how many.
     pub(super) fn dial_told(&self, fetch: &Arc<Fetch>, address: &str) {
-        if !Location::is_one(address) {
+        if !Location::is_one(address) && relayed_worker(address).is_none() {
             self.dial(fetch, address);
         }
     }
@@ -111,6 +114,10 @@ impl Node {
                     break;
                 }
                 tracing::debug!(peer = address, why, "peer_left");
+                if why == NOT_NEEDED {
+                    since = Instant::now();
+                    continue;
+                }
                 fetch.addresses(|all| all.note(&address, &why));
                 let now = fetch.addresses(|all| all.chunks_from(&address));
                 if now > taken {
@@ -179,7 +186,10 @@ impl Node {
                 Err(why) => break Err(why),
             }
             if !fetch.is_connected(peer) {
-                break Err("it is not asked any more".to_owned());
+                break Err(match relayed_worker(address) {
+                    Some(_) => NOT_NEEDED.to_owned(),
+                    None => "it sent chunks that are wrong".to_owned(),
+                });
             }
         };
         fetch.left(peer);

@@ -48,7 +48,8 @@ impl Node {
         served.map_err(|error| Error::new(Code::Internal, format!("the peer listener failed: {error}")))
     }
 
-    /// Answers a node that cannot reach this one and asked for it at the scheduler, where it holds this ticket, until it ends.
+    /// Answers a node that cannot reach this one and asked for it at the scheduler, where it holds this ticket; its requests are
+    /// answered until it ends, after this has returned.
     ///
     /// # Errors
     /// What the scheduler says; UNAVAILABLE where it cannot be reached.
@@ -196,8 +197,11 @@ impl Peer for Node {
         if !self.0.accepts_uploads {
             return Err(Error::new(Code::PermissionDenied, "this node takes no uploads").into());
         }
-        let from = request.extensions().get::<Caller>().and_then(|from| from.address);
-        let from = from.map_or_else(|| "a node that is relayed".to_owned(), |address| address.to_string());
+        // Through the scheduler nodes are asked for what they have, and no more: they opened no port.
+        let Some(from) = request.extensions().get::<Caller>() else {
+            return Err(Error::new(Code::PermissionDenied, "this node takes no uploads through a relay").into());
+        };
+        let from = from.address.map(|address| address.to_string()).unwrap_or_default();
         let mut messages = request.into_inner();
         let (artifact, begin) = offered(&mut messages).await?;
         let root = artifact.root;

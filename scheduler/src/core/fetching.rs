@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use orion_net::transfer::is_fetched;
+use orion_net::{store::Reference, transfer::is_fetched};
 
 use super::{Command, Core, Nanos, WorkerState};
 
@@ -12,8 +12,8 @@ const AGAIN: Nanos = 60_000_000_000;
 const PATIENCE: Nanos = 1_800_000_000_000;
 /// Workers are asked about so many models at once: their mailboxes are for other things too.
 const LOOKS: usize = 64;
-/// So many workers are asked about a model in one go: each is told whom it may ask itself.
-const ASKED: usize = 8;
+/// So many workers are asked about models in one go.
+const ASKED: usize = 256;
 
 /// What workers said of the models that they fetch.
 #[derive(Debug, Default)]
@@ -88,14 +88,19 @@ impl<T, L: Clone> Core<T, L> {
 
     /// Asks the workers that were not asked yet what they have of a model.
     pub(super) fn look_for(&mut self, index: usize) {
+        let mut left = ASKED;
+        self.look_for_some(index, &mut left);
+    }
+
+    fn look_for_some(&mut self, index: usize, left: &mut usize) {
         let model = &self.models[index];
         let Some(path) = model.path.clone().filter(|path| model.wanted && is_fetched(path)) else { return };
         let known = &mut self.fetching.by_worker;
         known.resize_with(self.workers.len().max(known.len()), BTreeMap::new);
-        let mut left = ASKED;
+        let holders = self.holder_addresses(index);
         for worker in 0..self.workers.len() {
             let at = &self.workers[worker];
-            if left == 0 {
+            if *left == 0 {
                 break;
             }
             if !at.is_connected() || self.fetching.held(worker, &path).is_some_and(|held| !held.stale) {
@@ -105,8 +110,9 @@ impl<T, L: Clone> Core<T, L> {
             let Some(link) = at.link.clone().filter(|_| asked < LOOKS) else { continue };
             let held = self.fetching.by_worker[worker].entry(path.clone()).or_default();
             (held.answered, held.stale) = (false, false);
-            left -= 1;
-            let peers = self.peers_of(index, worker);
+            *left -= 1;
+            let own = &self.workers[worker];
+            let peers = holders.iter().filter(|address| !own.is_at(address)).cloned().collect();
             self.commands.push(Command::Pull { link, path: path.clone(), peers, fetch: false });
         }
     }
@@ -128,7 +134,7 @@ impl<T, L: Clone> Core<T, L> {
         if missing != Some(0) {
             whole.remove(&worker);
         }
-        if is_new {
+        if is_new && Reference::is_path(path) {
             // They had nobody to ask how much it is.
             let others = self.fetching.by_worker.iter_mut().filter_map(|of| of.get_mut(path));
             others.for_each(|held| held.stale = held.answered && held.missing.is_none() && held.pulling.is_none());
@@ -150,8 +156,9 @@ impl<T, L: Clone> Core<T, L> {
         if self.fetching.by_worker.is_empty() {
             return;
         }
+        let mut left = ASKED;
         for index in 0..self.models.len() {
-            self.look_for(index);
+            self.look_for_some(index, &mut left);
             let model = &self.models[index];
             let Some(path) = model.path.clone().filter(|path| model.wanted && is_fetched(path)) else { continue };
             if model.spec.is_none() || self.is_pulled(now, &path) {
@@ -174,7 +181,7 @@ impl<T, L: Clone> Core<T, L> {
             }
             let may = |worker: &usize| {
                 let ready = self.workers[*worker].state == WorkerState::Ready;
-                ready && self.fetching.held(*worker, &path).is_some_and(|held| held.again <= now)
+                ready && self.fetching.held(*worker, &path).is_some_and(|held| held.answered && held.again <= now)
             };
             let next = lacking.into_iter().filter(may).min_by_key(|worker| self.fetch_time(index, *worker));
             let Some(link) = next.and_then(|worker| self.workers[worker].link.clone()) else { continue };

@@ -1,6 +1,6 @@
 //! From whom a worker may fetch a model that is no file of its machine: those that are predicted to send it soonest first.
 
-use std::cmp::Ordering;
+use std::{cmp::Ordering, collections::BTreeSet};
 
 use orion_net::{
     store::Reference,
@@ -14,6 +14,8 @@ use super::{Core, WorkerState, cluster::Worker};
 const MOST: usize = 16;
 /// Of these, workers that are reached through the scheduler alone: what they send goes over its link twice.
 const MOST_RELAYED: usize = 4;
+/// Holders that are looked at to price a fetch, or named to ask them.
+const LOOKED_AT: usize = 12;
 /// Before a worker that holds the model, one that does not is asked only by chance: it may have its files all the same.
 const UNKNOWN_RATE: f64 = 1.0;
 
@@ -60,9 +62,10 @@ impl<T, L: Clone> Core<T, L> {
                 seen.map_or((peer.up_rate(), 0.0), |link| (link.bytes_per_second, link.round_trip_seconds));
             trip + bytes / rate.max(UNKNOWN_RATE)
         };
+        let holders: BTreeSet<usize> = self.having(model).collect();
         let others = self.others(worker).map(|at| Other {
             at,
-            holds: self.holds_files(model, at),
+            holds: holders.contains(&at),
             seconds: seconds(at),
             near: self.workers[at].capability.zone == own.capability.zone,
         });
@@ -71,31 +74,44 @@ impl<T, L: Clone> Core<T, L> {
         let reachable = |other: &&Other| !self.workers[other.at].peer_address.is_empty();
         let direct = others.iter().filter(reachable).take(MOST - MOST_RELAYED);
         let direct = direct.map(|other| self.workers[other.at].peer_address.clone());
-        let relays = others.iter().filter(|other| self.is_relayed_from(model, other.at)).take(MOST_RELAYED);
+        let relays = others.iter().filter(|other| other.holds && self.is_relayed(model, other.at)).take(MOST_RELAYED);
         direct.chain(relays.map(|other| relayed(&self.workers[other.at].name))).collect()
     }
 
-    /// Bytes a second at which a model's files come to a worker: no more than its own link, and where the scheduler must relay
-    /// them no more than that and the link of the fastest who has them. 0: not measured.
+    /// Where some of those that have a model are reached, in no order: to ask how large it is.
+    pub(super) fn holder_addresses(&self, model: usize) -> Vec<String> {
+        let here = || self.having(model).filter(|at| self.workers[*at].state == WorkerState::Ready);
+        let direct = here().map(|at| self.workers[at].peer_address.clone()).filter(|address| !address.is_empty());
+        let relays = here().filter(|at| self.is_relayed(model, *at)).map(|at| relayed(&self.workers[at].name));
+        direct.take(LOOKED_AT).chain(relays.take(MOST_RELAYED)).collect()
+    }
+
+    /// Bytes a second at which a model's files come to a worker from the best of those that have them: as their link was seen, else
+    /// no more than the links of both to the scheduler, and where that must relay them no more than it does. 0: not measured.
     pub(super) fn fetch_rate(&self, model: usize, worker: usize) -> f64 {
-        let own = self.workers[worker].down_rate();
-        let stored = self.models[model].path.as_deref().is_some_and(Reference::is_path);
-        if !stored || own <= 0.0 {
-            return own;
+        let own = &self.workers[worker];
+        let (down, stored) = (own.down_rate(), self.models[model].path.as_deref().is_some_and(Reference::is_path));
+        if !stored || down <= 0.0 {
+            return down;
         }
-        let mut fastest = 0.0f64;
-        let serve = self.models[model].replicas.iter().map(|id| self.devices[self.replicas[*id].device].worker);
-        for at in serve.chain(self.keepers(model)).filter(|at| self.may_ask(worker, *at)) {
-            if !self.workers[at].peer_address.is_empty() {
-                return own;
-            }
-            if self.is_relayed_from(model, at) {
-                fastest = fastest.max(self.workers[at].up_rate());
+        let (mut direct, mut through) = (0.0f64, 0.0f64);
+        for at in self.having(model).filter(|at| self.may_ask(worker, *at)).take(LOOKED_AT) {
+            let holder = &self.workers[at];
+            if holder.peer_address.is_empty() {
+                let may = self.is_relayed(model, at);
+                through = through.max(if may { holder.up_rate() } else { 0.0 });
+            } else {
+                let seen = holder.telemetry.peers.iter().find(|link| own.is_at(&link.address));
+                let seen = seen.map_or(0.0, |link| link.bytes_per_second);
+                let up = holder.up_rate();
+                let usual = if up > 0.0 { down.min(up) } else { down };
+                direct = direct.max(if seen > 0.0 { seen } else { usual });
             }
         }
-        match fastest > 0.0 {
-            true => own.min(fastest).min(self.limits.relay_bytes_per_second as f64),
-            false => own,
+        match (direct > 0.0, through > 0.0) {
+            (true, _) => direct,
+            (_, true) => down.min(through).min(self.limits.relay_bytes_per_second as f64),
+            _ => down,
         }
     }
 
@@ -123,17 +139,16 @@ impl<T, L: Clone> Core<T, L> {
         other != worker && self.workers[other].state == WorkerState::Ready
     }
 
-    /// Whether a worker has a model's files: it serves it, or said so.
-    fn holds_files(&self, model: usize, worker: usize) -> bool {
-        let mut replicas = self.models[model].replicas.iter().map(|id| &self.replicas[*id]);
-        replicas.any(|replica| self.devices[replica.device].worker == worker && replica.serves())
-            || self.has_files(model, worker)
+    /// The workers that have a model's files: they serve it, or said so.
+    fn having(&self, model: usize) -> impl Iterator<Item = usize> {
+        let replicas = self.models[model].replicas.iter().map(|id| &self.replicas[*id]);
+        let serve = replicas.filter(|replica| replica.serves()).map(|replica| self.devices[replica.device].worker);
+        serve.chain(self.keepers(model))
     }
 
-    /// Whether the scheduler would relay a model's files from a worker. What has an origin is fetched there instead.
-    fn is_relayed_from(&self, model: usize, worker: usize) -> bool {
+    /// Whether the scheduler would relay a model's files from a worker that has them. What has an origin is fetched there instead.
+    fn is_relayed(&self, model: usize, worker: usize) -> bool {
         let stored = self.models[model].path.as_deref().is_some_and(Reference::is_path);
-        let may = self.limits.relay_bytes_per_second > 0 && self.workers[worker].is_relayed;
-        stored && may && self.holds_files(model, worker)
+        stored && self.limits.relay_bytes_per_second > 0 && self.workers[worker].is_relayed
     }
 }

@@ -3,7 +3,10 @@
 
 use orion_proto::{Delta, InferAnswer};
 
-use super::{Core, Nanos, RequestKey, dispatch::Running, prefix::Prefix, prefix_cache::Known, replica::Replica};
+use super::{
+    Core, Nanos, RequestKey, decode_time::DecodeTime, dispatch::Running, prefix::Prefix, prefix_cache::Known,
+    replica::Replica,
+};
 
 /// Fewer uncached tokens than this say nothing of what one takes.
 const TELLING: f64 = 32.0;
@@ -39,6 +42,7 @@ impl<T, L: Clone> Core<T, L> {
         let Some(generated) = self.requests[key.place].generated.as_mut() else { return };
         let prompts = &mut self.replicas[id].prompts;
         let known = prompts.cache.known(generated.prefix.beginnings());
+        generated.decode = DecodeTime::default();
         generated.begun = Some(Begun { at: now, ahead, resumed: generated.sent(), known });
         prompts.cache.read(chunks(&generated.prefix, per_byte), false, budget);
         prompts.read = now;

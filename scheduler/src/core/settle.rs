@@ -157,8 +157,9 @@ impl<T, L: Clone> Core<T, L> {
     fn service_told(&self, running: &Running, result: &BatchResult) -> Option<f64> {
         let [(_, key)] = running.attempts.as_slice() else { return Some(result.service_seconds) };
         match self.request(*key).and_then(|request| request.generated.as_ref()) {
-            Some(generated) => generated.decode.of(generated.sent().saturating_add(1)),
-            None => Some(result.service_seconds),
+            Some(generated) => generated.decode.whole(),
+            // Of a generation that was given up nobody knows what its prompt took.
+            None => (!self.models[running.model].is_generator()).then_some(result.service_seconds),
         }
     }
 

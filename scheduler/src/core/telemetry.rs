@@ -67,7 +67,7 @@ impl<T, L: Clone> Core<T, L> {
         }
     }
 
-    /// What the link to a worker carried while more waited than could go, bytes a second.
+    /// What the link to a worker carried while more waited than could go, bytes a second; 0: it was not busy lately.
     pub fn carries(&mut self, session: u64, bytes_per_second: f64) {
         if let Some(index) = self.by_session(session) {
             self.workers[index].carries = bytes_per_second;

@@ -61,9 +61,8 @@ pub(super) async fn run<S, E>(
                 };
                 if now.duration_since(told) >= TELL {
                     told = now;
-                    if let Some(rate) = link.outbox.lock().bytes_per_second() {
-                        session.carries(rate);
-                    }
+                    let rate = link.outbox.lock().bytes_per_second(now);
+                    session.carries(rate.unwrap_or_default());
                 }
                 if let Some(sequence) = ping {
                     link.control(to_worker::Message::Ping(Ping { sequence }));

@@ -15,7 +15,7 @@ use orion_proto::{
 
 pub use grpc::SessionService;
 pub use relay::RelayService;
-pub(crate) use relay::Traffic;
+pub(crate) use relay::{RELAYED_BYTES, Traffic};
 
 use crate::{
     core::{IN_PROCESS, ModelState, Report},
@@ -134,7 +134,7 @@ impl Session {
         self.scheduler.with_core(|core, now| core.suspect(now, self.number, reason, lease, broken));
     }
 
-    /// What the link to the worker carries, bytes a second.
+    /// What the link to the worker carries, bytes a second; 0: nothing was seen lately.
     pub(crate) fn carries(&self, bytes_per_second: f64) {
         self.scheduler.with_core(|core, _| core.carries(self.number, bytes_per_second));
     }

@@ -27,9 +27,12 @@ use self::pace::Pace;
 use crate::scheduler::Scheduler;
 
 /// Connections at once.
-const MOST: usize = 256;
+const MOST: usize = 128;
 /// A worker that was asked for takes its end within this time.
 const ACCEPT: Duration = Duration::from_secs(10);
+/// Bytes that a message counts for at least, and encoded has at most.
+const LEAST_BYTES: u64 = 512;
+pub(crate) const RELAYED_BYTES: usize = 65 * 1024;
 /// Messages that wait for an end to take them.
 const WAITING: usize = 4;
 
@@ -138,7 +141,8 @@ impl Relay for RelayService {
 async fn carry(mut from: Streaming<Relayed>, to: Out, pace: &Pace, traffic: &Traffic) {
     while let Ok(Some(message)) = from.message().await {
         let bytes = message.bytes.len() as u64;
-        pace.pass(bytes).await;
+        // One without bytes takes time too.
+        pace.pass(bytes.max(LEAST_BYTES)).await;
         traffic.bytes.fetch_add(bytes, Relaxed);
         if to.send(Ok(message)).await.is_err() {
             return;

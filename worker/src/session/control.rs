@@ -119,7 +119,7 @@ impl Conversation<'_> {
         telemetry.round_trip_p50_seconds = seconds(0.5);
         telemetry.round_trip_p99_seconds = seconds(0.99);
         drop(keepalive);
-        telemetry.bytes_per_second = self.scheduler.outbox.lock().bytes_per_second().unwrap_or_default();
+        telemetry.bytes_per_second = self.scheduler.outbox.lock().bytes_per_second(Instant::now()).unwrap_or_default();
         telemetry.loss = self.scheduler.loss.as_ref().and_then(LossMeter::share);
         self.scheduler.control(to_scheduler::Message::Telemetry(telemetry));
     }

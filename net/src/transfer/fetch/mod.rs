@@ -150,10 +150,11 @@ impl Fetch {
         state.peers.is_empty() && state.addresses.have_nodes()
     }
 
-    /// Whether no peer that is reached directly has, or will soon have, anything that is missing.
+    /// Whether no peer that is reached directly has, or will soon have, anything that is missing, or all give nothing.
     pub(super) fn is_alone(&self) -> bool {
         let state = self.state.lock();
-        !state.direct().any(|peer| state.download.offers(peer))
+        let starved = state.download.starved_since().map(|since| self.node.now().saturating_sub(since));
+        starved.is_some_and(|time| time > STARVED / 5) || !state.direct().any(|peer| state.download.offers(peer))
     }
 
     /// What is known of the addresses that it comes from.

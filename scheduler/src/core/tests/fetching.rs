@@ -89,7 +89,10 @@ fn it_is_read_by_one_loaded_where_least_is_missing_and_brought_to_one_more() {
     let commands = core.take_commands();
     let (link, order) = load(&commands).unwrap();
     assert_eq!(link, 2, "it is there");
-    assert_eq!(pulls(&commands).1, [1], "the one with the faster link");
+    assert_eq!(pulls(&commands), (vec![0, 1], vec![]), "they had nobody to ask");
+    (0..2).for_each(|worker| core.holds(MS, sessions[worker], PATH, None));
+    core.tick(MS + MS / 2);
+    assert_eq!(pulls(&core.take_commands()).1, [1], "the one with the faster link");
     core.report(2 * MS, sessions[2], report(order, ModelState::Ready));
     core.tick(4 * MS);
     assert_eq!(pulls(&core.take_commands()).1, [] as [u64; 0], "one at a time");
@@ -160,6 +163,10 @@ fn who_has_a_model_and_is_reached_nowhere_is_named_last_and_its_way_has_its_pric
     core.holds(0, near, PATH, Some(0));
     assert_eq!(core.peers_of(1, 0), ["10.0.0.9:1", "relay:w3", "relay:w1"]);
     assert_eq!(seconds(&core), [1.0, 2.0]);
+    // Where their own link was seen, that is what it costs.
+    let seen = session::PeerLink { address: "relay:w2".into(), bytes_per_second: 4e9, ..Default::default() };
+    core.telemetry(0, near, session::Telemetry { peers: vec![seen], ..Default::default() });
+    assert_eq!(seconds(&core), [1.0, 0.25]);
     assert_eq!((core.relayed_link("w1"), core.relayed_link("near").is_err()), (Ok(1), true));
     // A worker that lost it is asked no more.
     core.holds(0, sessions[3], PATH, None);
