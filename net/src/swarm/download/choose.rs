@@ -34,7 +34,8 @@ impl Download {
             return Err(Open::Busy);
         }
         let origin = source.origin;
-        let last = if origin && !self.starving(now, peer) { 1 } else { self.availability.levels() };
+        let spared = origin && !self.starving(now, peer);
+        let last = if spared { 1 } else { self.availability.levels() };
         self.random = mix(self.random);
         let source = self.sources.get_mut(&peer).ok_or(Open::Nothing)?;
         let chunk = (source.floor..last).find_map(|level| {
@@ -45,7 +46,8 @@ impl Download {
             hint.filter(|hint| found.is_some() && source.has.contains(*hint) && self.availability.has_at(level, *hint))
                 .or(found)
         });
-        let chunk = chunk.or_else(|| self.hedge(now, peer)).ok_or(Open::Nothing)?;
+        let hedge = || if spared { None } else { self.hedge(now, peer) };
+        let chunk = chunk.or_else(hedge).ok_or(Open::Nothing)?;
         if self.fits(peer, chunk) { Ok(chunk) } else { Err(Open::Busy) }
     }
 
@@ -134,7 +136,7 @@ impl Download {
             self.fed = now;
         }
         let chunk = self.typical_chunk() as f64 / self.typical_rate().unwrap_or(1.0);
-        let patience = self.limits.patience.as_secs_f64().min(2.0 * chunk);
+        let patience = self.limits.patience.as_secs_f64().min(8.0 * chunk);
         now.saturating_sub(self.fed).as_secs_f64() > patience
     }
 
