@@ -23,7 +23,7 @@ const UNKNOWN: f64 = 4.0;
 /// The origin is asked for common chunks too when all others together send less than this part of what it can.
 const POOR: f64 = 0.25;
 /// A chunk is wanted a second time from a peer that would bring it in less than this part of the time left.
-const SOONER: f64 = 0.5;
+const SOONER: f64 = 0.25;
 
 impl Download {
     /// The chunk to want from a peer that has a turn, or why none.
