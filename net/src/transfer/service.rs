@@ -61,7 +61,7 @@ impl Node {
         served.map_err(|error| Error::new(Code::Internal, format!("a relayed connection failed: {error}")))
     }
 
-    fn router(self) -> Router {
+    pub(super) fn router(self) -> Router {
         let token = self.0.token.clone();
         let check = move |request: Request<()>| match &token {
             Some(token) => token.check(&request).map(|()| request),

@@ -1,6 +1,9 @@
 use std::{path::Path, sync::Arc};
 
-use orion_proto::{Code, ModelName, Result};
+use orion_proto::{
+    Code, ModelName, Result,
+    peer::{self as wire, peer_client::PeerClient},
+};
 use tempfile::TempDir;
 use tokio::{net::TcpListener, sync::oneshot};
 
@@ -248,4 +251,25 @@ async fn files_of_a_folder_are_taken_once_and_those_that_have_them_are_asked_fir
     // Its chunks come encoded from the node.
     second.node.import(&import(vec![first.address.clone()]), &told).await.unwrap();
     assert!(second.has(&artifact, &source) && told.borrow().received < artifact.manifest.bytes() * 3 / 4);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn through_a_relay_a_node_gives_what_it_has_and_takes_nothing() {
+    let one = One::start().await;
+    one.publish(&model(9, 1));
+    // As a scheduler hands it over: a connection that came to no port.
+    let (near, far) = tokio::io::duplex(1 << 16);
+    tokio::spawn(one.node.clone().router().serve_with_incoming(tokio_stream::once(Ok::<_, std::io::Error>(far))));
+    let near = Arc::new(parking_lot::Mutex::new(Some(hyper_util::rt::TokioIo::new(near))));
+    let connector = tower::service_fn(move |_: tonic::codegen::http::Uri| {
+        std::future::ready(near.lock().take().ok_or(std::io::Error::other("once")))
+    });
+    let endpoint = tonic::transport::Endpoint::from_static("http://relayed");
+    let mut client = PeerClient::new(endpoint.connect_with_connector(connector).await.unwrap());
+    let listed = client.list(wire::ListRequest {}).await.unwrap().into_inner();
+    assert_eq!(listed.artifacts.len(), 1);
+    let offer = wire::FromSender { message: Some(wire::from_sender::Message::Begin(wire::Begin::default())) };
+    let refused = client.upload(tokio_stream::iter([offer])).await.unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::PermissionDenied);
+    assert!(refused.message().contains("through a relay"), "{refused:?}");
 }
