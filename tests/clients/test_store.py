@@ -143,7 +143,8 @@ def test_a_pull_that_was_killed_goes_on_where_it_was(small, tmp_path, copy, othe
         pass
     rest = other()
     pulled(pull("small", tmp_path / "a", rest.address), small)
-    whole = sum(len(data) for data in copy.chunks[peers.ENCODED].values())
+    # In whichever form each came: over a fast link some come as they are.
+    whole = sum(len(data) for data in copy.chunks[peers.RAW].values())
     assert server.sent + rest.sent <= 1.01 * whole
     assert rest.wants == len(copy.artifact.chunks) - 30
 
@@ -198,7 +199,8 @@ def test_two_pulls_at_once_fetch_one_copy(small, tmp_path, copy, other):
         out, error = one.communicate(timeout=END_SECONDS)
         assert one.returncode == 0, error
         pulled(json.loads(out), small)
-    assert server.sent <= 1.01 * sum(len(data) for data in copy.chunks[peers.ENCODED].values())
+    # Less than two of the shorter form, whichever form each came in.
+    assert server.sent <= 1.01 * sum(len(data) for data in copy.chunks[peers.RAW].values())
 
 
 # Damage.

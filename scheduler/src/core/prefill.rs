@@ -35,7 +35,7 @@ pub(super) struct OfModel {
     pub tokens: Ratio,
     /// Tokens of an answer.
     pub answer: Ratio,
-    /// Time of a prompt's token as a share of a generation's: for replicas that have not told.
+    /// Time of a prompt's token as a share of a step's: for replicas that have not told.
     pub share: Ratio,
 }
 
@@ -96,8 +96,8 @@ impl<T, L: Clone> Core<T, L> {
 
     /// Nanoseconds of a prompt's token on a replica: as it has told, or as those of its model that have; else 0.
     pub(super) fn prompt_token_time(&self, replica: &Replica) -> f64 {
-        let generation = self.generation_time(replica) as f64;
-        let of_others = || self.models[replica.model].prompts.share.value().map(|share| share * generation);
+        let step = self.step_time(replica) as f64;
+        let of_others = || self.models[replica.model].prompts.share.value().map(|share| share * step);
         replica.prompts.time.value().or_else(of_others).unwrap_or(0.0)
     }
 

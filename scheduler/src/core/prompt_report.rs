@@ -141,13 +141,13 @@ impl<T, L: Clone> Core<T, L> {
             return;
         }
         let replica = &self.replicas[id];
-        let generation = self.generation_time(replica).max(1) as f64;
+        let step = self.step_time(replica).max(1) as f64;
         let others = [begun.ahead, self.step_time(replica), self.lead(replica.device)];
         let took = others.iter().fold(now.saturating_sub(begun.at), |left, other| left.saturating_sub(*other)) as f64;
         let usual = self.prompt_token_time(replica) * tokens;
         let took = if usual > 0.0 { took.min(usual * CREDIBLE) } else { took };
         let model = replica.model;
         self.replicas[id].prompts.time.add(took, tokens);
-        self.models[model].prompts.share.add(took / generation, tokens);
+        self.models[model].prompts.share.add(took / step, tokens);
     }
 }
