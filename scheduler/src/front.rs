@@ -173,8 +173,7 @@ impl Front {
         let mut index: Vec<_> = self.0.core().models().iter().map(model_index).collect();
         for name in self.0.repository().names() {
             if index.iter().all(|model| model.name != name) {
-                let refused = ModelName::new(name.clone()).and_then(|name| self.0.repository().path_of(&name)).err();
-                let reason = refused.map_or_else(|| "not loaded".to_owned(), |error| error.message);
+                let reason = self.refusal(&name).map_or_else(|| "not loaded".to_owned(), |error| error.message);
                 let state = ModelState::Unloaded.triton().to_owned();
                 index.push(inference::repository_index_response::ModelIndex {
                     name,
@@ -239,8 +238,11 @@ impl Front {
     /// Names in the repository that cannot be served, and why.
     pub fn left_out(&self) -> Vec<(String, Error)> {
         let names = self.0.repository().names().into_iter();
-        let refused = |name: &String| ModelName::new(name.clone()).and_then(|name| self.0.repository().path_of(&name));
-        names.filter_map(|name| refused(&name).err().map(|error| (name, error))).collect()
+        names.filter_map(|name| self.refusal(&name).map(|error| (name, error))).collect()
+    }
+
+    fn refusal(&self, name: &str) -> Option<Error> {
+        ModelName::new(name).and_then(|name| self.0.repository().path_of(&name)).err()
     }
 
     /// Every worker that was ever here, and those that an earlier process knew as cordoned or drained.

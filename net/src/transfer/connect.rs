@@ -1,6 +1,6 @@
 //! Connections to other nodes: to their addresses, or through the scheduler.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use hyper_util::rt::TokioIo;
 use orion_proto::{Code, Error, Result, peer::peer_client::PeerClient};
@@ -11,14 +11,12 @@ use tonic::{
 };
 
 use super::{
-    limits::{KEEP_ALIVE, MESSAGE_BYTES, STREAM_BYTES},
+    limits::{MESSAGE_BYTES, STREAM_BYTES, tuned},
     node::Node,
     relay::{Relay, relayed_worker},
     token::Show,
 };
 use crate::root_cause;
-
-const CONNECT: Duration = Duration::from_secs(5);
 
 pub(super) type Client = PeerClient<InterceptedService<Channel, Show>>;
 
@@ -33,13 +31,7 @@ impl Node {
         let host = if worker.is_some() { "relayed" } else { address };
         let endpoint = Endpoint::from_shared(format!("http://{host}"))
             .map_err(|_| Error::invalid(format!("peer address '{address}' is not valid, it must be HOST:PORT")))?;
-        let endpoint = endpoint
-            .connect_timeout(CONNECT)
-            .tcp_nodelay(true)
-            .initial_stream_window_size(STREAM_BYTES)
-            .initial_connection_window_size(STREAM_BYTES)
-            .http2_keep_alive_interval(KEEP_ALIVE)
-            .keep_alive_timeout(KEEP_ALIVE);
+        let endpoint = tuned(endpoint, STREAM_BYTES);
         let connected = match worker {
             None => endpoint.connect().await,
             Some(worker) => {

@@ -1,7 +1,5 @@
 //! Connections between nodes that cannot reach each other, byte by byte through the scheduler that both have joined.
 
-use std::time::Duration;
-
 use bytes::Bytes;
 use orion_proto::{
     Code, Error, Result,
@@ -16,14 +14,13 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Streaming, metadata::MetadataValue, transport::Endpoint};
 
 use super::{
-    limits::KEEP_ALIVE,
+    limits::tuned,
     token::{PeerToken, Show},
 };
 use crate::root_cause;
 
 /// What stands before a worker's name where a node is named by its address.
 const SCHEME: &str = "relay:";
-const CONNECT: Duration = Duration::from_secs(5);
 /// Bytes that one message carries, and that wait at an end.
 const MESSAGE_BYTES: usize = 32 * 1024;
 const WAITING_BYTES: usize = 256 * 1024;
@@ -89,19 +86,10 @@ impl Relay {
             scheduler.ok_or_else(|| Error::new(Code::Unavailable, "no scheduler is joined that could relay"))?;
         let endpoint = Endpoint::from_shared(format!("http://{scheduler}"))
             .map_err(|_| Error::invalid(format!("scheduler address '{scheduler}' is not valid")))?;
-        let channel = endpoint
-            .connect_timeout(CONNECT)
-            .tcp_nodelay(true)
-            .initial_stream_window_size(WINDOW_BYTES)
-            .initial_connection_window_size(WINDOW_BYTES)
-            .http2_keep_alive_interval(KEEP_ALIVE)
-            .keep_alive_timeout(KEEP_ALIVE)
-            .connect()
-            .await
-            .map_err(|error| {
-                let why = root_cause(&error);
-                Error::new(Code::Unavailable, format!("the scheduler at {scheduler} cannot be reached: {why}"))
-            })?;
+        let channel = tuned(endpoint, WINDOW_BYTES).connect().await.map_err(|error| {
+            let why = root_cause(&error);
+            Error::new(Code::Unavailable, format!("the scheduler at {scheduler} cannot be reached: {why}"))
+        })?;
         let mut client = RelayClient::with_interceptor(channel, Show(self.token.clone()));
         let (out, messages) = mpsc::channel(WAITING);
         let mut request = Request::new(ReceiverStream::new(messages));

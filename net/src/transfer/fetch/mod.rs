@@ -35,7 +35,8 @@ const WINDOW_BYTES: u64 = 64 << 20;
 const MEMORY_BYTES: u64 = 256 << 20;
 /// A peer that owes is set aside when it was silent for so long, at least.
 const PATIENCE: Duration = Duration::from_millis(500);
-/// A fetch that nothing comes to is given up after so long.
+/// A fetch that nothing comes to has its scheduler relay after so long, where it can, and is given up after so much.
+const HUNGRY: Duration = Duration::from_secs(2);
 const STARVED: Duration = Duration::from_secs(10);
 
 #[derive(Debug)]
@@ -154,7 +155,7 @@ impl Fetch {
     pub(super) fn is_alone(&self) -> bool {
         let state = self.state.lock();
         let starved = state.download.starved_since().map(|since| self.node.now().saturating_sub(since));
-        starved.is_some_and(|time| time > STARVED / 5) || !state.direct().any(|peer| state.download.offers(peer))
+        starved.is_some_and(|time| time > HUNGRY) || !state.direct().any(|peer| state.download.offers(peer))
     }
 
     /// What is known of the addresses that it comes from.
