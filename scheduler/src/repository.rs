@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use orion_net::transfer::{check_fetched, is_fetched};
-use orion_proto::{Code, Error, ModelName, Result, valid_name};
+use orion_proto::{Code, Error, ModelName, Result};
 
 /// Folders below a model's own that are looked through: a version, and what it keeps in folders.
 const DEPTH: usize = 3;
@@ -44,14 +44,14 @@ impl Repository {
         Ok(repository)
     }
 
-    /// Names in the folder, sorted. Entries whose name cannot be a model's are left out.
+    /// Names in the folder, sorted; of some a model cannot be served, which [`Self::path_of`] or its name says.
     pub fn names(&self) -> Vec<String> {
         let Some(entries) = self.folder.as_ref().and_then(|folder| std::fs::read_dir(folder).ok()) else {
             return Vec::new();
         };
         let name = |entry: std::io::Result<std::fs::DirEntry>| entry.ok()?.file_name().into_string().ok();
-        let served = |name: &String| valid_name(name) && !name.starts_with('.') && name != "identity";
-        let mut names: Vec<String> = entries.filter_map(name).filter(served).collect();
+        let shown = |name: &String| !name.contains(char::is_control) && !name.starts_with('.') && name != "identity";
+        let mut names: Vec<String> = entries.filter_map(name).filter(shown).collect();
         names.sort();
         names
     }
@@ -60,9 +60,8 @@ impl Repository {
     pub(crate) fn served(&self) -> Vec<(ModelName, String)> {
         let named = self.named.iter().map(|(name, path)| (name.clone(), path.display().to_string()));
         let in_folder = self.names().into_iter().filter_map(|name| {
-            let name = ModelName::new(name).ok()?;
-            let path = self.path_of(&name).inspect_err(|error| tracing::warn!(%name, %error, "model_left_out")).ok()?;
-            Some((name, path))
+            let found = ModelName::new(&name).and_then(|name| self.path_of(&name).map(|path| (name, path)));
+            found.inspect_err(|error| tracing::warn!(%name, %error, "model_left_out")).ok()
         });
         let mut served: Vec<_> = named.collect();
         for (name, path) in in_folder {
@@ -132,7 +131,9 @@ mod tests {
         let repository = Repository::open(vec![], Some(root.path().to_owned())).unwrap();
         std::fs::create_dir(root.path().join("file-link")).unwrap();
         std::os::unix::fs::symlink("/etc/hostname", root.path().join("file-link/config.json")).unwrap();
-        assert_eq!(repository.names(), ["file-link", "good", "link"]);
+        std::fs::create_dir(root.path().join("a^b")).unwrap();
+        assert_eq!(repository.names(), ["a^b", "file-link", "good", "link"]);
+        assert_eq!(repository.served().len(), 1);
         let path = |name: &str| repository.path_of(&ModelName::new(name).unwrap());
         assert!(path("good").is_ok());
         assert!(path("link").is_err_and(|e| e.code == Code::PermissionDenied));

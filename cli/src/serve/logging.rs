@@ -17,7 +17,7 @@ use crate::Failure;
 /// Starts logging.
 pub(super) fn start(format: LogFormat, directives: &str) -> Result<(), Failure> {
     // Its lines about each file that it reads are no events of the server.
-    let filter = EnvFilter::try_new(format!("symphonia=warn,{directives}"))
+    let filter = EnvFilter::try_new(format!("symphonia=off,{directives}"))
         .map_err(|error| Failure::new(format!("--log '{directives}' cannot be read: {error}")))?;
     let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     let registry = tracing_subscriber::registry().with(filter);

@@ -65,8 +65,10 @@ pub(super) fn entries(file: &[u8]) -> Result<HashMap<&str, Entry>> {
     Ok(entries)
 }
 
+const BROKEN: &str = "its zip archive cannot be read: ";
+
 fn broken(reason: impl std::fmt::Display) -> Error {
-    Error::invalid(format!("its zip archive cannot be read: {reason}"))
+    Error::invalid(format!("{BROKEN}{reason}"))
 }
 
 fn bytes<const N: usize>(file: &[u8], at: usize) -> Result<[u8; N]> {
@@ -136,7 +138,8 @@ fn central(file: &[u8], at: usize) -> Result<(&str, Entry, usize)> {
     if packed != length && method == STORED {
         return Err(refused(format!("declares {length} bytes and stores {packed}")));
     }
-    let bytes = stored(file, place(file, local)?, packed).map_err(|error| refused(format!("is wrong: {error}")))?;
+    let bytes = stored(file, place(file, local)?, packed)
+        .map_err(|error| refused(format!("is wrong: {}", error.message.trim_start_matches(BROKEN))))?;
     Ok((name, Entry { bytes, method, crc: u32_at(file, at + 16)? }, extra_end + comment))
 }
 

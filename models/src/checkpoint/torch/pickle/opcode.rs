@@ -112,6 +112,12 @@ impl<'p> Machine<'p> {
             0x95 => {
                 self.cursor.length()?;
             }
+            // It would call what it names, which a refusal is to say.
+            b'i' => {
+                let module = self.cursor.line()?;
+                Global::find(module, self.cursor.line()?)?;
+                return Ok(false);
+            }
             b'(' => self.marks.push(self.stack.len()),
             b'0' => {
                 self.pop()?;
