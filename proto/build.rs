@@ -3,7 +3,15 @@ use std::path::PathBuf;
 
 type Fallible = Result<(), Box<dyn std::error::Error>>;
 
-const FILES: [&str; 5] = ["inference.proto", "session.proto", "cluster.proto", "artifact.proto", "peer.proto"];
+const FILES: [&str; 7] = [
+    "inference.proto",
+    "session.proto",
+    "cluster.proto",
+    "artifact.proto",
+    "peer.proto",
+    "jobs.proto",
+    "journal.proto",
+];
 
 fn main() -> Fallible {
     println!("cargo:rerun-if-changed=wire");

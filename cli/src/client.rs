@@ -6,6 +6,7 @@ use clap::Args;
 use orion_net::root_cause;
 use orion_proto::{
     cluster::cluster_client::ClusterClient, inference::grpc_inference_service_client::GrpcInferenceServiceClient,
+    jobs::jobs_client::JobsClient,
 };
 use tonic::{
     Request, Status,
@@ -64,13 +65,15 @@ impl Bearer {
 
 type Signed = InterceptedService<Channel, Bearer>;
 
-/// A connected client of both services that share the scheduler's gRPC port.
+/// A connected client of the services that share the scheduler's gRPC port.
 #[derive(Clone)]
 pub(crate) struct Client {
     /// Inference and the model repository.
     pub(crate) inference: GrpcInferenceServiceClient<Signed>,
     /// Nodes, models and the scheduler's own state.
     pub(crate) cluster: ClusterClient<Signed>,
+    /// Jobs.
+    pub(crate) jobs: JobsClient<Signed>,
 }
 
 impl ServerArguments {
@@ -128,7 +131,7 @@ impl ServerArguments {
         })
     }
 
-    /// Connects both services over one connection.
+    /// Connects all services over one connection.
     pub(crate) async fn connect(&self) -> Result<Client, Failure> {
         let (bearer, limit) = (self.bearer()?, self.max_message_bytes());
         let signed = InterceptedService::new(self.channel(&self.endpoint()?).await?, bearer);
@@ -136,7 +139,8 @@ impl ServerArguments {
             inference: GrpcInferenceServiceClient::new(signed.clone())
                 .max_decoding_message_size(limit)
                 .max_encoding_message_size(limit),
-            cluster: ClusterClient::new(signed).max_decoding_message_size(limit),
+            cluster: ClusterClient::new(signed.clone()).max_decoding_message_size(limit),
+            jobs: JobsClient::new(signed).max_decoding_message_size(limit).max_encoding_message_size(limit),
         })
     }
 }

@@ -5,7 +5,7 @@ use std::io::Write;
 use clap::{Parser, Subcommand};
 
 use crate::{
-    Failure, bench, cache, completion, doctor, explain, generate, infer, models, nodes, pull, push, serve, status,
+    Failure, bench, cache, completion, doctor, explain, generate, infer, jobs, models, nodes, pull, push, serve, status,
 };
 
 /// Runs models on the machines you have
@@ -33,6 +33,7 @@ pub(crate) enum Command {
     Infer(infer::InferArguments),
     Generate(generate::GenerateArguments),
     Chat(generate::ChatArguments),
+    Jobs(jobs::JobsArguments),
     Models(models::ModelsArguments),
     Push(push::PushArguments),
     Pull(pull::PullArguments),
@@ -55,6 +56,7 @@ impl Command {
             Self::Infer(arguments) => infer::run(&arguments, out),
             Self::Generate(arguments) => generate::run(&arguments, out),
             Self::Chat(arguments) => generate::run_chat(&arguments, out),
+            Self::Jobs(arguments) => jobs::run(&arguments, out),
             Self::Models(arguments) => models::run(&arguments, out),
             Self::Push(arguments) => push::run(&arguments, out),
             Self::Pull(arguments) => pull::run(&arguments, out),

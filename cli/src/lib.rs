@@ -16,6 +16,7 @@ mod explain;
 mod failure;
 mod generate;
 mod infer;
+mod jobs;
 mod models;
 mod nodes;
 mod origins;

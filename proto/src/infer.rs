@@ -111,6 +111,9 @@ impl InferRequest {
 }
 
 impl Priority {
+    /// All, the most urgent first.
+    pub const ALL: [Self; 5] = [Self::Realtime, Self::Critical, Self::High, Self::Normal, Self::Low];
+
     /// The protocol's number.
     pub fn number(self) -> u32 {
         self as u32 + 1

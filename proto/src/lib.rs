@@ -1,6 +1,6 @@
 //! The wire: generated types, the validated types that the rest of Orion works on, and the closed error table.
 //!
-//! Generated code is in [`inference`], [`session`], [`cluster`], [`artifact`] and [`peer`]; everything else is checked once, here, and believed
+//! Generated code is in [`inference`], [`session`], [`cluster`], [`jobs`], [`journal`], [`artifact`] and [`peer`]; everything else is checked once, here, and believed
 //! afterwards.
 
 pub mod answer;
@@ -45,6 +45,11 @@ mod orion {
             tonic::include_proto!("orion.artifact.v1");
         }
     }
+    pub mod journal {
+        pub mod v1 {
+            tonic::include_proto!("orion.journal.v1");
+        }
+    }
     pub mod peer {
         pub mod v1 {
             tonic::include_proto!("orion.peer.v1");
@@ -61,9 +66,11 @@ mod orion {
 }
 
 pub use orion::artifact::v1 as artifact;
+pub use orion::journal::v1 as journal;
 pub use orion::peer::v1 as peer;
 pub use orion::session::v1 as session;
 pub use orion::v1 as cluster;
+pub use orion::v1 as jobs;
 
 /// The file descriptors of every service, for reflection.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));

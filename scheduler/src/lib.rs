@@ -8,6 +8,8 @@ pub mod core;
 mod curve_file;
 mod data_folder;
 pub mod front;
+pub mod jobs;
+pub mod journal;
 mod process;
 pub mod repository;
 mod response_format;

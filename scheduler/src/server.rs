@@ -1,12 +1,18 @@
 //! The scheduler's listeners: bound together, served together, drained together.
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use futures::Stream;
 use orion_proto::{
     Code, DESCRIPTORS, Error, Result,
     cluster::cluster_server::ClusterServer,
     inference::grpc_inference_service_server::GrpcInferenceServiceServer,
+    jobs::jobs_server::JobsServer,
     session::{relay_server::RelayServer, session_server::SessionServer},
 };
 use tokio::{
@@ -22,10 +28,12 @@ use crate::{
     api::{
         access::{Access, Token},
         budget::{Budget, BudgetLayer},
-        grpc::{ClusterService, InferenceService},
+        grpc::{ClusterService, InferenceService, JobsService},
         http, metrics, note_arrival,
     },
     core::Limits,
+    jobs::Jobs,
+    journal::Embedded,
     repository::Repository,
     scheduler::Scheduler,
     session::{RELAYED_BYTES, RelayService, SessionService},
@@ -45,6 +53,8 @@ const ENVELOPE_BYTES: usize = 1 << 20;
 /// bytes, each up to that size (h2), or the connection ends: so much that a stream's window full of the smallest requests
 /// does not.
 const CONNECTION_WINDOW: u32 = 32 << 20;
+/// The journal of jobs in the data folder.
+const JOBS: &str = "jobs.redb";
 /// Largest frame of a session, encoded, with room for its fields.
 const SESSION_MESSAGE_BYTES: usize = 128 * 1024;
 
@@ -88,6 +98,7 @@ pub struct Addresses {
 /// A scheduler whose ports are open and not yet served.
 pub struct Server {
     scheduler: Arc<Scheduler>,
+    jobs: Result<Jobs>,
     access: Arc<Access>,
     relay_bytes_per_second: u64,
     max_message_bytes: usize,
@@ -158,10 +169,14 @@ impl Server {
         }
         let ips: Vec<_> = bound.iter().map(SocketAddr::ip).collect();
         let access = Access::new(config.token, &ips, &config.allowed_hosts).map_err(|error| vec![error.message])?;
+        let relay_bytes_per_second = config.limits.relay_bytes_per_second;
+        let scheduler = Scheduler::new(config.limits, config.repository, config.data_folder.as_deref());
+        let jobs = start_jobs(config.data_folder.as_deref(), &scheduler);
         Ok(Self {
+            jobs,
             arriving_bytes: config.max_message_bytes.saturating_mul(ARRIVING_MESSAGES),
-            relay_bytes_per_second: config.limits.relay_bytes_per_second,
-            scheduler: Scheduler::new(config.limits, config.repository, config.data_folder.as_deref()),
+            relay_bytes_per_second,
+            scheduler,
             access: Arc::new(access),
             max_message_bytes: config.max_message_bytes,
             listeners,
@@ -193,6 +208,8 @@ impl Server {
         health.set_serving::<GrpcInferenceServiceServer<InferenceService>>().await;
 
         let routes = grpc_routes(&front, self.max_message_bytes)?.add_service(health_service);
+        let jobs = JobsServer::new(JobsService::new(self.jobs.clone()));
+        let routes = routes.add_service(jobs.max_decoding_message_size(self.max_message_bytes + ENVELOPE_BYTES));
         let layer = self.access.grpc_layer();
         let budget = Budget::new(self.arriving_bytes);
         let grpc = grpc_builder().layer(layer.clone()).layer(BudgetLayer(budget.clone())).add_routes(routes);
@@ -239,6 +256,14 @@ impl Server {
         }
         Ok(left)
     }
+}
+
+/// The jobs of a data folder. Without them requests are served all the same.
+fn start_jobs(folder: Option<&Path>, scheduler: &Arc<Scheduler>) -> Result<Jobs> {
+    let none = || Error::new(Code::FailedPrecondition, "this scheduler keeps no jobs: it has no data folder");
+    let journal = Embedded::open(&folder.ok_or_else(none)?.join(JOBS));
+    let jobs = journal.and_then(|journal| Jobs::start(Arc::new(journal), scheduler.front()));
+    jobs.inspect_err(|error| tracing::warn!(%error, "no_jobs"))
 }
 
 async fn closed(mut closing: watch::Receiver<bool>) {

@@ -4,12 +4,13 @@ mod answer;
 mod input;
 mod npy;
 
-use std::{collections::HashMap, io::Write, path::PathBuf, time::Duration};
+use std::{io::Write, path::PathBuf, time::Duration};
 
 use clap::{ArgGroup, Args};
 use orion_proto::inference::{InferParameter, ModelConfigRequest, ModelInferRequest, infer_parameter::ParameterChoice};
 use tonic::Request;
 
+pub(crate) use answer::Answer;
 pub(crate) use input::{Input, InputMetadata, fill_rows};
 
 use crate::{
@@ -21,19 +22,10 @@ use crate::{
 /// What the server's own answer to a missed deadline may take on top of the deadline.
 const GRACE: Duration = Duration::from_secs(1);
 
-/// Send one request to a model and print its answer
+/// A request's model and what it is given.
 #[derive(Args, Debug)]
-#[command(group = ArgGroup::new("values").required(true).args(["text", "file", "data", "input"]), after_help = "\
-Examples:
-  orion infer minilm --text 'a cat on a mat' --text 'a dog in a bog'
-  sort sentences.txt | orion infer minilm --text - -o json
-  orion infer efficientnet-lite0 --file cat.jpg --file dog.png
-  orion infer identity --data 1,2,3,4 --shape 2,2
-  orion infer identity --input 'INPUT0=FP32[1,3]:1,2,3'
-  orion infer identity --input INPUT0=@array.npy
-  orion infer minilm --input 'text=BYTES[2]:[\"hello, world\",\"bye\"]' --timeout 0.5
-  orion infer reranker --input 'query=BYTES[1]:[\"who?\"]' --input 'text=BYTES[1]:[\"nobody\"]'")]
-pub(crate) struct InferArguments {
+#[command(group = ArgGroup::new("values").required(true).args(["text", "file", "data", "input"]))]
+pub(crate) struct RequestArguments {
     /// The model's name
     model: String,
     /// Text for the model's BYTES input; may be given again; '-' reads lines from standard input
@@ -54,6 +46,23 @@ pub(crate) struct InferArguments {
     /// Cut text beyond the model's limit instead of refusing it
     #[arg(long)]
     truncate: bool,
+}
+
+/// Send one request to a model and print its answer
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  orion infer minilm --text 'a cat on a mat' --text 'a dog in a bog'
+  sort sentences.txt | orion infer minilm --text - -o json
+  orion infer efficientnet-lite0 --file cat.jpg --file dog.png
+  orion infer identity --data 1,2,3,4 --shape 2,2
+  orion infer identity --input 'INPUT0=FP32[1,3]:1,2,3'
+  orion infer identity --input INPUT0=@array.npy
+  orion infer minilm --input 'text=BYTES[2]:[\"hello, world\",\"bye\"]' --timeout 0.5
+  orion infer reranker --input 'query=BYTES[1]:[\"who?\"]' --input 'text=BYTES[1]:[\"nobody\"]'")]
+pub(crate) struct InferArguments {
+    #[command(flatten)]
+    request: RequestArguments,
     /// Seconds to wait for the answer
     #[arg(long, value_name = "SECONDS", value_parser = positive_seconds)]
     timeout: Option<Duration>,
@@ -68,13 +77,12 @@ pub(crate) struct InferArguments {
 }
 
 pub(crate) fn run(arguments: &InferArguments, out: &mut dyn Write) -> Result<(), Failure> {
-    let texts = input::read_texts(&arguments.text)?;
-    let files: Vec<String> = arguments.file.iter().map(|path| path.display().to_string()).collect();
+    let texts = arguments.request.texts()?;
+    let files: Vec<String> = arguments.request.file.iter().map(|path| path.display().to_string()).collect();
     let labels = if files.is_empty() { &texts } else { &files };
     block_on(async {
         let mut client = arguments.server.connect().await?;
-        let inputs = inputs(arguments, &texts, &mut client).await?;
-        let request = Request::new(request(arguments, inputs));
+        let request = Request::new(request(arguments, arguments.request.wire(&texts, &mut client).await?));
         let call = client.inference.model_infer(request);
         let answered = match arguments.timeout {
             None => call.await,
@@ -82,7 +90,7 @@ pub(crate) fn run(arguments: &InferArguments, out: &mut dyn Write) -> Result<(),
                 Err(tonic::Status::deadline_exceeded(format!("no answer within {} s", limit.as_secs_f64())))
             }),
         };
-        let answer = answer::Answer::read(answered?.into_inner())?;
+        let answer = Answer::read(answered?.into_inner())?;
         match arguments.server.output {
             Format::Json => write_json(out, &answer),
             Format::Table => write(out, &answer.as_tables(labels)),
@@ -97,44 +105,53 @@ pub(crate) async fn declared_inputs(client: &mut Client, model: &str) -> Result<
     config.input.into_iter().map(InputMetadata::try_from).collect()
 }
 
-async fn inputs(arguments: &InferArguments, texts: &[String], client: &mut Client) -> Result<Vec<Input>, Failure> {
-    if !arguments.input.is_empty() {
-        return Ok(arguments.input.clone());
+impl RequestArguments {
+    /// The texts that it names, which may be lines of standard input.
+    pub(crate) fn texts(&self) -> Result<Vec<String>, Failure> {
+        input::read_texts(&self.text)
     }
-    let declared = declared_inputs(client, &arguments.model).await?;
-    if !arguments.file.is_empty() {
-        return Ok(vec![input::from_files(&arguments.model, &declared, &arguments.file)?]);
+
+    async fn inputs(&self, texts: &[String], client: &mut Client) -> Result<Vec<Input>, Failure> {
+        if !self.input.is_empty() {
+            return Ok(self.input.clone());
+        }
+        let declared = declared_inputs(client, &self.model).await?;
+        if !self.file.is_empty() {
+            return Ok(vec![input::from_files(&self.model, &declared, &self.file)?]);
+        }
+        match &self.data {
+            Some(values) => Ok(vec![input::from_data(&self.model, &declared, values, &self.shape)?]),
+            None => Ok(vec![input::from_texts(&self.model, &declared, texts)?]),
+        }
     }
-    match &arguments.data {
-        Some(values) => Ok(vec![input::from_data(&arguments.model, &declared, values, &arguments.shape)?]),
-        None => Ok(vec![input::from_texts(&arguments.model, &declared, texts)?]),
+
+    /// The request, as the model at this server declares what it takes.
+    pub(crate) async fn wire(&self, texts: &[String], client: &mut Client) -> Result<ModelInferRequest, Failure> {
+        let inputs = self.inputs(texts, client).await?;
+        let (inputs, raw_input_contents) = inputs.into_iter().map(Input::into_wire).unzip();
+        let mut request =
+            ModelInferRequest { model_name: self.model.clone(), inputs, raw_input_contents, ..Default::default() };
+        if self.truncate {
+            set(&mut request, "truncate", ParameterChoice::BoolParam(true));
+        }
+        Ok(request)
     }
 }
 
-fn request(arguments: &InferArguments, inputs: Vec<Input>) -> ModelInferRequest {
-    let mut parameters = HashMap::new();
-    let mut set = |name: &str, choice| {
-        parameters.insert(name.to_owned(), InferParameter { parameter_choice: Some(choice) });
-    };
-    if arguments.truncate {
-        set("truncate", ParameterChoice::BoolParam(true));
-    }
+fn set(request: &mut ModelInferRequest, name: &str, choice: ParameterChoice) {
+    request.parameters.insert(name.to_owned(), InferParameter { parameter_choice: Some(choice) });
+}
+
+fn request(arguments: &InferArguments, mut request: ModelInferRequest) -> ModelInferRequest {
     if let Some(timeout) = arguments.timeout {
         let microseconds = u64::try_from(timeout.as_micros()).unwrap_or(u64::MAX);
-        set("timeout", ParameterChoice::Uint64Param(microseconds));
+        set(&mut request, "timeout", ParameterChoice::Uint64Param(microseconds));
     }
     if let Some(priority) = arguments.priority {
-        set("priority", ParameterChoice::Uint64Param(priority));
+        set(&mut request, "priority", ParameterChoice::Uint64Param(priority));
     }
-    let (inputs, raw_input_contents) = inputs.into_iter().map(Input::into_wire).unzip();
-    ModelInferRequest {
-        model_name: arguments.model.clone(),
-        id: arguments.id.clone().unwrap_or_default(),
-        parameters,
-        inputs,
-        raw_input_contents,
-        ..Default::default()
-    }
+    request.id = arguments.id.clone().unwrap_or_default();
+    request
 }
 
 /// A duration given in seconds, at least a microsecond, which is the wire's unit.

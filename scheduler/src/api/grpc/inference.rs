@@ -73,7 +73,8 @@ impl InferenceService {
     }
 }
 
-fn response(answered: Answered, id: String) -> ModelInferResponse {
+/// What a model answered, as the protocol has it.
+pub(crate) fn response(answered: Answered, id: String) -> ModelInferResponse {
     let Answered { spec, answer } = answered;
     let mut response = ModelInferResponse::default();
     response.head.model_name = spec.name.to_string();

@@ -3,6 +3,9 @@
 mod cluster;
 mod inference;
 mod interleave;
+mod jobs;
 
 pub use cluster::ClusterService;
 pub use inference::InferenceService;
+pub(crate) use inference::response;
+pub use jobs::JobsService;

@@ -1,0 +1,136 @@
+//! `orion jobs`: work that is submitted once and run until it has ended, whoever dies meanwhile.
+
+mod show;
+mod submit;
+mod watch;
+
+use std::io::Write;
+
+use clap::{Args, Subcommand};
+use orion_proto::jobs::{GetJobRequest, ListJobsRequest, job_result::Outcome};
+
+use crate::{
+    Failure,
+    client::{Client, ServerArguments, block_on},
+    infer::Answer,
+    table::{Format, write, write_json, write_table},
+};
+
+/// Submit jobs, which survive whatever dies, look at them, and fetch their results
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  orion jobs submit minilm --text 'a sentence' --watch
+  orion jobs ls --state failed
+  orion jobs result 12 -o json")]
+pub(crate) struct JobsArguments {
+    #[command(subcommand)]
+    command: JobsCommand,
+    #[command(flatten)]
+    server: ServerArguments,
+}
+
+#[derive(Subcommand, Debug)]
+enum JobsCommand {
+    Submit(Box<submit::SubmitArguments>),
+    /// List jobs, the newest first
+    #[command(after_help = "Examples:\n  orion jobs ls\n  orion jobs ls --state failed --label run=7 -o json")]
+    Ls {
+        /// waiting, queued, running, succeeded, failed or cancelled
+        #[arg(long)]
+        state: Option<String>,
+        /// NAME=VALUE that they bear; may be given again
+        #[arg(long, value_name = "LABEL", value_parser = submit::label)]
+        label: Vec<(String, String)>,
+        /// How many, 1,000 at most
+        #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1000))]
+        limit: u32,
+        /// Only those whose number is below this: the page after the last
+        #[arg(long, value_name = "ID", default_value_t = 0, hide_default_value = true)]
+        before: u64,
+    },
+    /// Show a job and each attempt that failed
+    #[command(after_help = "Examples:\n  orion jobs show 12")]
+    Show {
+        /// The job's number
+        id: u64,
+    },
+    /// Follow a job until it has ended; the exit status says how
+    #[command(after_help = "Examples:\n  orion jobs watch 12\n\nThe exit status is 0 where it succeeded, 1 where not.")]
+    Watch {
+        /// The job's number
+        id: u64,
+    },
+    /// End a job that has not ended, and those that wait for it
+    #[command(after_help = "Examples:\n  orion jobs cancel 12")]
+    Cancel {
+        /// The job's number
+        id: u64,
+    },
+    /// Give a job that failed or was cancelled its attempts anew
+    #[command(after_help = "Examples:\n  orion jobs retry 12")]
+    Retry {
+        /// The job's number
+        id: u64,
+    },
+    /// Print what a job that succeeded has to show
+    #[command(after_help = "Examples:\n  orion jobs result 12\n  orion jobs result 12 -o json")]
+    Result {
+        /// The job's number
+        id: u64,
+    },
+}
+
+pub(crate) fn run(arguments: &JobsArguments, out: &mut dyn Write) -> Result<(), Failure> {
+    let texts = match &arguments.command {
+        JobsCommand::Submit(submit) => submit.texts()?,
+        _ => Vec::new(),
+    };
+    block_on(async {
+        let mut client = arguments.server.connect().await?;
+        let (client, format) = (&mut client, arguments.server.output);
+        let asked = |id: &u64| GetJobRequest { id: *id };
+        match &arguments.command {
+            JobsCommand::Submit(submit) => submit::submit(client, submit, &texts, format, out).await,
+            JobsCommand::Ls { state, label, limit, before } => {
+                let (state, labels) = (state.clone().unwrap_or_default(), label.iter().cloned().collect());
+                let asked = ListJobsRequest { state, labels, before: *before, limit: *limit };
+                list(client, asked, format, out).await
+            }
+            JobsCommand::Show { id } => show::one(client.jobs.get(asked(id)).await?.into_inner(), format, out),
+            JobsCommand::Watch { id } => watch::watch(client, *id, format, out).await,
+            JobsCommand::Cancel { id } => show::one(client.jobs.cancel(asked(id)).await?.into_inner(), format, out),
+            JobsCommand::Retry { id } => show::one(client.jobs.retry(asked(id)).await?.into_inner(), format, out),
+            JobsCommand::Result { id } => result(client, *id, format, out).await,
+        }
+    })
+}
+
+async fn list(client: &mut Client, asked: ListJobsRequest, format: Format, out: &mut dyn Write) -> Result<(), Failure> {
+    let answer = client.jobs.list(asked).await?.into_inner();
+    match format {
+        Format::Json => {
+            let jobs: Vec<_> = answer.jobs.iter().map(show::json).collect();
+            write_json(out, &serde_json::json!({ "jobs": jobs, "before": answer.before }))
+        }
+        Format::Table => {
+            write_table(out, show::rows(&answer.jobs))?;
+            match answer.before {
+                0 => Ok(()),
+                before => write(out, &format!("there are more: --before {before}\n")),
+            }
+        }
+    }
+}
+
+async fn result(client: &mut Client, id: u64, format: Format, out: &mut dyn Write) -> Result<(), Failure> {
+    let result = client.jobs.result(GetJobRequest { id }).await?.into_inner();
+    let Some(Outcome::Inference(response)) = result.outcome else {
+        return Err(Failure::new(format!("the result of job {id} is of a kind that this command does not know")));
+    };
+    let answer = Answer::read(response)?;
+    match format {
+        Format::Json => write_json(out, &answer),
+        Format::Table => write(out, &answer.as_tables(&[])),
+    }
+}

@@ -1,0 +1,106 @@
+//! Jobs as they are printed.
+
+use std::{
+    io::Write,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use comfy_table::{Cell, Table};
+use orion_proto::jobs::{Job, job_spec::Work};
+use serde_json::{Value, json};
+
+use crate::{
+    Failure,
+    table::{Format, facts, figure, state, table, write, write_json},
+    units::seconds,
+};
+
+/// Prints a job.
+pub(super) fn one(job: Job, format: Format, out: &mut dyn Write) -> Result<(), Failure> {
+    match format {
+        Format::Json => write_json(out, &json(&job)),
+        Format::Table => write(out, &in_words(&job)),
+    }
+}
+
+fn model(job: &Job) -> &str {
+    match job.spec.as_ref().and_then(|spec| spec.work.as_ref()) {
+        Some(Work::Inference(request)) => &request.model_name,
+        None => "",
+    }
+}
+
+fn labels(job: &Job) -> String {
+    let labels = job.spec.iter().flat_map(|spec| &spec.labels);
+    let mut labels: Vec<String> = labels.map(|(name, value)| format!("{name}={value}")).collect();
+    labels.sort();
+    labels.join(" ")
+}
+
+/// Seconds since a time; none where it is not yet.
+fn age(unix_ms: u64) -> Option<f64> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as f64;
+    (unix_ms > 0).then(|| ((now - unix_ms as f64) / 1e3).max(0.0))
+}
+
+fn ago(unix_ms: u64) -> String {
+    age(unix_ms).map(|age| format!("{} ago", seconds(age))).unwrap_or_default()
+}
+
+/// Jobs, a row each.
+pub(super) fn rows(jobs: &[Job]) -> Table {
+    let mut shown = table(&["job", "model", "state", "attempt", "submitted", "labels", "why"]);
+    for job in jobs {
+        shown.add_row([
+            figure(job.id),
+            Cell::new(model(job)),
+            state(&job.state),
+            figure(job.attempt),
+            figure(ago(job.submitted_unix_ms)),
+            Cell::new(labels(job)),
+            Cell::new(&job.reason),
+        ]);
+    }
+    shown
+}
+
+fn in_words(job: &Job) -> String {
+    let mut shown = facts([
+        ("job", job.id.to_string()),
+        ("model", model(job).to_owned()),
+        ("state", job.state.clone()),
+        ("why", job.reason.clone()),
+        ("attempt", job.attempt.to_string()),
+        ("labels", labels(job)),
+        ("submitted", ago(job.submitted_unix_ms)),
+        ("begun", ago(job.begun_unix_ms)),
+        ("ended", ago(job.ended_unix_ms)),
+    ]);
+    for failed in &job.failed {
+        shown += &format!(
+            "attempt {} failed {}: {}: {}\n",
+            failed.attempt,
+            ago(failed.ended_unix_ms),
+            failed.code,
+            failed.message
+        );
+    }
+    shown
+}
+
+/// A job without its tensors.
+pub(super) fn json(job: &Job) -> Value {
+    let spec = job.spec.clone().unwrap_or_default();
+    let failed = job.failed.iter().map(|failed| {
+        json!({
+            "attempt": failed.attempt, "code": failed.code, "message": failed.message,
+            "ended_unix_ms": failed.ended_unix_ms,
+        })
+    });
+    json!({
+        "id": job.id, "model": model(job), "state": job.state, "reason": job.reason, "attempt": job.attempt,
+        "priority": spec.priority, "idempotency_key": spec.idempotency_key, "after": spec.after, "labels": spec.labels,
+        "submitted_unix_ms": job.submitted_unix_ms, "begun_unix_ms": job.begun_unix_ms,
+        "ended_unix_ms": job.ended_unix_ms, "failed": failed.collect::<Vec<_>>(),
+    })
+}

@@ -1,0 +1,50 @@
+//! `orion jobs watch`: a job until it has ended.
+
+use std::{io::Write, time::Duration};
+
+use orion_proto::jobs::{GetJobRequest, Job};
+use tonic::{Code, Status};
+
+use super::show;
+use crate::{Failure, client::Client, progress, table::Format};
+
+/// How often a scheduler that is gone is looked for, and for how long.
+const PAUSE: Duration = Duration::from_millis(200);
+const LOOKS: u32 = 300;
+
+/// Follows a job; a failure says that it did not succeed. A scheduler that is started anew is found again.
+pub(super) async fn watch(client: &mut Client, id: u64, format: Format, out: &mut dyn Write) -> Result<(), Failure> {
+    let spinner = progress::spinner(format!("job {id}"));
+    let mut looks = 0;
+    let job = loop {
+        match follow(client, id, &spinner).await {
+            Ok(job) if job.ended_unix_ms > 0 => break job,
+            // It went without a word.
+            Ok(_) => {}
+            Err(status) if status.code() == Code::Unavailable && looks < LOOKS => {}
+            Err(status) => return Err(status.into()),
+        }
+        looks += 1;
+        tokio::time::sleep(PAUSE).await;
+    };
+    spinner.finish_and_clear();
+    let (state, reason) = (job.state.clone(), job.reason.clone());
+    show::one(job, format, out)?;
+    match state.as_str() {
+        "succeeded" => Ok(()),
+        _ => Err(Failure::new(format!(
+            "job {id} {}: {reason}",
+            if state == "failed" { "failed" } else { "was cancelled" }
+        ))),
+    }
+}
+
+async fn follow(client: &mut Client, id: u64, spinner: &indicatif::ProgressBar) -> Result<Job, Status> {
+    let mut last = Job::default();
+    let mut jobs = client.jobs.watch(GetJobRequest { id }).await?.into_inner();
+    while let Some(job) = jobs.message().await? {
+        spinner.set_message(format!("job {id} is {}, attempt {}", job.state, job.attempt));
+        last = job;
+    }
+    Ok(last)
+}

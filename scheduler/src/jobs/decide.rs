@@ -1,0 +1,203 @@
+//! What may be done to jobs: each command becomes the records that do it, or is refused.
+
+use std::collections::BTreeSet;
+
+use orion_proto::{
+    Code, Error, Result,
+    jobs::{Job, JobSpec},
+    journal::{Begun, Ended, Failed, Record, Retried, Submitted, record::Event},
+};
+
+use super::{
+    table::{Phase, Table, Unfinished},
+    terms::{self, Millis},
+};
+
+/// What ended jobs were, which the table does not know.
+pub trait Past {
+    /// What is left of a job, without its specification.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    fn ended(&self, id: u64) -> Result<Option<Job>>;
+    /// The job, ended or not, that was submitted with this idempotency key.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    fn of_key(&self, key: &str) -> Result<Option<u64>>;
+}
+
+/// What becomes of a submission.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Submission {
+    /// It was submitted before: this is the job.
+    Known(u64),
+    /// It is new.
+    New(Box<Record>),
+}
+
+/// An attempt as its runner names it. Only the current attempt of the current epoch may say how it ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)] // the names say it
+pub struct Attempt {
+    pub job: u64,
+    pub attempt: u32,
+    pub epoch: u64,
+}
+
+fn record(now: Millis, event: Event) -> Record {
+    Record { unix_ms: now, event: Some(event) }
+}
+
+fn ended(now: Millis, job: u64, attempt: u32, code: &str, message: &str) -> Record {
+    record(now, Event::Ended(Ended { job, attempt, code: code.into(), message: message.into() }))
+}
+
+impl Table {
+    /// A job is submitted.
+    ///
+    /// # Errors
+    /// INVALID_ARGUMENT where it is wrong in itself or waits for a job that there is not; FAILED_PRECONDITION where it waits for
+    /// one that did not succeed.
+    pub fn submit(&self, now: Millis, spec: JobSpec, past: &impl Past) -> Result<Submission> {
+        terms::check(&spec)?;
+        if !spec.idempotency_key.is_empty() {
+            let known = self.of_key(&spec.idempotency_key);
+            if let Some(known) = known.map_or_else(|| past.of_key(&spec.idempotency_key), |known| Ok(Some(known)))? {
+                return Ok(Submission::Known(known));
+            }
+        }
+        for id in spec.after.iter().filter(|id| self.get(**id).is_none()) {
+            match past.ended(*id)? {
+                None => return Err(Error::invalid(format!("the job waits for job {id}, which there is not"))),
+                Some(job) if job.state != "succeeded" => {
+                    let text = format!("the job waits for job {id}, which {}", how(&job));
+                    return Err(Error::new(Code::FailedPrecondition, text));
+                }
+                Some(_) => {}
+            }
+        }
+        Ok(Submission::New(Box::new(record(now, Event::Submitted(Submitted { spec: Some(spec) })))))
+    }
+
+    /// The next attempt of a job begins.
+    ///
+    /// # Errors
+    /// FAILED_PRECONDITION where another leads, or the job is not queued.
+    pub fn begin(&self, now: Millis, id: u64, epoch: u64) -> Result<(Attempt, Record)> {
+        self.fence(epoch)?;
+        let job = self.open(id)?;
+        if !matches!(job.phase, Phase::Queued(_)) {
+            return Err(Error::new(Code::FailedPrecondition, format!("job {id} is not queued")));
+        }
+        let attempt = job.attempt.saturating_add(1);
+        Ok((Attempt { job: id, attempt, epoch }, record(now, Event::Begun(Begun { job: id, attempt }))))
+    }
+
+    /// An attempt succeeded.
+    ///
+    /// # Errors
+    /// FAILED_PRECONDITION where it is not the job's current one.
+    pub fn succeed(&self, now: Millis, attempt: Attempt) -> Result<Record> {
+        self.current(attempt)?;
+        Ok(ended(now, attempt.job, attempt.attempt, "", ""))
+    }
+
+    /// An attempt failed: another follows, or the job ends, and with it those that wait for it.
+    ///
+    /// # Errors
+    /// FAILED_PRECONDITION where it is not the job's current one.
+    pub fn fail(&self, now: Millis, attempt: Attempt, error: &Error) -> Result<Vec<Record>> {
+        let job = self.current(attempt)?;
+        let (code, message) = (error.code.name(), error.message.as_str());
+        let counted = attempt.attempt.saturating_sub(job.forgiven);
+        if !job.terms.tries_again(counted, error.code) {
+            return Ok(self.end(now, attempt.job, attempt.attempt, code, message));
+        }
+        let pause = error.retry_after.map_or(0, |after| u64::try_from(after.as_millis()).unwrap_or(u64::MAX));
+        let again_unix_ms = now.saturating_add(job.terms.pause(counted).max(pause));
+        let (job, attempt, code, message) = (attempt.job, attempt.attempt, code.into(), message.into());
+        Ok(vec![record(now, Event::Failed(Failed { job, attempt, code, message, again_unix_ms }))])
+    }
+
+    /// A job ends from outside: it is cancelled, or late.
+    ///
+    /// # Errors
+    /// NOT_FOUND where it is not open.
+    pub fn stop(&self, now: Millis, id: u64, error: &Error) -> Result<Vec<Record>> {
+        let job = self.open(id)?;
+        let attempt = if job.phase == Phase::Running { job.attempt } else { 0 };
+        Ok(self.end(now, id, attempt, error.code.name(), &error.message))
+    }
+
+    /// A job that failed or was cancelled gets its attempts anew. `left`, with its specification, is what is left of it.
+    ///
+    /// # Errors
+    /// FAILED_PRECONDITION where it succeeded or has not ended.
+    pub fn retry(&self, now: Millis, left: Job) -> Result<Record> {
+        let id = left.id;
+        if self.get(id).is_some() {
+            return Err(Error::new(
+                Code::FailedPrecondition,
+                format!("job {id} has not ended, only one that failed can be retried"),
+            ));
+        }
+        if left.state == "succeeded" {
+            return Err(Error::new(
+                Code::FailedPrecondition,
+                format!("job {id} succeeded, only one that failed can be retried"),
+            ));
+        }
+        Ok(record(now, Event::Retried(Retried { job: Some(left) })))
+    }
+
+    /// A scheduler begins to lead: what ran under an earlier epoch has failed. The records, and its epoch.
+    pub fn lead(&self, now: Millis) -> (u64, Record) {
+        let epoch = self.epoch().saturating_add(1);
+        (epoch, record(now, Event::Epoch(epoch)))
+    }
+
+    /// The end of a job, and of those that wait for it, and for those.
+    fn end(&self, now: Millis, id: u64, attempt: u32, code: &str, message: &str) -> Vec<Record> {
+        let mut records = vec![ended(now, id, attempt, code, message)];
+        let (mut left, mut stopped) = (vec![id], BTreeSet::from([id]));
+        while let Some(id) = left.pop() {
+            let reason = format!("it waits for job {id}, which did not succeed");
+            for waiting in self.waiting_for(id).filter(|waiting| stopped.insert(*waiting)) {
+                records.push(ended(now, waiting, 0, Code::FailedPrecondition.name(), &reason));
+                left.push(waiting);
+            }
+        }
+        records
+    }
+
+    fn fence(&self, epoch: u64) -> Result<()> {
+        if epoch == self.epoch() {
+            return Ok(());
+        }
+        let text = format!("epoch {epoch} is over, the scheduler of epoch {} leads", self.epoch());
+        Err(Error::new(Code::FailedPrecondition, text))
+    }
+
+    fn open(&self, id: u64) -> Result<&Unfinished> {
+        let job = self.get(id).map(AsRef::as_ref);
+        job.ok_or_else(|| Error::new(Code::FailedPrecondition, format!("job {id} has ended, or there is none")))
+    }
+
+    fn current(&self, attempt: Attempt) -> Result<&Unfinished> {
+        self.fence(attempt.epoch)?;
+        let job = self.open(attempt.job)?;
+        if job.phase == Phase::Running && job.attempt == attempt.attempt {
+            return Ok(job);
+        }
+        let Attempt { job: id, attempt, .. } = attempt;
+        Err(Error::new(
+            Code::FailedPrecondition,
+            format!("attempt {attempt} of job {id} is over, its outcome is dropped"),
+        ))
+    }
+}
+
+fn how(job: &Job) -> String {
+    if job.state == "cancelled" { "was cancelled".into() } else { format!("failed ({})", job.reason) }
+}

@@ -1,0 +1,108 @@
+//! Jobs: work that is on disk before it is acknowledged, and run until it has ended.
+//!
+//! [`table`] is the fold over the journal's records, `decide` what may be done to it, `writer` the one thread that does it,
+//! `runner` what runs jobs, [`view`] what clients see.
+
+mod clock;
+mod decide;
+mod round;
+mod runner;
+mod snapshot;
+pub mod table;
+pub mod terms;
+#[cfg(test)]
+mod tests;
+pub mod view;
+mod writer;
+
+use std::sync::Arc;
+
+use orion_proto::{Code, Error, Result, jobs::JobSpec};
+use tokio::sync::{mpsc, oneshot};
+
+use self::{
+    clock::Clock,
+    view::View,
+    writer::{Ask, Reply, Writer},
+};
+use crate::{front::Front, journal::Journal};
+
+/// What may wait for the writer before more is held back.
+const ASKED_AHEAD: usize = 8192;
+
+/// The jobs of this scheduler, cheap to clone.
+#[derive(Clone)]
+pub struct Jobs {
+    asks: mpsc::Sender<Ask>,
+    view: Arc<View>,
+}
+
+impl Jobs {
+    /// Follows the journal and begins to run what is in it, on this scheduler.
+    ///
+    /// # Errors
+    /// The journal cannot be read, is damaged, or cannot be written.
+    pub fn start(journal: Arc<dyn Journal>, front: Front) -> Result<Self> {
+        let view = Arc::new(View::new(journal.clone()));
+        let (asks, asked) = mpsc::channel(ASKED_AHEAD);
+        let (runner, told) = mpsc::unbounded_channel();
+        let clock = Clock::default();
+        let writer = Writer::new(clock.now(), journal, view.clone(), runner, runner::MOST_RUNNING)?;
+        let thread = std::thread::Builder::new().name("orion-journal".into());
+        thread.spawn(move || writer.run(clock, asked)).map_err(|error| {
+            Error::new(Code::Internal, format!("the journal's thread could not be started: {error}"))
+        })?;
+        let jobs = Self { asks, view };
+        tokio::spawn(runner::run(front, jobs.clone(), told));
+        Ok(jobs)
+    }
+
+    /// Takes a job; its number. It is on disk then.
+    ///
+    /// # Errors
+    /// It is wrong in itself, waits for what cannot be waited for, or the journal cannot be written.
+    pub async fn submit(&self, spec: JobSpec) -> Result<u64> {
+        self.ask(|reply| Ask::Submit(Box::new(spec), reply)).await
+    }
+
+    /// The same without waiting for the disk: what comes of it is known when the receiver is.
+    ///
+    /// # Errors
+    /// The writer is gone.
+    pub async fn submit_ahead(&self, spec: JobSpec) -> Result<oneshot::Receiver<Result<u64>>> {
+        let (reply, answer) = oneshot::channel();
+        self.asks.send(Ask::Submit(Box::new(spec), reply)).await.map_err(|_| gone())?;
+        Ok(answer)
+    }
+
+    /// Ends a job that has not ended, and those that wait for it.
+    ///
+    /// # Errors
+    /// NOT_FOUND; FAILED_PRECONDITION where it has ended otherwise.
+    pub async fn cancel(&self, id: u64) -> Result<()> {
+        self.ask(|reply| Ask::Stop(id, Error::new(Code::Cancelled, "it was cancelled"), reply)).await
+    }
+
+    /// Gives a job that failed or was cancelled its attempts anew.
+    ///
+    /// # Errors
+    /// NOT_FOUND; FAILED_PRECONDITION where it succeeded or has not ended.
+    pub async fn retry(&self, id: u64) -> Result<()> {
+        self.ask(|reply| Ask::Retry(id, reply)).await
+    }
+
+    /// What clients see.
+    pub fn view(&self) -> &Arc<View> {
+        &self.view
+    }
+
+    async fn ask<T>(&self, ask: impl FnOnce(Reply<T>) -> Ask) -> Result<T> {
+        let (reply, answer) = oneshot::channel();
+        self.asks.send(ask(reply)).await.map_err(|_| gone())?;
+        answer.await.map_err(|_| gone())?
+    }
+}
+
+fn gone() -> Error {
+    Error::new(Code::Unavailable, "the scheduler is stopping")
+}

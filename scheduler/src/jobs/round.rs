@@ -1,0 +1,54 @@
+//! What becomes one append, and who is answered after it.
+
+use orion_proto::{Result, jobs::Job};
+
+use super::{
+    decide::Past,
+    table::Change,
+    terms::Millis,
+    writer::{Reply, Told},
+};
+use crate::journal::{Batch, Journal};
+
+type Answer = Box<dyn FnOnce(Result<()>)>;
+
+/// What becomes one append.
+pub(super) struct Round {
+    pub(super) now: Millis,
+    pub(super) first: u64,
+    pub(super) batch: Batch,
+    pub(super) changes: Vec<Change>,
+    pub(super) told: Vec<Told>,
+    pub(super) answers: Vec<Answer>,
+}
+
+/// What ended before, on disk or in this round.
+pub(super) struct Before<'a>(pub(super) &'a dyn Journal, pub(super) &'a Batch);
+
+impl Past for Before<'_> {
+    fn ended(&self, id: u64) -> Result<Option<Job>> {
+        match self.1.ended.iter().rev().find(|job| job.id == id) {
+            Some(job) => Ok(Some(job.clone())),
+            None => self.0.ended(id),
+        }
+    }
+
+    fn of_key(&self, key: &str) -> Result<Option<u64>> {
+        match self.1.keys.iter().find(|(known, _)| known == key) {
+            Some((_, job)) => Ok(Some(*job)),
+            None => self.0.of_key(key),
+        }
+    }
+}
+
+impl Round {
+    pub(super) fn new(now: Millis, first: u64) -> Self {
+        Self { now, first, batch: Batch::default(), changes: Vec::new(), told: Vec::new(), answers: Vec::new() }
+    }
+
+    /// Answers after the round is on disk.
+    pub(super) fn answer<T: 'static>(&mut self, done: Result<T>, reply: Reply<T>) {
+        // Whoever asked may have gone.
+        self.answers.push(Box::new(move |written| _ = reply.send(written.and(done))));
+    }
+}

@@ -1,0 +1,115 @@
+//! Runs jobs: each attempt is a request of this scheduler.
+
+use std::{collections::HashMap, time::Duration};
+
+use bytes::Bytes;
+use orion_proto::{
+    Code, Error, InferRequest, Result,
+    jobs::{JobResult, JobSpec, job_result::Outcome, job_spec::Work},
+};
+use prost::Message;
+use tokio::{
+    sync::mpsc,
+    task::{AbortHandle, JoinSet},
+};
+
+use super::{
+    Jobs,
+    clock::Clock,
+    decide::Attempt,
+    terms::Terms,
+    writer::{Ask, Told},
+};
+use crate::{api::grpc::response, front::Front};
+
+/// Attempts that are under way at once: enough to fill every device's batches, few enough that what is more urgent comes soon.
+pub(super) const MOST_RUNNING: usize = 256;
+/// How often the writer looks at what time brought.
+const TICK: Duration = Duration::from_millis(20);
+/// How long an attempt waits before it looks again whether its model, or a place in a queue, is there.
+const PATIENCE: Duration = Duration::from_millis(100);
+/// Bytes of a result, encoded.
+const MOST_RESULT_BYTES: usize = 4 << 20;
+
+/// Runs what it is told until the writer is gone.
+pub(super) async fn run(front: Front, jobs: Jobs, mut told: mpsc::UnboundedReceiver<Told>) {
+    let mut running: HashMap<u64, AbortHandle> = HashMap::new();
+    let mut attempts = JoinSet::new();
+    let mut ticks = tokio::time::interval(TICK);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            next = told.recv() => match next {
+                None => return,
+                Some(Told::Begin(attempt, spec, deadline)) => {
+                    let one = run_attempt(front.clone(), jobs.clone(), attempt, *spec, deadline);
+                    running.insert(attempt.job, attempts.spawn(one));
+                }
+                Some(Told::Stop(id)) => {
+                    if let Some(attempt) = running.remove(&id) {
+                        attempt.abort();
+                    }
+                }
+            },
+            // One that was aborted says nothing: it is not in the map any more.
+            Some(ended) = attempts.join_next() => {
+                if let Ok(attempt) = ended {
+                    running.retain(|id, handle| *id != attempt || !handle.is_finished());
+                }
+            }
+            _ = ticks.tick() => {
+                // With a full channel it looks without being asked.
+                let _ = jobs.asks.try_send(Ask::Tick);
+            }
+        }
+    }
+}
+
+async fn run_attempt(front: Front, jobs: Jobs, attempt: Attempt, spec: JobSpec, deadline: Option<u64>) -> u64 {
+    let outcome = work(&front, attempt, spec, deadline).await;
+    if let Err(error) = jobs.ask(|reply| Ask::Settle(attempt, outcome, reply)).await {
+        tracing::warn!(job = attempt.job, attempt = attempt.attempt, %error, "outcome_dropped");
+    }
+    attempt.job
+}
+
+async fn work(front: &Front, attempt: Attempt, spec: JobSpec, deadline: Option<u64>) -> Result<Bytes> {
+    let terms = Terms::of(&spec, 0);
+    let Some(Work::Inference(request)) = spec.work else {
+        return Err(Error::new(Code::Unimplemented, "this scheduler runs inference alone"));
+    };
+    let mut request = InferRequest::try_from(request)?;
+    request.id = format!("job-{}.{}", attempt.job, attempt.attempt);
+    request.parameters.priority = terms.priority;
+    let clock = Clock::default();
+    loop {
+        wait_for_model(front, &request).await?;
+        let mut request = request.clone();
+        let left = deadline.map(|deadline| Duration::from_millis(deadline.saturating_sub(clock.now()).max(1)));
+        request.parameters.timeout = left.into_iter().chain(request.parameters.timeout).min();
+        let id = request.id.clone();
+        match front.infer(request).await {
+            // It has not begun: that is no attempt.
+            Err(error) if error.code == Code::ResourceExhausted => {
+                tokio::time::sleep(error.retry_after.unwrap_or(PATIENCE).min(Duration::from_secs(1))).await;
+            }
+            answered => {
+                let result = JobResult { outcome: Some(Outcome::Inference(response(answered?, id))) };
+                let bytes = result.encoded_len();
+                if bytes > MOST_RESULT_BYTES {
+                    let text = format!("the result has {bytes} bytes, {MOST_RESULT_BYTES} are kept at most");
+                    return Err(Error::new(Code::FailedPrecondition, text));
+                }
+                return Ok(result.encode_to_vec().into());
+            }
+        }
+    }
+}
+
+/// Returns when the model can answer: after a start its workers have yet to come back.
+async fn wait_for_model(front: &Front, request: &InferRequest) -> Result<()> {
+    while !front.model_ready(&request.model, &request.version)? {
+        tokio::time::sleep(PATIENCE).await;
+    }
+    Ok(())
+}

@@ -1,0 +1,95 @@
+//! The fold written down, and read again: from there on the journal's records are followed.
+
+use orion_proto::{
+    Code, Error, Result,
+    jobs::JobSpec,
+    journal::{self, record::Event},
+};
+
+use super::{
+    table::{Phase, Table, Unfinished},
+    terms::Terms,
+};
+use crate::journal::Journal;
+
+/// Records that are read at once.
+const AT_ONCE: usize = 10_000;
+
+/// What the table is.
+pub(super) fn snapshot(table: &Table) -> journal::Snapshot {
+    let jobs = table.unfinished().map(|job| written(job)).collect();
+    journal::Snapshot { next: table.next(), epoch: table.epoch(), jobs }
+}
+
+fn written(job: &Unfinished) -> journal::Unfinished {
+    journal::Unfinished {
+        job: job.id,
+        submitted_unix_ms: job.submitted,
+        begun_unix_ms: job.begun,
+        attempt: job.attempt,
+        forgiven: job.forgiven,
+        running: job.phase == Phase::Running,
+        again_unix_ms: if let Phase::Queued(when) = job.phase { when } else { 0 },
+        failed: job.failed.clone(),
+        waits_for: job.waits_for.iter().copied().collect(),
+        deadline_unix_ms: job.terms.deadline.unwrap_or(0),
+    }
+}
+
+fn read(job: journal::Unfinished, spec: &JobSpec) -> Unfinished {
+    let phase = match (job.running, job.waits_for.is_empty()) {
+        (true, _) => Phase::Running,
+        (false, true) => Phase::Queued(job.again_unix_ms),
+        (false, false) => Phase::Waiting,
+    };
+    let deadline = (job.deadline_unix_ms > 0).then_some(job.deadline_unix_ms);
+    Unfinished {
+        id: job.job,
+        terms: Terms { deadline, ..Terms::of(spec, job.submitted_unix_ms) },
+        submitted: job.submitted_unix_ms,
+        begun: job.begun_unix_ms,
+        attempt: job.attempt,
+        forgiven: job.forgiven,
+        phase,
+        failed: job.failed,
+        waits_for: job.waits_for.into_iter().collect(),
+    }
+}
+
+fn damaged(what: impl std::fmt::Display) -> Error {
+    Error::new(Code::Internal, format!("the journal is damaged: {what}"))
+}
+
+/// The fold over a journal: its snapshot and all records after.
+///
+/// # Errors
+/// INTERNAL where it cannot be read or is damaged.
+pub(super) fn load(journal: &dyn Journal) -> Result<Table> {
+    let snapshot = journal.snapshot()?.unwrap_or_default();
+    let jobs = snapshot.jobs.into_iter().map(|job| {
+        let spec = spec(journal, job.job)?.ok_or_else(|| damaged(format!("job {} has no spec", job.job)))?;
+        Ok(read(job, &spec))
+    });
+    let mut table = Table::restored(snapshot.next, snapshot.epoch, jobs.collect::<Result<Vec<_>>>()?);
+    loop {
+        let records = journal.read(table.next(), AT_ONCE)?;
+        if records.is_empty() {
+            return Ok(table);
+        }
+        for (place, record) in records {
+            if place != table.next() {
+                return Err(damaged(format!("record {} is missing", table.next())));
+            }
+            table.apply(&record).map_err(damaged)?;
+        }
+    }
+}
+
+/// What a job was asked to do.
+pub(super) fn spec(journal: &dyn Journal, id: u64) -> Result<Option<JobSpec>> {
+    let found = journal.read(id, 1)?.into_iter().find(|(place, _)| *place == id);
+    Ok(found.and_then(|(_, record)| match record.event {
+        Some(Event::Submitted(submitted)) => submitted.spec,
+        _ => None,
+    }))
+}

@@ -1,0 +1,334 @@
+//! The jobs that have not ended: a fold over the records of the journal.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+};
+
+use orion_proto::{
+    Priority,
+    jobs::{FailedAttempt, Job, JobSpec},
+    journal::{Begun, Ended, Failed, Record, Retried, record::Event},
+};
+use thiserror::Error;
+
+use super::terms::{Millis, Terms};
+
+/// Where a job is that has not ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Others must succeed before.
+    Waiting,
+    /// It may begin at this time.
+    Queued(Millis),
+    /// Its attempt is under way.
+    Running,
+}
+
+/// A job that has not ended.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Unfinished {
+    /// Its number.
+    pub id: u64,
+    /// What was asked of it.
+    pub terms: Terms,
+    /// When it was submitted, and when its first attempt began; 0: none has.
+    pub submitted: Millis,
+    #[allow(missing_docs)] // said above
+    pub begun: Millis,
+    /// The attempt that is under way, or was the last; 0: none yet.
+    pub attempt: u32,
+    /// Attempts up to this one do not count any more: it was retried since.
+    pub forgiven: u32,
+    /// Where it is.
+    pub phase: Phase,
+    /// The attempts that failed.
+    pub failed: Vec<FailedAttempt>,
+    /// Those of the jobs that must succeed before which have not ended.
+    pub waits_for: BTreeSet<u64>,
+}
+
+/// A record that cannot follow those before it.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("record {seq} cannot be: {why}")]
+pub struct Inconsistent {
+    /// Its place in the journal.
+    pub seq: u64,
+    /// Why.
+    pub why: String,
+}
+
+/// What a record did to a job.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Change {
+    /// It is, or goes on being, one that has not ended.
+    Open(Arc<Unfinished>),
+    /// It ended, and this is what is left of it, without its specification; and for how long that is kept.
+    Ended(Box<Job>, Millis),
+    /// Nothing is left of it.
+    Forgotten(u64),
+}
+
+/// The fold. Equal records give equal tables.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Table {
+    next: u64,
+    epoch: u64,
+    jobs: BTreeMap<u64, Arc<Unfinished>>,
+    keys: HashMap<String, u64>,
+    /// Which jobs wait for each.
+    blocks: BTreeMap<u64, BTreeSet<u64>>,
+    /// Those that are queued, of each priority in the order in which they may begin.
+    queue: BTreeSet<(Priority, Millis, u64)>,
+    deadlines: BTreeSet<(Millis, u64)>,
+    running: usize,
+}
+
+impl Table {
+    /// After a snapshot of the jobs that had not ended before the record of number `next`.
+    pub fn restored(next: u64, epoch: u64, jobs: impl IntoIterator<Item = Unfinished>) -> Self {
+        let mut table = Self { next, epoch, ..Self::default() };
+        jobs.into_iter().for_each(|job| _ = table.put(job));
+        table
+    }
+
+    /// The number of the next record.
+    pub fn next(&self) -> u64 {
+        self.next
+    }
+
+    /// The epoch of the scheduler that leads.
+    pub fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// A job that has not ended.
+    pub fn get(&self, id: u64) -> Option<&Arc<Unfinished>> {
+        self.jobs.get(&id)
+    }
+
+    /// All jobs that have not ended.
+    pub fn unfinished(&self) -> impl Iterator<Item = &Arc<Unfinished>> {
+        self.jobs.values()
+    }
+
+    /// The job that has this idempotency key and has not ended.
+    pub fn of_key(&self, key: &str) -> Option<u64> {
+        self.keys.get(key).copied()
+    }
+
+    /// The job that is to begin next, the most urgent first.
+    pub fn ready(&self, now: Millis) -> Option<u64> {
+        let first = |from: Priority| self.queue.range((from, 0, 0)..=(from, now, u64::MAX)).next();
+        Priority::ALL.into_iter().find_map(first).map(|(_, _, id)| *id)
+    }
+
+    /// When the next job may begin, or must have ended, if nothing else happens.
+    pub fn next_time(&self) -> Option<Millis> {
+        let first = |from: Priority| self.queue.range((from, 0, 0)..).next().filter(|(of, ..)| *of == from);
+        let begins = Priority::ALL.into_iter().filter_map(first).map(|(_, when, _)| *when).min();
+        let ends = self.deadlines.first().map(|(when, _)| *when);
+        begins.into_iter().chain(ends).min()
+    }
+
+    /// The jobs that should have ended by now.
+    pub fn late(&self, now: Millis) -> impl Iterator<Item = u64> {
+        self.deadlines.range(..=(now, u64::MAX)).map(|(_, id)| *id)
+    }
+
+    /// How many run.
+    pub fn running(&self) -> usize {
+        self.running
+    }
+
+    /// Those that wait for this job.
+    pub fn waiting_for(&self, id: u64) -> impl Iterator<Item = u64> {
+        self.blocks.get(&id).into_iter().flatten().copied()
+    }
+
+    /// Follows the next record.
+    ///
+    /// # Errors
+    /// It cannot follow: the journal is damaged, or its writer wrong. The table is as it was.
+    pub fn apply(&mut self, record: &Record) -> Result<Vec<Change>, Inconsistent> {
+        let seq = self.next;
+        let changes = self.follow(seq, record).map_err(|why| Inconsistent { seq, why })?;
+        self.next += 1;
+        Ok(changes)
+    }
+
+    fn follow(&mut self, seq: u64, record: &Record) -> Result<Vec<Change>, String> {
+        let at = record.unix_ms;
+        Ok(vec![match record.event.as_ref().ok_or("it says nothing")? {
+            Event::Epoch(epoch) if *epoch <= self.epoch => {
+                return Err(format!("epoch {epoch} is not after {}", self.epoch));
+            }
+            Event::Epoch(epoch) => {
+                self.epoch = *epoch;
+                return Ok(Vec::new());
+            }
+            Event::Submitted(submitted) => self.submitted(seq, at, submitted.spec.as_ref().ok_or("it has no spec")?),
+            Event::Begun(begun) => self.begun(at, begun)?,
+            Event::Failed(failed) => self.failed(at, failed)?,
+            Event::Ended(ended) => return self.ended(at, ended),
+            Event::Retried(retried) => self.retried(at, retried)?,
+            Event::Forgotten(gone) if self.jobs.contains_key(&gone.job) => {
+                return Err(format!("job {} has not ended", gone.job));
+            }
+            Event::Forgotten(gone) => Change::Forgotten(gone.job),
+        }])
+    }
+
+    fn submitted(&mut self, id: u64, at: Millis, spec: &JobSpec) -> Change {
+        let waits_for: BTreeSet<u64> = spec.after.iter().copied().filter(|job| self.jobs.contains_key(job)).collect();
+        let phase = if waits_for.is_empty() { Phase::Queued(at) } else { Phase::Waiting };
+        let terms = Terms::of(spec, at);
+        let (begun, attempt, forgiven, failed) = (0, 0, 0, Vec::new());
+        self.put(Unfinished { id, terms, submitted: at, begun, attempt, forgiven, phase, failed, waits_for })
+    }
+
+    fn begun(&mut self, at: Millis, Begun { job, attempt }: &Begun) -> Result<Change, String> {
+        let mut job = self.taken(*job, |job| match job.phase {
+            Phase::Queued(_) if *attempt == job.attempt.wrapping_add(1) => Ok(()),
+            phase => {
+                Err(format!("attempt {attempt} of job {} begins while it is {phase:?} at {}", job.id, job.attempt))
+            }
+        })?;
+        (job.attempt, job.phase) = (*attempt, Phase::Running);
+        job.begun = if job.begun == 0 { at } else { job.begun };
+        Ok(self.put(job))
+    }
+
+    fn failed(&mut self, at: Millis, failed: &Failed) -> Result<Change, String> {
+        let mut job = self.taken(failed.job, |job| running(job, failed.attempt))?;
+        let (attempt, code, message) = (failed.attempt, failed.code.clone(), failed.message.clone());
+        job.failed.push(FailedAttempt { attempt, code, message, ended_unix_ms: at });
+        job.phase = Phase::Queued(failed.again_unix_ms);
+        Ok(self.put(job))
+    }
+
+    fn ended(&mut self, at: Millis, ended: &Ended) -> Result<Vec<Change>, String> {
+        let job = self.taken(ended.job, |job| match (ended.attempt, ended.code.as_str()) {
+            (0, "") => Err(format!("job {} succeeds without an attempt", job.id)),
+            (0, _) => Ok(()),
+            (attempt, _) => running(job, attempt),
+        })?;
+        let waiting =
+            if ended.code.is_empty() { self.blocks.remove(&job.id).unwrap_or_default() } else { BTreeSet::new() };
+        let mut changes = Vec::new();
+        for other in waiting {
+            if let Some(mut waiter) = self.remove(other) {
+                waiter.waits_for.remove(&job.id);
+                if waiter.waits_for.is_empty() {
+                    waiter.phase = Phase::Queued(at);
+                }
+                changes.push(self.put(waiter));
+            }
+        }
+        let keep = job.terms.keep;
+        changes.push(Change::Ended(Box::new(left_of(job, at, ended)), keep));
+        Ok(changes)
+    }
+
+    fn retried(&mut self, at: Millis, retried: &Retried) -> Result<Change, String> {
+        let left = retried.job.as_ref().ok_or("it names no job")?;
+        let spec = left.spec.as_ref().ok_or("it has no spec")?;
+        if self.jobs.contains_key(&left.id) || left.id >= self.next {
+            return Err(format!("job {} has not ended", left.id));
+        }
+        Ok(self.put(Unfinished {
+            id: left.id,
+            terms: Terms::of(spec, at),
+            submitted: left.submitted_unix_ms,
+            begun: left.begun_unix_ms,
+            attempt: left.attempt,
+            forgiven: left.attempt,
+            phase: Phase::Queued(at),
+            failed: left.failed.clone(),
+            waits_for: BTreeSet::new(),
+        }))
+    }
+
+    /// Takes a job out that this may be done to.
+    fn taken(&mut self, id: u64, may: impl FnOnce(&Unfinished) -> Result<(), String>) -> Result<Unfinished, String> {
+        may(self.jobs.get(&id).ok_or_else(|| format!("job {id} is not open"))?)?;
+        self.remove(id).ok_or_else(|| format!("job {id} is not open"))
+    }
+
+    fn remove(&mut self, id: u64) -> Option<Unfinished> {
+        let job = self.jobs.remove(&id)?;
+        match job.phase {
+            Phase::Queued(when) => _ = self.queue.remove(&(job.terms.priority, when, id)),
+            Phase::Running => self.running -= 1,
+            Phase::Waiting => {}
+        }
+        if let Some(deadline) = job.terms.deadline {
+            self.deadlines.remove(&(deadline, id));
+        }
+        for other in &job.waits_for {
+            if let Some(waiting) = self.blocks.get_mut(other) {
+                waiting.remove(&id);
+                if waiting.is_empty() {
+                    self.blocks.remove(other);
+                }
+            }
+        }
+        if self.keys.get(&job.terms.key) == Some(&id) {
+            self.keys.remove(&job.terms.key);
+        }
+        Some(Arc::unwrap_or_clone(job))
+    }
+
+    fn put(&mut self, job: Unfinished) -> Change {
+        match job.phase {
+            Phase::Queued(when) => _ = self.queue.insert((job.terms.priority, when, job.id)),
+            Phase::Running => self.running += 1,
+            Phase::Waiting => {}
+        }
+        if let Some(deadline) = job.terms.deadline {
+            self.deadlines.insert((deadline, job.id));
+        }
+        for other in &job.waits_for {
+            self.blocks.entry(*other).or_default().insert(job.id);
+        }
+        if !job.terms.key.is_empty() {
+            self.keys.insert(job.terms.key.clone(), job.id);
+        }
+        let job = Arc::new(job);
+        self.jobs.insert(job.id, job.clone());
+        Change::Open(job)
+    }
+}
+
+fn running(job: &Unfinished, attempt: u32) -> Result<(), String> {
+    match job.phase {
+        Phase::Running if job.attempt == attempt => Ok(()),
+        phase => Err(format!("attempt {attempt} of job {} ends while it is {phase:?} at {}", job.id, job.attempt)),
+    }
+}
+
+/// What is left of a job that ended so.
+fn left_of(job: Unfinished, at: Millis, ended: &Ended) -> Job {
+    let mut failed = job.failed;
+    if ended.attempt > 0 && !ended.code.is_empty() {
+        let (attempt, code, message) = (ended.attempt, ended.code.clone(), ended.message.clone());
+        failed.push(FailedAttempt { attempt, code, message, ended_unix_ms: at });
+    }
+    let state = match ended.code.as_str() {
+        "" => "succeeded",
+        "CANCELLED" => "cancelled",
+        _ => "failed",
+    };
+    let reason = if ended.code.is_empty() { String::new() } else { format!("{}: {}", ended.code, ended.message) };
+    Job {
+        id: job.id,
+        spec: None,
+        state: state.into(),
+        submitted_unix_ms: job.submitted,
+        begun_unix_ms: job.begun,
+        ended_unix_ms: at,
+        failed,
+        attempt: job.attempt,
+        reason,
+    }
+}

@@ -1,0 +1,203 @@
+//! Histories of jobs: what the fold keeps, and what a loss of power leaves.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use orion_proto::{
+    Code, Error,
+    inference::ModelInferRequest,
+    jobs::{JobSpec, RetryPolicy, job_spec::Work},
+};
+use rand::{RngExt, SeedableRng, rngs::StdRng};
+use tokio::sync::{mpsc, oneshot};
+
+use super::{
+    decide::Attempt,
+    snapshot::load,
+    table::Table,
+    view::View,
+    writer::{Ask, Told, Writer},
+};
+use crate::journal::{Embedded, Journal, power::Disk};
+
+fn spec(random: &mut StdRng, jobs: u64) -> JobSpec {
+    let request = ModelInferRequest { model_name: "identity".into(), ..Default::default() };
+    let mut spec = JobSpec { work: Some(Work::Inference(request)), ..Default::default() };
+    spec.retry = Some(RetryPolicy { attempts: random.random_range(1..4), back_off_ms: 1, codes: Vec::new() });
+    spec.priority = ["", "realtime", "low", "high"][random.random_range(0..4)].into();
+    if random.random_bool(0.3) {
+        spec.idempotency_key = format!("key {}", random.random_range(0..20));
+    }
+    if random.random_bool(0.2) && jobs > 0 {
+        spec.after = vec![random.random_range(0..jobs)];
+    }
+    if random.random_bool(0.05) {
+        spec.deadline_ms = random.random_range(1..20);
+    }
+    if random.random_bool(0.3) {
+        spec.keep_ms = 1;
+    }
+    spec.labels.insert("round".into(), random.random_range(0..3).to_string());
+    spec
+}
+
+/// What was acknowledged.
+#[derive(Debug, Default)]
+struct Acknowledged {
+    submitted: BTreeMap<u64, JobSpec>,
+    /// How jobs ended, by what their runner or client was told.
+    succeeded: BTreeMap<u64, Vec<u8>>,
+    cancelled: Vec<u64>,
+    keys: BTreeMap<String, u64>,
+}
+
+/// A writer whose rounds the test makes itself, with what its runner was told.
+struct Machine {
+    writer: Writer,
+    told: mpsc::UnboundedReceiver<Told>,
+    running: Vec<Attempt>,
+    now: u64,
+}
+
+impl Machine {
+    fn start(disk: &Disk, now: u64) -> orion_proto::Result<Self> {
+        let journal: Arc<dyn Journal> = Arc::new(Embedded::on(disk.clone())?);
+        let (runner, told) = mpsc::unbounded_channel();
+        let view = Arc::new(View::new(journal.clone()));
+        Ok(Self { writer: Writer::new(now, journal, view, runner, 4)?, told, running: Vec::new(), now })
+    }
+
+    /// One round of some commands; false where the disk is gone.
+    fn round(&mut self, random: &mut StdRng, known: &mut Acknowledged) -> bool {
+        let jobs = known.submitted.keys().next_back().map_or(0, |last| last + 1);
+        let mut asks = vec![Ask::Tick];
+        let (mut submits, mut settles, mut stops) = (Vec::new(), Vec::new(), Vec::new());
+        for _ in 0..random.random_range(0..6) {
+            match random.random_range(0..10) {
+                0..=5 => {
+                    let (spec, (reply, answer)) = (spec(random, jobs), oneshot::channel());
+                    submits.push((spec.clone(), answer));
+                    asks.push(Ask::Submit(Box::new(spec), reply));
+                }
+                6..=8 if !self.running.is_empty() => {
+                    let attempt = self.running.swap_remove(random.random_range(0..self.running.len()));
+                    let (reply, answer) = oneshot::channel();
+                    let result = format!("result of {}", attempt.job).into_bytes();
+                    let outcome = match random.random_range(0..3) {
+                        0 => Err(Error::new(Code::Internal, "it failed")),
+                        _ => Ok(result.clone().into()),
+                    };
+                    settles.push((attempt.job, outcome.is_ok().then_some(result), answer));
+                    asks.push(Ask::Settle(attempt, outcome, reply));
+                }
+                _ if jobs > 0 => {
+                    let (id, (reply, answer)) = (random.random_range(0..jobs), oneshot::channel());
+                    stops.push((id, answer));
+                    asks.push(Ask::Stop(id, Error::new(Code::Cancelled, "it was cancelled"), reply));
+                }
+                _ => {}
+            }
+        }
+        self.now += random.random_range(0..10);
+        self.writer.round(self.now, asks);
+        while let Ok(told) = self.told.try_recv() {
+            match told {
+                Told::Begin(attempt, ..) => self.running.push(attempt),
+                Told::Stop(id) => self.running.retain(|attempt| attempt.job != id),
+            }
+        }
+        for (spec, mut answer) in submits {
+            if let Ok(id) = answer.try_recv().unwrap() {
+                if !spec.idempotency_key.is_empty() {
+                    let first = *known.keys.entry(spec.idempotency_key.clone()).or_insert(id);
+                    assert!(first == id || known.submitted[&first].keep_ms == 1, "two jobs of one key");
+                    known.keys.insert(spec.idempotency_key.clone(), id);
+                }
+                known.submitted.entry(id).or_insert(spec);
+            }
+        }
+        for (id, result, mut answer) in settles {
+            if let (Ok(()), Some(result)) = (answer.try_recv().unwrap(), result) {
+                assert!(known.succeeded.insert(id, result).is_none(), "job {id} succeeded twice");
+                assert!(!known.cancelled.contains(&id), "job {id} succeeded after it was cancelled");
+            }
+        }
+        for (id, mut answer) in stops {
+            if answer.try_recv().unwrap().is_ok() {
+                known.cancelled.push(id);
+            }
+        }
+        !self.writer.is_broken()
+    }
+}
+
+/// Every acknowledged job is there, and is what was acknowledged of it.
+fn check(journal: &Arc<dyn Journal>, known: &Acknowledged) {
+    let table = load(&**journal).unwrap();
+    for (id, spec) in &known.submitted {
+        let (open, ended) = (table.get(*id), journal.ended(*id).unwrap());
+        if spec.keep_ms == 1 && open.is_none() && ended.is_none() {
+            continue;
+        }
+        assert!(open.is_some() || ended.is_some(), "job {id} is lost");
+        assert_eq!(super::snapshot::spec(&**journal, *id).unwrap().as_ref(), Some(spec), "job {id} is another");
+        if let Some(result) = known.succeeded.get(id) {
+            assert!(open.is_none(), "job {id} succeeded and is open");
+            assert_eq!(journal.result(*id).unwrap().as_deref(), Some(&result[..]), "result of {id}");
+        }
+        if known.cancelled.contains(id) {
+            assert_eq!(ended.map(|job| job.state).as_deref(), Some("cancelled"), "job {id} was cancelled");
+        }
+    }
+}
+
+/// Runs a history over so many losses of power; how many were acknowledged.
+fn history(seed: u64, losses: u32, lies: u64) -> usize {
+    let mut random = StdRng::seed_from_u64(seed);
+    let (mut disk, mut known) = (Disk::new(random.random_range(40..400), lies), Acknowledged::default());
+    let mut now = 1;
+    for _ in 0..losses {
+        if let Ok(mut machine) = Machine::start(&disk, now) {
+            while machine.round(&mut random, &mut known) {}
+            // What is kept for a moment is forgotten in the next life.
+            now = machine.now + 20_000;
+        }
+        assert!(disk.is_dead(), "seed {seed}: it stopped though the power had not failed");
+        disk = disk.after_loss(random.random(), random.random_range(20..400));
+    }
+    let disk = disk.after_loss(0, u64::MAX);
+    let journal: Arc<dyn Journal> = Arc::new(Embedded::on(disk.clone()).unwrap());
+    check(&journal, &known);
+    known.submitted.len() + known.succeeded.len() + known.cancelled.len()
+}
+
+#[test]
+fn nothing_that_was_acknowledged_is_lost_when_the_power_fails() {
+    let (runs, losses) =
+        if std::env::var("ORION_TEST_LONG").is_ok_and(|long| long == "1") { (5000, 20) } else { (30, 10) };
+    let acknowledged: usize = (0..runs).map(|seed| history(seed, losses, 0)).sum();
+    println!("{} losses of power, {acknowledged} acknowledged, none lost, seeds 0 to {runs}", runs * u64::from(losses));
+    assert!(acknowledged > 100);
+}
+
+/// A check that cannot fail proves nothing.
+#[test]
+fn a_disk_that_lies_is_noticed() {
+    let lies = |seed| std::panic::catch_unwind(|| history(seed, 10, 7)).is_err();
+    assert!((0..20).any(lies), "no history of a lying disk lost anything");
+}
+
+/// The fold that the writer has is the one that its journal gives.
+#[test]
+fn a_journal_read_again_gives_the_same_table() {
+    for seed in 0..20 {
+        let mut random = StdRng::seed_from_u64(seed);
+        let disk = Disk::new(u64::MAX, 0);
+        let (mut machine, mut known) = (Machine::start(&disk, 1).unwrap(), Acknowledged::default());
+        for _ in 0..100 {
+            assert!(machine.round(&mut random, &mut known));
+            let again: Table = load(machine.writer.journal()).unwrap();
+            assert_eq!(&again, machine.writer.table(), "seed {seed}");
+        }
+        assert!(known.succeeded.len() > 20, "{known:?}");
+    }
+}

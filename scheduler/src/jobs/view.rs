@@ -1,0 +1,211 @@
+//! Jobs as clients see them: what is on disk, and nothing that is not yet.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use orion_proto::{
+    Code, Error, Result,
+    jobs::{Job, JobResult, JobSpec, ListJobsRequest, ListJobsResponse},
+};
+use parking_lot::RwLock;
+use prost::Message;
+use tokio::sync::broadcast;
+
+use super::{
+    snapshot::spec,
+    table::{Phase, Unfinished},
+};
+use crate::journal::Journal;
+
+/// Jobs of one answer, where nothing is said and at most.
+const PAGE: usize = 100;
+const MOST_PAGE: usize = 1000;
+/// Jobs that are looked at for one answer.
+const LOOKED_AT: usize = 20_000;
+/// Changes that a slow watcher may be behind; one that is further behind looks anew.
+const BEHIND: usize = 1024;
+
+/// The jobs of a journal.
+pub struct View {
+    journal: Arc<dyn Journal>,
+    open: RwLock<BTreeMap<u64, Arc<Unfinished>>>,
+    changed: broadcast::Sender<u64>,
+}
+
+impl View {
+    pub(super) fn new(journal: Arc<dyn Journal>) -> Self {
+        Self { journal, open: RwLock::default(), changed: broadcast::Sender::new(BEHIND) }
+    }
+
+    /// A job is open, and so.
+    pub(super) fn opened(&self, job: Arc<Unfinished>) {
+        let id = job.id;
+        self.open.write().insert(id, job);
+        self.tell(id);
+    }
+
+    /// A job is not open any more.
+    pub(super) fn closed(&self, id: u64) {
+        self.open.write().remove(&id);
+        self.tell(id);
+    }
+
+    fn tell(&self, id: u64) {
+        // Nobody may watch.
+        let _ = self.changed.send(id);
+    }
+
+    /// The numbers of jobs as they change from now on.
+    pub fn changes(&self) -> broadcast::Receiver<u64> {
+        self.changed.subscribe()
+    }
+
+    /// A job as it is.
+    ///
+    /// # Errors
+    /// NOT_FOUND; INTERNAL where the journal cannot be read.
+    pub fn get(&self, id: u64) -> Result<Job> {
+        self.find(id)?
+            .ok_or_else(|| Error::new(Code::NotFound, format!("there is no job {id}; it may have been forgotten")))
+    }
+
+    fn find(&self, id: u64) -> Result<Option<Job>> {
+        let open = self.open.read().get(&id).cloned();
+        let left = match open {
+            Some(open) => Some(shown(&open)),
+            None => self.journal.ended(id)?,
+        };
+        let Some(left) = left else { return Ok(None) };
+        // It may have been forgotten between the two.
+        Ok(spec(&*self.journal, id)?.map(|spec| Job { spec: Some(spec), ..left }))
+    }
+
+    /// What a job that succeeded has to show.
+    ///
+    /// # Errors
+    /// NOT_FOUND; FAILED_PRECONDITION where it did not succeed, or not yet.
+    pub fn result(&self, id: u64) -> Result<JobResult> {
+        if let Some(bytes) = self.journal.result(id)? {
+            return JobResult::decode(bytes)
+                .map_err(|error| Error::new(Code::Internal, format!("the result of job {id} is damaged: {error}")));
+        }
+        let job = self.get(id)?;
+        let why = if job.reason.is_empty() { String::new() } else { format!(": {}", job.reason) };
+        Err(Error::new(Code::FailedPrecondition, format!("job {id} has no result, it is {}{why}", job.state)))
+    }
+
+    /// A page of jobs, the newest first.
+    ///
+    /// # Errors
+    /// INVALID_ARGUMENT for an unknown state; INTERNAL where the journal cannot be read.
+    pub fn list(&self, asked: &ListJobsRequest) -> Result<ListJobsResponse> {
+        let term = match (asked.state.as_str(), asked.labels.iter().next()) {
+            ("", Some((name, value))) => label_term(name, value),
+            ("", None) => String::new(),
+            ("succeeded" | "failed" | "cancelled", _) => state_term(&asked.state),
+            ("waiting" | "queued" | "running", _) => return self.list_open(asked),
+            (state, _) => {
+                return Err(Error::invalid(format!(
+                    "state '{state}' must be waiting, queued, running, succeeded, failed or cancelled"
+                )));
+            }
+        };
+        let most = page(asked);
+        let mut before = if asked.before == 0 { u64::MAX } else { asked.before };
+        let mut answer = ListJobsResponse::default();
+        for _ in 0..LOOKED_AT.div_ceil(most) {
+            let ids = self.journal.found(&term, before, most)?;
+            let is_last = ids.len() < most;
+            for id in ids {
+                if answer.jobs.len() == most {
+                    answer.before = before;
+                    return Ok(answer);
+                }
+                before = id;
+                answer.jobs.extend(self.find(id)?.filter(|job| fits(job, asked)));
+            }
+            if is_last {
+                return Ok(answer);
+            }
+        }
+        answer.before = before;
+        Ok(answer)
+    }
+
+    fn list_open(&self, asked: &ListJobsRequest) -> Result<ListJobsResponse> {
+        let most = page(asked);
+        let before = if asked.before == 0 { u64::MAX } else { asked.before };
+        let open: Vec<_> = {
+            let open = self.open.read();
+            let found = open.range(..before).rev().filter(|(_, job)| phase(job) == asked.state);
+            found.take(LOOKED_AT).map(|(id, _)| *id).collect()
+        };
+        let mut answer = ListJobsResponse::default();
+        for id in open {
+            answer.jobs.extend(self.find(id)?.filter(|job| fits(job, asked)));
+            if answer.jobs.len() == most {
+                answer.before = id;
+                break;
+            }
+        }
+        Ok(answer)
+    }
+}
+
+fn page(asked: &ListJobsRequest) -> usize {
+    match asked.limit as usize {
+        0 => PAGE,
+        limit => limit.min(MOST_PAGE),
+    }
+}
+
+fn fits(job: &Job, asked: &ListJobsRequest) -> bool {
+    let labels = job.spec.as_ref().map(|spec| &spec.labels);
+    let has = |(name, value): (&String, &String)| labels.is_some_and(|labels| labels.get(name) == Some(value));
+    (asked.state.is_empty() || job.state == asked.state) && asked.labels.iter().all(has)
+}
+
+/// The terms by which a job is found from its submission on; the empty one is every job's.
+pub(super) fn terms(spec: &JobSpec) -> Vec<String> {
+    let labels = spec.labels.iter().map(|(name, value)| label_term(name, value));
+    labels.chain([String::new()]).collect()
+}
+
+/// The term of jobs that ended so.
+pub(super) fn state_term(state: &str) -> String {
+    format!("s:{state}")
+}
+
+fn label_term(name: &str, value: &str) -> String {
+    format!("l:{name}={value}")
+}
+
+fn phase(job: &Unfinished) -> &'static str {
+    match job.phase {
+        Phase::Waiting => "waiting",
+        Phase::Queued(_) => "queued",
+        Phase::Running => "running",
+    }
+}
+
+/// A job that has not ended, without its specification.
+fn shown(job: &Unfinished) -> Job {
+    let reason = match job.phase {
+        Phase::Waiting => {
+            let others: Vec<String> = job.waits_for.iter().map(u64::to_string).collect();
+            format!("waits for job {}", others.join(", "))
+        }
+        Phase::Queued(_) => job.failed.last().map(|failed| format!("after {}", failed.code)).unwrap_or_default(),
+        Phase::Running => String::new(),
+    };
+    Job {
+        id: job.id,
+        spec: None,
+        state: phase(job).into(),
+        submitted_unix_ms: job.submitted,
+        begun_unix_ms: job.begun,
+        ended_unix_ms: 0,
+        failed: job.failed.clone(),
+        attempt: job.attempt,
+        reason,
+    }
+}

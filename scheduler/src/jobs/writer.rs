@@ -1,0 +1,347 @@
+//! The one thread that changes jobs. All that is asked while it writes goes to the disk together, with one sync, and is
+//! answered after it.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use orion_proto::{
+    Code, Error, Result,
+    jobs::{Job, JobSpec},
+    journal::{Forgotten, Record, record::Event},
+};
+use tokio::sync::{mpsc, oneshot};
+
+use super::{
+    clock::Clock,
+    decide::{Attempt, Past, Submission},
+    round::{Before, Round},
+    snapshot::{load, snapshot, spec},
+    table::{Change, Phase, Table},
+    terms::Millis,
+    view::{View, state_term, terms},
+};
+use crate::journal::{self, Journal};
+
+/// What is written at once, at most.
+const AT_ONCE: usize = 4096;
+/// Records after which the fold is written down.
+const SNAPSHOT_EVERY: u64 = 50_000;
+/// Jobs that are forgotten at once, and how long what is due may wait for that.
+const FORGET_AT_ONCE: usize = 1000;
+const FORGET_EVERY: Millis = 10_000;
+
+pub(super) type Reply<T> = oneshot::Sender<Result<T>>;
+
+/// What the writer is asked.
+pub(super) enum Ask {
+    Submit(Box<JobSpec>, Reply<u64>),
+    Stop(u64, Error, Reply<()>),
+    Retry(u64, Reply<()>),
+    /// How an attempt ended; its result, encoded.
+    Settle(Attempt, Result<Bytes>, Reply<()>),
+    /// To look at what time brought.
+    Tick,
+}
+
+/// What the runner is told.
+#[derive(Debug)]
+pub(super) enum Told {
+    /// An attempt has begun; its job must have ended by then.
+    Begin(Attempt, Box<JobSpec>, Option<Millis>),
+    /// A job that ran was ended.
+    Stop(u64),
+}
+
+pub(super) struct Writer {
+    journal: Arc<dyn Journal>,
+    table: Table,
+    epoch: u64,
+    view: Arc<View>,
+    runner: mpsc::UnboundedSender<Told>,
+    /// Attempts that may be under way at once.
+    most_running: usize,
+    /// Where the last snapshot ends, and when jobs were last forgotten.
+    written_down: u64,
+    forgot: Millis,
+    /// Why nothing can be written any more.
+    broken: Option<Error>,
+}
+
+impl Writer {
+    /// Follows the journal to its end and begins to lead: what ran under an earlier epoch has failed.
+    ///
+    /// # Errors
+    /// The journal cannot be read, is damaged, or cannot be written.
+    pub(super) fn new(
+        now: Millis,
+        journal: Arc<dyn Journal>,
+        view: Arc<View>,
+        runner: mpsc::UnboundedSender<Told>,
+        most_running: usize,
+    ) -> Result<Self> {
+        let table = load(&*journal)?;
+        let written_down = table.next();
+        let mut writer =
+            Self { journal, table, epoch: 0, view, runner, most_running, written_down, forgot: 0, broken: None };
+        let mut round = Round::new(now, writer.table.next());
+        let (epoch, record) = writer.table.lead(round.now);
+        writer.write(&mut round, record)?;
+        writer.epoch = epoch;
+        let ran: Vec<Attempt> = writer
+            .table
+            .unfinished()
+            .filter(|job| job.phase == Phase::Running)
+            .map(|job| Attempt { job: job.id, attempt: job.attempt, epoch })
+            .collect();
+        let lost = Error::new(Code::Unavailable, "the scheduler was started anew while it ran");
+        for attempt in ran {
+            for record in writer.table.fail(round.now, attempt, &lost)? {
+                writer.write(&mut round, record)?;
+            }
+        }
+        writer.journal.append(round.first, &round.batch)?;
+        writer.table.unfinished().for_each(|job| writer.view.opened(job.clone()));
+        Ok(writer)
+    }
+
+    /// Answers until nobody can ask any more.
+    pub(super) fn run(mut self, clock: Clock, mut asks: mpsc::Receiver<Ask>) {
+        while let Some(first) = asks.blocking_recv() {
+            let more = std::iter::from_fn(|| asks.try_recv().ok()).take(AT_ONCE);
+            self.round(clock.now(), std::iter::once(first).chain(more));
+        }
+    }
+
+    /// Does what is asked, with one sync, and then answers.
+    pub(super) fn round(&mut self, now: Millis, asks: impl IntoIterator<Item = Ask>) {
+        let mut round = Round::new(now, self.table.next());
+        asks.into_iter().for_each(|ask| self.take(&mut round, ask));
+        self.pass_time(&mut round);
+        self.start(&mut round);
+        self.end(round);
+    }
+
+    #[cfg(test)]
+    pub(super) fn is_broken(&self) -> bool {
+        self.broken.is_some()
+    }
+
+    #[cfg(test)]
+    pub(super) fn table(&self) -> &Table {
+        &self.table
+    }
+
+    #[cfg(test)]
+    pub(super) fn journal(&self) -> &dyn Journal {
+        &*self.journal
+    }
+
+    fn take(&mut self, round: &mut Round, ask: Ask) {
+        let broken = self.broken.clone();
+        match ask {
+            Ask::Tick => {}
+            Ask::Submit(spec, reply) => {
+                let done = broken.map_or_else(|| self.submit(round, *spec), Err);
+                round.answer(done, reply);
+            }
+            Ask::Stop(id, error, reply) => {
+                let done = broken.map_or_else(|| self.stop(round, id, &error), Err);
+                round.answer(done, reply);
+            }
+            Ask::Retry(id, reply) => {
+                let done = broken.map_or_else(|| self.retry(round, id), Err);
+                round.answer(done, reply);
+            }
+            Ask::Settle(attempt, outcome, reply) => {
+                let done = broken.map_or_else(|| self.settle(round, attempt, outcome), Err);
+                round.answer(done, reply);
+            }
+        }
+    }
+
+    fn submit(&mut self, round: &mut Round, spec: JobSpec) -> Result<u64> {
+        match self.table.submit(round.now, spec, &Before(&*self.journal, &round.batch))? {
+            Submission::Known(id) => Ok(id),
+            Submission::New(record) => {
+                let id = self.table.next();
+                if let Some(Event::Submitted(submitted)) = &record.event
+                    && let Some(spec) = &submitted.spec
+                {
+                    round.batch.terms.extend(terms(spec).into_iter().map(|term| (term, id)));
+                    if !spec.idempotency_key.is_empty() {
+                        round.batch.keys.push((spec.idempotency_key.clone(), id));
+                    }
+                }
+                self.write(round, *record)?;
+                Ok(id)
+            }
+        }
+    }
+
+    fn stop(&mut self, round: &mut Round, id: u64, error: &Error) -> Result<()> {
+        if self.table.get(id).is_none() {
+            let ended = Before(&*self.journal, &round.batch).ended(id)?;
+            return match ended {
+                None => Err(Error::new(Code::NotFound, format!("there is no job {id}"))),
+                Some(job) if job.state == "cancelled" => Ok(()),
+                Some(job) => Err(Error::new(Code::FailedPrecondition, format!("job {id} has {} already", job.state))),
+            };
+        }
+        let ran = self.table.get(id).is_some_and(|job| job.phase == Phase::Running);
+        for record in self.table.stop(round.now, id, error)? {
+            self.write(round, record)?;
+        }
+        round.told.extend(ran.then_some(Told::Stop(id)));
+        Ok(())
+    }
+
+    fn retry(&mut self, round: &mut Round, id: u64) -> Result<()> {
+        let left = Before(&*self.journal, &round.batch).ended(id)?.filter(|_| self.table.get(id).is_none());
+        let Some(left) = left else {
+            let open = self.table.get(id).is_some();
+            let text = if open { format!("job {id} has not ended") } else { format!("there is no job {id}") };
+            return Err(Error::new(if open { Code::FailedPrecondition } else { Code::NotFound }, text));
+        };
+        let spec = self.spec(round, id)?;
+        round.batch.no_terms.push((state_term(&left.state), id));
+        let record = self.table.retry(round.now, Job { spec: Some(spec), ..left })?;
+        self.write(round, record)
+    }
+
+    fn settle(&mut self, round: &mut Round, attempt: Attempt, outcome: Result<Bytes>) -> Result<()> {
+        match outcome {
+            Ok(result) => {
+                let record = self.table.succeed(round.now, attempt)?;
+                round.batch.results.push((attempt.job, result));
+                self.write(round, record)
+            }
+            Err(error) => {
+                let records = self.table.fail(round.now, attempt, &error)?;
+                records.into_iter().try_for_each(|record| self.write(round, record))
+            }
+        }
+    }
+
+    /// Ends what is late, and forgets what was kept for long enough.
+    fn pass_time(&mut self, round: &mut Round) {
+        if self.broken.is_some() {
+            return;
+        }
+        let late: Vec<u64> = self.table.late(round.now).collect();
+        let error = Error::new(Code::DeadlineExceeded, "it had not ended by its deadline");
+        for id in late {
+            // One that it stopped with it is not open any more.
+            let _ = self.stop(round, id, &error);
+        }
+        if round.now >= self.forgot.saturating_add(FORGET_EVERY) {
+            self.forgot = round.now;
+            if let Err(error) = self.forget(round) {
+                tracing::warn!(%error, "jobs_not_forgotten");
+            }
+        }
+    }
+
+    fn forget(&mut self, round: &mut Round) -> Result<()> {
+        for (due, id) in self.journal.due(round.now, FORGET_AT_ONCE)? {
+            let mut gone = journal::Forgotten { due, ..Default::default() };
+            let left = self.journal.ended(id)?.filter(|_| self.table.get(id).is_none());
+            // One that was retried since is due later, or not at all.
+            if let (Some(left), Some(spec)) = (left, spec(&*self.journal, id)?)
+                && left.ended_unix_ms.saturating_add(super::terms::Terms::of(&spec, 0).keep) <= due
+            {
+                gone.terms = terms(&spec);
+                gone.terms.push(state_term(&left.state));
+                (gone.job, gone.key) = (id, spec.idempotency_key);
+                self.write(round, Record { unix_ms: round.now, event: Some(Event::Forgotten(Forgotten { job: id })) })?;
+            }
+            round.batch.forgotten.push(gone);
+        }
+        Ok(())
+    }
+
+    /// Begins what may begin.
+    fn start(&mut self, round: &mut Round) {
+        while self.broken.is_none() && self.table.running() < self.most_running {
+            let Some(id) = self.table.ready(round.now) else { return };
+            let begun = self.spec(round, id).and_then(|spec| {
+                let (attempt, record) = self.table.begin(round.now, id, self.epoch)?;
+                self.write(round, record)?;
+                Ok((attempt, spec))
+            });
+            match begun {
+                Ok((attempt, spec)) => {
+                    let deadline = self.table.get(id).and_then(|job| job.terms.deadline);
+                    round.told.push(Told::Begin(attempt, Box::new(spec), deadline));
+                }
+                Err(error) => return self.breaks(error),
+            }
+        }
+    }
+
+    /// What a job was asked to do, which may have been in this round.
+    fn spec(&self, round: &Round, id: u64) -> Result<JobSpec> {
+        let place = id.checked_sub(round.first).and_then(|place| usize::try_from(place).ok());
+        if let Some(Record { event: Some(Event::Submitted(submitted)), .. }) =
+            place.and_then(|place| round.batch.records.get(place))
+            && let Some(spec) = &submitted.spec
+        {
+            return Ok(spec.clone());
+        }
+        let found = spec(&*self.journal, id)?;
+        found.ok_or_else(|| Error::new(Code::Internal, format!("the journal is damaged: job {id} has no spec")))
+    }
+
+    fn write(&mut self, round: &mut Round, record: Record) -> Result<()> {
+        let changes = self.table.apply(&record).map_err(|error| Error::new(Code::Internal, error.to_string()))?;
+        round.batch.records.push(record);
+        for change in &changes {
+            if let Change::Ended(job, keep) = change {
+                round.batch.terms.push((state_term(&job.state), job.id));
+                round.batch.forget.push((job.ended_unix_ms.saturating_add(*keep), job.id));
+                round.batch.ended.push(Job::clone(job));
+            }
+        }
+        round.changes.extend(changes);
+        Ok(())
+    }
+
+    /// Writes the round, then tells what it did.
+    fn end(&mut self, mut round: Round) {
+        // What is forgotten takes records away that the fold would need: it is written down with it.
+        let forgets = !round.batch.forgotten.is_empty();
+        if forgets || self.table.next() >= self.written_down.saturating_add(SNAPSHOT_EVERY) {
+            round.batch.snapshot = Some(snapshot(&self.table));
+        }
+        let is_empty = round.batch.records.is_empty() && !forgets;
+        let written =
+            if is_empty || self.broken.is_some() { Ok(()) } else { self.journal.append(round.first, &round.batch) };
+        match written.map_err(Error::from) {
+            Ok(()) => {
+                if let Some(snapshot) = &round.batch.snapshot {
+                    self.written_down = snapshot.next;
+                }
+                for change in round.changes {
+                    match change {
+                        Change::Open(job) => self.view.opened(job),
+                        Change::Ended(job, _) => self.view.closed(job.id),
+                        Change::Forgotten(_) => {}
+                    }
+                }
+                // Without a runner nobody runs anything: the process ends.
+                round.told.into_iter().for_each(|told| _ = self.runner.send(told));
+                round.answers.into_iter().for_each(|answer| answer(Ok(())));
+            }
+            Err(error) => {
+                self.breaks(error.clone());
+                round.answers.into_iter().for_each(|answer| answer(Err(error.clone())));
+            }
+        }
+    }
+
+    /// What is on disk is not what is in memory any more: nothing is accepted until the journal is opened anew.
+    fn breaks(&mut self, error: Error) {
+        tracing::error!(%error, "journal_broken");
+        let text = format!("{}; jobs are taken again when the scheduler is started anew", error.message);
+        self.broken = Some(Error::new(error.code, text));
+    }
+}

@@ -1,0 +1,245 @@
+//! The journal of one machine, a file of redb: one sync of the disk for each append.
+
+use std::path::Path;
+
+use bytes::Bytes;
+use orion_proto::{
+    Code, Error, Result,
+    jobs::Job,
+    journal::{Record, Snapshot, record::Event},
+};
+use prost::Message;
+use redb::{
+    Database, ReadTransaction, ReadableDatabase, ReadableTable, StorageBackend, TableDefinition, WriteTransaction,
+};
+
+use super::{Batch, Journal, NotAppended};
+
+const RECORDS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("records");
+const ENDED: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("ended");
+const RESULTS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("results");
+const TERMS: TableDefinition<'_, (&str, u64), ()> = TableDefinition::new("terms");
+const KEYS: TableDefinition<'_, &str, u64> = TableDefinition::new("keys");
+const FORGET: TableDefinition<'_, (u64, u64), ()> = TableDefinition::new("forget");
+/// One row: the last snapshot.
+const SNAPSHOT: TableDefinition<'_, (), &[u8]> = TableDefinition::new("snapshot");
+/// One row: the number of the next record.
+const NEXT: TableDefinition<'_, (), u64> = TableDefinition::new("next");
+
+/// Bytes of pages that are kept in memory.
+const CACHE_BYTES: usize = 64 << 20;
+
+/// A journal in a file.
+#[derive(Debug)]
+pub struct Embedded {
+    database: Database,
+}
+
+fn unreadable(error: impl Into<redb::Error>) -> Error {
+    Error::new(Code::Internal, format!("the journal cannot be read: {}", error.into()))
+}
+
+fn failed(error: impl Into<redb::Error>) -> NotAppended {
+    NotAppended::Failed(error.into().to_string())
+}
+
+fn decode<M: Message + Default>(what: &str, bytes: &[u8]) -> Result<M> {
+    M::decode(bytes).map_err(|error| Error::new(Code::Internal, format!("the journal is damaged: {what}: {error}")))
+}
+
+impl Embedded {
+    /// Opens the file, or makes it. Another process that has it open is an error.
+    ///
+    /// # Errors
+    /// INTERNAL where it cannot be opened; FAILED_PRECONDITION where another process has it.
+    pub fn open(path: &Path) -> Result<Self> {
+        let shown = path.display();
+        let opened = Database::builder().set_cache_size(CACHE_BYTES).create(path).map_err(|error| match error {
+            redb::DatabaseError::DatabaseAlreadyOpen => Error::new(
+                Code::FailedPrecondition,
+                format!("the journal {shown} is open in another process, a scheduler needs one of its own"),
+            ),
+            error => Error::new(Code::Internal, format!("the journal {shown} cannot be opened: {error}")),
+        });
+        Self::with(opened?)
+    }
+
+    /// Opens what a backend holds; of tests that take its power away.
+    ///
+    /// # Errors
+    /// INTERNAL where it cannot be opened.
+    pub fn on(backend: impl StorageBackend) -> Result<Self> {
+        Self::with(Database::builder().create_with_backend(backend).map_err(unreadable)?)
+    }
+
+    fn with(database: Database) -> Result<Self> {
+        let journal = Self { database };
+        // A reader would miss tables that nothing was written to.
+        journal.write(|_| Ok(())).map_err(Error::from)?;
+        Ok(journal)
+    }
+
+    fn write(
+        &self,
+        change: impl FnOnce(&mut Tables<'_>) -> std::result::Result<(), NotAppended>,
+    ) -> std::result::Result<(), NotAppended> {
+        let transaction = self.database.begin_write().map_err(failed)?;
+        {
+            let mut tables = Tables::open(&transaction)?;
+            change(&mut tables)?;
+        }
+        transaction.commit().map_err(failed)
+    }
+
+    fn reading(&self) -> Result<ReadTransaction> {
+        self.database.begin_read().map_err(unreadable)
+    }
+
+    fn row<V: redb::Value + 'static, T>(
+        &self,
+        table: TableDefinition<'_, u64, V>,
+        job: u64,
+        take: impl FnOnce(V::SelfType<'_>) -> Result<T>,
+    ) -> Result<Option<T>> {
+        let table = self.reading()?.open_table(table).map_err(unreadable)?;
+        table.get(job).map_err(unreadable)?.map(|found| take(found.value())).transpose()
+    }
+}
+
+/// All tables of one transaction.
+struct Tables<'t> {
+    records: redb::Table<'t, u64, &'static [u8]>,
+    ended: redb::Table<'t, u64, &'static [u8]>,
+    results: redb::Table<'t, u64, &'static [u8]>,
+    terms: redb::Table<'t, (&'static str, u64), ()>,
+    keys: redb::Table<'t, &'static str, u64>,
+    forget: redb::Table<'t, (u64, u64), ()>,
+    snapshot: redb::Table<'t, (), &'static [u8]>,
+    next: redb::Table<'t, (), u64>,
+}
+
+impl<'t> Tables<'t> {
+    fn open(transaction: &'t WriteTransaction) -> std::result::Result<Self, NotAppended> {
+        Ok(Self {
+            records: transaction.open_table(RECORDS).map_err(failed)?,
+            ended: transaction.open_table(ENDED).map_err(failed)?,
+            results: transaction.open_table(RESULTS).map_err(failed)?,
+            terms: transaction.open_table(TERMS).map_err(failed)?,
+            keys: transaction.open_table(KEYS).map_err(failed)?,
+            forget: transaction.open_table(FORGET).map_err(failed)?,
+            snapshot: transaction.open_table(SNAPSHOT).map_err(failed)?,
+            next: transaction.open_table(NEXT).map_err(failed)?,
+        })
+    }
+
+    fn append(&mut self, expected: u64, batch: &Batch) -> std::result::Result<(), NotAppended> {
+        let next = self.next.get(()).map_err(failed)?.map_or(0, |next| next.value());
+        if next != expected {
+            return Err(NotAppended::Fenced(next));
+        }
+        let mut bytes = Vec::new();
+        for (place, record) in (next..).zip(&batch.records) {
+            self.records.insert(place, encoded(&mut bytes, record)).map_err(failed)?;
+        }
+        self.next.insert((), next.saturating_add(batch.records.len() as u64)).map_err(failed)?;
+        for job in &batch.ended {
+            self.ended.insert(job.id, encoded(&mut bytes, job)).map_err(failed)?;
+        }
+        for (job, result) in &batch.results {
+            self.results.insert(*job, &**result).map_err(failed)?;
+        }
+        for (term, job) in &batch.no_terms {
+            self.terms.remove((term.as_str(), *job)).map_err(failed)?;
+        }
+        for (term, job) in &batch.terms {
+            self.terms.insert((term.as_str(), *job), ()).map_err(failed)?;
+        }
+        for (key, job) in &batch.keys {
+            self.keys.insert(key.as_str(), *job).map_err(failed)?;
+        }
+        for (due, job) in &batch.forget {
+            self.forget.insert((*due, *job), ()).map_err(failed)?;
+        }
+        for gone in &batch.forgotten {
+            self.records.remove(gone.job).map_err(failed)?;
+            self.ended.remove(gone.job).map_err(failed)?;
+            self.results.remove(gone.job).map_err(failed)?;
+            self.forget.remove((gone.due, gone.job)).map_err(failed)?;
+            for term in &gone.terms {
+                self.terms.remove((term.as_str(), gone.job)).map_err(failed)?;
+            }
+            if !gone.key.is_empty() {
+                self.keys.remove(gone.key.as_str()).map_err(failed)?;
+            }
+        }
+        if let Some(snapshot) = &batch.snapshot {
+            self.truncate(snapshot.next)?;
+            self.snapshot.insert((), encoded(&mut bytes, snapshot)).map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    /// Takes away the records before a new snapshot, but for what jobs were asked to do.
+    fn truncate(&mut self, below: u64) -> std::result::Result<(), NotAppended> {
+        let last = self.snapshot.get(()).map_err(failed)?;
+        let from = last.and_then(|last| Snapshot::decode(last.value()).ok()).map_or(0, |last| last.next);
+        self.records.retain_in(from..below, |_, bytes| is_submission(bytes)).map_err(failed)
+    }
+}
+
+fn is_submission(bytes: &[u8]) -> bool {
+    Record::decode(bytes).is_ok_and(|record| matches!(record.event, Some(Event::Submitted(_))))
+}
+
+fn encoded<'b>(bytes: &'b mut Vec<u8>, message: &impl Message) -> &'b [u8] {
+    bytes.clear();
+    // A vector grows as it must.
+    let _ = message.encode(bytes);
+    bytes
+}
+
+impl Journal for Embedded {
+    fn append(&self, expected: u64, batch: &Batch) -> std::result::Result<(), NotAppended> {
+        self.write(|tables| tables.append(expected, batch))
+    }
+
+    fn snapshot(&self) -> Result<Option<Snapshot>> {
+        let table = self.reading()?.open_table(SNAPSHOT).map_err(unreadable)?;
+        table.get(()).map_err(unreadable)?.map(|found| decode("its snapshot", found.value())).transpose()
+    }
+
+    fn read(&self, from: u64, most: usize) -> Result<Vec<(u64, Record)>> {
+        let table = self.reading()?.open_table(RECORDS).map_err(unreadable)?;
+        let rows = table.range(from..).map_err(unreadable)?.take(most);
+        let record = |row: std::result::Result<(redb::AccessGuard<'_, u64>, redb::AccessGuard<'_, &[u8]>), _>| {
+            let (place, bytes) = row.map_err(|error: redb::StorageError| unreadable(error))?;
+            Ok((place.value(), decode(&format!("record {}", place.value()), bytes.value())?))
+        };
+        rows.map(record).collect()
+    }
+
+    fn ended(&self, job: u64) -> Result<Option<Job>> {
+        self.row(ENDED, job, |bytes| decode(&format!("job {job}"), bytes))
+    }
+
+    fn result(&self, job: u64) -> Result<Option<Bytes>> {
+        self.row(RESULTS, job, |bytes| Ok(Bytes::copy_from_slice(bytes)))
+    }
+
+    fn of_key(&self, key: &str) -> Result<Option<u64>> {
+        let table = self.reading()?.open_table(KEYS).map_err(unreadable)?;
+        Ok(table.get(key).map_err(unreadable)?.map(|job| job.value()))
+    }
+
+    fn found(&self, term: &str, before: u64, most: usize) -> Result<Vec<u64>> {
+        let table = self.reading()?.open_table(TERMS).map_err(unreadable)?;
+        let rows = table.range((term, 0)..(term, before)).map_err(unreadable)?.rev().take(most);
+        rows.map(|row| Ok(row.map_err(unreadable)?.0.value().1)).collect()
+    }
+
+    fn due(&self, now: u64, most: usize) -> Result<Vec<(u64, u64)>> {
+        let table = self.reading()?.open_table(FORGET).map_err(unreadable)?;
+        let rows = table.range(..=(now, u64::MAX)).map_err(unreadable)?.take(most);
+        rows.map(|row| row.map_err(unreadable).map(|(key, _)| key.value())).collect::<Result<_>>()
+    }
+}

@@ -1,0 +1,221 @@
+"""Jobs over gRPC, by what the server reflects: none that was acknowledged is lost, whoever is killed meanwhile."""
+
+import subprocess
+
+import grpc
+import numpy as np
+import pytest
+from google.protobuf import message_factory
+from google.protobuf.descriptor_pool import DescriptorPool
+from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
+
+import serving
+
+JOBS = "orion.v1.Jobs"
+
+
+class Jobs:
+    """A client made of the reflected service."""
+
+    def __init__(self, server):
+        self.server, self.channel = server, grpc.insecure_channel(server.grpc)
+        self.pool = DescriptorPool(ProtoReflectionDescriptorDatabase(self.channel))
+        self.service = self.pool.FindServiceByName(JOBS)
+
+    def message(self, name):
+        return message_factory.GetMessageClass(self.pool.FindMessageTypeByName(name))
+
+    def call(self, name, kind="unary_unary"):
+        method = self.service.methods_by_name[name]
+        answer = message_factory.GetMessageClass(method.output_type)
+        return getattr(self.channel, kind)(
+            f"/{JOBS}/{name}", request_serializer=lambda m: m.SerializeToString(), response_deserializer=answer.FromString
+        )
+
+    def spec(self, values, model="identity", **fields):
+        spec = self.message("orion.v1.JobSpec")(**fields)
+        array = np.asarray([values], np.float32)
+        spec.inference.model_name = model
+        given = spec.inference.inputs.add(name="INPUT0", datatype="FP32")
+        given.shape.extend(array.shape)
+        spec.inference.raw_input_contents.append(array.tobytes())
+        return self.message("orion.v1.SubmitJobRequest")(spec=spec)
+
+    def submit(self, values, **fields):
+        return self.call("Submit")(self.spec(values, **fields), timeout=30).id
+
+    def asked(self, job):
+        return self.message("orion.v1.GetJobRequest")(id=job)
+
+    def get(self, job):
+        return self.call("Get")(self.asked(job), timeout=30)
+
+    def watch(self, job):
+        return list(self.call("Watch", "unary_stream")(self.asked(job), timeout=60))
+
+    def result(self, job):
+        answer = self.call("Result")(self.asked(job), timeout=30).inference
+        return np.frombuffer(answer.raw_output_contents[0], np.float32).tolist()
+
+    def list(self, **fields):
+        return self.call("List")(self.message("orion.v1.ListJobsRequest")(**fields), timeout=30)
+
+
+@pytest.fixture
+def jobs(server):
+    return Jobs(server)
+
+
+def test_a_job_is_run_and_its_result_kept(jobs):
+    job = jobs.submit([1, 2, 3])
+    seen = jobs.watch(job)
+    assert seen[-1].state == "succeeded" and seen[-1].attempt == 1 and not seen[-1].failed
+    assert [one.id for one in seen] == [job] * len(seen)
+    assert jobs.result(job) == [1, 2, 3]
+    assert jobs.get(job).spec.inference.model_name == "identity"
+
+
+def test_a_key_names_one_job(jobs):
+    first = jobs.submit([1], idempotency_key="letter 17")
+    assert jobs.submit([2], idempotency_key="letter 17") == first
+    jobs.watch(first)
+    assert jobs.submit([3], idempotency_key="letter 17") == first
+    assert jobs.result(first) == [1]
+
+
+def test_a_stream_of_jobs_is_answered_in_order(jobs):
+    wrong = jobs.spec([0], priority="urgent")
+    asked = [jobs.spec([n], labels={"stream": "s"}) for n in range(200)] + [wrong]
+    answers = list(jobs.call("SubmitStream", "stream_stream")(iter(asked), timeout=60))
+    ids = [answer.id for answer in answers[:-1]]
+    assert ids == sorted(ids) and len(set(ids)) == 200 and answers[-1].id == 0
+    assert answers[-1].code == "INVALID_ARGUMENT" and "realtime, critical" in answers[-1].message
+    for n in (0, 99, 199):
+        jobs.watch(ids[n])
+        assert jobs.result(ids[n]) == [n]
+    listed, before = [], 0
+    while True:
+        page = jobs.list(labels={"stream": "s"}, before=before, limit=64)
+        listed += [job.id for job in page.jobs]
+        before = page.before
+        if not before:
+            break
+    assert listed == ids[::-1]
+
+
+@pytest.mark.parametrize(("fields", "code", "part"), [
+    ({"priority": "urgent"}, "INVALID_ARGUMENT", "priority 'urgent' must be"),
+    ({"after": [10**9]}, "INVALID_ARGUMENT", "there is not"),
+    ({"labels": {"a=b": "c"}}, "INVALID_ARGUMENT", "label 'a=b=c'"),
+    ({"idempotency_key": "k" * 257}, "INVALID_ARGUMENT", "257 bytes, it may have 256"),
+    ({"model": ""}, "INVALID_ARGUMENT", "names no model"),
+])
+def test_what_is_wrong_is_said(jobs, fields, code, part):
+    with pytest.raises(grpc.RpcError) as refused:
+        jobs.submit([1], **fields)
+    assert refused.value.code().name == code and part in refused.value.details()
+
+
+def test_jobs_that_fail_keep_why(jobs):
+    wrong = jobs.submit([1], model="nobody-has-this")
+    job = jobs.watch(wrong)[-1]
+    assert (job.state, job.attempt, [failed.code for failed in job.failed]) == ("failed", 1, ["NOT_FOUND"])
+    with pytest.raises(grpc.RpcError) as refused:
+        jobs.result(wrong)
+    assert refused.value.code().name == "FAILED_PRECONDITION" and "nobody-has-this" in refused.value.details()
+    with pytest.raises(grpc.RpcError) as refused:
+        jobs.submit([1], after=[wrong])
+    assert refused.value.code().name == "FAILED_PRECONDITION"
+    assert [one.id for one in jobs.list(state="failed").jobs][:1] == [wrong]
+    with pytest.raises(grpc.RpcError) as refused:
+        jobs.get(10**9)
+    assert refused.value.code().name == "NOT_FOUND"
+
+
+@pytest.fixture
+def slow(start, tmp_path):
+    return start("two", {"delay": serving.simulated(tmp_path / "delay", 0.05, max_rows=1)})
+
+
+def test_what_waits_ends_with_what_it_waits_for(slow):
+    jobs = Jobs(slow)
+    many = [jobs.submit([1], model="delay") for _ in range(20)]
+    first = jobs.submit([1], model="delay", priority="low")
+    second = jobs.submit([1], after=[first])
+    third = jobs.submit([1], after=[second])
+    fine = jobs.submit([7], after=[many[0]])
+    assert jobs.get(third).state == "waiting" and str(second) in jobs.get(third).reason
+    jobs.call("Cancel")(jobs.asked(first), timeout=30)
+    assert [jobs.watch(job)[-1].state for job in (first, second, third)] == ["cancelled", "failed", "failed"]
+    assert jobs.watch(fine)[-1].state == "succeeded" and jobs.result(fine) == [7]
+    again = jobs.call("Retry")(jobs.asked(first), timeout=30)
+    assert again.state in ("queued", "running") and jobs.watch(first)[-1].state == "succeeded"
+    assert all(jobs.watch(job)[-1].state == "succeeded" for job in many)
+
+
+def test_a_deadline_ends_a_job(slow):
+    jobs = Jobs(slow)
+    late = [jobs.submit([1], model="delay", deadline_ms=300) for _ in range(20)]
+    ends = [jobs.watch(job)[-1] for job in late]
+    assert {job.state for job in ends} == {"succeeded", "failed"}
+    assert all("DEADLINE_EXCEEDED" in job.reason for job in ends if job.state == "failed")
+
+
+def started_anew(server):
+    server.start_scheduler()
+    server.until_ready()
+    return Jobs(server)
+
+
+@pytest.mark.parametrize("victim", ["scheduler", "worker"])
+def test_no_job_is_lost_when_a_process_is_killed(slow, victim):
+    jobs = Jobs(slow)
+    ids = [jobs.submit([n], model="delay", labels={"n": str(n)}) for n in range(60)]
+    serving.until(lambda: jobs.list(state="succeeded").jobs, "the first job")
+    done = {job.id for job in jobs.list(state="succeeded").jobs}
+    if victim == "scheduler":
+        slow.scheduler.kill()
+        jobs = started_anew(slow)
+    else:
+        slow.worker.kill()
+        slow.start_worker()
+    ends = {job: jobs.watch(job)[-1] for job in ids}
+    assert {job.state for job in ends.values()} == {"succeeded"}
+    # What had ended is not run again, and no more than ran is run twice.
+    assert all(ends[job].attempt == 1 for job in done)
+    assert [jobs.result(job) for job in ids] == [[n] for n in range(60)]
+
+
+def test_two_schedulers_of_one_folder_do_not_share_its_journal(start, tmp_path):
+    first = start("up")
+    Jobs(first).submit([1])
+    second = first.start([
+        "up", *[part for name in serving.LISTENERS for part in (f"--{name}", "127.0.0.1:0")], "--data-dir",
+        str(first.folder / "up"),
+    ])
+    addresses = serving.until(second.addresses, "the second scheduler")
+    with grpc.insecure_channel(addresses["grpc"]) as channel:
+        asked = Jobs(first)
+        asked.channel = channel
+        with pytest.raises(grpc.RpcError) as refused:
+            asked.submit([1])
+    assert refused.value.code().name == "FAILED_PRECONDITION" and "another process" in refused.value.details()
+
+
+def test_the_command_line_submits_watches_and_says_how_it_ended(slow):
+    def orion(*arguments):
+        command = [str(serving.BINARY), "jobs", *arguments, "--server", slow.grpc]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=serving.environment(), check=False)
+        return done.returncode, done.stdout, done.stderr
+
+    given = ("--input", "INPUT0=FP32[1,2]:1,2")
+    status, out, _ = orion("submit", "identity", *given, "--watch", "--label", "from=shell")
+    assert status == 0 and "succeeded" in out
+    status, out, _ = orion("ls", "--label", "from=shell")
+    assert status == 0 and "from=shell" in out
+    job = slow.orion("jobs", "submit", "identity", *given)["id"]
+    assert slow.orion("jobs", "watch", str(job))["state"] == "succeeded"
+    assert slow.orion("jobs", "result", str(job))["outputs"][0]["data"] == [1.0, 2.0]
+    status, _, err = orion("submit", "nobody-has-this", *given, "--watch")
+    assert status == 1 and "NOT_FOUND" in err
+    assert orion("show", "999999")[0] == 1
