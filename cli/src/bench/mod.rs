@@ -2,6 +2,7 @@
 //! after a trace; and, without a server, the scheduler's decisions in virtual time and the codecs of transfers.
 
 mod codec;
+mod jobs;
 mod load;
 mod replay;
 mod report;
@@ -44,11 +45,12 @@ Examples:
   orion bench replay trace.json --slow 4
   orion bench sched --workers 1000
   orion bench transfer model.safetensors
+  orion bench jobs
   orion bench -- sched
 
 Each request in flight waits for its answer before the next is sent. The server's CPU is that of the scheduler \
 and of the workers outside its process; those report it once a second, so it is rough in runs under 5 s. \
-`replay` sends a trace's requests when they are due, `sched` measures the scheduler alone, `transfer` the codecs of a file; a model of such a name is \
+`replay` sends a trace's requests when they are due, `sched` measures the scheduler alone, `transfer` the codecs of a file, `jobs` what a server writes down; a model of such a name is \
 reached behind `--`, with the options before it."
 )]
 pub(crate) struct BenchArguments {
@@ -91,6 +93,7 @@ pub(crate) struct BenchArguments {
 
 #[derive(Subcommand, Debug)]
 enum BenchCommand {
+    Jobs(jobs::JobsArguments),
     Replay(replay::ReplayArguments),
     Sched(sched::SchedArguments),
     Transfer(transfer::TransferArguments),
@@ -98,6 +101,7 @@ enum BenchCommand {
 
 pub(crate) fn run(arguments: &BenchArguments, out: &mut dyn Write) -> Result<(), Failure> {
     match &arguments.command {
+        Some(BenchCommand::Jobs(jobs)) => return jobs::run(jobs, &arguments.server, out),
         Some(BenchCommand::Replay(replay)) => return replay::run(replay, &arguments.server, out),
         Some(BenchCommand::Sched(sched)) => return sched::run(sched, arguments.server.output, out),
         Some(BenchCommand::Transfer(transfer)) => return transfer::run(transfer, arguments.server.output, out),
