@@ -5,7 +5,8 @@ use std::io::Write;
 use clap::{Parser, Subcommand};
 
 use crate::{
-    Failure, bench, cache, completion, doctor, explain, generate, infer, jobs, models, nodes, pull, push, serve, status,
+    Failure, bench, cache, completion, doctor, explain, generate, infer, jobs, journal, models, nodes, pull, push,
+    serve, status,
 };
 
 /// Runs models on the machines you have
@@ -34,6 +35,7 @@ pub(crate) enum Command {
     Generate(generate::GenerateArguments),
     Chat(generate::ChatArguments),
     Jobs(jobs::JobsArguments),
+    Journal(journal::JournalArguments),
     Models(models::ModelsArguments),
     Push(push::PushArguments),
     Pull(pull::PullArguments),
@@ -57,6 +59,7 @@ impl Command {
             Self::Generate(arguments) => generate::run(&arguments, out),
             Self::Chat(arguments) => generate::run_chat(&arguments, out),
             Self::Jobs(arguments) => jobs::run(&arguments, out),
+            Self::Journal(arguments) => journal::run(&arguments, out),
             Self::Models(arguments) => models::run(&arguments, out),
             Self::Push(arguments) => push::run(&arguments, out),
             Self::Pull(arguments) => pull::run(&arguments, out),

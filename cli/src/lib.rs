@@ -17,6 +17,7 @@ mod failure;
 mod generate;
 mod infer;
 mod jobs;
+mod journal;
 mod models;
 mod nodes;
 mod origins;

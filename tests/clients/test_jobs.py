@@ -1,5 +1,6 @@
 """Jobs over gRPC, by what the server reflects: none that was acknowledged is lost, whoever is killed meanwhile."""
 
+import json
 import subprocess
 
 import grpc
@@ -219,3 +220,29 @@ def test_the_command_line_submits_watches_and_says_how_it_ended(slow):
     status, _, err = orion("submit", "nobody-has-this", *given, "--watch")
     assert status == 1 and "NOT_FOUND" in err
     assert orion("show", "999999")[0] == 1
+
+
+def test_a_journal_is_checked_and_printed_while_nobody_runs(start):
+    server = start("up")
+    jobs = Jobs(server)
+    fine, wrong = jobs.submit([1], labels={"a": "b"}), jobs.submit([1], model="nobody-has-this")
+    jobs.watch(fine), jobs.watch(wrong)
+    file = server.folder / "up" / "jobs.redb"
+
+    def journal(*arguments):
+        command = [str(serving.BINARY), "journal", *arguments]
+        return subprocess.run(command, capture_output=True, text=True, timeout=60, env=serving.environment(), check=False)
+
+    assert "another process" in journal("verify", str(file)).stderr
+    server.scheduler.kill()
+    found = json.loads(journal("verify", str(file), "-o", "json").stdout)
+    assert (found["unfinished"], found["ended"]) == (0, {"succeeded": 1, "failed": 1})
+    lines = [json.loads(line) for line in journal("dump", str(file)).stdout.splitlines()]
+    assert [line["record"] for line in lines] == list(range(len(lines)))
+    assert [line["event"] for line in lines if line.get("job") == fine] == ["submitted", "begun", "ended"]
+    assert next(line["code"] for line in lines if line["event"] == "ended" and line["job"] == wrong) == "NOT_FOUND"
+    damaged = server.folder / "damaged.redb"
+    damaged.write_bytes(b"nothing of a journal" * 1000)
+    for path in (damaged, server.folder / "missing.redb"):
+        done = journal("verify", str(path))
+        assert done.returncode == 1 and str(path) in done.stderr and "panicked" not in done.stderr

@@ -12,6 +12,7 @@ pub mod table;
 pub mod terms;
 #[cfg(test)]
 mod tests;
+pub mod verify;
 pub mod view;
 mod writer;
 

@@ -14,6 +14,7 @@ use super::{
     decide::Attempt,
     snapshot::load,
     table::Table,
+    verify::verify,
     view::View,
     writer::{Ask, Told, Writer},
 };
@@ -133,6 +134,8 @@ impl Machine {
 /// Every acknowledged job is there, and is what was acknowledged of it.
 fn check(journal: &Arc<dyn Journal>, known: &Acknowledged) {
     let table = load(&**journal).unwrap();
+    let verified = verify(&**journal).unwrap();
+    assert_eq!(verified.unfinished, table.unfinished().count());
     for (id, spec) in &known.submitted {
         let (open, ended) = (table.get(*id), journal.ended(*id).unwrap());
         if spec.keep_ms == 1 && open.is_none() && ended.is_none() {

@@ -100,7 +100,7 @@ impl View {
     pub fn list(&self, asked: &ListJobsRequest) -> Result<ListJobsResponse> {
         let term = match (asked.state.as_str(), asked.labels.iter().next()) {
             ("", Some((name, value))) => label_term(name, value),
-            ("", None) => String::new(),
+            ("", None) => ALL.to_owned(),
             ("succeeded" | "failed" | "cancelled", _) => state_term(&asked.state),
             ("waiting" | "queued" | "running", _) => return self.list_open(asked),
             (state, _) => {
@@ -164,10 +164,13 @@ fn fits(job: &Job, asked: &ListJobsRequest) -> bool {
     (asked.state.is_empty() || job.state == asked.state) && asked.labels.iter().all(has)
 }
 
-/// The terms by which a job is found from its submission on; the empty one is every job's.
+/// The term of every job.
+pub(super) const ALL: &str = "";
+
+/// The terms by which a job is found from its submission on.
 pub(super) fn terms(spec: &JobSpec) -> Vec<String> {
     let labels = spec.labels.iter().map(|(name, value)| label_term(name, value));
-    labels.chain([String::new()]).collect()
+    labels.chain([ALL.to_owned()]).collect()
 }
 
 /// The term of jobs that ended so.

@@ -43,6 +43,17 @@ fn failed(error: impl Into<redb::Error>) -> NotAppended {
     NotAppended::Failed(error.into().to_string())
 }
 
+fn unopened(path: &Path, error: redb::DatabaseError) -> Error {
+    let shown = path.display();
+    match error {
+        redb::DatabaseError::DatabaseAlreadyOpen => Error::new(
+            Code::FailedPrecondition,
+            format!("the journal {shown} is open in another process, a scheduler needs one of its own"),
+        ),
+        error => Error::new(Code::Internal, format!("the journal {shown} cannot be opened: {error}")),
+    }
+}
+
 fn decode<M: Message + Default>(what: &str, bytes: &[u8]) -> Result<M> {
     M::decode(bytes).map_err(|error| Error::new(Code::Internal, format!("the journal is damaged: {what}: {error}")))
 }
@@ -53,15 +64,15 @@ impl Embedded {
     /// # Errors
     /// INTERNAL where it cannot be opened; FAILED_PRECONDITION where another process has it.
     pub fn open(path: &Path) -> Result<Self> {
-        let shown = path.display();
-        let opened = Database::builder().set_cache_size(CACHE_BYTES).create(path).map_err(|error| match error {
-            redb::DatabaseError::DatabaseAlreadyOpen => Error::new(
-                Code::FailedPrecondition,
-                format!("the journal {shown} is open in another process, a scheduler needs one of its own"),
-            ),
-            error => Error::new(Code::Internal, format!("the journal {shown} cannot be opened: {error}")),
-        });
-        Self::with(opened?)
+        Self::with(Database::builder().set_cache_size(CACHE_BYTES).create(path).map_err(|error| unopened(path, error))?)
+    }
+
+    /// Opens a file that is there.
+    ///
+    /// # Errors
+    /// As [`Embedded::open`], and where there is no such file.
+    pub fn existing(path: &Path) -> Result<Self> {
+        Ok(Self { database: Database::builder().open(path).map_err(|error| unopened(path, error))? })
     }
 
     /// Opens what a backend holds; of tests that take its power away.
