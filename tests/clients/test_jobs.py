@@ -2,64 +2,20 @@
 
 import json
 import subprocess
+import sys
 
 import grpc
-import numpy as np
 import pytest
-from google.protobuf import message_factory
-from google.protobuf.descriptor_pool import DescriptorPool
-from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
 import serving
 
-JOBS = "orion.v1.Jobs"
+sys.path.insert(0, str(serving.ROOT / "scripts"))
+
+import jobs_wire  # noqa: E402
 
 
-class Jobs:
-    """A client made of the reflected service."""
-
-    def __init__(self, server):
-        self.server, self.channel = server, grpc.insecure_channel(server.grpc)
-        self.pool = DescriptorPool(ProtoReflectionDescriptorDatabase(self.channel))
-        self.service = self.pool.FindServiceByName(JOBS)
-
-    def message(self, name):
-        return message_factory.GetMessageClass(self.pool.FindMessageTypeByName(name))
-
-    def call(self, name, kind="unary_unary"):
-        method = self.service.methods_by_name[name]
-        answer = message_factory.GetMessageClass(method.output_type)
-        return getattr(self.channel, kind)(
-            f"/{JOBS}/{name}", request_serializer=lambda m: m.SerializeToString(), response_deserializer=answer.FromString
-        )
-
-    def spec(self, values, model="identity", **fields):
-        spec = self.message("orion.v1.JobSpec")(**fields)
-        array = np.asarray([values], np.float32)
-        spec.inference.model_name = model
-        given = spec.inference.inputs.add(name="INPUT0", datatype="FP32")
-        given.shape.extend(array.shape)
-        spec.inference.raw_input_contents.append(array.tobytes())
-        return self.message("orion.v1.SubmitJobRequest")(spec=spec)
-
-    def submit(self, values, **fields):
-        return self.call("Submit")(self.spec(values, **fields), timeout=30).id
-
-    def asked(self, job):
-        return self.message("orion.v1.GetJobRequest")(id=job)
-
-    def get(self, job):
-        return self.call("Get")(self.asked(job), timeout=30)
-
-    def watch(self, job):
-        return list(self.call("Watch", "unary_stream")(self.asked(job), timeout=60))
-
-    def result(self, job):
-        answer = self.call("Result")(self.asked(job), timeout=30).inference
-        return np.frombuffer(answer.raw_output_contents[0], np.float32).tolist()
-
-    def list(self, **fields):
-        return self.call("List")(self.message("orion.v1.ListJobsRequest")(**fields), timeout=30)
+def Jobs(server):  # noqa: N802
+    return jobs_wire.Jobs(server.grpc)
 
 
 @pytest.fixture
@@ -246,3 +202,15 @@ def test_a_journal_is_checked_and_printed_while_nobody_runs(start):
     for path in (damaged, server.folder / "missing.redb"):
         done = journal("verify", str(path))
         assert done.returncode == 1 and str(path) in done.stderr and "panicked" not in done.stderr
+
+
+def test_killing_everything_again_and_again_loses_no_job(tmp_path):
+    command = [sys.executable, "-B", str(serving.ROOT / "scripts/chaos"), "--orion", str(serving.BINARY)]
+    done = subprocess.run(
+        [*command, "--seconds", "120" if serving.LONG else "8", "--keep", str(tmp_path / "chaos")],
+        capture_output=True, text=True, timeout=200, env=serving.environment(), check=False,
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    last = done.stdout.splitlines()[-1].split()
+    told = {last[at]: int(last[at + 1]) for at in range(0, len(last), 2)}
+    assert told["lost"] == told["duplicated"] == 0 and told["submitted"] == told["done"] > 100, told
