@@ -124,14 +124,19 @@ def started_anew(server):
     return Jobs(server)
 
 
-@pytest.mark.parametrize("victim", ["scheduler", "worker"])
+@pytest.mark.parametrize("victim", ["scheduler", "scheduler, which drains", "worker"])
 def test_no_job_is_lost_when_a_process_is_killed(slow, victim):
     jobs = Jobs(slow)
     ids = [jobs.submit([n], model="delay", labels={"n": str(n)}) for n in range(60)]
     serving.until(lambda: jobs.list(state="succeeded").jobs, "the first job")
     done = {job.id for job in jobs.list(state="succeeded").jobs}
-    if victim == "scheduler":
-        slow.scheduler.kill()
+    if victim != "worker":
+        if victim == "scheduler":
+            slow.scheduler.kill()
+        else:
+            slow.scheduler.stop()
+            # One that ended well is not looked after any more.
+            slow.processes.remove(slow.scheduler)
         jobs = started_anew(slow)
     else:
         slow.worker.kill()
@@ -140,6 +145,7 @@ def test_no_job_is_lost_when_a_process_is_killed(slow, victim):
     assert {job.state for job in ends.values()} == {"succeeded"}
     # What had ended is not run again, and no more than ran is run twice.
     assert all(ends[job].attempt == 1 for job in done)
+    assert all(job.attempt <= 2 for job in ends.values())
     assert [jobs.result(job) for job in ids] == [[n] for n in range(60)]
 
 

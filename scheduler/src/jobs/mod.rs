@@ -92,6 +92,12 @@ impl Jobs {
         self.ask(|reply| Ask::Retry(id, reply)).await
     }
 
+    /// Begins no attempt any more: the server stops. What runs may still end.
+    pub async fn drain(&self) {
+        // A writer that is gone begins nothing either.
+        let _ = self.asks.send(Ask::Drain).await;
+    }
+
     /// What clients see.
     pub fn view(&self) -> &Arc<View> {
         &self.view

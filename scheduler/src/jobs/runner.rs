@@ -93,6 +93,8 @@ async fn work(front: &Front, attempt: Attempt, spec: JobSpec, deadline: Option<u
             Err(error) if error.code == Code::ResourceExhausted => {
                 tokio::time::sleep(error.retry_after.unwrap_or(PATIENCE).min(Duration::from_secs(1))).await;
             }
+            // The server stops: whoever leads next finds the attempt as it is.
+            Err(_) if front.draining() => std::future::pending().await,
             answered => {
                 let result = JobResult { outcome: Some(Outcome::Inference(response(answered?, id))) };
                 let bytes = result.encoded_len();

@@ -41,6 +41,8 @@ pub(super) enum Ask {
     Settle(Attempt, Result<Bytes>, Reply<()>),
     /// To look at what time brought.
     Tick,
+    /// To begin no attempt any more.
+    Drain,
 }
 
 /// What the runner is told.
@@ -140,6 +142,7 @@ impl Writer {
         let broken = self.broken.clone();
         match ask {
             Ask::Tick => {}
+            Ask::Drain => self.most_running = 0,
             Ask::Submit(spec, reply) => {
                 let done = broken.map_or_else(|| self.submit(round, *spec), Err);
                 round.answer(done, reply);
