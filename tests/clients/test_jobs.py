@@ -66,10 +66,11 @@ def test_a_stream_of_jobs_is_answered_in_order(jobs):
     ({"labels": {"a=b": "c"}}, "INVALID_ARGUMENT", "label 'a=b=c'"),
     ({"idempotency_key": "k" * 257}, "INVALID_ARGUMENT", "257 bytes, it may have 256"),
     ({"model": ""}, "INVALID_ARGUMENT", "names no model"),
+    ({"values": [0] * 1_100_000}, "INVALID_ARGUMENT", "it may have 4194304"),
 ])
 def test_what_is_wrong_is_said(jobs, fields, code, part):
     with pytest.raises(grpc.RpcError) as refused:
-        jobs.submit([1], **fields)
+        jobs.submit(**{"values": [1], **fields})
     assert refused.value.code().name == code and part in refused.value.details()
 
 

@@ -4,7 +4,8 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use super::terms::Millis;
 
-/// The machine's time as it was at the start, and what has passed since: setting the clock moves no deadline.
+/// The machine's time as it was at the start, and what has passed since: setting the clock moves no deadline. It is never before
+/// the last record, or jobs would wait until a clock that was set back is there again.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Clock {
     started: Instant,
@@ -19,6 +20,11 @@ impl Default for Clock {
 }
 
 impl Clock {
+    /// The same, but not before this time.
+    pub(super) fn not_before(self, time: Millis) -> Self {
+        Self { unix: self.unix.max(time), ..self }
+    }
+
     /// Milliseconds since 1970.
     pub(super) fn now(&self) -> Millis {
         self.unix.saturating_add(u64::try_from(self.started.elapsed().as_millis()).unwrap_or(0))

@@ -19,10 +19,12 @@ mod writer;
 use std::sync::Arc;
 
 use orion_proto::{Code, Error, Result, jobs::JobSpec};
-use tokio::sync::{mpsc, oneshot};
+use prost::Message;
+use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use self::{
     clock::Clock,
+    terms::MOST_SPEC_BYTES,
     view::View,
     writer::{Ask, Reply, Writer},
 };
@@ -30,12 +32,16 @@ use crate::{front::Front, journal::Journal};
 
 /// What may wait for the writer before more is held back.
 const ASKED_AHEAD: usize = 8192;
+/// KiB of jobs that are on their way to the disk before more is held back.
+const ROOM_KIB: usize = 64 << 10;
 
 /// The jobs of this scheduler, cheap to clone.
 #[derive(Clone)]
 pub struct Jobs {
     asks: mpsc::Sender<Ask>,
     view: Arc<View>,
+    /// KiB of jobs that may be on their way to the disk.
+    room: Arc<Semaphore>,
 }
 
 impl Jobs {
@@ -49,11 +55,12 @@ impl Jobs {
         let (runner, told) = mpsc::unbounded_channel();
         let clock = Clock::default();
         let writer = Writer::new(clock.now(), journal, view.clone(), runner, runner::MOST_RUNNING)?;
+        let clock = clock.not_before(writer.last());
         let thread = std::thread::Builder::new().name("orion-journal".into());
         thread.spawn(move || writer.run(clock, asked)).map_err(|error| {
             Error::new(Code::Internal, format!("the journal's thread could not be started: {error}"))
         })?;
-        let jobs = Self { asks, view };
+        let jobs = Self { asks, view, room: Arc::new(Semaphore::new(ROOM_KIB)) };
         tokio::spawn(runner::run(front, jobs.clone(), told));
         Ok(jobs)
     }
@@ -63,7 +70,7 @@ impl Jobs {
     /// # Errors
     /// It is wrong in itself, waits for what cannot be waited for, or the journal cannot be written.
     pub async fn submit(&self, spec: JobSpec) -> Result<u64> {
-        self.ask(|reply| Ask::Submit(Box::new(spec), reply)).await
+        self.submit_ahead(spec).await?.await.map_err(|_| gone())?
     }
 
     /// The same without waiting for the disk: what comes of it is known when the receiver is.
@@ -72,7 +79,10 @@ impl Jobs {
     /// The writer is gone.
     pub async fn submit_ahead(&self, spec: JobSpec) -> Result<oneshot::Receiver<Result<u64>>> {
         let (reply, answer) = oneshot::channel();
-        self.asks.send(Ask::Submit(Box::new(spec), reply)).await.map_err(|_| gone())?;
+        // What is too large is refused by the writer, and is not kept.
+        let kib = spec.encoded_len().min(MOST_SPEC_BYTES).div_ceil(1024).max(1);
+        let room = self.room.clone().acquire_many_owned(u32::try_from(kib).unwrap_or(u32::MAX)).await;
+        self.asks.send(Ask::Submit(Box::new(spec), room.ok(), reply)).await.map_err(|_| gone())?;
         Ok(answer)
     }
 

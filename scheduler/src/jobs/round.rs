@@ -2,6 +2,8 @@
 
 use orion_proto::{Result, jobs::Job};
 
+use tokio::sync::OwnedSemaphorePermit;
+
 use super::{
     decide::Past,
     table::Change,
@@ -20,6 +22,8 @@ pub(super) struct Round {
     pub(super) changes: Vec<Change>,
     pub(super) told: Vec<Told>,
     pub(super) answers: Vec<Answer>,
+    /// In memory, of what was submitted.
+    pub(super) rooms: Vec<OwnedSemaphorePermit>,
 }
 
 /// What ended before, on disk or in this round.
@@ -43,7 +47,8 @@ impl Past for Before<'_> {
 
 impl Round {
     pub(super) fn new(now: Millis, first: u64) -> Self {
-        Self { now, first, batch: Batch::default(), changes: Vec::new(), told: Vec::new(), answers: Vec::new() }
+        let (batch, changes, told, answers) = (Batch::default(), Vec::new(), Vec::new(), Vec::new());
+        Self { now, first, batch, changes, told, answers, rooms: Vec::new() }
     }
 
     /// Answers after the round is on disk.

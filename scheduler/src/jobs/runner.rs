@@ -1,6 +1,9 @@
 //! Runs jobs: each attempt is a request of this scheduler.
 
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use orion_proto::{
@@ -15,7 +18,6 @@ use tokio::{
 
 use super::{
     Jobs,
-    clock::Clock,
     decide::Attempt,
     terms::Terms,
     writer::{Ask, Told},
@@ -41,8 +43,8 @@ pub(super) async fn run(front: Front, jobs: Jobs, mut told: mpsc::UnboundedRecei
         tokio::select! {
             next = told.recv() => match next {
                 None => return,
-                Some(Told::Begin(attempt, spec, deadline)) => {
-                    let one = run_attempt(front.clone(), jobs.clone(), attempt, *spec, deadline);
+                Some(Told::Begin(attempt, spec, left)) => {
+                    let one = run_attempt(front.clone(), jobs.clone(), attempt, *spec, left);
                     running.insert(attempt.job, attempts.spawn(one));
                 }
                 Some(Told::Stop(id)) => {
@@ -65,15 +67,15 @@ pub(super) async fn run(front: Front, jobs: Jobs, mut told: mpsc::UnboundedRecei
     }
 }
 
-async fn run_attempt(front: Front, jobs: Jobs, attempt: Attempt, spec: JobSpec, deadline: Option<u64>) -> u64 {
-    let outcome = work(&front, attempt, spec, deadline).await;
+async fn run_attempt(front: Front, jobs: Jobs, attempt: Attempt, spec: JobSpec, left: Option<Duration>) -> u64 {
+    let outcome = work(&front, attempt, spec, left).await;
     if let Err(error) = jobs.ask(|reply| Ask::Settle(attempt, outcome, reply)).await {
         tracing::warn!(job = attempt.job, attempt = attempt.attempt, %error, "outcome_dropped");
     }
     attempt.job
 }
 
-async fn work(front: &Front, attempt: Attempt, spec: JobSpec, deadline: Option<u64>) -> Result<Bytes> {
+async fn work(front: &Front, attempt: Attempt, spec: JobSpec, left: Option<Duration>) -> Result<Bytes> {
     let terms = Terms::of(&spec, 0);
     let Some(Work::Inference(request)) = spec.work else {
         return Err(Error::new(Code::Unimplemented, "this scheduler runs inference alone"));
@@ -81,11 +83,11 @@ async fn work(front: &Front, attempt: Attempt, spec: JobSpec, deadline: Option<u
     let mut request = InferRequest::try_from(request)?;
     request.id = format!("job-{}.{}", attempt.job, attempt.attempt);
     request.parameters.priority = terms.priority;
-    let clock = Clock::default();
+    let ends = left.and_then(|left| Instant::now().checked_add(left));
     loop {
         wait_for_model(front, &request).await?;
         let mut request = request.clone();
-        let left = deadline.map(|deadline| Duration::from_millis(deadline.saturating_sub(clock.now()).max(1)));
+        let left = ends.map(|ends| ends.saturating_duration_since(Instant::now()).max(Duration::from_millis(1)));
         request.parameters.timeout = left.into_iter().chain(request.parameters.timeout).min();
         let id = request.id.clone();
         match front.infer(request).await {

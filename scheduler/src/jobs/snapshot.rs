@@ -18,7 +18,7 @@ const AT_ONCE: usize = 10_000;
 /// What the table is.
 pub(super) fn snapshot(table: &Table) -> journal::Snapshot {
     let jobs = table.unfinished().map(|job| written(job)).collect();
-    journal::Snapshot { next: table.next(), epoch: table.epoch(), jobs }
+    journal::Snapshot { next: table.next(), epoch: table.epoch(), jobs, unix_ms: table.last() }
 }
 
 fn written(job: &Unfinished) -> journal::Unfinished {
@@ -70,7 +70,8 @@ pub(super) fn load(journal: &dyn Journal) -> Result<Table> {
         let spec = spec(journal, job.job)?.ok_or_else(|| damaged(format!("job {} has no spec", job.job)))?;
         Ok(read(job, &spec))
     });
-    let mut table = Table::restored(snapshot.next, snapshot.epoch, jobs.collect::<Result<Vec<_>>>()?);
+    let jobs = jobs.collect::<Result<Vec<_>>>()?;
+    let mut table = Table::restored(snapshot.next, snapshot.epoch, snapshot.unix_ms, jobs);
     loop {
         let records = journal.read(table.next(), AT_ONCE)?;
         if records.is_empty() {

@@ -74,6 +74,8 @@ pub enum Change {
 pub struct Table {
     next: u64,
     epoch: u64,
+    /// The latest time that a record bore.
+    last: Millis,
     jobs: BTreeMap<u64, Arc<Unfinished>>,
     keys: HashMap<String, u64>,
     /// Which jobs wait for each.
@@ -85,9 +87,9 @@ pub struct Table {
 }
 
 impl Table {
-    /// After a snapshot of the jobs that had not ended before the record of number `next`.
-    pub fn restored(next: u64, epoch: u64, jobs: impl IntoIterator<Item = Unfinished>) -> Self {
-        let mut table = Self { next, epoch, ..Self::default() };
+    /// After a snapshot of the jobs that had not ended before the record of number `next`, the last of which was of time `last`.
+    pub fn restored(next: u64, epoch: u64, last: Millis, jobs: impl IntoIterator<Item = Unfinished>) -> Self {
+        let mut table = Self { next, epoch, last, ..Self::default() };
         jobs.into_iter().for_each(|job| _ = table.put(job));
         table
     }
@@ -100,6 +102,11 @@ impl Table {
     /// The epoch of the scheduler that leads.
     pub fn epoch(&self) -> u64 {
         self.epoch
+    }
+
+    /// The latest time that a record bore.
+    pub fn last(&self) -> Millis {
+        self.last
     }
 
     /// A job that has not ended.
@@ -154,6 +161,7 @@ impl Table {
         let seq = self.next;
         let changes = self.follow(seq, record).map_err(|why| Inconsistent { seq, why })?;
         self.next += 1;
+        self.last = self.last.max(record.unix_ms);
         Ok(changes)
     }
 

@@ -1,5 +1,7 @@
 //! What a job's specification means.
 
+use prost::Message;
+
 use orion_proto::{
     Code, Error, Priority, Result,
     jobs::{JobSpec, RetryPolicy, job_spec::Work},
@@ -17,6 +19,8 @@ const LONGEST_BACK_OFF: Millis = 300_000;
 /// How long an outcome is kept where nothing is said, and at most: a week and ten years.
 const KEEP: Millis = 7 * 24 * 3600 * 1000;
 const LONGEST_KEEP: Millis = 3650 * 24 * 3600 * 1000;
+/// Bytes of a specification, encoded.
+pub(super) const MOST_SPEC_BYTES: usize = 4 << 20;
 /// Bytes of an idempotency key, of a label's name and value, and how many labels and earlier jobs there may be.
 const KEY_BYTES: usize = 256;
 const LABEL_BYTES: usize = 64;
@@ -93,6 +97,10 @@ fn priority(name: &str) -> Result<Priority> {
 /// INVALID_ARGUMENT, naming the field.
 pub fn check(spec: &JobSpec) -> Result<()> {
     let wrong = |text: String| Err(Error::invalid(text));
+    let bytes = spec.encoded_len();
+    if bytes > MOST_SPEC_BYTES {
+        return wrong(format!("the job has {bytes} bytes, it may have {MOST_SPEC_BYTES}"));
+    }
     match &spec.work {
         None => return wrong("the job has no work, it must name one: inference".into()),
         Some(Work::Inference(request)) if request.model_name.is_empty() => {

@@ -77,7 +77,7 @@ impl Machine {
                 0..=5 => {
                     let (spec, (reply, answer)) = (spec(random, jobs), oneshot::channel());
                     submits.push((spec.clone(), answer));
-                    asks.push(Ask::Submit(Box::new(spec), reply));
+                    asks.push(Ask::Submit(Box::new(spec), None, reply));
                 }
                 6..=8 if !self.running.is_empty() => {
                     let attempt = self.running.swap_remove(random.random_range(0..self.running.len()));

@@ -1,7 +1,7 @@
 //! The one thread that changes jobs. All that is asked while it writes goes to the disk together, with one sync, and is
 //! answered after it.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use orion_proto::{
@@ -9,7 +9,7 @@ use orion_proto::{
     jobs::{Job, JobSpec},
     journal::{Forgotten, Record, record::Event},
 };
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
 use super::{
     clock::Clock,
@@ -34,7 +34,8 @@ pub(super) type Reply<T> = oneshot::Sender<Result<T>>;
 
 /// What the writer is asked.
 pub(super) enum Ask {
-    Submit(Box<JobSpec>, Reply<u64>),
+    /// With the room in memory that it takes until it is on disk.
+    Submit(Box<JobSpec>, Option<OwnedSemaphorePermit>, Reply<u64>),
     Stop(u64, Error, Reply<()>),
     Retry(u64, Reply<()>),
     /// How an attempt ended; its result, encoded.
@@ -48,8 +49,8 @@ pub(super) enum Ask {
 /// What the runner is told.
 #[derive(Debug)]
 pub(super) enum Told {
-    /// An attempt has begun; its job must have ended by then.
-    Begin(Attempt, Box<JobSpec>, Option<Millis>),
+    /// An attempt has begun; its job must have ended within so long.
+    Begin(Attempt, Box<JobSpec>, Option<Duration>),
     /// A job that ran was ended.
     Stop(u64),
 }
@@ -82,6 +83,7 @@ impl Writer {
         most_running: usize,
     ) -> Result<Self> {
         let table = load(&*journal)?;
+        let now = now.max(table.last());
         let written_down = table.next();
         let mut writer =
             Self { journal, table, epoch: 0, view, runner, most_running, written_down, forgot: 0, broken: None };
@@ -123,6 +125,11 @@ impl Writer {
         self.end(round);
     }
 
+    /// The time of the last record.
+    pub(super) fn last(&self) -> Millis {
+        self.table.last()
+    }
+
     #[cfg(test)]
     pub(super) fn is_broken(&self) -> bool {
         self.broken.is_some()
@@ -143,7 +150,8 @@ impl Writer {
         match ask {
             Ask::Tick => {}
             Ask::Drain => self.most_running = 0,
-            Ask::Submit(spec, reply) => {
+            Ask::Submit(spec, room, reply) => {
+                round.rooms.extend(room);
                 let done = broken.map_or_else(|| self.submit(round, *spec), Err);
                 round.answer(done, reply);
             }
@@ -274,7 +282,8 @@ impl Writer {
             match begun {
                 Ok((attempt, spec)) => {
                     let deadline = self.table.get(id).and_then(|job| job.terms.deadline);
-                    round.told.push(Told::Begin(attempt, Box::new(spec), deadline));
+                    let left = deadline.map(|deadline| Duration::from_millis(deadline.saturating_sub(round.now)));
+                    round.told.push(Told::Begin(attempt, Box::new(spec), left));
                 }
                 Err(error) => return self.breaks(error),
             }
