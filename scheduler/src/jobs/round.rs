@@ -38,7 +38,9 @@ impl Past for Before<'_> {
     }
 
     fn of_key(&self, key: &str) -> Result<Option<u64>> {
-        match self.1.keys.iter().find(|(known, _)| known == key) {
+        // Of what has not ended the table knows the key.
+        let here = if self.1.ended.is_empty() { &[] } else { &self.1.keys[..] };
+        match here.iter().find(|(known, _)| known == key) {
             Some((_, job)) => Ok(Some(*job)),
             None => self.0.of_key(key),
         }

@@ -84,7 +84,7 @@ impl Writer {
     ) -> Result<Self> {
         let table = load(&*journal)?;
         let now = now.max(table.last());
-        let written_down = table.next();
+        let written_down = journal.snapshot()?.map_or(0, |snapshot| snapshot.next);
         let mut writer =
             Self { journal, table, epoch: 0, view, runner, most_running, written_down, forgot: 0, broken: None };
         let mut round = Round::new(now, writer.table.next());
@@ -254,18 +254,17 @@ impl Writer {
 
     fn forget(&mut self, round: &mut Round) -> Result<()> {
         for (due, id) in self.journal.due(round.now, FORGET_AT_ONCE)? {
-            let mut gone = journal::Forgotten { due, ..Default::default() };
+            round.batch.not_due.push((due, id));
             let left = self.journal.ended(id)?.filter(|_| self.table.get(id).is_none());
             // One that was retried since is due later, or not at all.
             if let (Some(left), Some(spec)) = (left, spec(&*self.journal, id)?)
                 && left.ended_unix_ms.saturating_add(super::terms::Terms::of(&spec, 0).keep) <= due
             {
-                gone.terms = terms(&spec);
-                gone.terms.push(state_term(&left.state));
-                (gone.job, gone.key) = (id, spec.idempotency_key);
                 self.write(round, Record { unix_ms: round.now, event: Some(Event::Forgotten(Forgotten { job: id })) })?;
+                let (mut terms, key) = (terms(&spec), spec.idempotency_key);
+                terms.push(state_term(&left.state));
+                round.batch.forgotten.push(journal::Forgotten { job: id, terms, key });
             }
-            round.batch.forgotten.push(gone);
         }
         Ok(())
     }
@@ -324,10 +323,14 @@ impl Writer {
         if forgets || self.table.next() >= self.written_down.saturating_add(SNAPSHOT_EVERY) {
             round.batch.snapshot = Some(snapshot(&self.table));
         }
-        let is_empty = round.batch.records.is_empty() && !forgets;
-        let written =
-            if is_empty || self.broken.is_some() { Ok(()) } else { self.journal.append(round.first, &round.batch) };
-        match written.map_err(Error::from) {
+        let is_empty = round.batch.records.is_empty() && round.batch.not_due.is_empty();
+        let written = match &self.broken {
+            // It may have broken in this very round: nothing of it is on disk.
+            Some(error) => Err(error.clone()),
+            None if is_empty => Ok(()),
+            None => self.journal.append(round.first, &round.batch).map_err(Error::from),
+        };
+        match written {
             Ok(()) => {
                 if let Some(snapshot) = &round.batch.snapshot {
                     self.written_down = snapshot.next;
@@ -352,8 +355,10 @@ impl Writer {
 
     /// What is on disk is not what is in memory any more: nothing is accepted until the journal is opened anew.
     fn breaks(&mut self, error: Error) {
-        tracing::error!(%error, "journal_broken");
-        let text = format!("{}; jobs are taken again when the scheduler is started anew", error.message);
-        self.broken = Some(Error::new(error.code, text));
+        if self.broken.is_none() {
+            tracing::error!(%error, "journal_broken");
+            let text = format!("{}; jobs are taken again when the scheduler is started anew", error.message);
+            self.broken = Some(Error::new(error.code, text));
+        }
     }
 }

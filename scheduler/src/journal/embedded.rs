@@ -75,12 +75,12 @@ impl Embedded {
         Ok(Self { database: Database::builder().open(path).map_err(|error| unopened(path, error))? })
     }
 
-    /// Opens what a backend holds; of tests that take its power away.
+    /// Opens what a backend holds, with no pages in memory: of tests that take its power away.
     ///
     /// # Errors
     /// INTERNAL where it cannot be opened.
     pub fn on(backend: impl StorageBackend) -> Result<Self> {
-        Self::with(Database::builder().create_with_backend(backend).map_err(unreadable)?)
+        Self::with(Database::builder().set_cache_size(0).create_with_backend(backend).map_err(unreadable)?)
     }
 
     fn with(database: Database) -> Result<Self> {
@@ -171,11 +171,13 @@ impl<'t> Tables<'t> {
         for (due, job) in &batch.forget {
             self.forget.insert((*due, *job), ()).map_err(failed)?;
         }
+        for due in &batch.not_due {
+            self.forget.remove(*due).map_err(failed)?;
+        }
         for gone in &batch.forgotten {
             self.records.remove(gone.job).map_err(failed)?;
             self.ended.remove(gone.job).map_err(failed)?;
             self.results.remove(gone.job).map_err(failed)?;
-            self.forget.remove((gone.due, gone.job)).map_err(failed)?;
             for term in &gone.terms {
                 self.terms.remove((term.as_str(), gone.job)).map_err(failed)?;
             }

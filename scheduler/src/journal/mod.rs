@@ -33,6 +33,8 @@ pub struct Batch {
     pub keys: Vec<(String, u64)>,
     /// When what is left of a job that ended is no longer kept, in milliseconds since 1970.
     pub forget: Vec<(u64, u64)>,
+    /// Of these times and jobs, those that were looked at: they are not due any more.
+    pub not_due: Vec<(u64, u64)>,
     /// Jobs of which nothing is kept from now on, with the terms and the key by which they were found.
     pub forgotten: Vec<Forgotten>,
     /// The jobs that have not ended after these records.
@@ -46,8 +48,6 @@ pub struct Forgotten {
     pub job: u64,
     pub terms: Vec<String>,
     pub key: String,
-    /// When it was to be forgotten.
-    pub due: u64,
 }
 
 /// Why nothing was appended.

@@ -102,7 +102,8 @@ impl StorageBackend for Disk {
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> Result<(), io::Error> {
-        let state = self.0.lock();
+        let mut state = self.0.lock();
+        state.operate()?;
         let from = offset as usize;
         let found = state.seen.get(from..from + out.len());
         out.copy_from_slice(found.ok_or_else(|| io::Error::other("read beyond the end"))?);
