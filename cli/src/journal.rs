@@ -38,7 +38,7 @@ enum Form {
 
 #[derive(Subcommand, Debug)]
 enum JournalCommand {
-    /// Follow all records and look at each job; the exit status says whether all is as it must be
+    /// Follow all records and look at each job; status 1 where one is not as it must be
     #[command(after_help = "Examples:\n  orion journal verify data/jobs.redb")]
     Verify {
         /// The journal: jobs.redb in the scheduler's data folder
