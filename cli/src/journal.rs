@@ -120,6 +120,7 @@ fn line(place: u64, record: &Record) -> Value {
             "ended",
             json!({ "job": ended.job, "attempt": ended.attempt, "code": ended.code, "message": ended.message }),
         ),
+        Some(Event::Released(gone)) => ("released", json!({ "job": gone.job, "attempt": gone.attempt })),
         Some(Event::Retried(retried)) => ("retried", json!({ "job": retried.job.as_ref().map(|job| job.id) })),
         Some(Event::Forgotten(forgotten)) => ("forgotten", json!({ "job": forgotten.job })),
     };

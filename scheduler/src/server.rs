@@ -240,7 +240,8 @@ impl Server {
         health.set_not_serving::<GrpcInferenceServiceServer<InferenceService>>().await;
         health.set_service_status("", tonic_health::ServingStatus::NotServing).await;
         if let Ok(jobs) = &self.jobs {
-            jobs.drain().await;
+            // A disk that hangs does not keep the server.
+            let _ = tokio::time::timeout(CLOSE, jobs.drain()).await;
         }
         // The ports serve on while requests drain: a client that asks is told that it must go elsewhere.
         let drained = self.scheduler.drain(DRAIN);

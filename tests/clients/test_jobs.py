@@ -106,8 +106,17 @@ def test_what_waits_ends_with_what_it_waits_for(slow):
     jobs.call("Cancel")(jobs.asked(first), timeout=30)
     assert [jobs.watch(job)[-1].state for job in (first, second, third)] == ["cancelled", "failed", "failed"]
     assert jobs.watch(fine)[-1].state == "succeeded" and jobs.result(fine) == [7]
+    with pytest.raises(grpc.RpcError) as refused:
+        jobs.call("Retry")(jobs.asked(second), timeout=30)
+    assert refused.value.code().name == "FAILED_PRECONDITION" and f"job {first}, which was cancelled" in refused.value.details()
     again = jobs.call("Retry")(jobs.asked(first), timeout=30)
-    assert again.state in ("queued", "running") and jobs.watch(first)[-1].state == "succeeded"
+    assert again.state in ("queued", "running")
+    assert jobs.call("Retry")(jobs.asked(second), timeout=30).state == "waiting"
+    assert [jobs.watch(job)[-1].state for job in (first, second)] == ["succeeded", "succeeded"]
+    with pytest.raises(grpc.RpcError) as refused:
+        jobs.call("Retry")(jobs.asked(first), timeout=30)
+    assert refused.value.code().name == "FAILED_PRECONDITION" and "succeeded" in refused.value.details()
+    assert first in [job.id for job in jobs.list(state="succeeded").jobs]
     assert all(jobs.watch(job)[-1].state == "succeeded" for job in many)
 
 
@@ -146,6 +155,7 @@ def test_no_job_is_lost_when_a_process_is_killed(slow, victim):
     assert {job.state for job in ends.values()} == {"succeeded"}
     # What had ended is not run again, and no more than ran is run twice.
     assert all(ends[job].attempt == 1 for job in done)
+    assert not any(job.failed for job in ends.values()) or victim == "worker"
     assert all(job.attempt <= 2 for job in ends.values())
     assert [jobs.result(job) for job in ids] == [[n] for n in range(60)]
 
@@ -221,3 +231,16 @@ def test_killing_everything_again_and_again_loses_no_job(tmp_path):
     last = done.stdout.splitlines()[-1].split()
     told = {last[at]: int(last[at + 1]) for at in range(0, len(last), 2)}
     assert told["lost"] == told["duplicated"] == 0 and told["submitted"] == told["done"] > 100, told
+
+
+def test_the_command_line_watches_over_a_restart_of_the_scheduler(slow):
+    jobs = Jobs(slow)
+    before = [jobs.submit([1], model="delay") for _ in range(20)]
+    job = jobs.submit([1], model="delay", retry=jobs.message("orion.v1.RetryPolicy")(attempts=1))
+    command = [str(serving.BINARY), "jobs", "watch", str(job), "--server", slow.grpc]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=serving.environment()) as watch:
+        serving.until(lambda: jobs.get(before[9]).state == "succeeded", "ten jobs")
+        slow.scheduler.kill()
+        started_anew(slow)
+        out, err = watch.communicate(timeout=60)
+    assert watch.returncode == 0 and "succeeded" in out, out + err

@@ -21,7 +21,7 @@ pub(super) async fn watch(client: &mut Client, id: u64, format: Format, out: &mu
             Ok(job) if job.ended_unix_ms > 0 => break job,
             // It went without a word.
             Ok(_) => {}
-            Err(status) if status.code() == Code::Unavailable && looks < LOOKS => {}
+            Err(status) if is_gone(&status) && looks < LOOKS => {}
             Err(status) => return Err(status.into()),
         }
         looks += 1;
@@ -37,6 +37,11 @@ pub(super) async fn watch(client: &mut Client, id: u64, format: Format, out: &mu
             if state == "failed" { "failed" } else { "was cancelled" }
         ))),
     }
+}
+
+/// Whether the connection broke, or nobody is there.
+fn is_gone(status: &Status) -> bool {
+    status.code() == Code::Unavailable || std::error::Error::source(status).is_some()
 }
 
 async fn follow(client: &mut Client, id: u64, spinner: &indicatif::ProgressBar) -> Result<Job, Status> {

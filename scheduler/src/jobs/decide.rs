@@ -5,13 +5,16 @@ use std::collections::BTreeSet;
 use orion_proto::{
     Code, Error, Result,
     jobs::{Job, JobSpec},
-    journal::{Begun, Ended, Failed, Record, Retried, Submitted, record::Event},
+    journal::{Begun, Ended, Failed, Record, Released, Retried, Submitted, record::Event},
 };
 
 use super::{
     table::{Phase, Table, Unfinished},
     terms::{self, Millis},
 };
+
+/// Attempts that a job may lose with their schedulers.
+const MOST_LOST: u32 = 100;
 
 /// What ended jobs were, which the table does not know.
 pub trait Past {
@@ -67,16 +70,7 @@ impl Table {
                 return Ok(Submission::Known(known));
             }
         }
-        for id in spec.after.iter().filter(|id| self.get(**id).is_none()) {
-            match past.ended(*id)? {
-                None => return Err(Error::invalid(format!("the job waits for job {id}, which there is not"))),
-                Some(job) if job.state != "succeeded" => {
-                    let text = format!("the job waits for job {id}, which {}", how(&job));
-                    return Err(Error::new(Code::FailedPrecondition, text));
-                }
-                Some(_) => {}
-            }
-        }
+        self.may_wait(&spec, past)?;
         Ok(Submission::New(Box::new(record(now, Event::Submitted(Submitted { spec: Some(spec) })))))
     }
 
@@ -120,6 +114,20 @@ impl Table {
         Ok(vec![record(now, Event::Failed(Failed { job, attempt, code, message, again_unix_ms }))])
     }
 
+    /// An attempt was lost with its scheduler: it does not count, but for a job that has lost so many that it may be why.
+    ///
+    /// # Errors
+    /// FAILED_PRECONDITION where it is not the job's current one.
+    pub fn release(&self, now: Millis, attempt: Attempt) -> Result<Vec<Record>> {
+        let job = self.current(attempt)?;
+        if attempt.attempt >= MOST_LOST.saturating_add(job.terms.attempts) {
+            let lost = Error::new(Code::Unavailable, "its schedulers were lost again and again while it ran");
+            return Ok(self.end(now, attempt.job, attempt.attempt, lost.code.name(), &lost.message));
+        }
+        let Attempt { job, attempt, .. } = attempt;
+        Ok(vec![record(now, Event::Released(Released { job, attempt }))])
+    }
+
     /// A job ends from outside: it is cancelled, or late.
     ///
     /// # Errors
@@ -130,11 +138,26 @@ impl Table {
         Ok(self.end(now, id, attempt, error.code.name(), &error.message))
     }
 
+    /// Whether all that a job waits for have succeeded, or still may.
+    fn may_wait(&self, spec: &JobSpec, past: &impl Past) -> Result<()> {
+        for id in spec.after.iter().filter(|id| self.get(**id).is_none()) {
+            match past.ended(*id)? {
+                None => return Err(Error::invalid(format!("the job waits for job {id}, which there is not"))),
+                Some(job) if job.state != "succeeded" => {
+                    let text = format!("the job waits for job {id}, which {}", how(&job));
+                    return Err(Error::new(Code::FailedPrecondition, text));
+                }
+                Some(_) => {}
+            }
+        }
+        Ok(())
+    }
+
     /// A job that failed or was cancelled gets its attempts anew. `left`, with its specification, is what is left of it.
     ///
     /// # Errors
-    /// FAILED_PRECONDITION where it succeeded or has not ended.
-    pub fn retry(&self, now: Millis, left: Job) -> Result<Record> {
+    /// FAILED_PRECONDITION where it succeeded or has not ended, or waits for what did not succeed.
+    pub fn retry(&self, now: Millis, left: Job, past: &impl Past) -> Result<Record> {
         let id = left.id;
         if self.get(id).is_some() {
             return Err(Error::new(
@@ -147,6 +170,9 @@ impl Table {
                 Code::FailedPrecondition,
                 format!("job {id} succeeded, only one that failed can be retried"),
             ));
+        }
+        if let Some(spec) = &left.spec {
+            self.may_wait(spec, past)?;
         }
         Ok(record(now, Event::Retried(Retried { job: Some(left) })))
     }

@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 use orion_proto::{Code, Error, Result, jobs::JobSpec};
 use prost::Message;
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use self::{
     clock::Clock,
@@ -80,9 +80,8 @@ impl Jobs {
     pub async fn submit_ahead(&self, spec: JobSpec) -> Result<oneshot::Receiver<Result<u64>>> {
         let (reply, answer) = oneshot::channel();
         // What is too large is refused by the writer, and is not kept.
-        let kib = spec.encoded_len().min(MOST_SPEC_BYTES).div_ceil(1024).max(1);
-        let room = self.room.clone().acquire_many_owned(u32::try_from(kib).unwrap_or(u32::MAX)).await;
-        self.asks.send(Ask::Submit(Box::new(spec), room.ok(), reply)).await.map_err(|_| gone())?;
+        let room = self.room(spec.encoded_len()).await;
+        self.asks.send(Ask::Submit(Box::new(spec), room, reply)).await.map_err(|_| gone())?;
         Ok(answer)
     }
 
@@ -99,7 +98,8 @@ impl Jobs {
     /// # Errors
     /// NOT_FOUND; FAILED_PRECONDITION where it succeeded or has not ended.
     pub async fn retry(&self, id: u64) -> Result<()> {
-        self.ask(|reply| Ask::Retry(id, reply)).await
+        let room = self.room(MOST_SPEC_BYTES).await;
+        self.ask(|reply| Ask::Retry(id, room, reply)).await
     }
 
     /// Begins no attempt any more: the server stops. What runs may still end.
@@ -111,6 +111,12 @@ impl Jobs {
     /// What clients see.
     pub fn view(&self) -> &Arc<View> {
         &self.view
+    }
+
+    /// Room in memory for so many bytes, at most of the largest specification.
+    async fn room(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
+        let kib = bytes.min(MOST_SPEC_BYTES).div_ceil(1024).max(1);
+        self.room.clone().acquire_many_owned(u32::try_from(kib).unwrap_or(u32::MAX)).await.ok()
     }
 
     async fn ask<T>(&self, ask: impl FnOnce(Reply<T>) -> Ask) -> Result<T> {

@@ -13,7 +13,7 @@ use super::{
 use crate::journal::Journal;
 
 /// Records that are read at once.
-const AT_ONCE: usize = 10_000;
+const AT_ONCE: usize = 256;
 
 /// What the table is.
 pub(super) fn snapshot(table: &Table) -> journal::Snapshot {

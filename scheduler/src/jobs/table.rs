@@ -8,7 +8,7 @@ use std::{
 use orion_proto::{
     Priority,
     jobs::{FailedAttempt, Job, JobSpec},
-    journal::{Begun, Ended, Failed, Record, Retried, record::Event},
+    journal::{Begun, Ended, Failed, Record, Released, Retried, record::Event},
 };
 use thiserror::Error;
 
@@ -38,7 +38,7 @@ pub struct Unfinished {
     pub begun: Millis,
     /// The attempt that is under way, or was the last; 0: none yet.
     pub attempt: u32,
-    /// Attempts up to this one do not count any more: it was retried since.
+    /// So many attempts do not count: it was retried since, or they were lost with their scheduler.
     pub forgiven: u32,
     /// Where it is.
     pub phase: Phase,
@@ -180,6 +180,7 @@ impl Table {
             Event::Failed(failed) => self.failed(at, failed)?,
             Event::Ended(ended) => return self.ended(at, ended),
             Event::Retried(retried) => self.retried(at, retried)?,
+            Event::Released(released) => self.released(at, released)?,
             Event::Forgotten(gone) if self.jobs.contains_key(&gone.job) => {
                 return Err(format!("job {} has not ended", gone.job));
             }
@@ -238,12 +239,19 @@ impl Table {
         Ok(changes)
     }
 
+    fn released(&mut self, at: Millis, released: &Released) -> Result<Change, String> {
+        let mut job = self.taken(released.job, |job| running(job, released.attempt))?;
+        (job.phase, job.forgiven) = (Phase::Queued(at), job.forgiven.saturating_add(1));
+        Ok(self.put(job))
+    }
+
     fn retried(&mut self, at: Millis, retried: &Retried) -> Result<Change, String> {
         let left = retried.job.as_ref().ok_or("it names no job")?;
         let spec = left.spec.as_ref().ok_or("it has no spec")?;
         if self.jobs.contains_key(&left.id) || left.id >= self.next {
             return Err(format!("job {} has not ended", left.id));
         }
+        let waits_for: BTreeSet<u64> = spec.after.iter().copied().filter(|job| self.jobs.contains_key(job)).collect();
         Ok(self.put(Unfinished {
             id: left.id,
             terms: Terms::of(spec, at),
@@ -251,9 +259,9 @@ impl Table {
             begun: left.begun_unix_ms,
             attempt: left.attempt,
             forgiven: left.attempt,
-            phase: Phase::Queued(at),
+            phase: if waits_for.is_empty() { Phase::Queued(at) } else { Phase::Waiting },
             failed: left.failed.clone(),
-            waits_for: BTreeSet::new(),
+            waits_for,
         }))
     }
 

@@ -95,7 +95,7 @@ impl Machine {
                 }
                 _ if jobs > 0 && retries => {
                     let id = random.random_range(0..jobs);
-                    asks.push(Ask::Retry(id, oneshot::channel().0));
+                    asks.push(Ask::Retry(id, None, oneshot::channel().0));
                     // Whether it is one again that has not ended may not be known.
                     known.cancelled.retain(|cancelled| *cancelled != id);
                 }

@@ -21,6 +21,8 @@ const PAGE: usize = 100;
 const MOST_PAGE: usize = 1000;
 /// Jobs that are looked at for one answer.
 const LOOKED_AT: usize = 20_000;
+/// Bytes of an answer, but for its last job.
+const PAGE_BYTES: usize = 4 << 20;
 /// Changes that a slow watcher may be behind; one that is further behind looks anew.
 const BEHIND: usize = 1024;
 
@@ -111,17 +113,19 @@ impl View {
         };
         let most = page(asked);
         let mut before = if asked.before == 0 { u64::MAX } else { asked.before };
-        let mut answer = ListJobsResponse::default();
+        let (mut answer, mut bytes) = (ListJobsResponse::default(), 0);
         for _ in 0..LOOKED_AT.div_ceil(most) {
             let ids = self.journal.found(&term, before, most)?;
             let is_last = ids.len() < most;
             for id in ids {
-                if answer.jobs.len() == most {
+                if answer.jobs.len() == most || bytes > PAGE_BYTES {
                     answer.before = before;
                     return Ok(answer);
                 }
                 before = id;
-                answer.jobs.extend(self.find(id)?.filter(|job| fits(job, asked)));
+                let found = self.find(id)?.filter(|job| fits(job, asked));
+                bytes += found.as_ref().map_or(0, Message::encoded_len);
+                answer.jobs.extend(found);
             }
             if is_last {
                 return Ok(answer);
@@ -140,13 +144,18 @@ impl View {
             found.take(LOOKED_AT).map(|(id, _)| *id).collect()
         };
         let mut answer = ListJobsResponse::default();
-        for id in open {
-            answer.jobs.extend(self.find(id)?.filter(|job| fits(job, asked)));
-            if answer.jobs.len() == most {
-                answer.before = id;
-                break;
+        let was_cut = open.len() == LOOKED_AT;
+        let mut bytes = 0;
+        for id in &open {
+            let found = self.find(*id)?.filter(|job| fits(job, asked));
+            bytes += found.as_ref().map_or(0, Message::encoded_len);
+            answer.jobs.extend(found);
+            if answer.jobs.len() == most || bytes > PAGE_BYTES {
+                answer.before = *id;
+                return Ok(answer);
             }
         }
+        answer.before = open.last().filter(|_| was_cut).copied().unwrap_or(0);
         Ok(answer)
     }
 }

@@ -37,7 +37,8 @@ pub(super) enum Ask {
     /// With the room in memory that it takes until it is on disk.
     Submit(Box<JobSpec>, Option<OwnedSemaphorePermit>, Reply<u64>),
     Stop(u64, Error, Reply<()>),
-    Retry(u64, Reply<()>),
+    /// With room for its specification.
+    Retry(u64, Option<OwnedSemaphorePermit>, Reply<()>),
     /// How an attempt ended; its result, encoded.
     Settle(Attempt, Result<Bytes>, Reply<()>),
     /// To look at what time brought.
@@ -71,7 +72,7 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    /// Follows the journal to its end and begins to lead: what ran under an earlier epoch has failed.
+    /// Follows the journal to its end and begins to lead: what ran under an earlier epoch is tried again, and does not count.
     ///
     /// # Errors
     /// The journal cannot be read, is damaged, or cannot be written.
@@ -97,9 +98,8 @@ impl Writer {
             .filter(|job| job.phase == Phase::Running)
             .map(|job| Attempt { job: job.id, attempt: job.attempt, epoch })
             .collect();
-        let lost = Error::new(Code::Unavailable, "the scheduler was started anew while it ran");
         for attempt in ran {
-            for record in writer.table.fail(round.now, attempt, &lost)? {
+            for record in writer.table.release(round.now, attempt)? {
                 writer.write(&mut round, record)?;
             }
         }
@@ -159,7 +159,8 @@ impl Writer {
                 let done = broken.map_or_else(|| self.stop(round, id, &error), Err);
                 round.answer(done, reply);
             }
-            Ask::Retry(id, reply) => {
+            Ask::Retry(id, room, reply) => {
+                round.rooms.extend(room);
                 let done = broken.map_or_else(|| self.retry(round, id), Err);
                 round.answer(done, reply);
             }
@@ -214,8 +215,10 @@ impl Writer {
             return Err(Error::new(if open { Code::FailedPrecondition } else { Code::NotFound }, text));
         };
         let spec = self.spec(round, id)?;
-        round.batch.no_terms.push((state_term(&left.state), id));
-        let record = self.table.retry(round.now, Job { spec: Some(spec), ..left })?;
+        let term = state_term(&left.state);
+        let before = Before(&*self.journal, &round.batch);
+        let record = self.table.retry(round.now, Job { spec: Some(spec), ..left }, &before)?;
+        round.batch.no_terms.push((term, id));
         self.write(round, record)
     }
 
@@ -253,9 +256,14 @@ impl Writer {
     }
 
     fn forget(&mut self, round: &mut Round) -> Result<()> {
-        for (due, id) in self.journal.due(round.now, FORGET_AT_ONCE)? {
+        let all = self.journal.due(round.now, FORGET_AT_ONCE)?;
+        if all.len() == FORGET_AT_ONCE {
+            // There are more: they are looked at next.
+            self.forgot = 0;
+        }
+        for (due, id) in all {
             round.batch.not_due.push((due, id));
-            let left = self.journal.ended(id)?.filter(|_| self.table.get(id).is_none());
+            let left = Before(&*self.journal, &round.batch).ended(id)?.filter(|_| self.table.get(id).is_none());
             // One that was retried since is due later, or not at all.
             if let (Some(left), Some(spec)) = (left, spec(&*self.journal, id)?)
                 && left.ended_unix_ms.saturating_add(super::terms::Terms::of(&spec, 0).keep) <= due
