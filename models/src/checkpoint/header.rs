@@ -9,6 +9,9 @@ use crate::unservable;
 
 /// The format's own limit on its header.
 pub(super) const MAX_HEADER_BYTES: u64 = 100_000_000;
+/// A header takes up to sixteen times its bytes once read, so one beyond 1 MiB may have a sixteenth of its file.
+const HEADER_BYTES_AT_LEAST: usize = 1 << 20;
+const FILE_BYTES_PER_HEADER_BYTE: usize = 16;
 
 /// The header of one safetensors file.
 #[derive(Clone, Debug)]
@@ -34,6 +37,11 @@ impl Header {
         let Some(header) = header else {
             return Err(refused(format!("its header declares {length} bytes, {} follow", rest.len())));
         };
+        let most = (file.len() / FILE_BYTES_PER_HEADER_BYTE).max(HEADER_BYTES_AT_LEAST);
+        if header.len() > most {
+            let (header, file) = (header.len(), file.len());
+            return Err(refused(format!("its header has {header} of its {file} bytes, at most {most} may be")));
+        }
         let tensors: Metadata = serde_json::from_slice(header)
             .map_err(|error| refused(format!("its header cannot be read: {}", error.to_string().to_lowercase())))?;
         let (declared, left) = (tensors.data_len(), rest.len() - header.len());
@@ -59,6 +67,13 @@ mod tests {
         [&(header.len() as u64).to_le_bytes()[..], header, &[0; 32]].concat()
     }
 
+    /// More names of tensors than bytes of them.
+    fn many_empty() -> Vec<u8> {
+        let tensor = |i| format!(r#""t{i}":{{"dtype":"F32","shape":[0],"data_offsets":[0,0]}}"#);
+        let header = format!("{{{}}}", (0..20_000).map(tensor).collect::<Vec<_>>().join(","));
+        [&(header.len() as u64).to_le_bytes()[..], header.as_bytes()].concat()
+    }
+
     fn read(bytes: &[u8]) -> Result<Header> {
         Header::parse(Path::new("x.safetensors"), bytes)
     }
@@ -73,6 +88,7 @@ mod tests {
             (huge, "declares 18446744073709551615 bytes, 2 follow"),
             (whole()[..whole().len() - 1].to_vec(), "take 32 bytes, 31 follow"),
             (beyond, "header cannot be read"),
+            (many_empty(), "at most 1048576 may be"),
             (vec![1, 2], "has 2 bytes"),
             (Vec::new(), "has 0 bytes"),
         ] {

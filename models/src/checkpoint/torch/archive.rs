@@ -27,7 +27,7 @@ pub(in crate::checkpoint) fn read(file: &[u8], key: Option<&str>) -> Result<Tens
     if entries.contains_key(format!("{root}byteorder").as_str()) && &file[place("byteorder")?] != b"little" {
         return Err(Error::invalid("its numbers are not little-endian"));
     }
-    let pickle = unpickle(&file[place("data.pkl")?])?;
+    let pickle = unpickle(&file[place("data.pkl")?], file.len())?;
     collect(&pickle, key, file.len(), |storage| place(&format!("data/{}", storage.key)))
 }
 

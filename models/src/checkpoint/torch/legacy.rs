@@ -22,7 +22,7 @@ const PROTOCOL: i64 = 1001;
 pub(in crate::checkpoint) fn read(file: &[u8], key: Option<&str>) -> Result<Tensors> {
     let mut at = MAGIC.len();
     let mut next = || -> Result<Pickle<'_>> {
-        let pickle = unpickle(file.get(at..).unwrap_or_default())?;
+        let pickle = unpickle(file.get(at..).unwrap_or_default(), file.len())?;
         at += pickle.length;
         Ok(pickle)
     };

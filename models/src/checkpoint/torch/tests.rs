@@ -213,7 +213,9 @@ fn what_is_not_a_tensor_is_refused_by_its_name() {
         (pickled().raw(b"X\xff\xff\xff\xff"), "declares 4294967295 bytes, 1 are left"),
         (pickled().raw(b"\x8d\xff\xff\xff\xff\xff\xff\xff\xff"), "declares"),
         (pickled().raw(b"\x80\x09"), "protocol 9"),
-        (pickled().raw(&b")0".repeat(1 << 21)), "more than 2097152 steps"),
+        (pickled().raw(&b"N0".repeat(1 << 21)), "more than 2097152 steps"),
+        (pickled().raw(&b"]".repeat(1 << 16)).raw(&b"a".repeat(1 << 16)), "bytes in memory, at most"),
+        (pickled().raw(&b")0".repeat(1 << 20)), "bytes in memory, at most"),
         (pickled().tensor("FloatStorage", "0", 12, 0, (&[1 << 40], &[0])), "a dict of tensors"),
     ] {
         let error = chosen(pickle, None).unwrap_err();
@@ -358,7 +360,7 @@ proptest! {
     fn opcodes_in_any_order_never_panic(codes in prop::collection::vec(any::<u8>(), 0..300)) {
         let common = b"(}])tueasqhrjNKMJXcQRb.\x85\x86\x87\x88\x89\x8a\x8c\x93\x94\x95";
         let bytes: Vec<u8> = codes.iter().map(|&code| common.get(usize::from(code) / 2).copied().unwrap_or(code)).collect();
-        if let Ok(pickle) = pickle::unpickle(&bytes) {
+        if let Ok(pickle) = pickle::unpickle(&bytes, bytes.len()) {
             prop_assert!(pickle.length <= bytes.len());
             let _ = state_dict::choose(&pickle, None);
         }

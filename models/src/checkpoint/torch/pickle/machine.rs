@@ -13,6 +13,8 @@ use super::{
 /// Opcodes, and values copied by one: what bounds the stack, the memo and all that is built. A checkpoint has about 20 for
 /// each tensor.
 const MOST_STEPS: usize = 1 << 21;
+/// Memory that the values of any pickle may take beside as much as its file has: a file of a few tensors has less than they take.
+const HELD_AT_LEAST: usize = 4 << 20;
 
 /// A pickle that was read to its end.
 #[derive(Debug)]
@@ -52,15 +54,23 @@ impl<'p> Pickle<'p> {
     }
 }
 
-/// Reads the pickle that `bytes` begins with.
+/// Reads the pickle that `bytes` begins with, in a file of `file_bytes`, which bound the memory that its values may take.
 ///
 /// # Errors
 /// INVALID_ARGUMENT saying what is wrong with it; the caller names the file.
-pub(in crate::checkpoint::torch) fn unpickle(bytes: &[u8]) -> Result<Pickle<'_>> {
+pub(in crate::checkpoint::torch) fn unpickle(bytes: &[u8], file_bytes: usize) -> Result<Pickle<'_>> {
+    let most_held = file_bytes.saturating_add(HELD_AT_LEAST);
     let mut machine = Machine::new(bytes);
     for _ in 0..MOST_STEPS {
         if let Some(root) = machine.step()? {
             return Ok(Pickle { root, length: machine.cursor.at(), nodes: machine.nodes });
+        }
+        let held = machine.held();
+        if held > most_held {
+            let at = machine.cursor.at();
+            return Err(broken(format!(
+                "up to byte {at} its values take {held} bytes in memory, at most {most_held} do"
+            )));
         }
         if machine.copied > MOST_STEPS {
             break;
@@ -97,6 +107,14 @@ impl<'p> Machine<'p> {
         }
     }
 
+    /// Bytes of memory that were taken.
+    fn held(&self) -> usize {
+        // A hash table keeps at least an eighth of its places free, and a byte for each.
+        let memo = self.memo.capacity() / 7 * 8 * (size_of::<(u32, Value<'p>)>() + 1);
+        let stack = self.stack.capacity() * size_of::<Value<'p>>() + self.marks.capacity() * size_of::<usize>();
+        memo + stack + self.nodes.held()
+    }
+
     pub(super) fn top(&self) -> Result<Value<'p>> {
         // What lies below the mark belongs to whoever set it.
         let floor = self.marks.last().copied().unwrap_or(0);
@@ -129,11 +147,13 @@ impl<'p> Machine<'p> {
     }
 
     pub(super) fn new_sequence(&mut self, items: Vec<Value<'p>>) -> usize {
+        self.nodes.grew(0, items.capacity(), size_of::<Value<'p>>());
         self.nodes.sequences.push(items);
         self.nodes.sequences.len() - 1
     }
 
     pub(super) fn new_dict(&mut self, pairs: Vec<(Value<'p>, Value<'p>)>) -> Value<'p> {
+        self.nodes.grew(0, pairs.capacity(), size_of::<(Value<'p>, Value<'p>)>());
         self.nodes.dicts.push(pairs);
         Value::Dict(self.nodes.dicts.len() - 1)
     }
@@ -163,7 +183,10 @@ impl<'p> Machine<'p> {
         match self.top()? {
             Value::List(at) => {
                 if let Some(list) = self.nodes.sequences.get_mut(at) {
+                    let before = list.capacity();
                     list.append(&mut items);
+                    let after = list.capacity();
+                    self.nodes.grew(before, after, size_of::<Value<'p>>());
                 }
                 Ok(())
             }
@@ -176,7 +199,10 @@ impl<'p> Machine<'p> {
         match self.top()? {
             Value::Dict(at) if rest.is_empty() => {
                 if let Some(dict) = self.nodes.dicts.get_mut(at) {
+                    let before = dict.capacity();
                     dict.extend(pairs.iter().map(|&[key, value]| (key, value)));
+                    let after = dict.capacity();
+                    self.nodes.grew(before, after, size_of::<(Value<'p>, Value<'p>)>());
                 }
                 Ok(())
             }

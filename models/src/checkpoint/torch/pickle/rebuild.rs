@@ -86,6 +86,7 @@ impl<'p> Machine<'p> {
         }
         let offset = usize::try_from(offset).map_err(|_| broken(format!("a tensor has the offset {offset}")))?;
         let storage = *self.nodes.storages.get(storage).ok_or_else(|| broken("a tensor has no storage"))?;
+        self.nodes.grew(0, shape.capacity() + strides.capacity(), size_of::<usize>());
         self.nodes.tensors.push(TensorPlace { storage, offset, shape, strides });
         Ok(Value::Tensor(self.nodes.tensors.len() - 1))
     }

@@ -49,6 +49,27 @@ pub(super) struct Nodes<'p> {
     pub(super) dicts: Vec<Vec<(Value<'p>, Value<'p>)>>,
     pub(super) storages: Vec<StorageName<'p>>,
     pub(super) tensors: Vec<TensorPlace<'p>>,
+    /// Bytes of memory that the containers' and tensors' own lists take.
+    inner: usize,
+}
+
+/// What an allocation takes beside its bytes.
+const ALLOCATION: usize = 16;
+
+impl Nodes<'_> {
+    /// Counts a list of items of `size` bytes whose room went from `before` items to `after`.
+    pub(super) fn grew(&mut self, before: usize, after: usize, size: usize) {
+        let first = if before == 0 && after > 0 { ALLOCATION } else { 0 };
+        self.inner += (after - before) * size + first;
+    }
+
+    /// Bytes of memory that were taken.
+    pub(super) fn held(&self) -> usize {
+        fn list<T>(list: &Vec<T>) -> usize {
+            list.capacity() * size_of::<T>()
+        }
+        self.inner + list(&self.sequences) + list(&self.dicts) + list(&self.storages) + list(&self.tensors)
+    }
 }
 
 impl Value<'_> {
