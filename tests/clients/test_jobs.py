@@ -128,6 +128,18 @@ def test_a_deadline_ends_a_job(slow):
     assert all("DEADLINE_EXCEEDED" in job.reason for job in ends if job.state == "failed")
 
 
+def test_a_model_that_does_not_answer_leaves_places_to_others(start, tmp_path):
+    server = start("two", {"still": serving.simulated(tmp_path / "still", 1, max_rows=1)})
+    jobs = Jobs(server)
+    still = [jobs.submit([1], model="still", priority="high") for _ in range(600)]
+    fine = jobs.submit([7])
+    assert jobs.watch(fine)[-1].state == "succeeded"
+    running = [job.id for job in jobs.list(state="running", limit=1000).jobs]
+    assert len(running) == 256 and set(running) <= set(still)
+    for job in still:
+        jobs.call("Cancel")(jobs.asked(job), timeout=30)
+
+
 def started_anew(server):
     server.start_scheduler()
     server.until_ready()

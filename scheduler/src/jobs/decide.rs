@@ -1,6 +1,6 @@
 //! What may be done to jobs: each command becomes the records that do it, or is refused.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 use orion_proto::{
     Code, Error, Result,
@@ -13,6 +13,8 @@ use super::{
     terms::{self, Millis},
 };
 
+/// Jobs that have not ended, at most: they are in memory.
+const MOST_OPEN: usize = 1_000_000;
 /// Attempts that a job may lose with their schedulers.
 const MOST_LOST: u32 = 100;
 
@@ -61,7 +63,7 @@ impl Table {
     ///
     /// # Errors
     /// INVALID_ARGUMENT where it is wrong in itself or waits for a job that there is not; FAILED_PRECONDITION where it waits for
-    /// one that did not succeed.
+    /// one that did not succeed; RESOURCE_EXHAUSTED where there are too many.
     pub fn submit(&self, now: Millis, spec: JobSpec, past: &impl Past) -> Result<Submission> {
         terms::check(&spec)?;
         if !spec.idempotency_key.is_empty() {
@@ -70,6 +72,7 @@ impl Table {
                 return Ok(Submission::Known(known));
             }
         }
+        self.has_room()?;
         self.may_wait(&spec, past)?;
         Ok(Submission::New(Box::new(record(now, Event::Submitted(Submitted { spec: Some(spec) })))))
     }
@@ -138,6 +141,14 @@ impl Table {
         Ok(self.end(now, id, attempt, error.code.name(), &error.message))
     }
 
+    fn has_room(&self) -> Result<()> {
+        if self.unfinished().len() < MOST_OPEN {
+            return Ok(());
+        }
+        let text = format!("{MOST_OPEN} jobs have not ended, no more are taken until some have");
+        Err(Error::new(Code::ResourceExhausted, text).retry_after(Duration::from_secs(1)))
+    }
+
     /// Whether all that a job waits for have succeeded, or still may.
     fn may_wait(&self, spec: &JobSpec, past: &impl Past) -> Result<()> {
         for id in spec.after.iter().filter(|id| self.get(**id).is_none()) {
@@ -171,6 +182,7 @@ impl Table {
                 format!("job {id} succeeded, only one that failed can be retried"),
             ));
         }
+        self.has_room()?;
         if let Some(spec) = &left.spec {
             self.may_wait(spec, past)?;
         }

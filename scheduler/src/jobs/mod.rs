@@ -5,6 +5,7 @@
 
 mod clock;
 mod decide;
+mod queue;
 mod round;
 mod runner;
 mod snapshot;
@@ -54,7 +55,7 @@ impl Jobs {
         let (asks, asked) = mpsc::channel(ASKED_AHEAD);
         let (runner, told) = mpsc::unbounded_channel();
         let clock = Clock::default();
-        let writer = Writer::new(clock.now(), journal, view.clone(), runner, runner::MOST_RUNNING)?;
+        let writer = Writer::new(clock.now(), journal, view.clone(), runner, runner::PLACES)?;
         let clock = clock.not_before(writer.last());
         let thread = std::thread::Builder::new().name("orion-journal".into());
         thread.spawn(move || writer.run(clock, asked)).map_err(|error| {

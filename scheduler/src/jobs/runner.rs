@@ -24,8 +24,9 @@ use super::{
 };
 use crate::{api::grpc::response, front::Front};
 
-/// Attempts that are under way at once: enough to fill every device's batches, few enough that what is more urgent comes soon.
-pub(super) const MOST_RUNNING: usize = 256;
+/// Attempts that are under way at once, half of them of one model: enough to fill every device's batches, few enough that what is
+/// more urgent comes soon.
+pub(super) const PLACES: usize = 512;
 /// How often the writer looks at what time brought.
 const TICK: Duration = Duration::from_millis(20);
 /// How long an attempt waits before it looks again whether its model, or a place in a queue, is there.
@@ -35,7 +36,7 @@ const MOST_RESULT_BYTES: usize = 4 << 20;
 
 /// Runs what it is told until the writer is gone.
 pub(super) async fn run(front: Front, jobs: Jobs, mut told: mpsc::UnboundedReceiver<Told>) {
-    let mut running: HashMap<u64, AbortHandle> = HashMap::new();
+    let mut running: HashMap<u64, (Attempt, AbortHandle)> = HashMap::new();
     let mut attempts = JoinSet::new();
     let mut ticks = tokio::time::interval(TICK);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -45,18 +46,27 @@ pub(super) async fn run(front: Front, jobs: Jobs, mut told: mpsc::UnboundedRecei
                 None => return,
                 Some(Told::Begin(attempt, spec, left)) => {
                     let one = run_attempt(front.clone(), jobs.clone(), attempt, *spec, left);
-                    running.insert(attempt.job, attempts.spawn(one));
+                    running.insert(attempt.job, (attempt, attempts.spawn(one)));
                 }
                 Some(Told::Stop(id)) => {
-                    if let Some(attempt) = running.remove(&id) {
-                        attempt.abort();
+                    if let Some((_, handle)) = running.remove(&id) {
+                        handle.abort();
                     }
                 }
             },
-            // One that was aborted says nothing: it is not in the map any more.
-            Some(ended) = attempts.join_next() => {
-                if let Ok(attempt) = ended {
-                    running.retain(|id, handle| *id != attempt || !handle.is_finished());
+            Some(ended) = attempts.join_next_with_id() => {
+                let task = ended.as_ref().map_or_else(|error| error.id(), |(task, _)| *task);
+                // One that was aborted is not in the map any more.
+                let job = match &ended {
+                    Ok((_, job)) => Some(*job),
+                    Err(_) => running.iter().find(|(_, (_, handle))| handle.id() == task).map(|(job, _)| *job),
+                };
+                let was = job.filter(|job| running.get(job).is_some_and(|(_, handle)| handle.id() == task));
+                let attempt = was.and_then(|job| running.remove(&job)).map(|(attempt, _)| attempt);
+                if let (Some(attempt), Err(error)) = (attempt, ended) {
+                    tracing::error!(job = attempt.job, attempt = attempt.attempt, %error, "attempt_panicked");
+                    let outcome = Err(Error::new(Code::Internal, "its attempt ended unexpectedly, the scheduler's log says where"));
+                    tokio::spawn(settle(jobs.clone(), attempt, outcome));
                 }
             }
             _ = ticks.tick() => {
@@ -69,10 +79,14 @@ pub(super) async fn run(front: Front, jobs: Jobs, mut told: mpsc::UnboundedRecei
 
 async fn run_attempt(front: Front, jobs: Jobs, attempt: Attempt, spec: JobSpec, left: Option<Duration>) -> u64 {
     let outcome = work(&front, attempt, spec, left).await;
+    settle(jobs, attempt, outcome).await;
+    attempt.job
+}
+
+async fn settle(jobs: Jobs, attempt: Attempt, outcome: Result<Bytes>) {
     if let Err(error) = jobs.ask(|reply| Ask::Settle(attempt, outcome, reply)).await {
         tracing::warn!(job = attempt.job, attempt = attempt.attempt, %error, "outcome_dropped");
     }
-    attempt.job
 }
 
 async fn work(front: &Front, attempt: Attempt, spec: JobSpec, left: Option<Duration>) -> Result<Bytes> {
@@ -92,8 +106,8 @@ async fn work(front: &Front, attempt: Attempt, spec: JobSpec, left: Option<Durat
         let id = request.id.clone();
         match front.infer(request).await {
             // It has not begun: that is no attempt.
-            Err(error) if error.code == Code::ResourceExhausted => {
-                tokio::time::sleep(error.retry_after.unwrap_or(PATIENCE).min(Duration::from_secs(1))).await;
+            Err(Error { code: Code::ResourceExhausted, retry_after: Some(after), .. }) => {
+                tokio::time::sleep(after.min(Duration::from_secs(1))).await;
             }
             // The server stops: whoever leads next finds the attempt as it is.
             Err(_) if front.draining() => std::future::pending().await,

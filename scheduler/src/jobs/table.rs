@@ -6,13 +6,18 @@ use std::{
 };
 
 use orion_proto::{
-    Priority,
     jobs::{FailedAttempt, Job, JobSpec},
     journal::{Begun, Ended, Failed, Record, Released, Retried, record::Event},
 };
 use thiserror::Error;
 
-use super::terms::{Millis, Terms};
+use super::{
+    queue::Queue,
+    terms::{Millis, Terms},
+};
+
+/// Failed attempts that a job keeps over its retries.
+const MOST_FAILED: usize = 100;
 
 /// Where a job is that has not ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,10 +85,11 @@ pub struct Table {
     keys: HashMap<String, u64>,
     /// Which jobs wait for each.
     blocks: BTreeMap<u64, BTreeSet<u64>>,
-    /// Those that are queued, of each priority in the order in which they may begin.
-    queue: BTreeSet<(Priority, Millis, u64)>,
+    queue: Queue,
     deadlines: BTreeSet<(Millis, u64)>,
-    running: usize,
+    /// How many run of each model, and of all.
+    running: BTreeMap<Arc<str>, usize>,
+    all_running: usize,
 }
 
 impl Table {
@@ -115,7 +121,7 @@ impl Table {
     }
 
     /// All jobs that have not ended.
-    pub fn unfinished(&self) -> impl Iterator<Item = &Arc<Unfinished>> {
+    pub fn unfinished(&self) -> impl ExactSizeIterator<Item = &Arc<Unfinished>> {
         self.jobs.values()
     }
 
@@ -124,28 +130,16 @@ impl Table {
         self.keys.get(key).copied()
     }
 
-    /// The job that is to begin next, the most urgent first.
-    pub fn ready(&self, now: Millis) -> Option<u64> {
-        let first = |from: Priority| self.queue.range((from, 0, 0)..=(from, now, u64::MAX)).next();
-        Priority::ALL.into_iter().find_map(first).map(|(_, _, id)| *id)
-    }
-
-    /// When the next job may begin, or must have ended, if nothing else happens.
-    pub fn next_time(&self) -> Option<Millis> {
-        let first = |from: Priority| self.queue.range((from, 0, 0)..).next().filter(|(of, ..)| *of == from);
-        let begins = Priority::ALL.into_iter().filter_map(first).map(|(_, when, _)| *when).min();
-        let ends = self.deadlines.first().map(|(when, _)| *when);
-        begins.into_iter().chain(ends).min()
+    /// The job that is to begin next, the most urgent first, where so many may run. Those of one model may be as many as places are
+    /// left free (the dynamic threshold of Choudhury and Hahne, 1998): a model that cannot answer leaves places to all others.
+    pub fn ready(&self, now: Millis, places: usize) -> Option<u64> {
+        let free = places.saturating_sub(self.all_running);
+        self.queue.ready(now, |model| self.running.get(model).copied().unwrap_or(0) < free)
     }
 
     /// The jobs that should have ended by now.
     pub fn late(&self, now: Millis) -> impl Iterator<Item = u64> {
         self.deadlines.range(..=(now, u64::MAX)).map(|(_, id)| *id)
-    }
-
-    /// How many run.
-    pub fn running(&self) -> usize {
-        self.running
     }
 
     /// Those that wait for this job.
@@ -189,9 +183,7 @@ impl Table {
     }
 
     fn submitted(&mut self, id: u64, at: Millis, spec: &JobSpec) -> Change {
-        let waits_for: BTreeSet<u64> = spec.after.iter().copied().filter(|job| self.jobs.contains_key(job)).collect();
-        let phase = if waits_for.is_empty() { Phase::Queued(at) } else { Phase::Waiting };
-        let terms = Terms::of(spec, at);
+        let (terms, (waits_for, phase)) = (Terms::of(spec, at), self.waits(at, spec));
         let (begun, attempt, forgiven, failed) = (0, 0, 0, Vec::new());
         self.put(Unfinished { id, terms, submitted: at, begun, attempt, forgiven, phase, failed, waits_for })
     }
@@ -251,7 +243,8 @@ impl Table {
         if self.jobs.contains_key(&left.id) || left.id >= self.next {
             return Err(format!("job {} has not ended", left.id));
         }
-        let waits_for: BTreeSet<u64> = spec.after.iter().copied().filter(|job| self.jobs.contains_key(job)).collect();
+        let (waits_for, phase) = self.waits(at, spec);
+        let kept = left.failed.len().saturating_sub(MOST_FAILED);
         Ok(self.put(Unfinished {
             id: left.id,
             terms: Terms::of(spec, at),
@@ -259,10 +252,17 @@ impl Table {
             begun: left.begun_unix_ms,
             attempt: left.attempt,
             forgiven: left.attempt,
-            phase: if waits_for.is_empty() { Phase::Queued(at) } else { Phase::Waiting },
-            failed: left.failed.clone(),
+            phase,
+            failed: left.failed.iter().skip(kept).cloned().collect(),
             waits_for,
         }))
+    }
+
+    /// What a job waits for that begins anew, and where that puts it.
+    fn waits(&self, at: Millis, spec: &JobSpec) -> (BTreeSet<u64>, Phase) {
+        let open: BTreeSet<u64> = spec.after.iter().copied().filter(|job| self.jobs.contains_key(job)).collect();
+        let phase = if open.is_empty() { Phase::Queued(at) } else { Phase::Waiting };
+        (open, phase)
     }
 
     /// Takes a job out that this may be done to.
@@ -274,8 +274,8 @@ impl Table {
     fn remove(&mut self, id: u64) -> Option<Unfinished> {
         let job = self.jobs.remove(&id)?;
         match job.phase {
-            Phase::Queued(when) => _ = self.queue.remove(&(job.terms.priority, when, id)),
-            Phase::Running => self.running -= 1,
+            Phase::Queued(when) => self.queue.take(job.terms.priority, &job.terms.model, when, id),
+            Phase::Running => self.stops_running(&job.terms.model),
             Phase::Waiting => {}
         }
         if let Some(deadline) = job.terms.deadline {
@@ -295,10 +295,23 @@ impl Table {
         Some(Arc::unwrap_or_clone(job))
     }
 
+    fn stops_running(&mut self, model: &Arc<str>) {
+        self.all_running -= 1;
+        if let Some(running) = self.running.get_mut(model) {
+            *running -= 1;
+            if *running == 0 {
+                self.running.remove(model);
+            }
+        }
+    }
+
     fn put(&mut self, job: Unfinished) -> Change {
         match job.phase {
-            Phase::Queued(when) => _ = self.queue.insert((job.terms.priority, when, job.id)),
-            Phase::Running => self.running += 1,
+            Phase::Queued(when) => self.queue.put(job.terms.priority, &job.terms.model, when, job.id),
+            Phase::Running => {
+                *self.running.entry(job.terms.model.clone()).or_default() += 1;
+                self.all_running += 1;
+            }
             Phase::Waiting => {}
         }
         if let Some(deadline) = job.terms.deadline {

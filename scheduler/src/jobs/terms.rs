@@ -1,5 +1,7 @@
 //! What a job's specification means.
 
+use std::sync::Arc;
+
 use prost::Message;
 
 use orion_proto::{
@@ -32,6 +34,8 @@ const MOST_AFTER: usize = 64;
 pub struct Terms {
     /// Of the client's choosing; empty: none.
     pub key: String,
+    /// The model that does its work.
+    pub model: Arc<str>,
     /// How urgent it is.
     pub priority: Priority,
     /// When it must have ended.
@@ -53,6 +57,7 @@ impl Terms {
         let or = |value: u64, other: u64| if value == 0 { other } else { value };
         Self {
             key: spec.idempotency_key.clone(),
+            model: model(spec).into(),
             priority: priority(&spec.priority).unwrap_or_default(),
             deadline: (spec.deadline_ms > 0).then(|| submitted.saturating_add(spec.deadline_ms)),
             attempts: if retry.attempts == 0 { ATTEMPTS } else { retry.attempts },
@@ -73,6 +78,13 @@ impl Terms {
     pub fn pause(&self, counted: u32) -> Millis {
         let doubled = 1u64.checked_shl(counted.saturating_sub(1)).unwrap_or(u64::MAX);
         self.back_off.saturating_mul(doubled).min(LONGEST_BACK_OFF)
+    }
+}
+
+fn model(spec: &JobSpec) -> &str {
+    match &spec.work {
+        Some(Work::Inference(request)) => &request.model_name,
+        None => "",
     }
 }
 

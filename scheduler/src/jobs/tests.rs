@@ -8,20 +8,21 @@ use orion_proto::{
     jobs::{JobSpec, RetryPolicy, job_spec::Work},
 };
 use rand::{RngExt, SeedableRng, rngs::StdRng};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{broadcast::error::RecvError, mpsc, oneshot};
 
 use super::{
     decide::Attempt,
     snapshot::load,
     table::Table,
     verify::verify,
-    view::View,
+    view::{Changed, View},
     writer::{Ask, Told, Writer},
 };
 use crate::journal::{Embedded, Journal, power::Disk};
 
 fn spec(random: &mut StdRng, jobs: u64) -> JobSpec {
-    let request = ModelInferRequest { model_name: "identity".into(), ..Default::default() };
+    let model = ["identity", "double", "half"][random.random_range(0..3)];
+    let request = ModelInferRequest { model_name: model.into(), ..Default::default() };
     let mut spec = JobSpec { work: Some(Work::Inference(request)), ..Default::default() };
     spec.retry = Some(RetryPolicy { attempts: random.random_range(1..4), back_off_ms: 1, codes: Vec::new() });
     spec.priority = ["", "realtime", "low", "high"][random.random_range(0..4)].into();
@@ -56,6 +57,7 @@ struct Acknowledged {
 /// A writer whose rounds the test makes itself, with what its runner was told.
 struct Machine {
     writer: Writer,
+    view: Arc<View>,
     told: mpsc::UnboundedReceiver<Told>,
     running: Vec<Attempt>,
     now: u64,
@@ -66,7 +68,7 @@ impl Machine {
         let journal: Arc<dyn Journal> = Arc::new(Embedded::on(disk.clone())?);
         let (runner, told) = mpsc::unbounded_channel();
         let view = Arc::new(View::new(journal.clone()));
-        Ok(Self { writer: Writer::new(now, journal, view, runner, 4)?, told, running: Vec::new(), now })
+        Ok(Self { writer: Writer::new(now, journal, view.clone(), runner, 8)?, view, told, running: Vec::new(), now })
     }
 
     /// One round of some commands; false where the disk is gone.
@@ -222,4 +224,22 @@ fn a_journal_read_again_gives_the_same_table() {
         let listed = machine.writer.journal().found("", u64::MAX, 10_000).unwrap();
         assert!(listed.len() < known.submitted.len(), "seed {seed}: nothing was forgotten");
     }
+}
+
+/// Whoever watches is told where the disk is gone, and nothing is acknowledged after.
+#[tokio::test]
+async fn a_journal_that_broke_ends_what_is_watched() {
+    let disk = Disk::new(2000, 0);
+    let mut machine = Machine::start(&disk, 1).unwrap();
+    let mut changes = machine.view.changes();
+    let (mut random, mut known) = (StdRng::seed_from_u64(1), Acknowledged::default());
+    while machine.round(&mut random, &mut known) {}
+    assert_eq!(machine.view.ended().unwrap().code, Code::Unavailable);
+    let last = loop {
+        match changes.recv().await {
+            Ok(Changed::Job(_)) | Err(RecvError::Lagged(_)) => {}
+            other => break other,
+        }
+    };
+    assert_eq!(last, Ok(Changed::Ended));
 }

@@ -1,6 +1,9 @@
 //! Jobs as clients see them: what is on disk, and nothing that is not yet.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, OnceLock},
+};
 
 use orion_proto::{
     Code, Error, Result,
@@ -30,12 +33,22 @@ const BEHIND: usize = 1024;
 pub struct View {
     journal: Arc<dyn Journal>,
     open: RwLock<BTreeMap<u64, Arc<Unfinished>>>,
-    changed: broadcast::Sender<u64>,
+    changed: broadcast::Sender<Changed>,
+    ended: OnceLock<Error>,
+}
+
+/// What is said to watchers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Changed {
+    /// The job of this number.
+    Job(u64),
+    /// Nothing will change any more: [`View::ended`] says why.
+    Ended,
 }
 
 impl View {
     pub(super) fn new(journal: Arc<dyn Journal>) -> Self {
-        Self { journal, open: RwLock::default(), changed: broadcast::Sender::new(BEHIND) }
+        Self { journal, open: RwLock::default(), changed: broadcast::Sender::new(BEHIND), ended: OnceLock::new() }
     }
 
     /// A job is open, and so.
@@ -53,11 +66,23 @@ impl View {
 
     fn tell(&self, id: u64) {
         // Nobody may watch.
-        let _ = self.changed.send(id);
+        let _ = self.changed.send(Changed::Job(id));
     }
 
-    /// The numbers of jobs as they change from now on.
-    pub fn changes(&self) -> broadcast::Receiver<u64> {
+    /// Nothing changes any more.
+    pub(super) fn ends(&self, why: Error) {
+        // The first reason is the one.
+        let _ = self.ended.set(why);
+        let _ = self.changed.send(Changed::Ended);
+    }
+
+    /// Why nothing changes any more, where that is so.
+    pub fn ended(&self) -> Option<Error> {
+        self.ended.get().cloned()
+    }
+
+    /// Which jobs change from now on.
+    pub fn changes(&self) -> broadcast::Receiver<Changed> {
         self.changed.subscribe()
     }
 

@@ -63,7 +63,7 @@ pub(super) struct Writer {
     view: Arc<View>,
     runner: mpsc::UnboundedSender<Told>,
     /// Attempts that may be under way at once.
-    most_running: usize,
+    places: usize,
     /// Where the last snapshot ends, and when jobs were last forgotten.
     written_down: u64,
     forgot: Millis,
@@ -81,13 +81,12 @@ impl Writer {
         journal: Arc<dyn Journal>,
         view: Arc<View>,
         runner: mpsc::UnboundedSender<Told>,
-        most_running: usize,
+        places: usize,
     ) -> Result<Self> {
         let table = load(&*journal)?;
         let now = now.max(table.last());
         let written_down = journal.snapshot()?.map_or(0, |snapshot| snapshot.next);
-        let mut writer =
-            Self { journal, table, epoch: 0, view, runner, most_running, written_down, forgot: 0, broken: None };
+        let mut writer = Self { journal, table, epoch: 0, view, runner, places, written_down, forgot: 0, broken: None };
         let mut round = Round::new(now, writer.table.next());
         let (epoch, record) = writer.table.lead(round.now);
         writer.write(&mut round, record)?;
@@ -149,7 +148,7 @@ impl Writer {
         let broken = self.broken.clone();
         match ask {
             Ask::Tick => {}
-            Ask::Drain => self.most_running = 0,
+            Ask::Drain => self.places = 0,
             Ask::Submit(spec, room, reply) => {
                 round.rooms.extend(room);
                 let done = broken.map_or_else(|| self.submit(round, *spec), Err);
@@ -218,7 +217,10 @@ impl Writer {
         let term = state_term(&left.state);
         let before = Before(&*self.journal, &round.batch);
         let record = self.table.retry(round.now, Job { spec: Some(spec), ..left }, &before)?;
-        round.batch.no_terms.push((term, id));
+        // It may have ended in this very round.
+        let gone = (term, id);
+        round.batch.terms.retain(|term| *term != gone);
+        round.batch.no_terms.push(gone);
         self.write(round, record)
     }
 
@@ -279,8 +281,8 @@ impl Writer {
 
     /// Begins what may begin.
     fn start(&mut self, round: &mut Round) {
-        while self.broken.is_none() && self.table.running() < self.most_running {
-            let Some(id) = self.table.ready(round.now) else { return };
+        while self.broken.is_none() {
+            let Some(id) = self.table.ready(round.now, self.places) else { return };
             let begun = self.spec(round, id).and_then(|spec| {
                 let (attempt, record) = self.table.begin(round.now, id, self.epoch)?;
                 self.write(round, record)?;
@@ -366,7 +368,16 @@ impl Writer {
         if self.broken.is_none() {
             tracing::error!(%error, "journal_broken");
             let text = format!("{}; jobs are taken again when the scheduler is started anew", error.message);
-            self.broken = Some(Error::new(error.code, text));
+            let error = Error::new(error.code, text);
+            self.view.ends(error.clone());
+            self.broken = Some(error);
         }
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        // Whoever watches would wait for ever.
+        self.view.ends(super::gone());
     }
 }

@@ -1,6 +1,6 @@
 //! The journal of one machine, a file of redb: one sync of the disk for each append.
 
-use std::path::Path;
+use std::{fs::File, io, path::Path};
 
 use bytes::Bytes;
 use orion_proto::{
@@ -58,13 +58,33 @@ fn decode<M: Message + Default>(what: &str, bytes: &[u8]) -> Result<M> {
     M::decode(bytes).map_err(|error| Error::new(Code::Internal, format!("the journal is damaged: {what}: {error}")))
 }
 
+/// Makes an empty journal as a whole: half a file, left by a loss of power, would be refused for ever.
+fn create(path: &Path) -> io::Result<()> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let new = tempfile::Builder::new().prefix(".jobs-").tempfile_in(folder)?;
+    drop(Database::builder().create(new.path()).map_err(io::Error::other)?);
+    new.as_file().sync_all()?;
+    match new.persist_noclobber(path) {
+        // Another process was faster, and has it.
+        Err(error) if error.error.kind() != io::ErrorKind::AlreadyExists => return Err(error.error),
+        _ => {}
+    }
+    File::open(folder)?.sync_all()
+}
+
 impl Embedded {
     /// Opens the file, or makes it. Another process that has it open is an error.
     ///
     /// # Errors
     /// INTERNAL where it cannot be opened; FAILED_PRECONDITION where another process has it.
     pub fn open(path: &Path) -> Result<Self> {
-        Self::with(Database::builder().set_cache_size(CACHE_BYTES).create(path).map_err(|error| unopened(path, error))?)
+        if !path.exists() {
+            create(path).map_err(|error| {
+                Error::new(Code::Internal, format!("the journal {} cannot be made: {error}", path.display()))
+            })?;
+        }
+        let database = Database::builder().set_cache_size(CACHE_BYTES).open(path);
+        Self::with(database.map_err(|error| unopened(path, error))?)
     }
 
     /// Opens a file that is there.
@@ -254,5 +274,26 @@ impl Journal for Embedded {
         let table = self.reading()?.open_table(FORGET).map_err(unreadable)?;
         let rows = table.range(..=(now, u64::MAX)).map_err(unreadable)?.take(most);
         rows.map(|row| row.map_err(unreadable).map(|(key, _)| key.value())).collect::<Result<_>>()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Each finds a whole file, and one alone gets it.
+    #[test]
+    fn of_many_that_make_it_at_once_one_has_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("jobs.redb");
+        let opened: Vec<_> = std::thread::scope(|scope| {
+            let openers: Vec<_> = (0..8).map(|_| scope.spawn(|| Embedded::open(&path))).collect();
+            openers.into_iter().map(|opener| opener.join().unwrap()).collect()
+        });
+        let refused: Vec<_> = opened.iter().filter_map(|opened| opened.as_ref().err()).collect();
+        assert_eq!(refused.len(), 7, "{refused:?}");
+        assert!(refused.iter().all(|error| error.message.contains("another process")), "{refused:?}");
+        // Nothing half made is left.
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
     }
 }

@@ -11,10 +11,10 @@ use orion_proto::{
         jobs_server,
     },
 };
-use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::broadcast::{self, error::RecvError};
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::jobs::Jobs;
+use crate::jobs::{Jobs, view::Changed};
 
 /// Submissions of one stream that are on their way to the disk.
 const AHEAD: usize = 1024;
@@ -40,6 +40,20 @@ impl JobsService {
     async fn get_job(&self, id: u64) -> Result<Job, Status> {
         let view = self.jobs()?.view().clone();
         Ok(off_thread(move || view.get(id)).await?)
+    }
+
+    /// Returns when a job may have changed; an error where nothing can change any more.
+    async fn changed(&self, changes: &mut broadcast::Receiver<Changed>, id: u64) -> Result<(), Status> {
+        let view = self.jobs()?.view();
+        while view.ended().is_none() {
+            match changes.recv().await {
+                Ok(Changed::Job(changed)) if changed != id => {}
+                Ok(Changed::Job(_)) | Err(RecvError::Lagged(_)) => return Ok(()),
+                Ok(Changed::Ended) | Err(RecvError::Closed) => break,
+            }
+        }
+        let stopping = || Error::new(Code::Unavailable, "the scheduler is stopping");
+        Err(view.ended().unwrap_or_else(stopping).into())
     }
 }
 
@@ -106,14 +120,10 @@ impl jobs_server::Jobs for JobsService {
                 if ended {
                     return None;
                 }
-                loop {
-                    match changes.recv().await {
-                        Ok(changed) if changed != id => {}
-                        Ok(_) | Err(RecvError::Lagged(_)) => break,
-                        Err(RecvError::Closed) => return None,
-                    }
-                }
-                let job = service.get_job(id).await;
+                let job = match service.changed(&mut changes, id).await {
+                    Ok(()) => service.get_job(id).await,
+                    Err(error) => Err(error),
+                };
                 let ended = job.as_ref().map_or(true, |job| !is_open(job));
                 Some((job, (changes, ended)))
             }
