@@ -193,6 +193,8 @@ mod run {
             limits: Limits::default(),
             repository: Repository::default(),
             data_folder: None,
+            journal: None,
+            advertise: None,
         };
         let server = Server::bind(config).await.map_err(|mistakes| mistakes.join(", "))?;
         let (scheduler, addresses) = (server.scheduler(), server.addresses());

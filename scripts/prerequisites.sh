@@ -86,6 +86,11 @@ need_pip() {
   install_packages python3-pip "python$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')-venv"
 }
 
+# PostgreSQL's server, for the tests that share a journal.
+need_postgres() {
+  compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || command -v initdb >/dev/null || install_packages postgresql
+}
+
 # Azure's storage emulator in this folder, for the tests that speak with it.
 need_azurite() {
   # The last that Debian's node runs.

@@ -28,7 +28,7 @@ Examples:
 /// What `orion` can be asked to do.
 #[derive(Subcommand)]
 pub(crate) enum Command {
-    Up(serve::UpArguments),
+    Up(Box<serve::UpArguments>),
     Scheduler(serve::SchedulerArguments),
     Worker(serve::WorkerArguments),
     Infer(infer::InferArguments),

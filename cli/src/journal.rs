@@ -1,12 +1,12 @@
-//! `orion journal`: what is in the journal of a scheduler that does not run.
+//! `orion journal`: what is in a journal of jobs.
 
-use std::{io::Write, path::PathBuf};
+use std::{io::Write, path::Path};
 
 use clap::{Args, Subcommand, ValueEnum};
 use orion_proto::journal::{Record, record::Event};
 use orion_scheduler::{
     jobs::verify::verify,
-    journal::{Embedded, Journal},
+    journal::{Embedded, Journal, Postgres},
 };
 use serde_json::{Value, json};
 
@@ -18,12 +18,13 @@ use crate::{
 /// Records that are read at once.
 const AT_ONCE: usize = 1000;
 
-/// Check or print the journal of jobs of a scheduler that does not run
+/// Check or print a journal of jobs, in a file while no scheduler has it open
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
   orion journal verify data/jobs.redb
-  orion journal dump data/jobs.redb | tail")]
+  orion journal dump data/jobs.redb | tail
+  orion journal verify postgres://orion@10.0.0.9/orion")]
 pub(crate) struct JournalArguments {
     #[command(subcommand)]
     command: JournalCommand,
@@ -41,8 +42,8 @@ enum JournalCommand {
     /// Follow all records and look at each job; status 1 where one is not as it must be
     #[command(after_help = "Examples:\n  orion journal verify data/jobs.redb")]
     Verify {
-        /// The journal: jobs.redb in the scheduler's data folder
-        file: PathBuf,
+        /// The journal: jobs.redb in the scheduler's data folder, or postgres://…
+        file: String,
         /// How to print what was found
         #[arg(short, long, value_enum, default_value_t)]
         output: Form,
@@ -52,8 +53,8 @@ enum JournalCommand {
         after_help = "Examples:\n  orion journal dump data/jobs.redb\n  orion journal dump data/jobs.redb --from 1000"
     )]
     Dump {
-        /// The journal: jobs.redb in the scheduler's data folder
-        file: PathBuf,
+        /// The journal: jobs.redb in the scheduler's data folder, or postgres://…
+        file: String,
         /// The place of the first record
         #[arg(long, value_name = "NUMBER", default_value_t = 0)]
         from: u64,
@@ -63,7 +64,7 @@ enum JournalCommand {
 pub(crate) fn run(arguments: &JournalArguments, out: &mut dyn Write) -> Result<(), Failure> {
     match &arguments.command {
         JournalCommand::Verify { file, output } => {
-            let found = verify(&Embedded::existing(file)?)?;
+            let found = of(file, |journal| Ok(verify(journal)?))?;
             match output {
                 Form::Json => write_json(
                     out,
@@ -82,8 +83,22 @@ pub(crate) fn run(arguments: &JournalArguments, out: &mut dyn Write) -> Result<(
                 }
             }
         }
-        JournalCommand::Dump { file, from } => dump(&Embedded::existing(file)?, *from, out),
+        JournalCommand::Dump { file, from } => of(file, |journal| dump(journal, *from, out)),
     }
+}
+
+/// Does something with the journal of this name.
+fn of<T>(name: &str, act: impl FnOnce(&dyn Journal) -> Result<T, Failure>) -> Result<T, Failure> {
+    if !name.contains("://") {
+        return act(&Embedded::existing(Path::new(name))?);
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+    let runtime = runtime.map_err(|error| Failure::new(format!("threads cannot be started: {error}")))?;
+    let journal = {
+        let _inside = runtime.enter();
+        Postgres::new(name)?
+    };
+    act(&journal)
 }
 
 fn dump(journal: &dyn Journal, from: u64, out: &mut dyn Write) -> Result<(), Failure> {

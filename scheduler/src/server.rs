@@ -32,8 +32,8 @@ use crate::{
         http, metrics, note_arrival,
     },
     core::Limits,
-    jobs::Jobs,
-    journal::Embedded,
+    jobs::{Jobs, cluster::Cluster, seat::Seat},
+    journal::{Embedded, Postgres},
     repository::Repository,
     scheduler::Scheduler,
     session::{RELAYED_BYTES, RelayService, SessionService},
@@ -83,6 +83,10 @@ pub struct Config {
     pub repository: Repository,
     /// The folder in which what batches have taught and what operators made of nodes is kept; none: nowhere.
     pub data_folder: Option<PathBuf>,
+    /// The journal of jobs that several schedulers share, `postgres://…`; none: one of its own, in the data folder.
+    pub journal: Option<String>,
+    /// Where other schedulers of that journal reach this one's gRPC, `HOST:PORT`; none: where it listens.
+    pub advertise: Option<String>,
 }
 
 /// The addresses that were bound.
@@ -98,7 +102,9 @@ pub struct Addresses {
 /// A scheduler whose ports are open and not yet served.
 pub struct Server {
     scheduler: Arc<Scheduler>,
-    jobs: Result<Jobs>,
+    seat: watch::Receiver<Seat>,
+    /// Among those that share a journal, and what makes it leave them.
+    cluster: Option<(Cluster, watch::Sender<bool>)>,
     access: Arc<Access>,
     relay_bytes_per_second: u64,
     max_message_bytes: usize,
@@ -122,6 +128,10 @@ impl Config {
         let mut mistakes: Vec<String> = Vec::new();
         if self.token.is_none() && !self.insecure {
             mistakes.extend(listeners.iter().filter_map(open));
+        }
+        if self.journal.is_some() && self.advertise.is_none() && self.grpc.ip().is_unspecified() {
+            let text = "is no address that other schedulers of the journal can reach: give --advertise HOST:PORT";
+            mistakes.push(format!("--grpc {} {text}", self.grpc));
         }
         for (index, (flag, address)) in listeners.iter().enumerate() {
             let same = |(_, other): &&(&str, SocketAddr)| address.port() != 0 && other == address;
@@ -171,9 +181,19 @@ impl Server {
         let access = Access::new(config.token, &ips, &config.allowed_hosts).map_err(|error| vec![error.message])?;
         let relay_bytes_per_second = config.limits.relay_bytes_per_second;
         let scheduler = Scheduler::new(config.limits, config.repository, config.data_folder.as_deref());
-        let jobs = start_jobs(config.data_folder.as_deref(), &scheduler);
+        let (seat, cluster) = match &config.journal {
+            None => (Seat::fixed(start_jobs(config.data_folder.as_deref(), &scheduler)), None),
+            Some(url) => {
+                let journal = Postgres::new(url).map_err(|error| vec![format!("--journal: {}", error.message)])?;
+                let address = config.advertise.clone().unwrap_or_else(|| addresses.grpc.to_string());
+                let (stop, stopped) = watch::channel(false);
+                let (cluster, seat) = Cluster::new(journal, address, scheduler.front(), stopped);
+                (seat, Some((cluster, stop)))
+            }
+        };
         Ok(Self {
-            jobs,
+            seat,
+            cluster,
             arriving_bytes: config.max_message_bytes.saturating_mul(ARRIVING_MESSAGES),
             relay_bytes_per_second,
             scheduler,
@@ -203,18 +223,19 @@ impl Server {
         let (close, closing) = watch::channel(false);
         let [http_listener, grpc_listener, metrics_listener, session_listener] = self.listeners;
         let front = self.scheduler.front();
+        let cluster = self.cluster.map(|(cluster, stop)| (tokio::spawn(cluster.run()), stop));
         let clock = tokio::spawn(self.scheduler.clone().run_clock());
         let (health, health_service) = tonic_health::server::health_reporter();
         health.set_serving::<GrpcInferenceServiceServer<InferenceService>>().await;
 
         let routes = grpc_routes(&front, self.max_message_bytes)?.add_service(health_service);
-        let jobs = JobsServer::new(JobsService::new(self.jobs.clone()));
+        let jobs = JobsServer::new(JobsService::new(self.seat.clone()));
         let routes = routes.add_service(jobs.max_decoding_message_size(self.max_message_bytes + ENVELOPE_BYTES));
         let layer = self.access.grpc_layer();
         let budget = Budget::new(self.arriving_bytes);
         let grpc = grpc_builder().layer(layer.clone()).layer(BudgetLayer(budget.clone())).add_routes(routes);
         let grpc = grpc.serve_with_incoming_shutdown(incoming(grpc_listener), closed(closing.clone()));
-        let sessions = SessionServer::new(SessionService::new(self.scheduler.clone()));
+        let sessions = SessionServer::new(SessionService::new(self.scheduler.clone(), self.seat.clone()));
         let sessions = sessions.max_decoding_message_size(SESSION_MESSAGE_BYTES);
         let relay = RelayServer::new(RelayService::new(self.scheduler.clone(), self.relay_bytes_per_second));
         let relay = relay.max_decoding_message_size(RELAYED_BYTES);
@@ -239,7 +260,8 @@ impl Server {
         tracing::info!("draining");
         health.set_not_serving::<GrpcInferenceServiceServer<InferenceService>>().await;
         health.set_service_status("", tonic_health::ServingStatus::NotServing).await;
-        if let Ok(jobs) = &self.jobs {
+        let seat = self.seat.borrow().clone();
+        if let Seat::Leads(jobs) = seat {
             // A disk that hangs does not keep the server.
             let _ = tokio::time::timeout(CLOSE, jobs.drain()).await;
         }
@@ -250,6 +272,11 @@ impl Server {
             left = &mut drained => left,
             _ = &mut servers => return Err(Error::new(Code::Internal, "a listener ended while requests drained")),
         };
+        if let Some((task, stop)) = cluster {
+            let _ = stop.send(true);
+            // A journal's server that hangs does not keep this one.
+            let _ = tokio::time::timeout(CLOSE, task).await;
+        }
         let _ = close.send(true);
         let _ = tokio::time::timeout(CLOSE, servers).await;
         sessions.abort();
@@ -266,7 +293,7 @@ impl Server {
 fn start_jobs(folder: Option<&Path>, scheduler: &Arc<Scheduler>) -> Result<Jobs> {
     let none = || Error::new(Code::FailedPrecondition, "this scheduler keeps no jobs: it has no data folder");
     let journal = Embedded::open(&folder.ok_or_else(none)?.join(JOBS));
-    let jobs = journal.and_then(|journal| Jobs::start(Arc::new(journal), scheduler.front()));
+    let jobs = journal.and_then(|journal| Jobs::open(Arc::new(journal), scheduler.front()));
     jobs.inspect_err(|error| tracing::warn!(%error, "no_jobs"))
 }
 

@@ -148,6 +148,12 @@ pub(super) struct SchedulerFlags {
     /// Megabytes a second of models that pass between workers that cannot reach each other; 0: none
     #[arg(long, env = "ORION_RELAY_MB_PER_SECOND", value_name = "MB", default_value_t = 64)]
     pub(super) relay_mb_per_second: u32,
+    /// The journal of jobs that several schedulers share, postgres://…; jobs.redb in the data folder if not given
+    #[arg(long, env = "ORION_JOURNAL", value_name = "URL", hide_env_values = true)]
+    pub(super) journal: Option<String>,
+    /// Where the other schedulers of that journal reach this one's gRPC; where it listens if not given
+    #[arg(long, env = "ORION_ADVERTISE", value_name = "HOST:PORT")]
+    pub(super) advertise: Option<String>,
 }
 
 /// What a machine is for.

@@ -192,7 +192,12 @@ fn config(flags: &SchedulerFlags) -> Result<Config, Failure> {
         limits,
         repository: repository.unwrap_or_default(),
         data_folder: None,
+        journal: flags.journal.clone(),
+        advertise: flags.advertise.clone(),
     };
+    if let Some(bad) = flags.advertise.as_ref().filter(|address| !is_host_and_port(address)) {
+        mistakes.push(format!("--advertise '{bad}' must be HOST:PORT, such as 10.0.0.5:8001"));
+    }
     mistakes.extend(config.mistakes());
     if mistakes.is_empty() { Ok(config) } else { Err(Failure::new(mistakes.join("\nerror: "))) }
 }

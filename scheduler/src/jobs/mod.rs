@@ -4,10 +4,12 @@
 //! `runner` what runs jobs, [`view`] what clients see.
 
 mod clock;
+pub(crate) mod cluster;
 mod decide;
 mod queue;
 mod round;
 mod runner;
+pub mod seat;
 mod snapshot;
 pub mod table;
 pub mod terms;
@@ -25,6 +27,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use self::{
     clock::Clock,
+    snapshot::load,
+    table::Table,
     terms::MOST_SPEC_BYTES,
     view::View,
     writer::{Ask, Reply, Writer},
@@ -43,25 +47,36 @@ pub struct Jobs {
     view: Arc<View>,
     /// KiB of jobs that may be on their way to the disk.
     room: Arc<Semaphore>,
+    epoch: u64,
 }
 
 impl Jobs {
-    /// Follows the journal and begins to run what is in it, on this scheduler.
+    /// Opens this scheduler's own journal and begins to run what is in it.
     ///
     /// # Errors
     /// The journal cannot be read, is damaged, or cannot be written.
-    pub fn start(journal: Arc<dyn Journal>, front: Front) -> Result<Self> {
+    pub fn open(journal: Arc<dyn Journal>, front: Front) -> Result<Self> {
+        let table = load(&*journal)?;
         let view = Arc::new(View::new(journal.clone()));
+        table.unfinished().for_each(|job| view.opened(job.clone()));
+        Self::start(journal, front, view, table)
+    }
+
+    /// Follows the journal to its end from what is known of it, and begins to run what is in it, on this scheduler.
+    ///
+    /// # Errors
+    /// The journal cannot be read, is damaged, or cannot be written.
+    pub(crate) fn start(journal: Arc<dyn Journal>, front: Front, view: Arc<View>, known: Table) -> Result<Self> {
         let (asks, asked) = mpsc::channel(ASKED_AHEAD);
         let (runner, told) = mpsc::unbounded_channel();
         let clock = Clock::default();
-        let writer = Writer::new(clock.now(), journal, view.clone(), runner, runner::PLACES)?;
-        let clock = clock.not_before(writer.last());
+        let writer = Writer::new(clock.now(), journal, known, view.clone(), runner, runner::PLACES)?;
+        let (clock, epoch) = (clock.not_before(writer.last()), writer.epoch());
         let thread = std::thread::Builder::new().name("orion-journal".into());
         thread.spawn(move || writer.run(clock, asked)).map_err(|error| {
             Error::new(Code::Internal, format!("the journal's thread could not be started: {error}"))
         })?;
-        let jobs = Self { asks, view, room: Arc::new(Semaphore::new(ROOM_KIB)) };
+        let jobs = Self { asks, view, room: Arc::new(Semaphore::new(ROOM_KIB)), epoch };
         tokio::spawn(runner::run(front, jobs.clone(), told));
         Ok(jobs)
     }
@@ -107,6 +122,17 @@ impl Jobs {
     pub async fn drain(&self) {
         // A writer that is gone begins nothing either.
         let _ = self.asks.send(Ask::Drain).await;
+    }
+
+    /// Ends for this reason: nothing is accepted any more, and what runs is given up.
+    pub(crate) async fn leave(&self, why: Error) {
+        // A writer that is gone has ended.
+        let _ = self.asks.send(Ask::Leave(why)).await;
+    }
+
+    /// How many have led before, and this.
+    pub(crate) fn epoch(&self) -> u64 {
+        self.epoch
     }
 
     /// What clients see.

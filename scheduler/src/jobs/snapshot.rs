@@ -7,7 +7,7 @@ use orion_proto::{
 };
 
 use super::{
-    table::{Phase, Table, Unfinished},
+    table::{Change, Phase, Table, Unfinished},
     terms::Terms,
 };
 use crate::journal::Journal;
@@ -65,23 +65,40 @@ fn damaged(what: impl std::fmt::Display) -> Error {
 /// # Errors
 /// INTERNAL where it cannot be read or is damaged.
 pub(super) fn load(journal: &dyn Journal) -> Result<Table> {
+    let mut table = written_down(journal)?;
+    follow(journal, &mut table, |_| {})?;
+    Ok(table)
+}
+
+/// The fold as the last snapshot says.
+///
+/// # Errors
+/// INTERNAL where it cannot be read or is damaged.
+pub(super) fn written_down(journal: &dyn Journal) -> Result<Table> {
     let snapshot = journal.snapshot()?.unwrap_or_default();
     let jobs = snapshot.jobs.into_iter().map(|job| {
         let spec = spec(journal, job.job)?.ok_or_else(|| damaged(format!("job {} has no spec", job.job)))?;
         Ok(read(job, &spec))
     });
     let jobs = jobs.collect::<Result<Vec<_>>>()?;
-    let mut table = Table::restored(snapshot.next, snapshot.epoch, snapshot.unix_ms, jobs);
+    Ok(Table::restored(snapshot.next, snapshot.epoch, snapshot.unix_ms, jobs))
+}
+
+/// Follows all records that the table has not followed yet, and tells what they do.
+///
+/// # Errors
+/// INTERNAL where they cannot be read, or the next is missing or damaged: those before it were followed.
+pub(super) fn follow(journal: &dyn Journal, table: &mut Table, mut each: impl FnMut(Change)) -> Result<()> {
     loop {
         let records = journal.read(table.next(), AT_ONCE)?;
         if records.is_empty() {
-            return Ok(table);
+            return Ok(());
         }
         for (place, record) in records {
             if place != table.next() {
                 return Err(damaged(format!("record {} is missing", table.next())));
             }
-            table.apply(&record).map_err(damaged)?;
+            table.apply(&record).map_err(damaged)?.into_iter().for_each(&mut each);
         }
     }
 }

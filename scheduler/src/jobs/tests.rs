@@ -18,7 +18,7 @@ use super::{
     view::{Changed, View},
     writer::{Ask, Told, Writer},
 };
-use crate::journal::{Embedded, Journal, power::Disk};
+use crate::journal::{Embedded, Journal, Postgres, postgres, power::Disk};
 
 fn spec(random: &mut StdRng, jobs: u64) -> JobSpec {
     let model = ["identity", "double", "half"][random.random_range(0..3)];
@@ -65,10 +65,19 @@ struct Machine {
 
 impl Machine {
     fn start(disk: &Disk, now: u64) -> orion_proto::Result<Self> {
-        let journal: Arc<dyn Journal> = Arc::new(Embedded::on(disk.clone())?);
+        Self::on(Arc::new(Embedded::on(disk.clone())?), now)
+    }
+
+    fn on(journal: Arc<dyn Journal>, now: u64) -> orion_proto::Result<Self> {
         let (runner, told) = mpsc::unbounded_channel();
         let view = Arc::new(View::new(journal.clone()));
-        Ok(Self { writer: Writer::new(now, journal, view.clone(), runner, 8)?, view, told, running: Vec::new(), now })
+        Ok(Self {
+            writer: Writer::new(now, journal.clone(), load(&*journal)?, view.clone(), runner, 8)?,
+            view,
+            told,
+            running: Vec::new(),
+            now,
+        })
     }
 
     /// One round of some commands; false where the disk is gone.
@@ -204,26 +213,74 @@ fn a_disk_that_lies_is_noticed() {
 }
 
 /// The fold that the writer has is the one that its journal gives.
+fn is_read_again(mut machine: Machine, seed: u64) {
+    let (mut random, mut known) = (StdRng::seed_from_u64(seed), Acknowledged::default());
+    for _ in 0..100 {
+        machine.now += if random.random_bool(0.05) { 20_000 } else { 0 };
+        assert!(machine.round(&mut random, &mut known), "seed {seed}: {:?}", machine.view.ended());
+        let again: Table = load(machine.writer.journal()).unwrap();
+        assert_eq!(&again, machine.writer.table(), "seed {seed}");
+    }
+    assert!(known.succeeded.len() > 20, "{known:?}");
+    // What is kept for a moment is forgotten, and nothing is left that is due.
+    machine.now += 20_000;
+    assert!(machine.round(&mut random, &mut known));
+    assert_eq!(machine.writer.journal().due(machine.now, 10).unwrap(), [], "seed {seed}");
+    let listed = machine.writer.journal().found("", u64::MAX, 10_000).unwrap();
+    assert!(listed.len() < known.submitted.len(), "seed {seed}: nothing was forgotten");
+    let verified = verify(machine.writer.journal()).unwrap();
+    assert_eq!(verified.unfinished, machine.writer.table().unfinished().len());
+}
+
 #[test]
 fn a_journal_read_again_gives_the_same_table() {
     for seed in 0..20 {
-        let mut random = StdRng::seed_from_u64(seed);
-        let disk = Disk::new(u64::MAX, 0);
-        let (mut machine, mut known) = (Machine::start(&disk, 1).unwrap(), Acknowledged::default());
-        for _ in 0..100 {
-            machine.now += if random.random_bool(0.05) { 20_000 } else { 0 };
-            assert!(machine.round(&mut random, &mut known));
-            let again: Table = load(machine.writer.journal()).unwrap();
-            assert_eq!(&again, machine.writer.table(), "seed {seed}");
-        }
-        assert!(known.succeeded.len() > 20, "{known:?}");
-        // What is kept for a moment is forgotten, and nothing is left that is due.
-        machine.now += 20_000;
-        assert!(machine.round(&mut random, &mut known));
-        assert_eq!(machine.writer.journal().due(machine.now, 10).unwrap(), [], "seed {seed}");
-        let listed = machine.writer.journal().found("", u64::MAX, 10_000).unwrap();
-        assert!(listed.len() < known.submitted.len(), "seed {seed}: nothing was forgotten");
+        is_read_again(Machine::start(&Disk::new(u64::MAX, 0), 1).unwrap(), seed);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cluster_s_journal_read_again_gives_the_same_table() {
+    let Some(journal) = postgres::tests::empty().await else { return };
+    assert!(journal.lead("here").await.unwrap());
+    // The lease may end meanwhile: nobody else asks for it.
+    let all = move || is_read_again(Machine::on(Arc::new(journal), 1).unwrap(), 1);
+    tokio::task::spawn_blocking(all).await.unwrap();
+}
+
+/// Schedulers take over from each other, each while the one before still writes.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_scheduler_that_was_replaced_acknowledges_nothing() {
+    let Some(journal) = postgres::tests::empty().await else { return };
+    let runtime = tokio::runtime::Handle::current();
+    let all = move || {
+        let (mut random, mut known) = (StdRng::seed_from_u64(7), Acknowledged::default());
+        let mut last: Option<(Postgres, Machine)> = None;
+        for life in 0..20 {
+            let next = journal.anew();
+            if let Some((before, _)) = &last {
+                runtime.block_on(before.resign()).unwrap();
+            }
+            assert!(runtime.block_on(next.lead("here")).unwrap());
+            let before = last.take().map(|(_, machine)| machine);
+            let mut machine = Machine::on(Arc::new(next.clone()), before.as_ref().map_or(1, |old| old.now)).unwrap();
+            if let Some(mut old) = before {
+                let acknowledged = format!("{known:?}");
+                // A round of it may ask for nothing.
+                while old.round(&mut random, &mut known) {}
+                assert_eq!(old.view.ended().unwrap().code, Code::FailedPrecondition, "life {life}");
+                assert_eq!(format!("{known:?}"), acknowledged, "life {life}: one that was replaced acknowledged");
+            }
+            for _ in 0..10 {
+                assert!(machine.round(&mut random, &mut known), "{:?}", machine.view.ended());
+            }
+            last = Some((next, machine));
+        }
+        assert!(known.submitted.len() > 50, "{known:?}");
+        let journal: Arc<dyn Journal> = Arc::new(journal);
+        check(&journal, &known);
+    };
+    tokio::task::spawn_blocking(all).await.unwrap();
 }
 
 /// Whoever watches is told where the disk is gone, and nothing is acknowledged after.

@@ -15,7 +15,7 @@ use tokio::sync::broadcast;
 
 use super::{
     snapshot::spec,
-    table::{Phase, Unfinished},
+    table::{Change, Phase, Unfinished},
 };
 use crate::journal::Journal;
 
@@ -33,7 +33,7 @@ const BEHIND: usize = 1024;
 pub struct View {
     journal: Arc<dyn Journal>,
     open: RwLock<BTreeMap<u64, Arc<Unfinished>>>,
-    changed: broadcast::Sender<Changed>,
+    told: broadcast::Sender<Changed>,
     ended: OnceLock<Error>,
 }
 
@@ -48,7 +48,7 @@ pub enum Changed {
 
 impl View {
     pub(super) fn new(journal: Arc<dyn Journal>) -> Self {
-        Self { journal, open: RwLock::default(), changed: broadcast::Sender::new(BEHIND), ended: OnceLock::new() }
+        Self { journal, open: RwLock::default(), told: broadcast::Sender::new(BEHIND), ended: OnceLock::new() }
     }
 
     /// A job is open, and so.
@@ -64,16 +64,25 @@ impl View {
         self.tell(id);
     }
 
+    /// What a record did.
+    pub(super) fn changed(&self, change: Change) {
+        match change {
+            Change::Open(job) => self.opened(job),
+            Change::Ended(job, _) => self.closed(job.id),
+            Change::Forgotten(_) => {}
+        }
+    }
+
     fn tell(&self, id: u64) {
         // Nobody may watch.
-        let _ = self.changed.send(Changed::Job(id));
+        let _ = self.told.send(Changed::Job(id));
     }
 
     /// Nothing changes any more.
     pub(super) fn ends(&self, why: Error) {
         // The first reason is the one.
         let _ = self.ended.set(why);
-        let _ = self.changed.send(Changed::Ended);
+        let _ = self.told.send(Changed::Ended);
     }
 
     /// Why nothing changes any more, where that is so.
@@ -83,7 +92,7 @@ impl View {
 
     /// Which jobs change from now on.
     pub fn changes(&self) -> broadcast::Receiver<Changed> {
-        self.changed.subscribe()
+        self.told.subscribe()
     }
 
     /// A job as it is.

@@ -15,7 +15,7 @@ use super::{
     clock::Clock,
     decide::{Attempt, Past, Submission},
     round::{Before, Round},
-    snapshot::{load, snapshot, spec},
+    snapshot::{follow, snapshot, spec},
     table::{Change, Phase, Table},
     terms::Millis,
     view::{View, state_term, terms},
@@ -45,6 +45,8 @@ pub(super) enum Ask {
     Tick,
     /// To begin no attempt any more.
     Drain,
+    /// To end, for this reason.
+    Leave(Error),
 }
 
 /// What the runner is told.
@@ -61,7 +63,8 @@ pub(super) struct Writer {
     table: Table,
     epoch: u64,
     view: Arc<View>,
-    runner: mpsc::UnboundedSender<Told>,
+    /// None once nothing can be written: what runs ends with it.
+    runner: Option<mpsc::UnboundedSender<Told>>,
     /// Attempts that may be under way at once.
     places: usize,
     /// Where the last snapshot ends, and when jobs were last forgotten.
@@ -79,13 +82,15 @@ impl Writer {
     pub(super) fn new(
         now: Millis,
         journal: Arc<dyn Journal>,
+        mut table: Table,
         view: Arc<View>,
         runner: mpsc::UnboundedSender<Told>,
         places: usize,
     ) -> Result<Self> {
-        let table = load(&*journal)?;
+        follow(&*journal, &mut table, |change| view.changed(change))?;
         let now = now.max(table.last());
         let written_down = journal.snapshot()?.map_or(0, |snapshot| snapshot.next);
+        let runner = Some(runner);
         let mut writer = Self { journal, table, epoch: 0, view, runner, places, written_down, forgot: 0, broken: None };
         let mut round = Round::new(now, writer.table.next());
         let (epoch, record) = writer.table.lead(round.now);
@@ -103,7 +108,7 @@ impl Writer {
             }
         }
         writer.journal.append(round.first, &round.batch)?;
-        writer.table.unfinished().for_each(|job| writer.view.opened(job.clone()));
+        round.changes.into_iter().for_each(|change| writer.view.changed(change));
         Ok(writer)
     }
 
@@ -122,6 +127,11 @@ impl Writer {
         self.pass_time(&mut round);
         self.start(&mut round);
         self.end(round);
+    }
+
+    /// Under which it leads.
+    pub(super) fn epoch(&self) -> u64 {
+        self.epoch
     }
 
     /// The time of the last record.
@@ -149,6 +159,7 @@ impl Writer {
         match ask {
             Ask::Tick => {}
             Ask::Drain => self.places = 0,
+            Ask::Leave(why) => self.breaks(why),
             Ask::Submit(spec, room, reply) => {
                 round.rooms.extend(room);
                 let done = broken.map_or_else(|| self.submit(round, *spec), Err);
@@ -345,15 +356,10 @@ impl Writer {
                 if let Some(snapshot) = &round.batch.snapshot {
                     self.written_down = snapshot.next;
                 }
-                for change in round.changes {
-                    match change {
-                        Change::Open(job) => self.view.opened(job),
-                        Change::Ended(job, _) => self.view.closed(job.id),
-                        Change::Forgotten(_) => {}
-                    }
-                }
-                // Without a runner nobody runs anything: the process ends.
-                round.told.into_iter().for_each(|told| _ = self.runner.send(told));
+                round.changes.into_iter().for_each(|change| self.view.changed(change));
+                // A runner that is gone runs nothing: the process ends.
+                let runner = self.runner.iter();
+                runner.for_each(|runner| round.told.drain(..).for_each(|told| _ = runner.send(told)));
                 round.answers.into_iter().for_each(|answer| answer(Ok(())));
             }
             Err(error) => {
@@ -367,9 +373,8 @@ impl Writer {
     fn breaks(&mut self, error: Error) {
         if self.broken.is_none() {
             tracing::error!(%error, "journal_broken");
-            let text = format!("{}; jobs are taken again when the scheduler is started anew", error.message);
-            let error = Error::new(error.code, text);
             self.view.ends(error.clone());
+            self.runner = None;
             self.broken = Some(error);
         }
     }

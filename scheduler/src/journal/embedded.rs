@@ -40,7 +40,7 @@ fn unreadable(error: impl Into<redb::Error>) -> Error {
 }
 
 fn failed(error: impl Into<redb::Error>) -> NotAppended {
-    NotAppended::Failed(error.into().to_string())
+    NotAppended::Failed(format!("{}; jobs are taken again when the scheduler is started anew", error.into()))
 }
 
 fn unopened(path: &Path, error: redb::DatabaseError) -> Error {

@@ -4,6 +4,7 @@
 //! is to have: a writer that has been replaced names one that is taken, and is refused.
 
 mod embedded;
+pub mod postgres;
 #[cfg(test)]
 pub(crate) mod power;
 
@@ -15,6 +16,7 @@ use orion_proto::{
 };
 
 pub use embedded::Embedded;
+pub use postgres::Postgres;
 
 /// What one append brings.
 #[derive(Clone, Debug, Default)]

@@ -10,6 +10,7 @@ use orion_proto::session::{
 use parking_lot::Mutex;
 use prost::Message as _;
 use subtle::ConstantTimeEq;
+use tokio::sync::watch;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -17,7 +18,7 @@ use super::{
     Session, control, refused,
     remote::{MAILBOX, RemoteWorker},
 };
-use crate::scheduler::Scheduler;
+use crate::{jobs::seat::Seat, scheduler::Scheduler};
 
 /// A worker says hello within this time.
 const HELLO: Duration = Duration::from_secs(5);
@@ -31,6 +32,7 @@ const RESULT_BYTES: u64 = 1 << 30;
 pub struct SessionService {
     scheduler: Arc<Scheduler>,
     open: Arc<Mutex<HashMap<u64, Open>>>,
+    seat: watch::Receiver<Seat>,
 }
 
 #[derive(Clone)]
@@ -45,8 +47,8 @@ struct Open {
 
 impl SessionService {
     /// The service of this scheduler.
-    pub fn new(scheduler: Arc<Scheduler>) -> Self {
-        Self { scheduler, open: Arc::default() }
+    pub fn new(scheduler: Arc<Scheduler>, seat: watch::Receiver<Seat>) -> Self {
+        Self { scheduler, open: Arc::default(), seat }
     }
 
     async fn converse(self, mut messages: Streaming<ToScheduler>, mailbox: tokio::sync::mpsc::Sender<ToWorker>) {
@@ -69,7 +71,10 @@ impl SessionService {
         let keepalive = Arc::new(Mutex::new(KeepAlive::new(Instant::now(), LEASE)));
         let key = format!("{:032x}", rand::random::<u128>());
         // Registered under the lock that `data` takes: a worker that is quick finds its session.
-        let opened: Result<(Session, Welcome), orion_proto::Error> = {
+        let elsewhere = self.seat.borrow().elsewhere();
+        let opened: Result<(Session, Welcome), orion_proto::Error> = if let Some(error) = elsewhere {
+            Err(error)
+        } else {
             let mut open = self.open.lock();
             self.scheduler.open_session(hello, "grpc", link.clone()).inspect(|(session, _)| {
                 let (session, link, keepalive) = (session.clone(), link.clone(), keepalive.clone());
@@ -85,10 +90,20 @@ impl SessionService {
                 let number = session.number();
                 link.control(to_worker::Message::Welcome(Welcome { key, ..welcome }));
                 let messages = messages.map(|message| message.map_err(|status| status.message().to_owned()));
+                let leaves = tokio::spawn(close_when_elsewhere(self.seat.clone(), link.clone()));
                 control::run(session, link, keepalive, messages).await;
+                leaves.abort();
                 self.open.lock().remove(&number);
             }
         }
+    }
+}
+
+/// Sends a worker away where another scheduler has come to lead.
+async fn close_when_elsewhere(mut seat: watch::Receiver<Seat>, link: Arc<RemoteWorker>) {
+    let why = seat.wait_for(|seat| seat.elsewhere().is_some()).await.ok().and_then(|seat| seat.elsewhere());
+    if let Some(why) = why {
+        link.close(&why.message);
     }
 }
 

@@ -1,5 +1,7 @@
 //! `orion.v1.Jobs`.
 
+use std::sync::Arc;
+
 use futures::{
     Stream, StreamExt,
     stream::{self, BoxStream},
@@ -8,13 +10,22 @@ use orion_proto::{
     Code, Error,
     jobs::{
         GetJobRequest, Job, JobResult, ListJobsRequest, ListJobsResponse, SubmitJobRequest, SubmitJobResponse,
-        jobs_server,
+        jobs_client::JobsClient, jobs_server,
     },
 };
-use tokio::sync::broadcast::{self, error::RecvError};
-use tonic::{Request, Response, Status, Streaming};
+use parking_lot::Mutex;
+use tokio::sync::{
+    broadcast::{self, error::RecvError},
+    watch,
+};
+use tonic::{Request, Response, Status, Streaming, metadata::MetadataMap, transport::Channel};
 
-use crate::jobs::{Jobs, view::Changed};
+use super::leader;
+use crate::jobs::{
+    Jobs,
+    seat::Seat,
+    view::{Changed, View},
+};
 
 /// Submissions of one stream that are on their way to the disk.
 const AHEAD: usize = 1024;
@@ -24,36 +35,112 @@ type Answer<T> = Result<Response<T>, Status>;
 /// The service of this scheduler.
 #[derive(Clone)]
 pub struct JobsService {
-    jobs: orion_proto::Result<Jobs>,
+    seat: watch::Receiver<Seat>,
+    /// The scheduler that was passed to last, and the connection to it.
+    leader: Arc<Mutex<Option<Leader>>>,
+}
+
+struct Leader {
+    address: String,
+    client: JobsClient<Channel>,
+}
+
+/// Who does what is asked.
+enum Doer {
+    Here(Jobs),
+    There(JobsClient<Channel>),
 }
 
 impl JobsService {
-    /// Speaks for these jobs, or says why there are none.
-    pub fn new(jobs: orion_proto::Result<Jobs>) -> Self {
-        Self { jobs }
+    /// Speaks for whoever runs the jobs.
+    pub fn new(seat: watch::Receiver<Seat>) -> Self {
+        Self { seat, leader: Arc::default() }
     }
 
-    fn jobs(&self) -> Result<&Jobs, Status> {
-        self.jobs.as_ref().map_err(|error| Status::from(error.clone()))
+    fn view(&self) -> Result<Arc<View>, Status> {
+        Ok(self.seat.borrow().view()?.clone())
+    }
+
+    /// Who does what this call asks.
+    fn doer(&self, metadata: &MetadataMap) -> Result<Doer, Status> {
+        let seat = self.seat.borrow().clone();
+        match seat {
+            Seat::Leads(jobs) => Ok(Doer::Here(jobs)),
+            Seat::Follows(..) if leader::was_passed(metadata) => {
+                Err(Error::new(Code::Unavailable, "the lead has just gone to another scheduler, ask again").into())
+            }
+            Seat::Follows(_, address) => {
+                let mut known = self.leader.lock();
+                match &*known {
+                    Some(leader) if leader.address == address => Ok(Doer::There(leader.client.clone())),
+                    _ => {
+                        let client = leader::client(&address)?;
+                        *known = Some(Leader { address, client: client.clone() });
+                        Ok(Doer::There(client))
+                    }
+                }
+            }
+            Seat::Vacant(error) => Err(error.into()),
+        }
+    }
+
+    /// The leader's service, where another leads: what this scheduler knows may be a moment old.
+    fn there(&self, metadata: &MetadataMap) -> Option<JobsClient<Channel>> {
+        match self.doer(metadata) {
+            Ok(Doer::There(client)) => Some(client),
+            _ => None,
+        }
     }
 
     async fn get_job(&self, id: u64) -> Result<Job, Status> {
-        let view = self.jobs()?.view().clone();
+        let view = self.view()?;
         Ok(off_thread(move || view.get(id)).await?)
     }
 
-    /// Returns when a job may have changed; an error where nothing can change any more.
-    async fn changed(&self, changes: &mut broadcast::Receiver<Changed>, id: u64) -> Result<(), Status> {
-        let view = self.jobs()?.view();
-        while view.ended().is_none() {
-            match changes.recv().await {
-                Ok(Changed::Job(changed)) if changed != id => {}
-                Ok(Changed::Job(_)) | Err(RecvError::Lagged(_)) => return Ok(()),
-                Ok(Changed::Ended) | Err(RecvError::Closed) => break,
+    /// A job, and then again whenever it has changed, as this scheduler knows.
+    async fn watch_here(&self, id: u64) -> Result<BoxStream<'static, Result<Job, Status>>, Status> {
+        let view = self.view()?;
+        // Before the first look, so that no change falls between.
+        let changes = view.changes();
+        let look = move |view: Arc<View>| off_thread(move || view.get(id));
+        let first = look(view.clone()).await?;
+        let ended = !is_open(&first);
+        let rest = stream::unfold((changes, ended), move |(mut changes, ended)| {
+            let view = view.clone();
+            async move {
+                if ended {
+                    return None;
+                }
+                let job = match changed(&view, &mut changes, id).await {
+                    Ok(()) => look(view).await.map_err(Status::from),
+                    Err(error) => Err(error),
+                };
+                let ended = job.as_ref().map_or(true, |job| !is_open(job));
+                Some((job, (changes, ended)))
             }
+        });
+        Ok(same_once(stream::once(async { Ok(first) }).chain(rest)).boxed())
+    }
+}
+
+/// Returns when a job may have changed; an error where nothing can change any more.
+async fn changed(view: &View, changes: &mut broadcast::Receiver<Changed>, id: u64) -> Result<(), Status> {
+    while view.ended().is_none() {
+        match changes.recv().await {
+            Ok(Changed::Job(changed)) if changed != id => {}
+            Ok(Changed::Job(_)) | Err(RecvError::Lagged(_)) => return Ok(()),
+            Ok(Changed::Ended) | Err(RecvError::Closed) => break,
         }
-        let stopping = || Error::new(Code::Unavailable, "the scheduler is stopping");
-        Err(view.ended().unwrap_or_else(stopping).into())
+    }
+    let stopping = || Error::new(Code::Unavailable, "the scheduler is stopping");
+    Err(view.ended().unwrap_or_else(stopping).into())
+}
+
+/// What the leader answered; none where it cannot be reached.
+fn reached<T>(answer: Answer<T>) -> Option<Answer<T>> {
+    match answer {
+        Err(status) if status.code() == tonic::Code::Unavailable => None,
+        answer => Some(answer),
     }
 }
 
@@ -82,13 +169,27 @@ impl jobs_server::Jobs for JobsService {
     type WatchStream = BoxStream<'static, Result<Job, Status>>;
 
     async fn submit(&self, request: Request<SubmitJobRequest>) -> Answer<SubmitJobResponse> {
-        let spec = request.into_inner().spec.unwrap_or_default();
-        Ok(Response::new(submitted(Ok(self.jobs()?.submit(spec).await?))))
+        let (metadata, _, asked) = request.into_parts();
+        match self.doer(&metadata)? {
+            Doer::There(mut leader) => leader.submit(leader::passed(&metadata, asked)).await,
+            Doer::Here(jobs) => Ok(Response::new(submitted(Ok(jobs.submit(asked.spec.unwrap_or_default()).await?)))),
+        }
     }
 
     async fn submit_stream(&self, request: Request<Streaming<SubmitJobRequest>>) -> Answer<Self::SubmitStreamStream> {
-        let jobs = self.jobs()?.clone();
-        let answers = request.into_inner().then(move |next| {
+        let (metadata, _, asked) = request.into_parts();
+        let jobs = match self.doer(&metadata)? {
+            Doer::Here(jobs) => jobs,
+            Doer::There(mut leader) => {
+                // A client that breaks off has asked for no more.
+                let asked = asked
+                    .take_while(|next| std::future::ready(next.is_ok()))
+                    .filter_map(|next| std::future::ready(next.ok()));
+                let answers = leader.submit_stream(leader::passed(&metadata, asked)).await?;
+                return Ok(answers.map(StreamExt::boxed));
+            }
+        };
+        let answers = asked.then(move |next| {
             let jobs = jobs.clone();
             async move { jobs.submit_ahead(next?.spec.unwrap_or_default()).await.map_err(Status::from) }
         });
@@ -100,52 +201,67 @@ impl jobs_server::Jobs for JobsService {
     }
 
     async fn get(&self, request: Request<GetJobRequest>) -> Answer<Job> {
-        Ok(Response::new(self.get_job(request.into_inner().id).await?))
+        let (metadata, _, asked) = request.into_parts();
+        if let Some(mut leader) = self.there(&metadata)
+            && let Some(answer) = reached(leader.get(leader::passed(&metadata, asked)).await)
+        {
+            return answer;
+        }
+        Ok(Response::new(self.get_job(asked.id).await?))
     }
 
     async fn list(&self, request: Request<ListJobsRequest>) -> Answer<ListJobsResponse> {
-        let (view, asked) = (self.jobs()?.view().clone(), request.into_inner());
+        let (metadata, _, asked) = request.into_parts();
+        if let Some(mut leader) = self.there(&metadata)
+            && let Some(answer) = reached(leader.list(leader::passed(&metadata, asked.clone())).await)
+        {
+            return answer;
+        }
+        let view = self.view()?;
         Ok(Response::new(off_thread(move || view.list(&asked)).await?))
     }
 
     async fn watch(&self, request: Request<GetJobRequest>) -> Answer<Self::WatchStream> {
-        let id = request.into_inner().id;
-        // Before the first look, so that no change falls between.
-        let changes = self.jobs()?.view().changes();
-        let first = self.get_job(id).await?;
-        let (service, ended) = (self.clone(), !is_open(&first));
-        let rest = stream::unfold((changes, ended), move |(mut changes, ended)| {
-            let service = service.clone();
-            async move {
-                if ended {
-                    return None;
-                }
-                let job = match service.changed(&mut changes, id).await {
-                    Ok(()) => service.get_job(id).await,
-                    Err(error) => Err(error),
-                };
-                let ended = job.as_ref().map_or(true, |job| !is_open(job));
-                Some((job, (changes, ended)))
-            }
-        });
-        Ok(Response::new(same_once(stream::once(async { Ok(first) }).chain(rest)).boxed()))
+        let (metadata, _, asked) = request.into_parts();
+        if let Some(mut leader) = self.there(&metadata)
+            && let Some(answer) = reached(leader.watch(leader::passed(&metadata, asked)).await)
+        {
+            return Ok(answer?.map(StreamExt::boxed));
+        }
+        Ok(Response::new(self.watch_here(asked.id).await?))
     }
 
     async fn cancel(&self, request: Request<GetJobRequest>) -> Answer<Job> {
-        let id = request.into_inner().id;
-        self.jobs()?.cancel(id).await?;
-        Ok(Response::new(self.get_job(id).await?))
+        let (metadata, _, asked) = request.into_parts();
+        match self.doer(&metadata)? {
+            Doer::There(mut leader) => leader.cancel(leader::passed(&metadata, asked)).await,
+            Doer::Here(jobs) => {
+                jobs.cancel(asked.id).await?;
+                Ok(Response::new(self.get_job(asked.id).await?))
+            }
+        }
     }
 
     async fn retry(&self, request: Request<GetJobRequest>) -> Answer<Job> {
-        let id = request.into_inner().id;
-        self.jobs()?.retry(id).await?;
-        Ok(Response::new(self.get_job(id).await?))
+        let (metadata, _, asked) = request.into_parts();
+        match self.doer(&metadata)? {
+            Doer::There(mut leader) => leader.retry(leader::passed(&metadata, asked)).await,
+            Doer::Here(jobs) => {
+                jobs.retry(asked.id).await?;
+                Ok(Response::new(self.get_job(asked.id).await?))
+            }
+        }
     }
 
     async fn result(&self, request: Request<GetJobRequest>) -> Answer<JobResult> {
-        let (view, id) = (self.jobs()?.view().clone(), request.into_inner().id);
-        Ok(Response::new(off_thread(move || view.result(id)).await?))
+        let (metadata, _, asked) = request.into_parts();
+        if let Some(mut leader) = self.there(&metadata)
+            && let Some(answer) = reached(leader.result(leader::passed(&metadata, asked)).await)
+        {
+            return answer;
+        }
+        let view = self.view()?;
+        Ok(Response::new(off_thread(move || view.result(asked.id)).await?))
     }
 }
 

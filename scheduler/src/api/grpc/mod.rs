@@ -4,6 +4,7 @@ mod cluster;
 mod inference;
 mod interleave;
 mod jobs;
+mod leader;
 
 pub use cluster::ClusterService;
 pub use inference::InferenceService;

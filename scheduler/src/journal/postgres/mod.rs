@@ -1,0 +1,177 @@
+//! The journal of a cluster, in PostgreSQL: several schedulers follow it, and the one that holds the lease appends.
+
+mod append;
+mod lease;
+#[cfg(test)]
+pub(crate) mod tests;
+
+use std::{future::Future, str::FromStr, time::Duration};
+
+use bytes::Bytes;
+use orion_proto::{
+    Code, Error, Result,
+    jobs::Job,
+    journal::{Record, Snapshot},
+};
+use prost::Message;
+use sqlx::{
+    FromRow, PgPool,
+    postgres::{PgConnectOptions, PgPoolOptions, PgRow},
+    query::QueryAs,
+};
+use tokio::runtime::Handle;
+
+use self::append::{number, statement};
+use super::{Batch, Journal, NotAppended};
+
+pub use lease::LEASE_MS;
+
+const SCHEMA: &str = include_str!("schema.sql");
+/// Connections of one scheduler: its writer, its lease, and readers.
+const CONNECTIONS: u32 = 8;
+/// How long the server may take for an answer. One that is gone answers nothing, and what was asked of it is not known.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A journal in PostgreSQL. Its methods block, and must not be called from where a runtime runs tasks.
+#[derive(Clone, Debug)]
+pub struct Postgres {
+    pool: PgPool,
+    runtime: Handle,
+    /// Who appends, where it holds the lead.
+    holder: [u8; 16],
+}
+
+fn unreachable(error: impl std::fmt::Display) -> Error {
+    Error::new(Code::Unavailable, format!("the journal's server: {error}"))
+}
+
+fn decode<M: Message + Default>(what: &str, bytes: &[u8]) -> Result<M> {
+    M::decode(bytes).map_err(|error| Error::new(Code::Internal, format!("the journal is damaged: {what}: {error}")))
+}
+
+/// What a URL such as `postgres://user@host/database` names, without connecting.
+///
+/// # Errors
+/// INVALID_ARGUMENT; it does not repeat the URL, which may hold a password.
+fn options(url: &str) -> Result<PgConnectOptions> {
+    let wrong = || Error::invalid("the journal's URL must be postgres://USER:PASSWORD@HOST:PORT/DATABASE");
+    if !url.starts_with("postgres://") && !url.starts_with("postgresql://") {
+        return Err(wrong());
+    }
+    PgConnectOptions::from_str(url).map_err(|_| wrong())
+}
+
+impl Postgres {
+    /// The journal of this URL, without connecting yet.
+    ///
+    /// # Errors
+    /// INVALID_ARGUMENT where the URL is wrong.
+    pub fn new(url: &str) -> Result<Self> {
+        let options = options(url)?.application_name("orion");
+        let pool = PgPoolOptions::new().max_connections(CONNECTIONS).acquire_timeout(PATIENCE);
+        Ok(Self { pool: pool.connect_lazy_with(options), runtime: Handle::current(), holder: rand::random() })
+    }
+
+    /// The same journal for who does not hold the lead.
+    #[must_use]
+    pub fn anew(&self) -> Self {
+        Self { holder: rand::random(), ..self.clone() }
+    }
+
+    /// Makes the tables where they are not there.
+    ///
+    /// # Errors
+    /// UNAVAILABLE where the server cannot be reached or refuses.
+    pub async fn make_tables(&self) -> Result<()> {
+        let made = async { tokio::time::timeout(PATIENCE, self.try_make_tables()).await };
+        made.await.map_err(|_| unreachable("it does not answer"))?.map_err(unreachable)
+    }
+
+    async fn try_make_tables(&self) -> std::result::Result<(), sqlx::Error> {
+        let mut transaction = self.pool.begin().await?;
+        // Of several that start at once one makes them: making the same table twice at once is an error.
+        sqlx::query("SELECT pg_advisory_xact_lock(7236589)").execute(&mut *transaction).await?;
+        sqlx::raw_sql(SCHEMA).execute(&mut *transaction).await?;
+        transaction.commit().await
+    }
+
+    fn wait<T>(
+        &self,
+        asked: impl Future<Output = std::result::Result<T, sqlx::Error>>,
+    ) -> std::result::Result<T, String> {
+        let answered = async { tokio::time::timeout(PATIENCE, asked).await };
+        match self.runtime.block_on(answered) {
+            Ok(answered) => answered.map_err(|error| error.to_string()),
+            Err(_) => Err(format!("it did not answer within {} s", PATIENCE.as_secs())),
+        }
+    }
+
+    fn rows<T>(&self, query: QueryAs<'static, sqlx::Postgres, T, sqlx::postgres::PgArguments>) -> Result<Vec<T>>
+    where
+        T: Send + Unpin + for<'r> FromRow<'r, PgRow> + 'static,
+    {
+        self.wait(query.fetch_all(&self.pool)).map_err(unreachable)
+    }
+
+    fn bytes(&self, query: &'static str, job: u64) -> Result<Option<Vec<u8>>> {
+        let rows: Vec<(Vec<u8>,)> = self.rows(sqlx::query_as(query).bind(number(job)))?;
+        Ok(rows.into_iter().next().map(|(bytes,)| bytes))
+    }
+}
+
+/// A number that the server gave back: none that was given to it is below 0.
+fn unsigned(value: i64) -> u64 {
+    u64::try_from(value).unwrap_or(0)
+}
+
+impl Journal for Postgres {
+    fn append(&self, expected: u64, batch: &Batch) -> std::result::Result<(), NotAppended> {
+        let asked = statement(&self.holder, expected, batch).fetch_one(&self.pool);
+        match self.wait(asked).map_err(NotAppended::Failed)? {
+            -1 => Ok(()),
+            next => Err(NotAppended::Fenced(unsigned(next))),
+        }
+    }
+
+    fn snapshot(&self) -> Result<Option<Snapshot>> {
+        let rows: Vec<(Vec<u8>,)> = self.rows(sqlx::query_as("SELECT bytes FROM orion_snapshot"))?;
+        rows.first().map(|(bytes,)| decode("its snapshot", bytes)).transpose()
+    }
+
+    fn read(&self, from: u64, most: usize) -> Result<Vec<(u64, Record)>> {
+        let query = "SELECT place, bytes FROM orion_records WHERE place >= $1 ORDER BY place LIMIT $2";
+        let rows: Vec<(i64, Vec<u8>)> =
+            self.rows(sqlx::query_as(query).bind(number(from)).bind(number(most as u64)))?;
+        let record =
+            |(place, bytes): (i64, Vec<u8>)| Ok((unsigned(place), decode(&format!("record {place}"), &bytes)?));
+        rows.into_iter().map(record).collect()
+    }
+
+    fn ended(&self, job: u64) -> Result<Option<Job>> {
+        let bytes = self.bytes("SELECT bytes FROM orion_ended WHERE job = $1", job)?;
+        bytes.map(|bytes| decode(&format!("job {job}"), &bytes)).transpose()
+    }
+
+    fn result(&self, job: u64) -> Result<Option<Bytes>> {
+        Ok(self.bytes("SELECT bytes FROM orion_results WHERE job = $1", job)?.map(Bytes::from))
+    }
+
+    fn of_key(&self, key: &str) -> Result<Option<u64>> {
+        let query = sqlx::query_as("SELECT job FROM orion_keys WHERE key = $1").bind(key.as_bytes().to_vec());
+        let rows: Vec<(i64,)> = self.rows(query)?;
+        Ok(rows.first().map(|(job,)| unsigned(*job)))
+    }
+
+    fn found(&self, term: &str, before: u64, most: usize) -> Result<Vec<u64>> {
+        let query = "SELECT job FROM orion_terms WHERE term = $1 AND job < $2 ORDER BY job DESC LIMIT $3";
+        let query = sqlx::query_as(query).bind(term.as_bytes().to_vec()).bind(number(before)).bind(number(most as u64));
+        let rows: Vec<(i64,)> = self.rows(query)?;
+        Ok(rows.into_iter().map(|(job,)| unsigned(job)).collect())
+    }
+
+    fn due(&self, now: u64, most: usize) -> Result<Vec<(u64, u64)>> {
+        let query = sqlx::query_as("SELECT due, job FROM orion_due WHERE due <= $1 ORDER BY due, job LIMIT $2");
+        let rows: Vec<(i64, i64)> = self.rows(query.bind(number(now)).bind(number(most as u64)))?;
+        Ok(rows.into_iter().map(|(due, job)| (unsigned(due), unsigned(job))).collect())
+    }
+}
