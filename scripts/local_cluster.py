@@ -105,10 +105,11 @@ class Cluster:
         found = [event for event in self.scheduler.events() if event["message"] == "listening"]
         return found and {name: found[0][name].removeprefix("http://") for name in LISTENERS}
 
-    def add_worker(self, name, *arguments, host="127.0.0.1", before=()):
-        """A worker that joins through `host`; `before` is what its command line is run by."""
+    def add_worker(self, name, *arguments, host="127.0.0.1", before=(), others=()):
+        """A worker that joins through `host`, or one of the others; `before` is what its command line is run by."""
         port = self.addresses["session"].rsplit(":", 1)[1]
-        command = [*before, self.orion, "worker", "--join", f"{host}:{port}", "--name", name]
+        join = ",".join([f"{host}:{port}", *others])
+        command = [*before, self.orion, "worker", "--join", join, "--name", name]
         command += ["--data-dir", self.folder / name, "--log-format", "json", *arguments]
         self.workers[name] = Program(command, self.folder / f"{name}.log")
 

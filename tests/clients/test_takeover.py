@@ -50,10 +50,16 @@ class Scheduler:
 
 
 @pytest.fixture
-def cluster(tmp_path):
+def database():
+    """An empty database."""
+    name = f"orion_{uuid.uuid4().hex}"
+    sql(f"CREATE DATABASE {name}")
+    return name
+
+
+@pytest.fixture
+def cluster(tmp_path, database):
     """Two schedulers, of which the first leads, and a worker that joins whichever does."""
-    database = f"orion_{uuid.uuid4().hex}"
-    sql(f"CREATE DATABASE {database}")
     journal = POSTGRES.rsplit("/", 1)[0] + "/" + database
     model = serving.simulated(tmp_path / "delay", 0.05, max_rows=1)
     first = Scheduler("first", tmp_path, journal, model)
@@ -166,6 +172,19 @@ def test_schedulers_killed_again_and_again_lose_no_job(cluster):
     found = verified(first.journal)
     # One that was taken without an answer is a job too.
     assert found["unfinished"] == 0 and found["ended"]["succeeded"] >= len(taken) and set(found["ended"]) == {"succeeded"}
+
+
+def test_killing_and_stopping_everything_again_and_again_loses_no_job(tmp_path, database):
+    command = [sys.executable, "-B", str(serving.ROOT / "scripts/chaos"), "--orion", str(serving.BINARY)]
+    journal = POSTGRES.rsplit("/", 1)[0] + "/" + database
+    done = subprocess.run(
+        [*command, "--journal", journal, "--seconds", "120" if serving.LONG else "12", "--keep", str(tmp_path / "chaos")],
+        capture_output=True, text=True, timeout=200, env=serving.environment(), check=False,
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    last = done.stdout.splitlines()[-1].split()
+    told = {last[at]: int(last[at + 1]) for at in range(0, len(last), 2)}
+    assert told["lost"] == told["duplicated"] == 0 and told["submitted"] == told["done"] > 100, told
 
 
 def test_without_its_server_requests_are_served_and_jobs_refused(tmp_path):

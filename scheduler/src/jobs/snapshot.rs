@@ -1,9 +1,11 @@
 //! The fold written down, and read again: from there on the journal's records are followed.
 
+use std::collections::HashMap;
+
 use orion_proto::{
     Code, Error, Result,
     jobs::JobSpec,
-    journal::{self, record::Event},
+    journal::{self, Record, record::Event},
 };
 
 use super::{
@@ -14,6 +16,8 @@ use crate::journal::Journal;
 
 /// Records that are read at once.
 const AT_ONCE: usize = 256;
+/// Specifications that are read at once: each may have some MiB.
+const SPECS_AT_ONCE: usize = 64;
 
 /// What the table is.
 pub(super) fn snapshot(table: &Table) -> journal::Snapshot {
@@ -76,11 +80,15 @@ pub(super) fn load(journal: &dyn Journal) -> Result<Table> {
 /// INTERNAL where it cannot be read or is damaged.
 pub(super) fn written_down(journal: &dyn Journal) -> Result<Table> {
     let snapshot = journal.snapshot()?.unwrap_or_default();
-    let jobs = snapshot.jobs.into_iter().map(|job| {
-        let spec = spec(journal, job.job)?.ok_or_else(|| damaged(format!("job {} has no spec", job.job)))?;
-        Ok(read(job, &spec))
-    });
-    let jobs = jobs.collect::<Result<Vec<_>>>()?;
+    let mut jobs = Vec::with_capacity(snapshot.jobs.len());
+    for some in snapshot.jobs.chunks(SPECS_AT_ONCE) {
+        let ids: Vec<u64> = some.iter().map(|job| job.job).collect();
+        let specs = specs(journal, &ids)?;
+        for job in some {
+            let spec = specs.get(&job.job).ok_or_else(|| damaged(format!("job {} has no spec", job.job)))?;
+            jobs.push(read(job.clone(), spec));
+        }
+    }
     Ok(Table::restored(snapshot.next, snapshot.epoch, snapshot.unix_ms, jobs))
 }
 
@@ -105,9 +113,14 @@ pub(super) fn follow(journal: &dyn Journal, table: &mut Table, mut each: impl Fn
 
 /// What a job was asked to do.
 pub(super) fn spec(journal: &dyn Journal, id: u64) -> Result<Option<JobSpec>> {
-    let found = journal.read(id, 1)?.into_iter().find(|(place, _)| *place == id);
-    Ok(found.and_then(|(_, record)| match record.event {
-        Some(Event::Submitted(submitted)) => submitted.spec,
+    Ok(specs(journal, &[id])?.remove(&id))
+}
+
+/// What jobs were asked to do, of those that there are.
+pub(super) fn specs(journal: &dyn Journal, ids: &[u64]) -> Result<HashMap<u64, JobSpec>> {
+    let submitted = |(place, record): (u64, Record)| match record.event {
+        Some(Event::Submitted(submitted)) => submitted.spec.map(|spec| (place, spec)),
         _ => None,
-    }))
+    };
+    Ok(journal.at(ids)?.into_iter().filter_map(submitted).collect())
 }

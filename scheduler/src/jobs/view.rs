@@ -1,7 +1,7 @@
 //! Jobs as clients see them: what is on disk, and nothing that is not yet.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     sync::{Arc, OnceLock},
 };
 
@@ -14,7 +14,7 @@ use prost::Message;
 use tokio::sync::broadcast;
 
 use super::{
-    snapshot::spec,
+    snapshot::specs,
     table::{Change, Phase, Unfinished},
 };
 use crate::journal::Journal;
@@ -24,6 +24,8 @@ const PAGE: usize = 100;
 const MOST_PAGE: usize = 1000;
 /// Jobs that are looked at for one answer.
 const LOOKED_AT: usize = 20_000;
+/// Jobs that are read from the journal together: each may have some MiB.
+const TOGETHER: usize = 32;
 /// Bytes of an answer, but for its last job.
 const PAGE_BYTES: usize = 4 << 20;
 /// Changes that a slow watcher may be behind; one that is further behind looks anew.
@@ -105,14 +107,23 @@ impl View {
     }
 
     fn find(&self, id: u64) -> Result<Option<Job>> {
-        let open = self.open.read().get(&id).cloned();
-        let left = match open {
-            Some(open) => Some(shown(&open)),
-            None => self.journal.ended(id)?,
+        Ok(self.find_all(&[id])?.pop())
+    }
+
+    /// Those of these jobs that there are, in their order.
+    fn find_all(&self, ids: &[u64]) -> Result<Vec<Job>> {
+        let mut found: HashMap<u64, Job> = {
+            let open = self.open.read();
+            ids.iter().filter_map(|id| open.get(id)).map(|job| (job.id, shown(job))).collect()
         };
-        let Some(left) = left else { return Ok(None) };
-        // It may have been forgotten between the two.
-        Ok(spec(&*self.journal, id)?.map(|spec| Job { spec: Some(spec), ..left }))
+        let others: Vec<u64> = ids.iter().filter(|id| !found.contains_key(id)).copied().collect();
+        if !others.is_empty() {
+            found.extend(self.journal.ended_of(&others)?.into_iter().map(|job| (job.id, job)));
+        }
+        let mut specs = specs(&*self.journal, ids)?;
+        // One may have been forgotten between the two.
+        let job = |id: &u64| Some(Job { spec: Some(specs.remove(id)?), ..found.remove(id)? });
+        Ok(ids.iter().filter_map(job).collect())
     }
 
     /// What a job that succeeded has to show.
@@ -151,15 +162,19 @@ impl View {
         for _ in 0..LOOKED_AT.div_ceil(most) {
             let ids = self.journal.found(&term, before, most)?;
             let is_last = ids.len() < most;
-            for id in ids {
-                if answer.jobs.len() == most || bytes > PAGE_BYTES {
-                    answer.before = before;
-                    return Ok(answer);
+            for some in ids.chunks(TOGETHER) {
+                for job in self.find_all(some)? {
+                    if answer.jobs.len() == most || bytes > PAGE_BYTES {
+                        answer.before = before;
+                        return Ok(answer);
+                    }
+                    before = job.id;
+                    if fits(&job, asked) {
+                        bytes += job.encoded_len();
+                        answer.jobs.push(job);
+                    }
                 }
-                before = id;
-                let found = self.find(id)?.filter(|job| fits(job, asked));
-                bytes += found.as_ref().map_or(0, Message::encoded_len);
-                answer.jobs.extend(found);
+                before = some.last().copied().unwrap_or(before);
             }
             if is_last {
                 return Ok(answer);
@@ -180,13 +195,17 @@ impl View {
         let mut answer = ListJobsResponse::default();
         let was_cut = open.len() == LOOKED_AT;
         let mut bytes = 0;
-        for id in &open {
-            let found = self.find(*id)?.filter(|job| fits(job, asked));
-            bytes += found.as_ref().map_or(0, Message::encoded_len);
-            answer.jobs.extend(found);
-            if answer.jobs.len() == most || bytes > PAGE_BYTES {
-                answer.before = *id;
-                return Ok(answer);
+        for job in open.chunks(TOGETHER).map(|some| self.find_all(some)) {
+            for job in job? {
+                let id = job.id;
+                if fits(&job, asked) {
+                    bytes += job.encoded_len();
+                    answer.jobs.push(job);
+                }
+                if answer.jobs.len() == most || bytes > PAGE_BYTES {
+                    answer.before = id;
+                    return Ok(answer);
+                }
             }
         }
         answer.before = open.last().filter(|_| was_cut).copied().unwrap_or(0);

@@ -159,7 +159,7 @@ impl Writer {
         match ask {
             Ask::Tick => {}
             Ask::Drain => self.places = 0,
-            Ask::Leave(why) => self.breaks(why),
+            Ask::Leave(why) => self.leave(why),
             Ask::Submit(spec, room, reply) => {
                 round.rooms.extend(room);
                 let done = broken.map_or_else(|| self.submit(round, *spec), Err);
@@ -372,11 +372,18 @@ impl Writer {
     /// What is on disk is not what is in memory any more: nothing is accepted until the journal is opened anew.
     fn breaks(&mut self, error: Error) {
         if self.broken.is_none() {
-            tracing::error!(%error, "journal_broken");
-            self.view.ends(error.clone());
-            self.runner = None;
-            self.broken = Some(error);
+            match error.code {
+                Code::FailedPrecondition => tracing::warn!(%error, "lead_lost"),
+                _ => tracing::error!(%error, "journal_broken"),
+            }
+            self.leave(error);
         }
+    }
+
+    fn leave(&mut self, why: Error) {
+        self.view.ends(why.clone());
+        self.runner = None;
+        self.broken.get_or_insert(why);
     }
 }
 

@@ -126,14 +126,19 @@ impl Embedded {
         self.database.begin_read().map_err(unreadable)
     }
 
-    fn row<V: redb::Value + 'static, T>(
+    /// What is in those of these rows that are there.
+    fn rows<T>(
         &self,
-        table: TableDefinition<'_, u64, V>,
-        job: u64,
-        take: impl FnOnce(V::SelfType<'_>) -> Result<T>,
-    ) -> Result<Option<T>> {
+        table: TableDefinition<'_, u64, &'static [u8]>,
+        rows: &[u64],
+        take: impl Fn(u64, &[u8]) -> Result<T>,
+    ) -> Result<Vec<T>> {
         let table = self.reading()?.open_table(table).map_err(unreadable)?;
-        table.get(job).map_err(unreadable)?.map(|found| take(found.value())).transpose()
+        let row = |row: &u64| match table.get(*row) {
+            Ok(found) => found.map(|found| take(*row, found.value())),
+            Err(error) => Some(Err(unreadable(error))),
+        };
+        rows.iter().filter_map(row).collect()
     }
 }
 
@@ -251,12 +256,16 @@ impl Journal for Embedded {
         rows.map(record).collect()
     }
 
-    fn ended(&self, job: u64) -> Result<Option<Job>> {
-        self.row(ENDED, job, |bytes| decode(&format!("job {job}"), bytes))
+    fn at(&self, places: &[u64]) -> Result<Vec<(u64, Record)>> {
+        self.rows(RECORDS, places, |place, bytes| Ok((place, decode(&format!("record {place}"), bytes)?)))
+    }
+
+    fn ended_of(&self, jobs: &[u64]) -> Result<Vec<Job>> {
+        self.rows(ENDED, jobs, |job, bytes| decode(&format!("job {job}"), bytes))
     }
 
     fn result(&self, job: u64) -> Result<Option<Bytes>> {
-        self.row(RESULTS, job, |bytes| Ok(Bytes::copy_from_slice(bytes)))
+        Ok(self.rows(RESULTS, &[job], |_, bytes| Ok(Bytes::copy_from_slice(bytes)))?.pop())
     }
 
     fn of_key(&self, key: &str) -> Result<Option<u64>> {

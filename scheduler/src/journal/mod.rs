@@ -93,11 +93,25 @@ pub trait Journal: Send + Sync + 'static {
     /// INTERNAL where they cannot be read or are damaged.
     fn read(&self, from: u64, most: usize) -> orion_proto::Result<Vec<(u64, Record)>>;
 
+    /// The records at these places, those that are there, in any order.
+    ///
+    /// # Errors
+    /// INTERNAL where they cannot be read or are damaged.
+    fn at(&self, places: &[u64]) -> orion_proto::Result<Vec<(u64, Record)>>;
+
+    /// What is left of these jobs, of those that ended, without their specifications, in any order.
+    ///
+    /// # Errors
+    /// INTERNAL where it cannot be read or is damaged.
+    fn ended_of(&self, jobs: &[u64]) -> orion_proto::Result<Vec<Job>>;
+
     /// What is left of a job that ended, without its specification.
     ///
     /// # Errors
     /// INTERNAL where it cannot be read or is damaged.
-    fn ended(&self, job: u64) -> orion_proto::Result<Option<Job>>;
+    fn ended(&self, job: u64) -> orion_proto::Result<Option<Job>> {
+        Ok(self.ended_of(&[job])?.pop())
+    }
 
     /// The outcome of a job that succeeded, encoded.
     ///

@@ -67,7 +67,8 @@ impl Postgres {
     /// # Errors
     /// INVALID_ARGUMENT where the URL is wrong.
     pub fn new(url: &str) -> Result<Self> {
-        let options = options(url)?.application_name("orion");
+        // It says of each table that it is there already.
+        let options = options(url)?.application_name("orion").options([("client_min_messages", "warning")]);
         let pool = PgPoolOptions::new().max_connections(CONNECTIONS).acquire_timeout(PATIENCE);
         Ok(Self { pool: pool.connect_lazy_with(options), runtime: Handle::current(), holder: rand::random() })
     }
@@ -113,10 +114,16 @@ impl Postgres {
         self.wait(query.fetch_all(&self.pool)).map_err(unreachable)
     }
 
-    fn bytes(&self, query: &'static str, job: u64) -> Result<Option<Vec<u8>>> {
-        let rows: Vec<(Vec<u8>,)> = self.rows(sqlx::query_as(query).bind(number(job)))?;
-        Ok(rows.into_iter().next().map(|(bytes,)| bytes))
+    /// Numbers and bytes of those of these rows that are there.
+    fn of(&self, query: &'static str, rows: &[u64]) -> Result<Vec<(u64, Vec<u8>)>> {
+        let rows: Vec<i64> = rows.iter().map(|row| number(*row)).collect();
+        let found: Vec<(i64, Vec<u8>)> = self.rows(sqlx::query_as(query).bind(rows))?;
+        Ok(found.into_iter().map(|(row, bytes)| (unsigned(row), bytes)).collect())
     }
+}
+
+fn record(place: u64, bytes: &[u8]) -> Result<(u64, Record)> {
+    Ok((place, decode(&format!("record {place}"), bytes)?))
 }
 
 /// A number that the server gave back: none that was given to it is below 0.
@@ -142,18 +149,22 @@ impl Journal for Postgres {
         let query = "SELECT place, bytes FROM orion_records WHERE place >= $1 ORDER BY place LIMIT $2";
         let rows: Vec<(i64, Vec<u8>)> =
             self.rows(sqlx::query_as(query).bind(number(from)).bind(number(most as u64)))?;
-        let record =
-            |(place, bytes): (i64, Vec<u8>)| Ok((unsigned(place), decode(&format!("record {place}"), &bytes)?));
-        rows.into_iter().map(record).collect()
+        rows.into_iter().map(|(place, bytes)| record(unsigned(place), &bytes)).collect()
     }
 
-    fn ended(&self, job: u64) -> Result<Option<Job>> {
-        let bytes = self.bytes("SELECT bytes FROM orion_ended WHERE job = $1", job)?;
-        bytes.map(|bytes| decode(&format!("job {job}"), &bytes)).transpose()
+    fn at(&self, places: &[u64]) -> Result<Vec<(u64, Record)>> {
+        let rows = self.of("SELECT place, bytes FROM orion_records WHERE place = ANY ($1)", places)?;
+        rows.into_iter().map(|(place, bytes)| record(place, &bytes)).collect()
+    }
+
+    fn ended_of(&self, jobs: &[u64]) -> Result<Vec<Job>> {
+        let rows = self.of("SELECT job, bytes FROM orion_ended WHERE job = ANY ($1)", jobs)?;
+        rows.into_iter().map(|(job, bytes)| decode(&format!("job {job}"), &bytes)).collect()
     }
 
     fn result(&self, job: u64) -> Result<Option<Bytes>> {
-        Ok(self.bytes("SELECT bytes FROM orion_results WHERE job = $1", job)?.map(Bytes::from))
+        let rows = self.of("SELECT job, bytes FROM orion_results WHERE job = ANY ($1)", &[job])?;
+        Ok(rows.into_iter().next().map(|(_, bytes)| Bytes::from(bytes)))
     }
 
     fn of_key(&self, key: &str) -> Result<Option<u64>> {
