@@ -87,7 +87,7 @@ def accepted(scheduler, **fields):
             assert error.code().name in ("UNAVAILABLE", "FAILED_PRECONDITION"), error
             return None
 
-    # A number of a job may be 0 nowhere: the first record says who leads.
+    # No job has the number 0: the first record says who leads.
     return serving.until(submit, "a submission"), time.monotonic() - began
 
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use futures::{
-    Stream, StreamExt,
+    Stream, StreamExt, TryStreamExt,
     stream::{self, BoxStream},
 };
 use orion_proto::{
@@ -138,7 +138,7 @@ async fn changed(view: &View, changes: &mut broadcast::Receiver<Changed>, id: u6
 
 /// What the leader answered; none where it cannot be reached.
 fn reached<T>(answer: Answer<T>) -> Option<Answer<T>> {
-    match answer {
+    match answer.map_err(leader::known) {
         Err(status) if status.code() == tonic::Code::Unavailable => None,
         answer => Some(answer),
     }
@@ -171,7 +171,7 @@ impl jobs_server::Jobs for JobsService {
     async fn submit(&self, request: Request<SubmitJobRequest>) -> Answer<SubmitJobResponse> {
         let (metadata, _, asked) = request.into_parts();
         match self.doer(&metadata)? {
-            Doer::There(mut leader) => leader.submit(leader::passed(&metadata, asked)).await,
+            Doer::There(mut leader) => leader.submit(leader::passed(&metadata, asked)).await.map_err(leader::known),
             Doer::Here(jobs) => Ok(Response::new(submitted(Ok(jobs.submit(asked.spec.unwrap_or_default()).await?)))),
         }
     }
@@ -185,8 +185,8 @@ impl jobs_server::Jobs for JobsService {
                 let asked = asked
                     .take_while(|next| std::future::ready(next.is_ok()))
                     .filter_map(|next| std::future::ready(next.ok()));
-                let answers = leader.submit_stream(leader::passed(&metadata, asked)).await?;
-                return Ok(answers.map(StreamExt::boxed));
+                let answers = leader.submit_stream(leader::passed(&metadata, asked)).await.map_err(leader::known)?;
+                return Ok(answers.map(|answers| answers.map_err(leader::known).boxed()));
             }
         };
         let answers = asked.then(move |next| {
@@ -226,7 +226,7 @@ impl jobs_server::Jobs for JobsService {
         if let Some(mut leader) = self.there(&metadata)
             && let Some(answer) = reached(leader.watch(leader::passed(&metadata, asked)).await)
         {
-            return Ok(answer?.map(StreamExt::boxed));
+            return Ok(answer?.map(|jobs| jobs.map_err(leader::known).boxed()));
         }
         Ok(Response::new(self.watch_here(asked.id).await?))
     }
@@ -234,7 +234,7 @@ impl jobs_server::Jobs for JobsService {
     async fn cancel(&self, request: Request<GetJobRequest>) -> Answer<Job> {
         let (metadata, _, asked) = request.into_parts();
         match self.doer(&metadata)? {
-            Doer::There(mut leader) => leader.cancel(leader::passed(&metadata, asked)).await,
+            Doer::There(mut leader) => leader.cancel(leader::passed(&metadata, asked)).await.map_err(leader::known),
             Doer::Here(jobs) => {
                 jobs.cancel(asked.id).await?;
                 Ok(Response::new(self.get_job(asked.id).await?))
@@ -245,7 +245,7 @@ impl jobs_server::Jobs for JobsService {
     async fn retry(&self, request: Request<GetJobRequest>) -> Answer<Job> {
         let (metadata, _, asked) = request.into_parts();
         match self.doer(&metadata)? {
-            Doer::There(mut leader) => leader.retry(leader::passed(&metadata, asked)).await,
+            Doer::There(mut leader) => leader.retry(leader::passed(&metadata, asked)).await.map_err(leader::known),
             Doer::Here(jobs) => {
                 jobs.retry(asked.id).await?;
                 Ok(Response::new(self.get_job(asked.id).await?))

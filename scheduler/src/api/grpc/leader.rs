@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use orion_proto::{Code, Error, jobs::jobs_client::JobsClient};
 use tonic::{
-    Request,
+    Request, Status,
     metadata::{MetadataMap, MetadataValue},
     transport::{Channel, Endpoint},
 };
@@ -33,6 +33,15 @@ pub(super) fn passed<T>(metadata: &MetadataMap, message: T) -> Request<T> {
     }
     request.metadata_mut().insert(PASSED, MetadataValue::from_static("1"));
     request
+}
+
+/// What a call to the leader came to: one that broke off, as when that dies, is UNAVAILABLE whatever its connection calls it.
+pub(super) fn known(status: Status) -> Status {
+    // What a server answered has no cause here.
+    match std::error::Error::source(&status) {
+        None => status,
+        Some(cause) => Error::new(Code::Unavailable, format!("the scheduler that leads was lost: {cause}")).into(),
+    }
 }
 
 /// The service of the scheduler whose gRPC is there; it connects when it is called.
