@@ -50,8 +50,11 @@ class Jobs:
         return list(self.call("Watch", "unary_stream")(self.asked(job), timeout=60))
 
     def result(self, job):
-        answer = self.call("Result")(self.asked(job), timeout=30).inference
-        return np.frombuffer(answer.raw_output_contents[0], np.float32).tolist()
+        return self.values(self.call("Result")(self.asked(job), timeout=30))
+
+    def values(self, result):
+        """The row that a job's result holds."""
+        return np.frombuffer(result.inference.raw_output_contents[0], np.float32).tolist()
 
     def list(self, **fields):
         return self.call("List")(self.message("orion.v1.ListJobsRequest")(**fields), timeout=30)
