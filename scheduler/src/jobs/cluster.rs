@@ -118,7 +118,7 @@ impl Cluster {
             }
         }
         let (front, mine) = (self.front.clone(), Arc::new(journal.clone()));
-        let jobs = off_thread(move || Jobs::start(mine, front, follower.view, follower.table)).await?;
+        let jobs = self.start(&journal, move || Jobs::start(mine, front, follower.view, follower.table)).await?;
         tracing::info!(epoch = jobs.epoch(), "leads");
         self.take(Seat::Leads(jobs.clone()));
         let why = self.hold(&journal, &jobs).await;
@@ -128,6 +128,19 @@ impl Cluster {
         // Where the server cannot be asked the lease ends by itself.
         let _ = journal.resign().await;
         Ok(())
+    }
+
+    /// Begins to lead, and holds the lease on while that takes.
+    async fn start(&self, journal: &Postgres, start: impl FnOnce() -> Result<Jobs> + Send + 'static) -> Result<Jobs> {
+        let started = off_thread(start);
+        tokio::pin!(started);
+        loop {
+            tokio::select! {
+                started = &mut started => return started,
+                // Where another leads by now the start fails.
+                () = tokio::time::sleep(HOLD) => { let _ = journal.lead(&self.address).await; }
+            }
+        }
     }
 
     /// Holds the lease on; why it does not lead any more.

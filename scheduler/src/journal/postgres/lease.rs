@@ -18,7 +18,7 @@ impl Postgres {
     pub async fn lead(&self, address: &str) -> Result<bool> {
         let lease = format!("{} milliseconds", LEASE_MS);
         let query = sqlx::query_scalar("SELECT orion_lead_1($1, $2, $3::interval)").bind(self.holder.to_vec());
-        let asked = query.bind(address.to_owned()).bind(lease).fetch_one(&self.pool);
+        let asked = query.bind(address.to_owned()).bind(lease).fetch_one(&self.writes);
         soon(asked).await
     }
 
@@ -28,7 +28,7 @@ impl Postgres {
     /// As [`Postgres::lead`].
     pub async fn resign(&self) -> Result<()> {
         let query = sqlx::query("UPDATE orion_leader SET expires = '-infinity' WHERE holder = $1");
-        soon(query.bind(self.holder.to_vec()).execute(&self.pool)).await.map(|_| ())
+        soon(query.bind(self.holder.to_vec()).execute(&self.writes)).await.map(|_| ())
     }
 
     /// Where the scheduler is that leads, if one does.
@@ -37,7 +37,7 @@ impl Postgres {
     /// As [`Postgres::lead`].
     pub async fn leader(&self) -> Result<Option<String>> {
         let query = sqlx::query_scalar("SELECT address FROM orion_leader WHERE expires > clock_timestamp()");
-        soon(query.fetch_optional(&self.pool)).await
+        soon(query.fetch_optional(&self.writes)).await
     }
 }
 

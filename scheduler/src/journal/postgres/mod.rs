@@ -27,15 +27,17 @@ use super::{Batch, Journal, NotAppended};
 pub use lease::LEASE_MS;
 
 const SCHEMA: &str = include_str!("schema.sql");
-/// Connections of one scheduler: its writer, its lease, and readers.
-const CONNECTIONS: u32 = 8;
+/// Connections of one scheduler: of its writer and its lease, and of those that read. However many read, the lease is held on.
+const WRITERS: u32 = 2;
+const READERS: u32 = 6;
 /// How long the server may take for an answer. One that is gone answers nothing, and what was asked of it is not known.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A journal in PostgreSQL. Its methods block, and must not be called from where a runtime runs tasks.
 #[derive(Clone, Debug)]
 pub struct Postgres {
-    pool: PgPool,
+    writes: PgPool,
+    reads: PgPool,
     runtime: Handle,
     /// Who appends, where it holds the lead.
     holder: [u8; 16],
@@ -69,8 +71,14 @@ impl Postgres {
     pub fn new(url: &str) -> Result<Self> {
         // It says of each table that it is there already.
         let options = options(url)?.application_name("orion").options([("client_min_messages", "warning")]);
-        let pool = PgPoolOptions::new().max_connections(CONNECTIONS).acquire_timeout(PATIENCE);
-        Ok(Self { pool: pool.connect_lazy_with(options), runtime: Handle::current(), holder: rand::random() })
+        let pool = |connections| PgPoolOptions::new().max_connections(connections).acquire_timeout(PATIENCE);
+        let (writes, reads) = (pool(WRITERS), pool(READERS));
+        Ok(Self {
+            writes: writes.connect_lazy_with(options.clone()),
+            reads: reads.connect_lazy_with(options),
+            runtime: Handle::current(),
+            holder: rand::random(),
+        })
     }
 
     /// The same journal for who does not hold the lead.
@@ -89,7 +97,7 @@ impl Postgres {
     }
 
     async fn try_make_tables(&self) -> std::result::Result<(), sqlx::Error> {
-        let mut transaction = self.pool.begin().await?;
+        let mut transaction = self.writes.begin().await?;
         // Of several that start at once one makes them: making the same table twice at once is an error.
         sqlx::query("SELECT pg_advisory_xact_lock(7236589)").execute(&mut *transaction).await?;
         sqlx::raw_sql(SCHEMA).execute(&mut *transaction).await?;
@@ -111,7 +119,7 @@ impl Postgres {
     where
         T: Send + Unpin + for<'r> FromRow<'r, PgRow> + 'static,
     {
-        self.wait(query.fetch_all(&self.pool)).map_err(unreachable)
+        self.wait(query.fetch_all(&self.reads)).map_err(unreachable)
     }
 
     /// Numbers and bytes of those of these rows that are there.
@@ -133,7 +141,7 @@ fn unsigned(value: i64) -> u64 {
 
 impl Journal for Postgres {
     fn append(&self, expected: u64, batch: &Batch) -> std::result::Result<(), NotAppended> {
-        let asked = statement(&self.holder, expected, batch).fetch_one(&self.pool);
+        let asked = statement(&self.holder, expected, batch).fetch_one(&self.writes);
         match self.wait(asked).map_err(NotAppended::Failed)? {
             -1 => Ok(()),
             next => Err(NotAppended::Fenced(unsigned(next))),
