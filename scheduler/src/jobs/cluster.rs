@@ -44,6 +44,17 @@ struct Follower {
     journal: Postgres,
     table: Table,
     view: Arc<View>,
+    watched: Watched,
+}
+
+/// What clients watch: they are told where nobody follows any more.
+struct Watched(Arc<View>);
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        // Where a writer ended it, its reason stays.
+        self.0.ends(nobody());
+    }
 }
 
 impl Follower {
@@ -51,7 +62,7 @@ impl Follower {
         let table = written_down(&journal)?;
         let view = Arc::new(View::new(Arc::new(journal.clone())));
         table.unfinished().for_each(|job| view.opened(job.clone()));
-        Self { journal, table, view }.caught_up()
+        Self { journal, table, watched: Watched(view.clone()), view }.caught_up()
     }
 
     /// With all records that are new.
@@ -62,7 +73,6 @@ impl Follower {
             Ok(()) => Ok(self),
             // It was so far behind that the records which it needs are in a snapshot by now.
             Err(_) if self.journal.snapshot()?.is_some_and(|last| last.next > self.table.next()) => {
-                view.ends(Error::new(Code::Unavailable, "this scheduler was behind, ask again"));
                 Self::new(self.journal)
             }
             Err(error) => Err(error),
@@ -118,6 +128,7 @@ impl Cluster {
             }
         }
         let (front, mine) = (self.front.clone(), Arc::new(journal.clone()));
+        let _watched = follower.watched;
         let jobs = self.start(&journal, move || Jobs::start(mine, front, follower.view, follower.table)).await?;
         tracing::info!(epoch = jobs.epoch(), "leads");
         self.take(Seat::Leads(jobs.clone()));

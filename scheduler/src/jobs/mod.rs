@@ -3,6 +3,7 @@
 //! [`table`] is the fold over the journal's records, `decide` what may be done to it, `writer` the one thread that does it,
 //! `runner` what runs jobs, [`view`] what clients see.
 
+mod ask;
 mod clock;
 pub(crate) mod cluster;
 mod decide;
@@ -26,12 +27,13 @@ use prost::Message;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use self::{
+    ask::{Ask, Reply},
     clock::Clock,
     snapshot::load,
     table::Table,
     terms::MOST_SPEC_BYTES,
     view::View,
-    writer::{Ask, Reply, Writer},
+    writer::Writer,
 };
 use crate::{front::Front, journal::Journal};
 

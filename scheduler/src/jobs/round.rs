@@ -5,10 +5,10 @@ use orion_proto::{Result, jobs::Job};
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::{
+    ask::{Reply, Told},
     decide::Past,
     table::Change,
     terms::Millis,
-    writer::{Reply, Told},
 };
 use crate::journal::{Batch, Journal};
 

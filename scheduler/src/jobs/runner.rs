@@ -18,9 +18,9 @@ use tokio::{
 
 use super::{
     Jobs,
+    ask::{Ask, Told},
     decide::Attempt,
     terms::Terms,
-    writer::{Ask, Told},
 };
 use crate::{api::grpc::response, front::Front};
 

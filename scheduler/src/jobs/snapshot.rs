@@ -92,15 +92,16 @@ pub(super) fn written_down(journal: &dyn Journal) -> Result<Table> {
     Ok(Table::restored(snapshot.next, snapshot.epoch, snapshot.unix_ms, jobs))
 }
 
-/// Follows all records that the table has not followed yet, and tells what they do.
+/// Follows all records that are there now and that the table has not followed yet, and tells what they do.
 ///
 /// # Errors
 /// INTERNAL where they cannot be read, or the next is missing or damaged: those before it were followed.
 pub(super) fn follow(journal: &dyn Journal, table: &mut Table, mut each: impl FnMut(Change)) -> Result<()> {
-    loop {
+    let end = journal.end()?;
+    while table.next() < end {
         let records = journal.read(table.next(), AT_ONCE)?;
         if records.is_empty() {
-            return Ok(());
+            return Err(damaged(format!("record {} is missing", table.next())));
         }
         for (place, record) in records {
             if place != table.next() {
@@ -109,6 +110,7 @@ pub(super) fn follow(journal: &dyn Journal, table: &mut Table, mut each: impl Fn
             table.apply(&record).map_err(damaged)?.into_iter().for_each(&mut each);
         }
     }
+    Ok(())
 }
 
 /// What a job was asked to do.

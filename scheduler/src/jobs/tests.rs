@@ -11,12 +11,13 @@ use rand::{RngExt, SeedableRng, rngs::StdRng};
 use tokio::sync::{broadcast::error::RecvError, mpsc, oneshot};
 
 use super::{
+    ask::{Ask, Told},
     decide::Attempt,
     snapshot::load,
     table::Table,
     verify::verify,
     view::{Changed, View},
-    writer::{Ask, Told, Writer},
+    writer::Writer,
 };
 use crate::journal::{Embedded, Journal, Postgres, postgres, power::Disk};
 

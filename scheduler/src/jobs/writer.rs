@@ -9,9 +9,10 @@ use orion_proto::{
     jobs::{Job, JobSpec},
     journal::{Forgotten, Record, record::Event},
 };
-use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+use tokio::sync::mpsc;
 
 use super::{
+    ask::{Ask, Told},
     clock::Clock,
     decide::{Attempt, Past, Submission},
     round::{Before, Round},
@@ -24,39 +25,13 @@ use crate::journal::{self, Journal};
 
 /// What is written at once, at most.
 const AT_ONCE: usize = 4096;
+/// Bytes of what is written at once, but for the last: what the disk takes in a moment.
+const BYTES_AT_ONCE: usize = 16 << 20;
 /// Records after which the fold is written down.
 const SNAPSHOT_EVERY: u64 = 50_000;
 /// Jobs that are forgotten at once, and how long what is due may wait for that.
 const FORGET_AT_ONCE: usize = 1000;
 const FORGET_EVERY: Millis = 10_000;
-
-pub(super) type Reply<T> = oneshot::Sender<Result<T>>;
-
-/// What the writer is asked.
-pub(super) enum Ask {
-    /// With the room in memory that it takes until it is on disk.
-    Submit(Box<JobSpec>, Option<OwnedSemaphorePermit>, Reply<u64>),
-    Stop(u64, Error, Reply<()>),
-    /// With room for its specification.
-    Retry(u64, Option<OwnedSemaphorePermit>, Reply<()>),
-    /// How an attempt ended; its result, encoded.
-    Settle(Attempt, Result<Bytes>, Reply<()>),
-    /// To look at what time brought.
-    Tick,
-    /// To begin no attempt any more.
-    Drain,
-    /// To end, for this reason.
-    Leave(Error),
-}
-
-/// What the runner is told.
-#[derive(Debug)]
-pub(super) enum Told {
-    /// An attempt has begun; its job must have ended within so long.
-    Begin(Attempt, Box<JobSpec>, Option<Duration>),
-    /// A job that ran was ended.
-    Stop(u64),
-}
 
 pub(super) struct Writer {
     journal: Arc<dyn Journal>,
@@ -115,8 +90,16 @@ impl Writer {
     /// Answers until nobody can ask any more.
     pub(super) fn run(mut self, clock: Clock, mut asks: mpsc::Receiver<Ask>) {
         while let Some(first) = asks.blocking_recv() {
-            let more = std::iter::from_fn(|| asks.try_recv().ok()).take(AT_ONCE);
-            self.round(clock.now(), std::iter::once(first).chain(more));
+            let mut bytes = first.bytes();
+            let mut all = vec![first];
+            while all.len() < AT_ONCE
+                && bytes < BYTES_AT_ONCE
+                && let Ok(next) = asks.try_recv()
+            {
+                bytes += next.bytes();
+                all.push(next);
+            }
+            self.round(clock.now(), all);
         }
     }
 

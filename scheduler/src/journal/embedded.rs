@@ -246,6 +246,11 @@ impl Journal for Embedded {
         table.get(()).map_err(unreadable)?.map(|found| decode("its snapshot", found.value())).transpose()
     }
 
+    fn end(&self) -> Result<u64> {
+        let table = self.reading()?.open_table(NEXT).map_err(unreadable)?;
+        Ok(table.get(()).map_err(unreadable)?.map_or(0, |next| next.value()))
+    }
+
     fn read(&self, from: u64, most: usize) -> Result<Vec<(u64, Record)>> {
         let table = self.reading()?.open_table(RECORDS).map_err(unreadable)?;
         let rows = table.range(from..).map_err(unreadable)?.take(most);

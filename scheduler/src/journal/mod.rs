@@ -87,6 +87,12 @@ pub trait Journal: Send + Sync + 'static {
     /// INTERNAL where it cannot be read or is damaged.
     fn snapshot(&self) -> orion_proto::Result<Option<Snapshot>>;
 
+    /// The place that the next record will have.
+    ///
+    /// # Errors
+    /// INTERNAL where it cannot be read.
+    fn end(&self) -> orion_proto::Result<u64>;
+
     /// The records from this place on, in their order, at most so many, with their places.
     ///
     /// # Errors

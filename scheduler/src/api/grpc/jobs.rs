@@ -92,9 +92,27 @@ impl JobsService {
         }
     }
 
+    /// The same over a connection of its own.
+    fn stream_there(&self, metadata: &MetadataMap) -> Result<Option<JobsClient<Channel>>, Status> {
+        match &*self.seat.borrow() {
+            Seat::Follows(_, address) if !leader::was_passed(metadata) => Ok(Some(leader::client(address)?)),
+            _ => Ok(None),
+        }
+    }
+
     async fn get_job(&self, id: u64) -> Result<Job, Status> {
         let view = self.view()?;
-        Ok(off_thread(move || view.get(id)).await?)
+        Ok(off_thread(move || view.get(id)).await.map_err(|error| self.unsure(error))?)
+    }
+
+    /// What this scheduler does not know, where another leads or led, may be there all the same.
+    fn unsure(&self, error: Error) -> Error {
+        match (error.code, &*self.seat.borrow()) {
+            (Code::NotFound, Seat::Follows(..)) => {
+                Error::new(Code::Unavailable, format!("{}, as far as this scheduler knows; ask again", error.message))
+            }
+            _ => error,
+        }
     }
 
     /// A job, and then again whenever it has changed, as this scheduler knows.
@@ -103,7 +121,7 @@ impl JobsService {
         // Before the first look, so that no change falls between.
         let changes = view.changes();
         let look = move |view: Arc<View>| off_thread(move || view.get(id));
-        let first = look(view.clone()).await?;
+        let first = look(view.clone()).await.map_err(|error| self.unsure(error))?;
         let ended = !is_open(&first);
         let rest = stream::unfold((changes, ended), move |(mut changes, ended)| {
             let view = view.clone();
@@ -180,7 +198,8 @@ impl jobs_server::Jobs for JobsService {
         let (metadata, _, asked) = request.into_parts();
         let jobs = match self.doer(&metadata)? {
             Doer::Here(jobs) => jobs,
-            Doer::There(mut leader) => {
+            Doer::There(shared) => {
+                let mut leader = self.stream_there(&metadata)?.unwrap_or(shared);
                 // A client that breaks off has asked for no more.
                 let asked = asked
                     .take_while(|next| std::future::ready(next.is_ok()))
@@ -223,12 +242,16 @@ impl jobs_server::Jobs for JobsService {
 
     async fn watch(&self, request: Request<GetJobRequest>) -> Answer<Self::WatchStream> {
         let (metadata, _, asked) = request.into_parts();
-        if let Some(mut leader) = self.there(&metadata)
+        let here = self.watch_here(asked.id).await;
+        // One that has just been submitted may not be known here yet. Streams have a connection of their own: many that stay open
+        // would leave calls no room.
+        if here.is_err()
+            && let Some(mut leader) = self.stream_there(&metadata)?
             && let Some(answer) = reached(leader.watch(leader::passed(&metadata, asked)).await)
         {
             return Ok(answer?.map(|jobs| jobs.map_err(leader::known).boxed()));
         }
-        Ok(Response::new(self.watch_here(asked.id).await?))
+        Ok(Response::new(here?))
     }
 
     async fn cancel(&self, request: Request<GetJobRequest>) -> Answer<Job> {
@@ -261,7 +284,8 @@ impl jobs_server::Jobs for JobsService {
             return answer;
         }
         let view = self.view()?;
-        Ok(Response::new(off_thread(move || view.result(asked.id)).await?))
+        let result = off_thread(move || view.result(asked.id)).await;
+        Ok(Response::new(result.map_err(|error| self.unsure(error))?))
     }
 }
 

@@ -30,12 +30,31 @@ const SCHEMA: &str = include_str!("schema.sql");
 /// Connections of one scheduler: of its writer and its lease, and of those that read. However many read, the lease is held on.
 const WRITERS: u32 = 2;
 const READERS: u32 = 6;
+/// Of each connection: the server lets go of what a client held that is gone without a word, and says of no table that it is there.
+const SETTINGS: [(&str, &str); 5] = [
+    ("tcp_keepalives_idle", "1"),
+    ("tcp_keepalives_interval", "1"),
+    ("tcp_keepalives_count", "3"),
+    ("default_transaction_isolation", "read committed"),
+    ("client_min_messages", "warning"),
+];
+/// Bytes of records that are asked for at once, but for the last: what a slow link carries in time.
+const BYTES_AT_ONCE: i64 = 8 << 20;
+const READ: &str = "SELECT place, bytes FROM (
+    SELECT place, bytes, sum(octet_length(bytes)) OVER (ORDER BY place) - octet_length(bytes) AS before
+    FROM (SELECT place, bytes FROM orion_records WHERE place >= $1 ORDER BY place LIMIT $2) AS first
+) AS counted WHERE before < $3 ORDER BY place";
+const AT: &str = "SELECT place, bytes FROM (
+    SELECT place, bytes, sum(octet_length(bytes)) OVER (ORDER BY place) - octet_length(bytes) AS before
+    FROM orion_records WHERE place = ANY ($1)
+) AS counted WHERE before < $2 ORDER BY place";
 /// How long the server may take for an answer. One that is gone answers nothing, and what was asked of it is not known.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A journal in PostgreSQL. Its methods block, and must not be called from where a runtime runs tasks.
 #[derive(Clone, Debug)]
 pub struct Postgres {
+    options: PgConnectOptions,
     writes: PgPool,
     reads: PgPool,
     runtime: Handle,
@@ -69,22 +88,26 @@ impl Postgres {
     /// # Errors
     /// INVALID_ARGUMENT where the URL is wrong.
     pub fn new(url: &str) -> Result<Self> {
-        // It says of each table that it is there already.
-        let options = options(url)?.application_name("orion").options([("client_min_messages", "warning")]);
-        let pool = |connections| PgPoolOptions::new().max_connections(connections).acquire_timeout(PATIENCE);
-        let (writes, reads) = (pool(WRITERS), pool(READERS));
-        Ok(Self {
-            writes: writes.connect_lazy_with(options.clone()),
-            reads: reads.connect_lazy_with(options),
-            runtime: Handle::current(),
-            holder: rand::random(),
-        })
+        Ok(Self::of(options(url)?.application_name("orion").options(SETTINGS)))
     }
 
-    /// The same journal for who does not hold the lead.
+    fn of(options: PgConnectOptions) -> Self {
+        let pool = |connections| PgPoolOptions::new().max_connections(connections).acquire_timeout(PATIENCE);
+        let (writes, reads) = (pool(WRITERS), pool(READERS));
+        Self {
+            writes: writes.connect_lazy_with(options.clone()),
+            reads: reads.connect_lazy_with(options.clone()),
+            options,
+            runtime: Handle::current(),
+            holder: rand::random(),
+        }
+    }
+
+    /// The same journal for who does not hold the lead, over new connections: those that a network swallowed without a word
+    /// would be waited for. It must be called where a runtime runs.
     #[must_use]
     pub fn anew(&self) -> Self {
-        Self { holder: rand::random(), ..self.clone() }
+        Self::of(self.options.clone())
     }
 
     /// Makes the tables where they are not there.
@@ -97,11 +120,13 @@ impl Postgres {
     }
 
     async fn try_make_tables(&self) -> std::result::Result<(), sqlx::Error> {
-        let mut transaction = self.writes.begin().await?;
-        // Of several that start at once one makes them: making the same table twice at once is an error.
-        sqlx::query("SELECT pg_advisory_xact_lock(7236589)").execute(&mut *transaction).await?;
-        sqlx::raw_sql(SCHEMA).execute(&mut *transaction).await?;
-        transaction.commit().await
+        let there = sqlx::query_scalar("SELECT to_regproc('orion_append_1') IS NOT NULL");
+        if there.fetch_one(&self.writes).await? {
+            return Ok(());
+        }
+        // One message, and so one transaction. Of several that start at once one makes them: making the same table twice at once
+        // is an error.
+        sqlx::raw_sql(SCHEMA).execute(&self.writes).await.map(|_| ())
     }
 
     fn wait<T>(
@@ -123,7 +148,7 @@ impl Postgres {
     }
 
     /// Numbers and bytes of those of these rows that are there.
-    fn of(&self, query: &'static str, rows: &[u64]) -> Result<Vec<(u64, Vec<u8>)>> {
+    fn numbered(&self, query: &'static str, rows: &[u64]) -> Result<Vec<(u64, Vec<u8>)>> {
         let rows: Vec<i64> = rows.iter().map(|row| number(*row)).collect();
         let found: Vec<(i64, Vec<u8>)> = self.rows(sqlx::query_as(query).bind(rows))?;
         Ok(found.into_iter().map(|(row, bytes)| (unsigned(row), bytes)).collect())
@@ -153,25 +178,38 @@ impl Journal for Postgres {
         rows.first().map(|(bytes,)| decode("its snapshot", bytes)).transpose()
     }
 
+    fn end(&self) -> Result<u64> {
+        let rows: Vec<(i64,)> = self.rows(sqlx::query_as("SELECT next FROM orion_journal"))?;
+        Ok(rows.first().map_or(0, |(next,)| unsigned(*next)))
+    }
+
     fn read(&self, from: u64, most: usize) -> Result<Vec<(u64, Record)>> {
-        let query = "SELECT place, bytes FROM orion_records WHERE place >= $1 ORDER BY place LIMIT $2";
         let rows: Vec<(i64, Vec<u8>)> =
-            self.rows(sqlx::query_as(query).bind(number(from)).bind(number(most as u64)))?;
+            self.rows(sqlx::query_as(READ).bind(number(from)).bind(number(most as u64)).bind(BYTES_AT_ONCE))?;
         rows.into_iter().map(|(place, bytes)| record(unsigned(place), &bytes)).collect()
     }
 
     fn at(&self, places: &[u64]) -> Result<Vec<(u64, Record)>> {
-        let rows = self.of("SELECT place, bytes FROM orion_records WHERE place = ANY ($1)", places)?;
-        rows.into_iter().map(|(place, bytes)| record(place, &bytes)).collect()
+        let mut left: Vec<i64> = places.iter().map(|place| number(*place)).collect();
+        let mut found = Vec::with_capacity(left.len());
+        while !left.is_empty() {
+            let rows: Vec<(i64, Vec<u8>)> = self.rows(sqlx::query_as(AT).bind(left.clone()).bind(BYTES_AT_ONCE))?;
+            let Some(last) = rows.last().map(|(place, _)| *place) else { break };
+            for (place, bytes) in rows {
+                found.push(record(unsigned(place), &bytes)?);
+            }
+            left.retain(|place| *place > last);
+        }
+        Ok(found)
     }
 
     fn ended_of(&self, jobs: &[u64]) -> Result<Vec<Job>> {
-        let rows = self.of("SELECT job, bytes FROM orion_ended WHERE job = ANY ($1)", jobs)?;
+        let rows = self.numbered("SELECT job, bytes FROM orion_ended WHERE job = ANY ($1)", jobs)?;
         rows.into_iter().map(|(job, bytes)| decode(&format!("job {job}"), &bytes)).collect()
     }
 
     fn result(&self, job: u64) -> Result<Option<Bytes>> {
-        let rows = self.of("SELECT job, bytes FROM orion_results WHERE job = ANY ($1)", &[job])?;
+        let rows = self.numbered("SELECT job, bytes FROM orion_results WHERE job = ANY ($1)", &[job])?;
         Ok(rows.into_iter().next().map(|(_, bytes)| Bytes::from(bytes)))
     }
 

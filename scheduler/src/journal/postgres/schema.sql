@@ -1,6 +1,8 @@
 -- The journal of a cluster. All that is changed goes through one of the two functions, each a transaction of one statement:
 -- no lock is ever held while the server waits for a client that may be gone.
 
+SELECT pg_advisory_xact_lock(7236589);
+
 CREATE TABLE IF NOT EXISTS orion_leader (
     one boolean PRIMARY KEY DEFAULT true CHECK (one),
     holder bytea NOT NULL,

@@ -61,6 +61,34 @@ async fn who_does_not_lead_appends_nothing() {
     append(&second, 1, 2).await.unwrap().unwrap();
 }
 
+/// Large records are read some at a time, small ones together, and none is passed over.
+#[tokio::test(flavor = "multi_thread")]
+async fn records_of_any_size_are_all_read() {
+    let Some(journal) = empty().await else { return };
+    assert!(journal.lead("one:1").await.unwrap());
+    let record = |n: u64| {
+        let bytes = if n % 10 == 3 { 3 << 20 } else { 10 };
+        let spec = orion_proto::jobs::JobSpec { idempotency_key: "k".repeat(bytes), ..Default::default() };
+        let submitted = orion_proto::journal::Submitted { spec: Some(spec) };
+        Record { unix_ms: n, event: Some(orion_proto::journal::record::Event::Submitted(submitted)) }
+    };
+    let batch = Batch { records: (0..40).map(record).collect(), ..Batch::default() };
+    let read = tokio::task::spawn_blocking(move || {
+        journal.append(0, &batch).unwrap();
+        let mut read = Vec::new();
+        while let Some(some) = Some(journal.read(read.len() as u64, 100).unwrap()).filter(|some| !some.is_empty()) {
+            assert!(some.iter().filter(|(place, _)| place % 10 == 3).count() <= 3, "more than it may be at once");
+            read.extend(some.into_iter().map(|(place, record)| (place, record.unix_ms)));
+        }
+        let some = journal.at(&[33, 3, 99, 7, 13, 23]).unwrap();
+        (read, some.into_iter().map(|(place, _)| place).collect::<Vec<_>>(), journal.end().unwrap())
+    });
+    let (read, mut some, end) = read.await.unwrap();
+    some.sort_unstable();
+    assert_eq!(read, (0..40).map(|n| (n, n)).collect::<Vec<_>>());
+    assert_eq!((some, end), (vec![3, 7, 13, 23, 33], 40));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn of_many_that_start_at_once_each_finds_its_tables() {
     let Some(journal) = empty().await else { return };

@@ -1,0 +1,48 @@
+//! What the writer is asked, and what it tells the runner.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use orion_proto::{Error, Result, jobs::JobSpec};
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+
+use super::decide::Attempt;
+
+pub(super) type Reply<T> = oneshot::Sender<Result<T>>;
+
+/// What the writer is asked.
+pub(super) enum Ask {
+    /// With the room in memory that it takes until it is on disk.
+    Submit(Box<JobSpec>, Option<OwnedSemaphorePermit>, Reply<u64>),
+    Stop(u64, Error, Reply<()>),
+    /// With room for its specification.
+    Retry(u64, Option<OwnedSemaphorePermit>, Reply<()>),
+    /// How an attempt ended; its result, encoded.
+    Settle(Attempt, Result<Bytes>, Reply<()>),
+    /// To look at what time brought.
+    Tick,
+    /// To begin no attempt any more.
+    Drain,
+    /// To end, for this reason.
+    Leave(Error),
+}
+
+impl Ask {
+    /// About how much it brings to the disk.
+    pub(super) fn bytes(&self) -> usize {
+        match self {
+            Self::Submit(_, Some(room), _) | Self::Retry(_, Some(room), _) => room.num_permits() << 10,
+            Self::Settle(_, Ok(result), _) => result.len(),
+            _ => 0,
+        }
+    }
+}
+
+/// What the runner is told.
+#[derive(Debug)]
+pub(super) enum Told {
+    /// An attempt has begun; its job must have ended within so long.
+    Begin(Attempt, Box<JobSpec>, Option<Duration>),
+    /// A job that ran was ended.
+    Stop(u64),
+}
