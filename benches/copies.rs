@@ -142,7 +142,7 @@ mod run {
         let (server, addresses, _stop) = serve().await?;
         let worker = Worker::start(options("one", folder))?;
         let session = server.join_in_process(worker.hello(), Arc::new(WorkerHandle(worker.clone())))?;
-        worker.attach(session.clone() as Arc<dyn SchedulerLink>);
+        worker.attach(session.clone() as Arc<dyn SchedulerLink>, server.front().epoch());
         session.start();
         load(&addresses.grpc.to_string()).await?;
         let before = copied();

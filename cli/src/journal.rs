@@ -136,6 +136,8 @@ fn line(place: u64, record: &Record) -> Value {
             json!({ "job": ended.job, "attempt": ended.attempt, "code": ended.code, "message": ended.message }),
         ),
         Some(Event::Released(gone)) => ("released", json!({ "job": gone.job, "attempt": gone.attempt })),
+        Some(Event::Joined(joined)) => ("joined", json!({ "worker": joined.worker })),
+        Some(Event::Left(left)) => ("left", json!({ "worker": left.worker })),
         Some(Event::Retried(retried)) => ("retried", json!({ "job": retried.job.as_ref().map(|job| job.id) })),
         Some(Event::Forgotten(forgotten)) => ("forgotten", json!({ "job": forgotten.job })),
     };

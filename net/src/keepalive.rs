@@ -9,6 +9,9 @@ use std::{
 pub const KEEPALIVE: Duration = Duration::from_millis(200);
 /// Length of a lease on a link whose round trip is short.
 pub const LEASE: Duration = Duration::from_millis(750);
+/// How long a scheduler that comes to lead waits for workers to be back with what they run for jobs. A worker that has heard of no
+/// scheduler for 80% of it gives that up: what is run elsewhere then is not run twice at once.
+pub const WORK_LEASE: Duration = Duration::from_secs(10);
 
 /// The shortest time in which a ping must be answered.
 const TIMEOUT: Duration = Duration::from_millis(200);

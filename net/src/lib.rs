@@ -36,7 +36,7 @@ pub use cause::root_cause;
 pub use data::{FrameStream, receive};
 pub use disk::free_disk_bytes;
 pub use inbox::{FrameError, Inbox, Transfer};
-pub use keepalive::{KEEPALIVE, KeepAlive, LEASE};
+pub use keepalive::{KEEPALIVE, KeepAlive, LEASE, WORK_LEASE};
 pub use link::{SchedulerLink, WorkerLink};
 pub use loss::LossMeter;
 pub use outbox::Outbox;

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use orion_proto::{
-    Code, Datatype, Delta, Error, Generation, InferAnswer, InferRequest, Parameters, Payload, Priority, Result,
-    Sequence, Tensor, session,
+    Code, Datatype, Delta, Error, Generation, InferAnswer, InferRequest, JobAttempt, Parameters, Payload, Priority,
+    Result, Sequence, Tensor, session,
 };
 use prost::Message;
 
@@ -99,7 +99,7 @@ fn head(tensor: &Tensor) -> session::TensorHead {
 /// A batch as a transfer's header and payload; the tensors' bytes are shared, not copied.
 pub fn encode_batch(batch: &Batch) -> (Bytes, Vec<Payload>) {
     let attempts = batch.attempts.iter().map(|attempt| {
-        let Parameters { priority, truncate, sequence, others, .. } = &attempt.request.parameters;
+        let Parameters { priority, truncate, sequence, others, job, .. } = &attempt.request.parameters;
         // A generation holds what its parameters said.
         let others = if attempt.request.generation.is_none() { others.as_slice() } else { &[] };
         session::Attempt {
@@ -116,6 +116,7 @@ pub fn encode_batch(batch: &Batch) -> (Bytes, Vec<Payload>) {
             sequence: sequence.map(|sequence| sequence.key),
             sequence_start: sequence.is_some_and(|sequence| sequence.start),
             sequence_end: sequence.is_some_and(|sequence| sequence.end),
+            job: job.map(|JobAttempt { job, attempt }| session::JobAttempt { job, attempt }),
         }
     });
     let wire = session::Batch {
@@ -213,7 +214,9 @@ pub fn decode_batch(transfer: Transfer) -> Result<Batch> {
         let (start, end) = (attempt.sequence_start, attempt.sequence_end);
         let sequence = attempt.sequence.map(|key| Sequence { key, start, end });
         let priority = Priority::from_number(attempt.priority.into())?;
-        let parameters = Parameters { priority, truncate: attempt.truncate, sequence, others, ..Default::default() };
+        let job = attempt.job.map(|session::JobAttempt { job, attempt }| JobAttempt { job, attempt });
+        let truncate = attempt.truncate;
+        let parameters = Parameters { priority, truncate, sequence, others, job, ..Default::default() };
         let generation = attempt.generation.map(Generation::try_from).transpose()?;
         let request = Arc::new(InferRequest { inputs, parameters, generation, ..Default::default() });
         Ok(Attempt { attempt: attempt.attempt, request })
@@ -283,7 +286,8 @@ mod tests {
             [None, Some(BoolParam(true)), Some(Int64Param(-3)), Some(DoubleParam(0.25)), Some(StringParam("é".into()))];
         let others = values.map(|value| ("prompt".to_owned(), InferParameter { parameter_choice: value })).to_vec();
         let priority = Priority::Critical;
-        let parameters = Parameters { priority, sequence, truncate: true, others, ..Default::default() };
+        let job = Some(JobAttempt { job: 1 << 40, attempt: 3 });
+        let parameters = Parameters { priority, sequence, truncate: true, others, job, ..Default::default() };
         let in_sequence = Arc::new(InferRequest { parameters, ..(*request(0)).clone() });
         let attempts = vec![Attempt { attempt: 1, request: request(3) }, Attempt { attempt: 2, request: in_sequence }];
         let batch = Batch { batch: 9, epoch: 4, model: "m".into(), device: "cpu0".into(), attempts };

@@ -53,6 +53,17 @@ pub struct Parameters {
     pub sequence: Option<Sequence>,
     /// Parameters that only some models know.
     pub others: Vec<(String, InferParameter)>,
+    /// The attempt at a job that it is; clients cannot say so.
+    pub job: Option<JobAttempt>,
+}
+
+/// The name of an attempt at a job, which outlives the scheduler that gave it out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct JobAttempt {
+    /// The job's number.
+    pub job: u64,
+    /// Its attempts are counted from 1.
+    pub attempt: u32,
 }
 
 impl Default for Parameters {
@@ -66,6 +77,7 @@ impl Default for Parameters {
             idempotent: true,
             sequence: None,
             others: Vec::new(),
+            job: None,
         }
     }
 }

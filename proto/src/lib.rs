@@ -23,7 +23,7 @@ pub use generation::{
     Delta, FinishReason, Format, Generation, MOST_ALTERNATIVES, MOST_BIASES, MOST_STOPS, Prompt, Sampling,
     TokenProbability,
 };
-pub use infer::{InferAnswer, InferRequest, Parameters, Priority, routing_key};
+pub use infer::{InferAnswer, InferRequest, JobAttempt, Parameters, Priority, routing_key};
 pub use name::{ModelName, valid_name};
 pub use payload::Payload;
 pub use policy::{ModelPolicy, Requirements, compute_capability};

@@ -2,6 +2,7 @@
 
 mod generating;
 mod generation_tensors;
+mod reclaiming;
 
 use std::sync::Arc;
 

@@ -62,7 +62,7 @@ impl Scheduler {
     pub fn new(limits: Limits, repository: Repository, data: Option<&Path>) -> Arc<Self> {
         let started_unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let scheduler = Arc::new(Self {
-            // Later than any epoch that this machine gave out before.
+            // Another than any that was given out before, if not a later one: the clock may have been set.
             core: Mutex::new(Core::new(u64::try_from(started_unix.as_millis()).unwrap_or(1), limits)),
             started: Instant::now(),
             started_unix,

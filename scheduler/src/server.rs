@@ -272,6 +272,8 @@ impl Server {
             left = &mut drained => left,
             _ = &mut servers => return Err(Error::new(Code::Internal, "a listener ended while requests drained")),
         };
+        // Workers keep what they run for jobs: whoever leads next goes on with it.
+        front.hand_over();
         if let Some((task, stop)) = cluster {
             let _ = stop.send(true);
             // A journal's server that hangs does not keep this one.

@@ -140,6 +140,35 @@ def test_the_one_that_stands_by_passes_on_and_takes_over(cluster):
     assert (found["unfinished"], found["ended"]) == (0, {"succeeded": 64, "cancelled": 1})
 
 
+def on_workers(scheduler):
+    """How many requests workers have."""
+    done = subprocess.run(
+        [str(serving.BINARY), "status", "--server", scheduler.at["grpc"], "-o", "json"], capture_output=True, text=True,
+        check=True, env=serving.environment(),
+    )
+    return json.loads(done.stdout)["requests_running"]
+
+
+def test_what_runs_goes_on_under_the_one_that_takes_over(tmp_path, database):
+    journal = POSTGRES.rsplit("/", 1)[0] + "/" + database
+    model = serving.simulated(tmp_path / "delay", 4.0, max_rows=1)
+    first = Scheduler("first", tmp_path, journal, model)
+    serving.until(lambda: first.said("leads"), "the first to lead")
+    second = Scheduler("second", tmp_path, journal, model)
+    serving.until(lambda: second.said("follows"), "the second to follow")
+    join = f"{first.at['session']},{second.at['session']}"
+    worker = serving.Process(["worker", "--join", join, "--name", "w1", "--data-dir", str(tmp_path / "w1")], tmp_path / "w1.log")
+    job = first.jobs.submit([7], model="delay")
+    serving.until(lambda: on_workers(first) == 1, "the worker to have it")
+    waits = first.jobs.submit([8], model="delay")
+    first.process.kill()
+    done = ended(second, job)
+    assert (done.state, done.attempt, second.jobs.result(job)) == ("succeeded", 1, [7])
+    assert ended(second, waits).state == "succeeded"
+    for process in (worker, second.process):
+        process.stop()
+
+
 def test_a_leader_that_was_paused_is_fenced(cluster):
     first, second, database = cluster
     ids = [first.jobs.submit([n], model="delay") for n in range(40)]

@@ -1,5 +1,9 @@
 //! The session, and the batches that the scheduler counts on.
 
+mod answered;
+#[cfg(test)]
+mod tests;
+
 use std::{
     collections::{HashMap, VecDeque},
     sync::Arc,
@@ -7,14 +11,18 @@ use std::{
 
 use orion_models::GivenUp;
 use orion_net::{AttemptDelta, Batch, BatchResult, SchedulerLink};
+use orion_proto::{JobAttempt, session};
 
 use crate::outcome;
+use answered::Answered;
 
 /// Results that are kept for a scheduler that cannot be reached; beyond, the oldest are dropped and tried again there.
 /// Their numbers travel in the hello, which is a control message.
 const UNDELIVERED: usize = 128;
 /// Numbers of batches that a hello holds, beside a capability: those beyond are tried again.
 const NUMBERS: usize = 1024;
+/// Batches of jobs that a hello holds.
+const JOBS: usize = 512;
 /// Steps of generations that are kept for a scheduler that cannot be reached: more than a lease is long.
 const STEPS: usize = 4096;
 /// Cancels that are remembered for batches that have not come.
@@ -24,9 +32,13 @@ const EARLY_CANCELS: usize = 256;
 /// hello names.
 #[derive(Default)]
 pub(crate) struct Held {
-    pub(crate) link: Option<Arc<dyn SchedulerLink>>,
+    link: Option<Arc<dyn SchedulerLink>>,
+    /// Sessions that there were: tells whether there was another since.
+    sessions: u64,
     running: HashMap<u64, Running>,
-    undelivered: VecDeque<BatchResult>,
+    undelivered: VecDeque<Answer>,
+    /// Results of jobs that were delivered to a scheduler which may be gone before it has written them down.
+    answered: Answered,
     /// Steps of generations, each with its epoch, for a scheduler that cannot be reached.
     steps: Vec<(u64, Vec<AttemptDelta>)>,
     /// Cancels that came before their batch, the newest last: batch and attempt. They travel on another connection.
@@ -40,6 +52,44 @@ struct Running {
     attempts: Vec<(u64, GivenUp)>,
     /// Its device has it.
     begun: bool,
+    jobs: Jobs,
+    /// Its lease ended: whatever comes of it is nobody's.
+    lapsed: bool,
+}
+
+/// Of jobs, what a batch holds.
+#[derive(Clone, Default)]
+struct Jobs {
+    device: Arc<str>,
+    attempts: Vec<(u64, JobAttempt)>,
+    /// Every step of their generations: a scheduler that follows another on has none of them.
+    steps: Vec<AttemptDelta>,
+}
+
+/// A result, with what a scheduler that follows another on is told beside it.
+#[derive(Clone)]
+struct Answer {
+    result: BatchResult,
+    jobs: Jobs,
+}
+
+impl Jobs {
+    fn of(batch: &Batch) -> Self {
+        let job = |attempt: &orion_net::Attempt| Some((attempt.attempt, attempt.request.parameters.job?));
+        let attempts = batch.attempts.iter().filter_map(job).collect();
+        Self { device: batch.device.clone(), attempts, steps: Vec::new() }
+    }
+
+    fn named(&self, batch: u64, epoch: u64, devices: &[session::Device]) -> Option<session::HeldBatch> {
+        let device = devices.iter().position(|device| device.name == *self.device)?;
+        let attempt = |(attempt, job): &(u64, JobAttempt)| session::HeldAttempt {
+            attempt: *attempt,
+            job: Some(session::JobAttempt { job: job.job, attempt: job.attempt }),
+        };
+        let attempts: Vec<_> = self.attempts.iter().map(attempt).collect();
+        let device = u32::try_from(device).ok()?;
+        (!attempts.is_empty()).then_some(session::HeldBatch { batch, epoch, device, attempts })
+    }
 }
 
 impl Held {
@@ -48,18 +98,80 @@ impl Held {
         self.running.is_empty() && self.undelivered.is_empty()
     }
 
-    /// The numbers of the batches that run or could not be delivered.
-    pub(crate) fn numbers(&self) -> Vec<u64> {
-        let undelivered = self.undelivered.iter().map(|result| result.batch);
-        undelivered.chain(self.running.keys().copied()).take(NUMBERS).collect()
+    /// The session that the scheduler believes in.
+    pub(crate) fn link(&self) -> Option<Arc<dyn SchedulerLink>> {
+        self.link.clone()
     }
 
-    /// A new session: results that could not be delivered. Steps that could not be are delivered here, under the lock, so
-    /// that none of a later step goes before them; in one process, where that would call back, there are none.
-    pub(crate) fn attach(&mut self, link: Arc<dyn SchedulerLink>) -> VecDeque<BatchResult> {
-        self.steps.drain(..).for_each(|(epoch, steps)| link.deltas(epoch, steps));
+    /// The numbers of the batches that run or could not be delivered.
+    pub(crate) fn numbers(&self) -> Vec<u64> {
+        let undelivered = self.undelivered.iter().map(|answer| answer.result.batch);
+        undelivered.chain(self.running()).take(NUMBERS).collect()
+    }
+
+    fn running(&self) -> impl Iterator<Item = u64> {
+        self.running.iter().filter(|(_, running)| !running.lapsed).map(|(number, _)| *number)
+    }
+
+    /// Of jobs, what runs, could not be delivered, or was delivered lately; devices are named by their places.
+    pub(crate) fn jobs(&mut self, devices: &[session::Device]) -> Vec<session::HeldBatch> {
+        let runs = |(number, running): (&u64, &Running)| {
+            let named = running.jobs.named(*number, running.epoch, devices);
+            named.filter(|_| !running.lapsed)
+        };
+        let answers = self.undelivered.iter().chain(self.answered.iter());
+        let answered = answers.filter_map(|a| a.jobs.named(a.result.batch, a.result.epoch, devices));
+        self.running.iter().filter_map(runs).chain(answered).take(JOBS).collect()
+    }
+
+    /// A new session with the scheduler of this epoch: results that could not be delivered, and of jobs those that another
+    /// scheduler got. Steps that could not be delivered are here, under the lock, so that none of a later step goes before
+    /// them; in one process, where that would call back, there are none.
+    pub(crate) fn attach(&mut self, link: Arc<dyn SchedulerLink>, epoch: u64) -> Vec<BatchResult> {
+        for (of, steps) in self.steps.drain(..).filter(|(of, _)| *of == epoch) {
+            link.deltas(of, steps);
+        }
+        let undelivered = std::mem::take(&mut self.undelivered);
+        let again = self.answered.of_others(epoch);
+        let (mut results, mut steps) = (Vec::new(), Vec::new());
+        for running in self.running.values().filter(|running| running.epoch != epoch && !running.lapsed) {
+            steps.push((running.epoch, running.jobs.steps.clone()));
+        }
+        for answer in again.into_iter().chain(undelivered) {
+            if answer.result.epoch != epoch {
+                steps.push((answer.result.epoch, answer.jobs.steps.clone()));
+            }
+            results.push(answer.result.clone());
+            self.answered.keep(answer);
+        }
+        steps.retain(|(_, steps)| !steps.is_empty());
+        steps.into_iter().for_each(|(of, steps)| link.deltas(of, steps));
         self.link = Some(link);
-        std::mem::take(&mut self.undelivered)
+        self.sessions += 1;
+        results
+    }
+
+    /// There is no session any more; its number.
+    pub(crate) fn detach(&mut self) -> u64 {
+        self.link = None;
+        self.sessions
+    }
+
+    /// No scheduler was heard of since this session for as long as the work lasts: others may do it by now, so nothing of it is
+    /// told any more. What has not begun does not begin; whether there was any.
+    pub(crate) fn lapse(&mut self, session: u64) -> bool {
+        if self.link.is_some() || self.sessions != session {
+            return false;
+        }
+        let any = !self.is_idle();
+        for running in self.running.values_mut() {
+            running.lapsed = true;
+            running.attempts.iter().for_each(|(_, given_up)| given_up.set());
+        }
+        self.undelivered.clear();
+        self.steps.clear();
+        self.answered.clear();
+        any
     }
 
     /// A batch has come; cancels that came before it are applied. Its result, if nobody waits for any of it.
@@ -68,7 +180,8 @@ impl Held {
         let cancelled: Vec<u64> = self.early_cancels.iter().filter_map(early).collect();
         self.early_cancels.retain(|(of, _)| *of != batch.batch);
         let attempts = batch.attempts.iter().map(|attempt| (attempt.attempt, GivenUp::default())).collect();
-        self.running.insert(batch.batch, Running { epoch: batch.epoch, attempts, begun: false });
+        let running = Running { epoch: batch.epoch, attempts, begun: false, jobs: Jobs::of(batch), lapsed: false };
+        self.running.insert(batch.batch, running);
         self.give_up(batch.batch, |attempt| cancelled.contains(&attempt))
     }
 
@@ -76,6 +189,9 @@ impl Held {
     pub(crate) fn cancel(&mut self, batch: u64, attempts: Vec<u64>) -> Option<BatchResult> {
         if self.running.contains_key(&batch) {
             return self.give_up(batch, |attempt| attempts.is_empty() || attempts.contains(&attempt));
+        }
+        if self.answered.forget(batch) {
+            return None;
         }
         for attempt in attempts {
             if self.early_cancels.len() == EARLY_CANCELS {
@@ -108,6 +224,12 @@ impl Held {
         epoch: u64,
         deltas: Vec<AttemptDelta>,
     ) -> Option<(Arc<dyn SchedulerLink>, Vec<AttemptDelta>)> {
+        for delta in &deltas {
+            let running = self.running.get_mut(&delta.batch);
+            if let Some(running) = running.filter(|r| r.jobs.attempts.iter().any(|(of, _)| *of == delta.attempt)) {
+                running.jobs.steps.push(delta.clone());
+            }
+        }
         if let Some(link) = &self.link {
             return Some((link.clone(), deltas));
         }
@@ -119,79 +241,22 @@ impl Held {
 
     /// A batch is answered: where to, or it is kept until there is a session.
     pub(crate) fn settle(&mut self, result: BatchResult) -> Option<(Arc<dyn SchedulerLink>, BatchResult)> {
-        self.running.remove(&result.batch);
+        let running = self.running.remove(&result.batch);
+        if running.as_ref().is_some_and(|running| running.lapsed) {
+            return None;
+        }
+        let jobs = running.map(|running| running.jobs).unwrap_or_default();
         if let Some(link) = &self.link {
-            return Some((link.clone(), result));
+            let link = link.clone();
+            if !jobs.attempts.is_empty() {
+                self.answered.keep(Answer { result: result.clone(), jobs });
+            }
+            return Some((link, result));
         }
         if self.undelivered.len() == UNDELIVERED {
             self.undelivered.pop_front();
         }
-        self.undelivered.push_back(result);
+        self.undelivered.push_back(Answer { result, jobs });
         None
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use orion_net::Attempt;
-    use orion_proto::{Code, Error};
-
-    fn batch(number: u64, attempts: &[u64]) -> Batch {
-        let attempt = |&attempt: &u64| Attempt { attempt, request: Arc::default() };
-        let attempts = attempts.iter().map(attempt).collect();
-        Batch { batch: number, epoch: 9, model: "m".into(), device: "d".into(), attempts }
-    }
-
-    fn check(result: Option<BatchResult>, attempts: &[u64]) {
-        let result = result.unwrap();
-        assert_eq!((result.epoch, result.rows), (9, 0));
-        assert_eq!(result.results.iter().map(|done| done.attempt).collect::<Vec<_>>(), attempts);
-        let cancelled = |code: &Error| code.code == Code::Cancelled;
-        assert!(result.results.iter().all(|done| done.not_started && done.outcome.as_ref().is_err_and(cancelled)));
-    }
-
-    #[test]
-    fn a_batch_that_nobody_waits_for_is_answered_at_once_and_never_begun() {
-        let mut held = Held::default();
-        assert!(held.take(&batch(1, &[10, 11])).is_none());
-        assert!(held.cancel(1, vec![10]).is_none());
-        let result = held.cancel(1, vec![11]);
-        check(result.clone(), &[10, 11]);
-        assert!(held.settle(result.unwrap()).is_none(), "there is no session");
-        assert!(held.begin(1).is_none() && held.numbers() == [1]);
-        assert_eq!(held.attach(Arc::new(Nowhere)).len(), 1);
-        assert!(held.is_idle());
-    }
-
-    #[test]
-    fn cancels_may_come_before_their_batch() {
-        let mut held = Held::default();
-        assert!(held.cancel(2, vec![20, 21]).is_none());
-        assert!(held.cancel(3, vec![30]).is_none());
-        check(held.take(&batch(2, &[20, 21])), &[20, 21]);
-        assert!(held.take(&batch(3, &[30, 31])).is_none());
-        let marks: Vec<bool> = held.begin(3).unwrap().iter().map(GivenUp::is_set).collect();
-        assert_eq!(marks, [true, false]);
-    }
-
-    #[test]
-    fn what_has_begun_is_answered_by_its_device() {
-        let mut held = Held::default();
-        assert!(held.take(&batch(4, &[40])).is_none());
-        let marks = held.begin(4).unwrap();
-        assert!(!marks[0].is_set());
-        assert!(held.cancel(4, vec![40]).is_none());
-        assert!(marks[0].is_set() && !held.is_idle(), "its model sees it at its next step");
-        assert!(held.take(&batch(5, &[50, 51])).is_none());
-        check(held.cancel(5, Vec::new()), &[50, 51]);
-    }
-
-    struct Nowhere;
-
-    impl SchedulerLink for Nowhere {
-        fn result(&self, _: BatchResult) {}
-        fn deltas(&self, _: u64, _: Vec<AttemptDelta>) {}
-        fn control(&self, _: orion_proto::session::to_scheduler::Message) {}
     }
 }

@@ -70,6 +70,11 @@ impl Residency {
         self.devices.iter().find(|known| *known.name == *device).map(Device::generators).unwrap_or_default()
     }
 
+    /// Another scheduler than the one before is joined.
+    pub(crate) fn joins_another(&self) {
+        self.table.lock().forget_orders();
+    }
+
     /// Tells a new scheduler of every model.
     pub(crate) fn report_all(&self, worker: &Worker) {
         let unloaded = |place: &Place| report(&place.model, &self.devices[place.device].name, State::Unloaded);

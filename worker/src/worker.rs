@@ -6,7 +6,7 @@ use std::{
     path::PathBuf,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::Instant,
 };
@@ -62,6 +62,8 @@ pub struct Worker {
     inventory: Inventory,
     capability: Capability,
     held: Mutex<Held>,
+    /// Of the scheduler that it joined last.
+    epoch: AtomicU64,
     fetched: Fetched,
     busy: Arc<AtomicUsize>,
     residency: Residency,
@@ -94,6 +96,7 @@ impl Worker {
             inventory,
             capability,
             held: Mutex::default(),
+            epoch: AtomicU64::new(0),
             fetched: Fetched::default(),
             busy,
             measurement: Mutex::new(None),
@@ -155,6 +158,8 @@ impl Worker {
                 device.memory_free_bytes = told.memory_free_bytes;
             }
         }
+        let mut held = self.held.lock();
+        let jobs = held.jobs(&capability.devices);
         Hello {
             protocol_major: PROTOCOL_MAJOR,
             protocol_minor: PROTOCOL_MINOR,
@@ -163,13 +168,17 @@ impl Worker {
             capability: Some(capability),
             peer_address: self.options.peer_address.clone(),
             relayed: self.options.artifacts.is_some(),
-            holding: self.held.lock().numbers(),
+            holding: held.numbers(),
+            jobs,
         }
     }
 
-    /// From now on it answers to this scheduler: reports what it has, delivers what it could not.
-    pub fn attach(&self, link: Arc<dyn SchedulerLink>) {
-        let undelivered = self.held.lock().attach(link.clone());
+    /// From now on it answers to the scheduler of this epoch: reports what it has, delivers what it could not.
+    pub fn attach(&self, link: Arc<dyn SchedulerLink>, epoch: u64) {
+        if self.epoch.swap(epoch, Ordering::Relaxed) != epoch {
+            self.residency.joins_another();
+        }
+        let undelivered = self.held.lock().attach(link.clone(), epoch);
         self.residency.report_all(self);
         let measured = *self.measurement.lock();
         if let Some(figures) = measured {
@@ -178,13 +187,20 @@ impl Worker {
         undelivered.into_iter().for_each(|result| link.result(result));
     }
 
-    /// The scheduler cannot be reached: results wait.
-    pub fn detach(&self) {
-        self.held.lock().link = None;
+    /// The scheduler cannot be reached: results wait. The number of the session that ended.
+    pub fn detach(&self) -> u64 {
+        self.held.lock().detach()
+    }
+
+    /// No scheduler was reached since that session, for as long as what it gave out lasts.
+    pub(crate) fn lapse(&self, session: u64) {
+        if self.held.lock().lapse(session) {
+            tracing::warn!("work_given_up");
+        }
     }
 
     pub(crate) fn tell(&self, message: to_scheduler::Message) {
-        let link = self.held.lock().link.clone();
+        let link = self.held.lock().link();
         if let Some(link) = link {
             link.control(message);
         }

@@ -53,7 +53,7 @@ pub(crate) fn run_up(arguments: &UpArguments, out: &mut dyn Write) -> Result<(),
         let worker = Worker::start(options)?;
         worker.joins(&near(server.addresses().session).to_string());
         let session = server.scheduler().join_in_process(worker.hello(), Arc::new(WorkerHandle(worker.clone())))?;
-        worker.attach(session.clone());
+        worker.attach(session.clone(), server.scheduler().front().epoch());
         session.start();
         tokio::spawn(telemetry(worker.clone(), session));
         measure_in_background(worker, data_dir);

@@ -186,6 +186,7 @@ impl<T, L: Clone> Core<T, L> {
         let holding = &mut self.workers[index].holding;
         *holding = hello.holding;
         holding.sort_unstable();
+        self.hold(now, index, hello.jobs);
         Ok(Joined { session, resumed })
     }
 
@@ -196,7 +197,7 @@ impl<T, L: Clone> Core<T, L> {
         worker.state = if worker.drains { WorkerState::Draining } else { WorkerState::Ready };
         self.cluster_changed();
         self.repeat_wishes(index);
-        self.call_off_unknown(index);
+        self.call_off_unknown(now, index);
         self.ask_anew(index);
         for model in 0..self.models.len() {
             self.models[model].unreadable.retain(|(at, _)| *at != index);

@@ -3,9 +3,11 @@
 use std::sync::Arc;
 
 use orion_net::{Attempt, Batch};
+use orion_proto::JobAttempt;
 
 use super::{
     Command, Cordon, Core, Nanos, RequestKey, WorkerState,
+    booking::Given,
     order::{Pick, Source},
     queue::{LaneKey, Waiting},
     tenants::PRIORITIES,
@@ -46,6 +48,10 @@ pub(super) struct Running {
     pub hedged: bool,
     /// Bytes of its requests that were given up.
     pub abandoned_bytes: usize,
+    /// Of the scheduler that gave it out.
+    pub epoch: u64,
+    /// Which of its attempts are at jobs.
+    pub jobs: Vec<(u64, JobAttempt)>,
 }
 
 impl<T, L: Clone> Core<T, L> {
@@ -127,6 +133,9 @@ impl<T, L: Clone> Core<T, L> {
         }
         let at = &self.devices[device];
         if at.stalled {
+            return false;
+        }
+        if self.is_taken(device) {
             return false;
         }
         let Some(last) = at.batches.last() else { return true };
@@ -255,19 +264,6 @@ impl<T, L: Clone> Core<T, L> {
             attempts.push(Attempt { attempt, request: run.unwrap_or_else(|| request.request.clone()) });
             running.push((attempt, key));
         }
-        let predicted = self.replicas[id].line(bucket).predict(rows);
-        // What runs beside the device is not booked.
-        let beside = spec.inline || spec.generator.is_some();
-        self.trace_dispatch(now, id, number, &running, hedged);
-        let expected = self.book(now, device, number, predicted, beside);
-        let replica = &mut self.replicas[id];
-        replica.running += 1;
-        replica.by_priority[usize::from(priority)] += 1;
-        replica.ran = true;
-        replica.breaker.probe_started(now);
-        if spec.generator.is_some_and(|generator| replica.running > generator.max_sequences as usize) {
-            replica.crowded = number;
-        }
         let batch = Batch {
             batch: number,
             epoch: self.epoch,
@@ -275,47 +271,13 @@ impl<T, L: Clone> Core<T, L> {
             device: Arc::clone(&self.devices[device].name),
             attempts,
         };
-        let running = Running {
-            worker,
-            device,
-            model,
-            replica: id,
-            attempts: running,
-            rows,
-            bucket,
-            priority,
-            given: now,
-            begun: now,
-            expected,
-            predicted,
-            prefill: 0,
-            reading: 0,
-            beside,
-            hedged,
-            abandoned_bytes: 0,
-        };
-        self.batches.insert(number, running);
-        self.note_straggling(number);
-        // A batch is what a balancer sees sent and ended: requests of one may be bound, moved and called off meanwhile.
-        if let Some(balancer) = &mut self.models[model].balancer {
-            balancer.started(now, self.devices[device].hash);
-        }
+        self.count_batch(
+            now,
+            id,
+            Given { number, epoch: self.epoch, attempts: running, rows, bucket, priority, hedged },
+        );
         self.commands.push(Command::Run { link, batch });
         true
-    }
-
-    fn book(&mut self, now: Nanos, device: usize, number: u64, predicted: Nanos, beside: bool) -> Nanos {
-        let start = self.available(now, device);
-        let at = &mut self.devices[device];
-        if beside {
-            at.beside += 1;
-            return now;
-        }
-        at.batches.push(number);
-        at.booked_until = start.saturating_add(predicted);
-        let until = at.booked_until;
-        self.set_alarm(now, device);
-        until
     }
 
     /// Gives an inline model's requests to a worker: they cost nothing, so nothing is booked and nothing waits long.
@@ -348,47 +310,5 @@ impl<T, L: Clone> Core<T, L> {
             self.charge_tenants(&keys, 0);
             self.send_batch(now, id, keys, 0, false);
         }
-    }
-
-    /// A batch is off its device.
-    pub(super) fn release(&mut self, now: Nanos, number: u64) -> Option<Running> {
-        let running = self.batches.remove(&number)?;
-        self.request_bytes -= running.abandoned_bytes;
-        let mut stalled = false;
-        if let Some(replica) = self.replicas.get_mut(running.replica).filter(|r| r.device == running.device) {
-            replica.running = replica.running.saturating_sub(1);
-            let as_urgent = &mut replica.by_priority[usize::from(running.priority)];
-            *as_urgent = as_urgent.saturating_sub(1);
-            replica.prompts.reading = replica.prompts.reading.saturating_sub(running.prefill);
-            // It moves again, or nobody will tell any more whether it does.
-            stalled = std::mem::take(&mut replica.stalled);
-        }
-        self.tell_unload(running.replica);
-        let Some(device) = self.devices.get_mut(running.device) else { return Some(running) };
-        if running.beside {
-            device.beside = device.beside.saturating_sub(1);
-            if stalled {
-                self.give_up_copies(now, running.device);
-            }
-            return Some(running);
-        }
-        let was_first = device.batches.first() == Some(&number);
-        device.batches.retain(|batch| *batch != number);
-        if was_first {
-            stalled = std::mem::take(&mut device.stalled);
-            if let Some(next) = device.batches.first().and_then(|next| self.batches.get_mut(next)) {
-                next.begun = now;
-            }
-        }
-        let left: Nanos = device.batches.iter().filter_map(|batch| self.batches.get(batch)).map(|b| b.predicted).sum();
-        // Never later than was booked: the report is newer than the booking.
-        let lead = self.workers[running.worker].lead;
-        let end = now.saturating_add(left);
-        device.booked_until = if left == 0 { now } else { device.booked_until.min(end.saturating_add(lead)).max(now) };
-        self.set_alarm(now, running.device);
-        if stalled {
-            self.give_up_copies(now, running.device);
-        }
-        Some(running)
     }
 }

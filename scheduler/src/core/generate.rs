@@ -285,9 +285,10 @@ impl<T, L: Clone> Core<T, L> {
     /// A worker's generators took steps. What belongs to no attempt that is under way is dropped.
     pub fn deltas(&mut self, now: Nanos, session: u64, epoch: u64, deltas: Vec<AttemptDelta>) {
         let from = self.by_session(session);
-        for AttemptDelta { batch, attempt, delta } in deltas {
+        for delta in deltas {
+            let Some(AttemptDelta { batch, attempt, delta }) = self.keep_delta(from, epoch, delta) else { continue };
             let running = self.batches.get_mut(&batch).filter(|running| Some(running.worker) == from);
-            let key = running.filter(|_| epoch == self.epoch).and_then(|running| {
+            let key = running.filter(|running| running.epoch == epoch).and_then(|running| {
                 running.given = running.given.max(now);
                 if let Some(replica) = self.replicas.get_mut(running.replica) {
                     replica.spoke = now;

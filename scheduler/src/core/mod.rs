@@ -7,6 +7,7 @@ mod admission;
 mod ageing;
 mod alarm;
 mod arrivals;
+mod booking;
 mod bound;
 mod candidates;
 mod catalogue;
@@ -47,6 +48,7 @@ mod prompt_report;
 mod queue;
 mod readiness;
 mod reading;
+mod reclaim;
 mod refuse;
 mod replica;
 mod request;
@@ -84,6 +86,7 @@ pub use cordon::Cordon;
 pub use generate::{Listener, Opening};
 pub use memory::Remembered;
 pub use prefix::Prefix;
+pub use reclaim::Reclaimed;
 pub use replica::Report;
 pub use request::{Admitted, RequestKey};
 pub use view::{ModelView, Totals};
@@ -190,6 +193,7 @@ pub struct Core<T, L> {
     /// Models that workers are to be asked about, which have enough to read for now.
     unasked: BTreeSet<usize>,
     fetching: fetching::Fetching,
+    reclaim: reclaim::Reclaim,
     /// What operators made of nodes that are not here.
     cordons: BTreeMap<String, Cordon>,
     asked_from: usize,
@@ -242,6 +246,7 @@ impl<T, L: Clone> Core<T, L> {
             faded_from: 0,
             unasked: BTreeSet::new(),
             fetching: fetching::Fetching::default(),
+            reclaim: reclaim::Reclaim::default(),
             cordons: BTreeMap::new(),
             asked_from: 0,
             scratch: Scratch::default(),
@@ -295,6 +300,7 @@ impl<T, L: Clone> Core<T, L> {
     pub fn tick(&mut self, now: Nanos) {
         self.forget_moves();
         self.end_leases(now);
+        self.end_reclaiming(now);
         self.let_go(now);
         self.free_stalled(now);
         self.free_stuck_loads(now);

@@ -46,13 +46,14 @@ impl<T, L: Clone> Core<T, L> {
         let request = self.remove_request(key)?;
         self.absolve_blamed(&request);
         let runs = [request.running, request.hedge];
+        let runs_on = self.reclaim.hands_over && request.request.parameters.job.is_some();
         for (batch, attempt) in runs.into_iter().flatten() {
             let Some(running) = self.batches.get_mut(&batch) else { continue };
             // The carrier still holds its tensors: they count until the batch is off the device.
             running.abandoned_bytes += request.bytes;
             self.request_bytes += request.bytes;
             let worker = &self.workers[running.worker];
-            if let Some(link) = worker.link.clone().filter(|_| worker.is_connected()) {
+            if let Some(link) = worker.link.clone().filter(|_| worker.is_connected() && !runs_on) {
                 self.commands.push(Command::Cancel { link, batch, attempts: vec![attempt] });
             }
         }

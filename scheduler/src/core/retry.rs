@@ -250,6 +250,7 @@ impl<T, L: Clone> Core<T, L> {
     /// A worker and all that it ran are gone.
     pub(super) fn retry_all(&mut self, now: Nanos, worker: usize) {
         let name = self.workers[worker].name.clone();
+        self.forget_held(worker);
         for number in self.batches_of(worker, |_, _| true) {
             let Some(device) = self.batches.get(&number).map(|running| running.device) else { continue };
             self.take_back(now, number, device, true, &format!("worker '{name}' was lost"));

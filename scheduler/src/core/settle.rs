@@ -39,10 +39,11 @@ fn fault(results: &[AttemptResult]) -> Fault {
 
 impl<T, L: Clone> Core<T, L> {
     /// A worker delivers a batch's result. One that was settled otherwise, or is of another epoch, is dropped.
-    pub fn result(&mut self, now: Nanos, session: u64, mut result: BatchResult) {
+    pub fn result(&mut self, now: Nanos, session: u64, result: BatchResult) {
         let from = self.by_session(session);
-        let known = self.batches.get(&result.batch).is_some_and(|running| Some(running.worker) == from);
-        if !known || result.epoch != self.epoch {
+        let Some(mut result) = self.keep_result(now, from, result) else { return };
+        let of = self.batches.get(&result.batch).filter(|running| Some(running.worker) == from);
+        if of.is_none_or(|running| running.epoch != result.epoch) {
             self.totals.results_dropped += 1;
             return;
         }

@@ -37,11 +37,37 @@ impl<T, L: Clone> Core<T, L> {
             priority: parameters.priority as u8,
             tenant: self.tenants.number(parameters.tenant.as_ref()),
         };
+        let held = parameters.job.and_then(|job| self.take_held(index, job));
+        if let Some(held) = held {
+            return Ok(self.go_on(now, index, lane, (admitted, ticket), held));
+        }
         if let Err(error) = self.admit(now, index, &admitted, lane) {
             self.models[index].statistics.refused += 1;
             self.trace_refused(now, index, &admitted, &error);
             return Err(error);
         }
+        let key = self.insert_request(now, index, lane, admitted, ticket);
+        self.models[index].arrivals.arrived(now, lane.priority);
+        self.budget.deposit(now);
+        self.blame_budget.deposit(now);
+        if self.enter_sequence(key) {
+            self.enqueue(now, key);
+            self.start_waiting(now, index);
+            self.take_turns(now);
+        } else {
+            self.tenants.entered(lane.priority, lane.tenant, key);
+        }
+        Ok(key)
+    }
+
+    pub(super) fn insert_request(
+        &mut self,
+        now: Nanos,
+        index: usize,
+        lane: LaneKey,
+        admitted: Admitted,
+        ticket: T,
+    ) -> RequestKey {
         let cold = !self.models[index].replicas.iter().any(|id| self.replicas[*id].serves());
         let serial = self.number();
         let objective = self.objective(index);
@@ -71,18 +97,7 @@ impl<T, L: Clone> Core<T, L> {
             generated: admitted.generation.map(Generated::new),
         });
         self.request_bytes += bytes;
-        let key = RequestKey { place, serial };
-        self.models[index].arrivals.arrived(now, lane.priority);
-        self.budget.deposit(now);
-        self.blame_budget.deposit(now);
-        if self.enter_sequence(key) {
-            self.enqueue(now, key);
-            self.start_waiting(now, index);
-            self.take_turns(now);
-        } else {
-            self.tenants.entered(lane.priority, lane.tenant, key);
-        }
-        Ok(key)
+        RequestKey { place, serial }
     }
 
     /// Something waits for this model: whoever can take it does, and a copy is made if it pays.

@@ -22,6 +22,7 @@ mod placing;
 mod preempting;
 mod prefixes;
 mod reading;
+mod reclaiming;
 mod recount;
 mod rescue;
 mod resuming;

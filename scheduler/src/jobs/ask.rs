@@ -1,6 +1,6 @@
 //! What the writer is asked, and what it tells the runner.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use bytes::Bytes;
 use orion_proto::{Error, Result, jobs::JobSpec};
@@ -19,6 +19,10 @@ pub(super) enum Ask {
     Retry(u64, Option<OwnedSemaphorePermit>, Reply<()>),
     /// How an attempt ended; its result, encoded.
     Settle(Attempt, Result<Bytes>, Reply<()>),
+    /// An attempt is nowhere any more.
+    Release(Attempt, Reply<()>),
+    /// These workers may have what runs, and no others.
+    Workers(BTreeSet<String>),
     /// To look at what time brought.
     Tick,
     /// To begin no attempt any more.
@@ -43,6 +47,8 @@ impl Ask {
 pub(super) enum Told {
     /// An attempt has begun; its job must have ended within so long.
     Begin(Attempt, Box<JobSpec>, Option<Duration>),
+    /// The same of one that was under way when this scheduler came to lead: a worker may have it.
+    Resume(Attempt, Box<JobSpec>, Option<Duration>),
     /// A job that ran was ended.
     Stop(u64),
 }

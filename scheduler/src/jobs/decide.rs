@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, time::Duration};
 use orion_proto::{
     Code, Error, Result,
     jobs::{Job, JobSpec},
-    journal::{Begun, Ended, Failed, Record, Released, Retried, Submitted, record::Event},
+    journal::{Begun, Ended, Failed, Joined, Left, Record, Released, Retried, Submitted, record::Event},
 };
 
 use super::{
@@ -117,7 +117,8 @@ impl Table {
         Ok(vec![record(now, Event::Failed(Failed { job, attempt, code, message, again_unix_ms }))])
     }
 
-    /// An attempt was lost with its scheduler: it does not count, but for a job that has lost so many that it may be why.
+    /// An attempt was lost with its scheduler, and no worker has it: it does not count, but for a job that has lost so many that it
+    /// may be why.
     ///
     /// # Errors
     /// FAILED_PRECONDITION where it is not the job's current one.
@@ -189,7 +190,15 @@ impl Table {
         Ok(record(now, Event::Retried(Retried { job: Some(left) })))
     }
 
-    /// A scheduler begins to lead: what ran under an earlier epoch has failed. The records, and its epoch.
+    /// These workers are here, and others are not.
+    pub fn have(&self, now: Millis, workers: &BTreeSet<String>) -> Vec<Record> {
+        let joined = |worker: &String| record(now, Event::Joined(Joined { worker: worker.clone() }));
+        let left = |worker: &String| record(now, Event::Left(Left { worker: worker.clone() }));
+        let joined = workers.difference(self.workers()).map(joined);
+        joined.chain(self.workers().difference(workers).map(left)).collect()
+    }
+
+    /// A scheduler begins to lead: what runs goes on under its epoch. The record, and the epoch.
     pub fn lead(&self, now: Millis) -> (u64, Record) {
         let epoch = self.epoch().saturating_add(1);
         (epoch, record(now, Event::Epoch(epoch)))

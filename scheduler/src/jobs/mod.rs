@@ -74,6 +74,8 @@ impl Jobs {
         let clock = Clock::default();
         let writer = Writer::new(clock.now(), journal, known, view.clone(), runner, runner::PLACES)?;
         let (clock, epoch) = (clock.not_before(writer.last()), writer.epoch());
+        // Before any worker joins that has some of it.
+        front.expect(writer.table().workers().clone(), writer.under_way());
         let thread = std::thread::Builder::new().name("orion-journal".into());
         thread.spawn(move || writer.run(clock, asked)).map_err(|error| {
             Error::new(Code::Internal, format!("the journal's thread could not be started: {error}"))

@@ -1,18 +1,18 @@
 //! Runs jobs: each attempt is a request of this scheduler.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     time::{Duration, Instant},
 };
 
 use bytes::Bytes;
 use orion_proto::{
-    Code, Error, InferRequest, Result,
+    Code, Error, InferRequest, JobAttempt, Result,
     jobs::{JobResult, JobSpec, job_result::Outcome, job_spec::Work},
 };
 use prost::Message;
 use tokio::{
-    sync::mpsc,
+    sync::{mpsc, watch},
     task::{AbortHandle, JoinSet},
 };
 
@@ -40,12 +40,18 @@ pub(super) async fn run(front: Front, jobs: Jobs, mut told: mpsc::UnboundedRecei
     let mut attempts = JoinSet::new();
     let mut ticks = tokio::time::interval(TICK);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut workers = Workers::new(&front);
     loop {
         tokio::select! {
             next = told.recv() => match next {
-                None => return,
+                // Whoever leads next goes on with what runs.
+                None => return front.hand_over(),
                 Some(Told::Begin(attempt, spec, left)) => {
                     let one = run_attempt(front.clone(), jobs.clone(), attempt, *spec, left);
+                    running.insert(attempt.job, (attempt, attempts.spawn(one)));
+                }
+                Some(Told::Resume(attempt, spec, left)) => {
+                    let one = resume_attempt(front.clone(), jobs.clone(), attempt, *spec, left);
                     running.insert(attempt.job, (attempt, attempts.spawn(one)));
                 }
                 Some(Told::Stop(id)) => {
@@ -72,8 +78,52 @@ pub(super) async fn run(front: Front, jobs: Jobs, mut told: mpsc::UnboundedRecei
             _ = ticks.tick() => {
                 // With a full channel it looks without being asked.
                 let _ = jobs.asks.try_send(Ask::Tick);
+                workers.tell(&front, &jobs);
             }
         }
+    }
+}
+
+/// The workers that the writer knows of.
+struct Workers {
+    changed: watch::Receiver<u64>,
+    told: Option<BTreeSet<String>>,
+}
+
+impl Workers {
+    fn new(front: &Front) -> Self {
+        Self { changed: front.changed(), told: None }
+    }
+
+    /// Tells the writer where there are others than before.
+    fn tell(&mut self, front: &Front, jobs: &Jobs) {
+        if self.told.is_some() && !self.changed.has_changed().unwrap_or(false) {
+            return;
+        }
+        self.changed.mark_unchanged();
+        let workers = front.workers();
+        // With a full channel they are told at the next tick.
+        if self.told.as_ref() != Some(&workers) {
+            self.told = jobs.asks.try_send(Ask::Workers(workers.clone())).is_ok().then_some(workers);
+        }
+    }
+}
+
+/// Goes on with an attempt that a worker has; where none has, it is over, and does not count.
+async fn resume_attempt(front: Front, jobs: Jobs, attempt: Attempt, spec: JobSpec, left: Option<Duration>) -> u64 {
+    if front.is_held(attempt.name(), &Terms::of(&spec, 0).model).await {
+        tracing::debug!(job = attempt.job, attempt = attempt.attempt, "attempt_goes_on");
+        return run_attempt(front, jobs, attempt, spec, left).await;
+    }
+    if let Err(error) = jobs.ask(|reply| Ask::Release(attempt, reply)).await {
+        tracing::debug!(job = attempt.job, attempt = attempt.attempt, %error, "attempt_not_released");
+    }
+    attempt.job
+}
+
+impl Attempt {
+    fn name(self) -> JobAttempt {
+        JobAttempt { job: self.job, attempt: self.attempt }
     }
 }
 
@@ -97,6 +147,7 @@ async fn work(front: &Front, attempt: Attempt, spec: JobSpec, left: Option<Durat
     let mut request = InferRequest::try_from(request)?;
     request.id = format!("job-{}.{}", attempt.job, attempt.attempt);
     request.parameters.priority = terms.priority;
+    request.parameters.job = Some(attempt.name());
     let ends = left.and_then(|left| Instant::now().checked_add(left));
     loop {
         wait_for_model(front, &request).await?;

@@ -17,12 +17,13 @@ use crate::journal::Journal;
 /// Records that are read at once.
 const AT_ONCE: usize = 256;
 /// Specifications that are read at once: each may have some MiB.
-const SPECS_AT_ONCE: usize = 64;
+pub(super) const SPECS_AT_ONCE: usize = 64;
 
 /// What the table is.
 pub(super) fn snapshot(table: &Table) -> journal::Snapshot {
     let jobs = table.unfinished().map(|job| written(job)).collect();
-    journal::Snapshot { next: table.next(), epoch: table.epoch(), jobs, unix_ms: table.last() }
+    let workers = table.workers().iter().cloned().collect();
+    journal::Snapshot { next: table.next(), epoch: table.epoch(), jobs, unix_ms: table.last(), workers }
 }
 
 fn written(job: &Unfinished) -> journal::Unfinished {
@@ -89,7 +90,8 @@ pub(super) fn written_down(journal: &dyn Journal) -> Result<Table> {
             jobs.push(read(job.clone(), spec));
         }
     }
-    Ok(Table::restored(snapshot.next, snapshot.epoch, snapshot.unix_ms, jobs))
+    let workers = snapshot.workers.into_iter().collect();
+    Ok(Table::restored(snapshot.next, snapshot.epoch, snapshot.unix_ms, workers, jobs))
 }
 
 /// Follows all records that are there now and that the table has not followed yet, and tells what they do.

@@ -7,7 +7,7 @@ use std::{
 
 use orion_proto::{
     jobs::{FailedAttempt, Job, JobSpec},
-    journal::{Begun, Ended, Failed, Record, Released, Retried, record::Event},
+    journal::{Begun, Ended, Failed, Joined, Left, Record, Released, Retried, record::Event},
 };
 use thiserror::Error;
 
@@ -87,15 +87,24 @@ pub struct Table {
     blocks: BTreeMap<u64, BTreeSet<u64>>,
     queue: Queue,
     deadlines: BTreeSet<(Millis, u64)>,
+    /// Those that joined and have not left: they may have what runs.
+    workers: BTreeSet<String>,
     /// How many run of each model, and of all.
     running: BTreeMap<Arc<str>, usize>,
     all_running: usize,
 }
 
 impl Table {
-    /// After a snapshot of the jobs that had not ended before the record of number `next`, the last of which was of time `last`.
-    pub fn restored(next: u64, epoch: u64, last: Millis, jobs: impl IntoIterator<Item = Unfinished>) -> Self {
-        let mut table = Self { next, epoch, last, ..Self::default() };
+    /// After a snapshot of the jobs that had not ended, and the workers that were there, before the record of number `next`, the
+    /// last of which was of time `last`.
+    pub fn restored(
+        next: u64,
+        epoch: u64,
+        last: Millis,
+        workers: BTreeSet<String>,
+        jobs: impl IntoIterator<Item = Unfinished>,
+    ) -> Self {
+        let mut table = Self { next, epoch, last, workers, ..Self::default() };
         jobs.into_iter().for_each(|job| _ = table.put(job));
         table
     }
@@ -118,6 +127,11 @@ impl Table {
     /// A job that has not ended.
     pub fn get(&self, id: u64) -> Option<&Arc<Unfinished>> {
         self.jobs.get(&id)
+    }
+
+    /// Workers that may have what runs.
+    pub fn workers(&self) -> &BTreeSet<String> {
+        &self.workers
     }
 
     /// All jobs that have not ended.
@@ -167,6 +181,14 @@ impl Table {
             }
             Event::Epoch(epoch) => {
                 self.epoch = *epoch;
+                return Ok(Vec::new());
+            }
+            Event::Joined(Joined { worker }) => {
+                self.workers.insert(worker.clone());
+                return Ok(Vec::new());
+            }
+            Event::Left(Left { worker }) => {
+                self.workers.remove(worker);
                 return Ok(Vec::new());
             }
             Event::Submitted(submitted) => self.submitted(seq, at, submitted.spec.as_ref().ok_or("it has no spec")?),

@@ -61,6 +61,8 @@ struct Machine {
     view: Arc<View>,
     told: mpsc::UnboundedReceiver<Told>,
     running: Vec<Attempt>,
+    /// Under way when it came to lead, and nowhere any more.
+    gone: Vec<Attempt>,
     now: u64,
 }
 
@@ -77,6 +79,7 @@ impl Machine {
             view,
             told,
             running: Vec::new(),
+            gone: Vec::new(),
             now,
         })
     }
@@ -85,6 +88,12 @@ impl Machine {
     fn round(&mut self, random: &mut StdRng, known: &mut Acknowledged) -> bool {
         let jobs = known.submitted.keys().next_back().map_or(0, |last| last + 1);
         let mut asks = vec![Ask::Tick];
+        if random.random_bool(0.1) {
+            let workers = (0..3).filter(|_| random.random_bool(0.5)).map(|worker| format!("w{worker}"));
+            asks.push(Ask::Workers(workers.collect()));
+        }
+        let gone = self.gone.drain(..).map(|attempt| Ask::Release(attempt, oneshot::channel().0));
+        asks.extend(gone);
         let (mut submits, mut settles, mut stops) = (Vec::new(), Vec::new(), Vec::new());
         let retries = random.random_bool(0.2);
         for _ in 0..random.random_range(0..6) {
@@ -124,6 +133,9 @@ impl Machine {
         while let Ok(told) = self.told.try_recv() {
             match told {
                 Told::Begin(attempt, ..) => self.running.push(attempt),
+                // Its worker has it still, or nobody has.
+                Told::Resume(attempt, ..) if random.random_bool(0.5) => self.running.push(attempt),
+                Told::Resume(attempt, ..) => self.gone.push(attempt),
                 Told::Stop(id) => self.running.retain(|attempt| attempt.job != id),
             }
         }

@@ -1,13 +1,15 @@
 //! The one thread that changes jobs. All that is asked while it writes goes to the disk together, with one sync, and is
 //! answered after it.
 
+mod elapse;
+
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use orion_proto::{
-    Code, Error, Result,
+    Code, Error, JobAttempt, Result,
     jobs::{Job, JobSpec},
-    journal::{Forgotten, Record, record::Event},
+    journal::{Record, record::Event},
 };
 use tokio::sync::mpsc;
 
@@ -16,12 +18,12 @@ use super::{
     clock::Clock,
     decide::{Attempt, Past, Submission},
     round::{Before, Round},
-    snapshot::{follow, snapshot, spec},
-    table::{Change, Phase, Table},
+    snapshot::{SPECS_AT_ONCE, follow, snapshot, spec, specs},
+    table::{Change, Phase, Table, Unfinished},
     terms::Millis,
     view::{View, state_term, terms},
 };
-use crate::journal::{self, Journal};
+use crate::journal::Journal;
 
 /// What is written at once, at most.
 const AT_ONCE: usize = 4096;
@@ -29,10 +31,6 @@ const AT_ONCE: usize = 4096;
 const BYTES_AT_ONCE: usize = 16 << 20;
 /// Records after which the fold is written down.
 const SNAPSHOT_EVERY: u64 = 50_000;
-/// Jobs that are forgotten at once, and how long what is due may wait for that.
-const FORGET_AT_ONCE: usize = 1000;
-const FORGET_EVERY: Millis = 10_000;
-
 pub(super) struct Writer {
     journal: Arc<dyn Journal>,
     table: Table,
@@ -50,7 +48,7 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    /// Follows the journal to its end and begins to lead: what ran under an earlier epoch is tried again, and does not count.
+    /// Follows the journal to its end and begins to lead: the runner is told of what was under way.
     ///
     /// # Errors
     /// The journal cannot be read, is damaged, or cannot be written.
@@ -71,20 +69,27 @@ impl Writer {
         let (epoch, record) = writer.table.lead(round.now);
         writer.write(&mut round, record)?;
         writer.epoch = epoch;
-        let ran: Vec<Attempt> = writer
-            .table
-            .unfinished()
-            .filter(|job| job.phase == Phase::Running)
-            .map(|job| Attempt { job: job.id, attempt: job.attempt, epoch })
-            .collect();
-        for attempt in ran {
-            for record in writer.table.release(round.now, attempt)? {
-                writer.write(&mut round, record)?;
-            }
-        }
         writer.journal.append(round.first, &round.batch)?;
         round.changes.into_iter().for_each(|change| writer.view.changed(change));
+        writer.resume(now)?;
         Ok(writer)
+    }
+
+    /// Tells the runner of what was under way when another led.
+    fn resume(&self, now: Millis) -> Result<()> {
+        let ran: Vec<_> = self.table.unfinished().filter(|job| job.phase == Phase::Running).collect();
+        for some in ran.chunks(SPECS_AT_ONCE) {
+            let ids: Vec<u64> = some.iter().map(|job| job.id).collect();
+            let mut specs = specs(&*self.journal, &ids)?;
+            for job in some {
+                let spec = specs.remove(&job.id).ok_or_else(|| no_spec(job.id))?;
+                let attempt = Attempt { job: job.id, attempt: job.attempt, epoch: self.epoch };
+                let told = Told::Resume(attempt, Box::new(spec), left(job, now));
+                // A runner that is gone runs nothing: the process ends.
+                let _ = self.runner.as_ref().map(|runner| runner.send(told));
+            }
+        }
+        Ok(())
     }
 
     /// Answers until nobody can ask any more.
@@ -117,6 +122,12 @@ impl Writer {
         self.epoch
     }
 
+    /// The attempts that are under way.
+    pub(super) fn under_way(&self) -> Vec<JobAttempt> {
+        let running = self.table.unfinished().filter(|job| job.phase == Phase::Running);
+        running.map(|job| JobAttempt { job: job.id, attempt: job.attempt }).collect()
+    }
+
     /// The time of the last record.
     pub(super) fn last(&self) -> Millis {
         self.table.last()
@@ -127,7 +138,6 @@ impl Writer {
         self.broken.is_some()
     }
 
-    #[cfg(test)]
     pub(super) fn table(&self) -> &Table {
         &self.table
     }
@@ -155,6 +165,17 @@ impl Writer {
             Ask::Retry(id, room, reply) => {
                 round.rooms.extend(room);
                 let done = broken.map_or_else(|| self.retry(round, id), Err);
+                round.answer(done, reply);
+            }
+            Ask::Workers(workers) if broken.is_none() => {
+                let have = self.table.have(round.now, &workers);
+                if let Err(error) = have.into_iter().try_for_each(|record| self.write(round, record)) {
+                    self.breaks(error);
+                }
+            }
+            Ask::Workers(_) => {}
+            Ask::Release(attempt, reply) => {
+                let done = broken.map_or_else(|| self.release(round, attempt), Err);
                 round.answer(done, reply);
             }
             Ask::Settle(attempt, outcome, reply) => {
@@ -232,45 +253,9 @@ impl Writer {
         }
     }
 
-    /// Ends what is late, and forgets what was kept for long enough.
-    fn pass_time(&mut self, round: &mut Round) {
-        if self.broken.is_some() {
-            return;
-        }
-        let late: Vec<u64> = self.table.late(round.now).collect();
-        let error = Error::new(Code::DeadlineExceeded, "it had not ended by its deadline");
-        for id in late {
-            // One that it stopped with it is not open any more.
-            let _ = self.stop(round, id, &error);
-        }
-        if round.now >= self.forgot.saturating_add(FORGET_EVERY) {
-            self.forgot = round.now;
-            if let Err(error) = self.forget(round) {
-                tracing::warn!(%error, "jobs_not_forgotten");
-            }
-        }
-    }
-
-    fn forget(&mut self, round: &mut Round) -> Result<()> {
-        let all = self.journal.due(round.now, FORGET_AT_ONCE)?;
-        if all.len() == FORGET_AT_ONCE {
-            // There are more: they are looked at next.
-            self.forgot = 0;
-        }
-        for (due, id) in all {
-            round.batch.not_due.push((due, id));
-            let left = Before(&*self.journal, &round.batch).ended(id)?.filter(|_| self.table.get(id).is_none());
-            // One that was retried since is due later, or not at all.
-            if let (Some(left), Some(spec)) = (left, spec(&*self.journal, id)?)
-                && left.ended_unix_ms.saturating_add(super::terms::Terms::of(&spec, 0).keep) <= due
-            {
-                self.write(round, Record { unix_ms: round.now, event: Some(Event::Forgotten(Forgotten { job: id })) })?;
-                let (mut terms, key) = (terms(&spec), spec.idempotency_key);
-                terms.push(state_term(&left.state));
-                round.batch.forgotten.push(journal::Forgotten { job: id, terms, key });
-            }
-        }
-        Ok(())
+    fn release(&mut self, round: &mut Round, attempt: Attempt) -> Result<()> {
+        let records = self.table.release(round.now, attempt)?;
+        records.into_iter().try_for_each(|record| self.write(round, record))
     }
 
     /// Begins what may begin.
@@ -284,8 +269,7 @@ impl Writer {
             });
             match begun {
                 Ok((attempt, spec)) => {
-                    let deadline = self.table.get(id).and_then(|job| job.terms.deadline);
-                    let left = deadline.map(|deadline| Duration::from_millis(deadline.saturating_sub(round.now)));
+                    let left = self.table.get(id).and_then(|job| left(job, round.now));
                     round.told.push(Told::Begin(attempt, Box::new(spec), left));
                 }
                 Err(error) => return self.breaks(error),
@@ -303,7 +287,7 @@ impl Writer {
             return Ok(spec.clone());
         }
         let found = spec(&*self.journal, id)?;
-        found.ok_or_else(|| Error::new(Code::Internal, format!("the journal is damaged: job {id} has no spec")))
+        found.ok_or_else(|| no_spec(id))
     }
 
     fn write(&mut self, round: &mut Round, record: Record) -> Result<()> {
@@ -368,6 +352,15 @@ impl Writer {
         self.runner = None;
         self.broken.get_or_insert(why);
     }
+}
+
+fn no_spec(id: u64) -> Error {
+    Error::new(Code::Internal, format!("the journal is damaged: job {id} has no spec"))
+}
+
+/// How long a job may still take.
+fn left(job: &Unfinished, now: Millis) -> Option<Duration> {
+    job.terms.deadline.map(|deadline| Duration::from_millis(deadline.saturating_sub(now)))
 }
 
 impl Drop for Writer {

@@ -22,8 +22,8 @@ use crate::{jobs::seat::Seat, scheduler::Scheduler};
 
 /// A worker says hello within this time.
 const HELLO: Duration = Duration::from_secs(5);
-/// Bytes of a hello: what the worker is, and the batches that it holds.
-const HELLO_BYTES: usize = 16 * 1024;
+/// Bytes of a hello: what the worker is, and the batches and jobs that it holds.
+const HELLO_BYTES: usize = 48 * 1024;
 /// Bytes of a result's tensors.
 const RESULT_BYTES: u64 = 1 << 30;
 

@@ -7,7 +7,7 @@ mod remote;
 
 use std::sync::Arc;
 
-use orion_net::{AttemptDelta, BatchResult, FromWorker, KEEPALIVE, LEASE, SchedulerLink, Strategy};
+use orion_net::{AttemptDelta, BatchResult, FromWorker, KEEPALIVE, LEASE, SchedulerLink, Strategy, WORK_LEASE};
 use orion_proto::{
     Code, Error, ModelSpec, PROTOCOL_MAJOR, PROTOCOL_MINOR, Result,
     session::{Hello, ModelReport, Welcome, model_report, to_scheduler, to_worker},
@@ -53,6 +53,7 @@ impl Scheduler {
             epoch: self.core().epoch(),
             keepalive_ms: KEEPALIVE.as_millis() as u32,
             lease_ms: LEASE.as_millis() as u32,
+            work_lease_ms: WORK_LEASE.as_millis() as u32,
             protocol_major: PROTOCOL_MAJOR,
             protocol_minor: PROTOCOL_MINOR,
             key: String::new(),

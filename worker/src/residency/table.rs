@@ -14,7 +14,7 @@ pub(super) struct Place {
 #[derive(Default)]
 pub(super) struct Table {
     residents: HashMap<Place, Resident>,
-    /// The newest wish for each place. Its names are the scheduler's, so they are few.
+    /// The newest wish of the scheduler for each place. Its names are the scheduler's, so they are few.
     orders: HashMap<Place, u64>,
     /// What was given up and whose memory is not yet free.
     leaving: HashMap<Place, Leaving>,
@@ -163,6 +163,11 @@ impl Table {
         true
     }
 
+    /// Another scheduler's wishes come: their numbers are not to be compared with those of the one before.
+    pub(super) fn forget_orders(&mut self) {
+        self.orders.clear();
+    }
+
     /// Remembers the newest wish for a place; says whether this one is it.
     fn newest(&mut self, place: &Place, order: u64) -> bool {
         let newest = self.orders.entry(place.clone()).or_default();
@@ -249,6 +254,8 @@ mod tests {
         assert_eq!(load(&mut table, "elsewhere", 7).map(|(_, replaced)| replaced), Some(Some(number)));
         let other = Place { device: 0, ..place() };
         assert!(matches!(table.load(&other, "p", report(State::Loading, 1)), Load::Start(_, None)), "another device");
+        table.forget_orders();
+        assert!(matches!(table.load(&other, "p", report(State::Loading, 1)), Load::Known), "another scheduler");
     }
 
     #[test]

@@ -40,7 +40,7 @@ pub(super) async fn run(
     address: &str,
     options: &JoinOptions,
     stop: watch::Receiver<bool>,
-    welcomed: impl FnOnce(),
+    welcomed: impl FnOnce(Duration, Arc<Mutex<KeepAlive>>),
 ) -> Ended {
     match converse(worker, address, options, stop, welcomed).await {
         Ok(()) => Ended::Left,
@@ -83,7 +83,7 @@ async fn converse(
     address: &str,
     options: &JoinOptions,
     mut stop: watch::Receiver<bool>,
-    welcomed: impl FnOnce(),
+    welcomed: impl FnOnce(Duration, Arc<Mutex<KeepAlive>>),
 ) -> Result<(), Ended> {
     let silent = |_| Ended::Lost(format!("no welcome within {} s", OPEN.as_secs()));
     let stopped = async {
@@ -99,11 +99,11 @@ async fn converse(
     };
     let Opened { welcome, scheduler, control, frames } = opened;
     tracing::info!(scheduler = %address, session = welcome.session, epoch = welcome.epoch, "scheduler_joined");
-    welcomed();
     worker.joins(address);
-    worker.attach(scheduler.clone());
+    worker.attach(scheduler.clone(), welcome.epoch);
     let lease = Duration::from_millis(welcome.lease_ms.into());
     let keepalive = Arc::new(Mutex::new(KeepAlive::new(Instant::now(), lease)));
+    welcomed(Duration::from_millis(welcome.work_lease_ms.into()), keepalive.clone());
     let handle = WorkerHandle(worker.clone());
     let frames = frames.map(|frame| frame.map_err(|status| status.message().to_owned()));
     let data = receive(frames, &scheduler.outbox, options.max_batch_bytes, |transfers| {

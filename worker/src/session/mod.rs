@@ -61,10 +61,13 @@ pub async fn run(worker: Arc<Worker>, options: JoinOptions, mut stop: watch::Rec
                 return;
             }
         }
-        let mut welcomed = false;
-        let ended = connection::run(&worker, address, &options, stop.clone(), || welcomed = true).await;
-        worker.detach();
-        if welcomed {
+        let mut lease = None;
+        let ended =
+            connection::run(&worker, address, &options, stop.clone(), |work, heard| lease = Some((work, heard))).await;
+        let session = worker.detach();
+        if let Some((work, heard)) = lease {
+            let silence = heard.lock().silence(Instant::now());
+            tokio::spawn(lapse(worker.clone(), session, work, silence));
             backoff.reset();
             said.clear();
         }
@@ -84,5 +87,13 @@ pub async fn run(worker: Arc<Worker>, options: JoinOptions, mut stop: watch::Rec
             () = tokio::time::sleep(backoff.wait()) => {}
             _ = stop.wait_for(|stop| *stop), if !stopping => {}
         }
+    }
+}
+
+/// Gives up what the worker holds where it has heard of no scheduler for 80% of the time that others wait for it.
+async fn lapse(worker: Arc<Worker>, session: u64, lease: Duration, silence: Duration) {
+    if !lease.is_zero() {
+        tokio::time::sleep((lease * 4 / 5).saturating_sub(silence)).await;
+        worker.lapse(session);
     }
 }

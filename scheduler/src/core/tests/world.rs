@@ -38,6 +38,17 @@ fn is_for(command: &Command<u64, u64>, at: u64) -> bool {
     }
 }
 
+/// What a batch holds of jobs, as its worker says it.
+fn of_jobs(batch: &Batch) -> session::HeldBatch {
+    let attempts = batch.attempts.iter().filter_map(|attempt| {
+        let job = attempt.request.parameters.job?;
+        let job = Some(session::JobAttempt { job: job.job, attempt: job.attempt });
+        Some(session::HeldAttempt { attempt: attempt.attempt, job })
+    });
+    let device = u32::try_from(device_number(&batch.device)).unwrap();
+    session::HeldBatch { batch: batch.batch, epoch: batch.epoch, device, attempts: attempts.collect() }
+}
+
 /// A request as a test sends it; it waits for ever unless told otherwise.
 #[derive(Clone, Debug)]
 pub(super) struct Ask {
@@ -212,7 +223,17 @@ impl World {
                 ..Default::default()
             }),
             holding: node.batches.iter().map(|batch| batch.batch).collect(),
+            jobs: node.batches.iter().map(of_jobs).collect(),
             ..Default::default()
+        }
+    }
+
+    /// The scheduler is gone, and another begins: workers have to join that. Nobody waits for what was asked before.
+    pub(super) fn next_scheduler(&mut self) {
+        self.core = TestCore::new(self.core.epoch() + 1, Limits::default());
+        self.nodes.iter_mut().for_each(|node| node.link = None);
+        for spec in self.specs.clone().iter().filter(|spec| !spec.inline) {
+            self.core.want(self.now, &spec.name, format!("/{}", spec.name), false);
         }
     }
 

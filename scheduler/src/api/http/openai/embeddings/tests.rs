@@ -114,6 +114,7 @@ fn parameters_come_beside_openais_own_fields() {
         idempotent: false,
         tenant: None,
         others: Vec::new(),
+        job: None,
     };
     assert_eq!(all, expected);
     for (field, value) in [("priority", "6"), ("priority", "\"high\""), ("timeout", "-1"), ("idempotent", "1")] {
