@@ -91,6 +91,11 @@ need_postgres() {
   compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || command -v initdb >/dev/null || install_packages postgresql
 }
 
+# What sets the clock of one process, for the tests of clocks that are set.
+need_faketime() {
+  compgen -G '/usr/lib/*/faketime/libfaketime.so.1' >/dev/null || install_packages faketime
+}
+
 # Azure's storage emulator in this folder, for the tests that speak with it.
 need_azurite() {
   # The last that Debian's node runs.

@@ -101,9 +101,15 @@ impl Cluster {
 
     /// Follows and leads until it is to stop.
     pub(crate) async fn run(mut self) {
-        while !*self.stop.borrow() {
-            if let Err(error) = self.term().await {
-                tracing::warn!(%error, "journal_not_followed");
+        let mut said = None;
+        // Where nobody can stop it any more, nobody waits for it.
+        while !*self.stop.borrow() && self.stop.has_changed().is_ok() {
+            if let Err(error) = self.term(&mut said).await {
+                // Once for each reason: a server that is away for an hour is one line.
+                if said.as_ref() != Some(&error.message) {
+                    tracing::warn!(%error, "journal_not_followed");
+                    said = Some(error.message.clone());
+                }
                 self.take(Seat::Vacant(error.retry_after(PAUSE)));
                 self.pause(PAUSE).await;
             }
@@ -111,13 +117,14 @@ impl Cluster {
     }
 
     /// Stands by until it leads, and leads until it does not.
-    async fn term(&mut self) -> Result<()> {
+    async fn term(&mut self, said: &mut Option<String>) -> Result<()> {
         // A name of its own for each term: what an earlier one still writes is refused.
         let journal = self.journal.anew();
         journal.make_tables().await?;
         let mine = journal.clone();
         let mut follower = off_thread(move || Follower::new(mine)).await?;
         while !journal.lead(&self.address).await? {
+            *said = None;
             match journal.leader().await? {
                 Some(leader) => self.follow(&follower, leader),
                 None => self.take(Seat::Vacant(nobody())),

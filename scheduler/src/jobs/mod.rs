@@ -24,7 +24,7 @@ use std::sync::Arc;
 
 use orion_proto::{Code, Error, Result, jobs::JobSpec};
 use prost::Message;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 
 use self::{
     ask::{Ask, Reply},
@@ -49,6 +49,8 @@ pub struct Jobs {
     view: Arc<View>,
     /// KiB of jobs that may be on their way to the disk.
     room: Arc<Semaphore>,
+    /// Turns true when this scheduler leads no more.
+    left: Arc<watch::Sender<bool>>,
     epoch: u64,
 }
 
@@ -80,7 +82,8 @@ impl Jobs {
         thread.spawn(move || writer.run(clock, asked)).map_err(|error| {
             Error::new(Code::Internal, format!("the journal's thread could not be started: {error}"))
         })?;
-        let jobs = Self { asks, view, room: Arc::new(Semaphore::new(ROOM_KIB)), epoch };
+        let (room, left) = (Arc::new(Semaphore::new(ROOM_KIB)), Arc::new(watch::Sender::new(false)));
+        let jobs = Self { asks, view, room, left, epoch };
         tokio::spawn(runner::run(front, jobs.clone(), told));
         Ok(jobs)
     }
@@ -90,7 +93,7 @@ impl Jobs {
     /// # Errors
     /// It is wrong in itself, waits for what cannot be waited for, or the journal cannot be written.
     pub async fn submit(&self, spec: JobSpec) -> Result<u64> {
-        self.submit_ahead(spec).await?.await.map_err(|_| gone())?
+        self.answered(self.submit_ahead(spec).await?).await
     }
 
     /// The same without waiting for the disk: what comes of it is known when the receiver is.
@@ -99,10 +102,34 @@ impl Jobs {
     /// The writer is gone.
     pub async fn submit_ahead(&self, spec: JobSpec) -> Result<oneshot::Receiver<Result<u64>>> {
         let (reply, answer) = oneshot::channel();
-        // What is too large is refused by the writer, and is not kept.
-        let room = self.room(spec.encoded_len()).await;
-        self.asks.send(Ask::Submit(Box::new(spec), room, reply)).await.map_err(|_| gone())?;
+        let asked = async {
+            // What is too large is refused by the writer, and is not kept.
+            let room = self.room(spec.encoded_len()).await;
+            self.asks.send(Ask::Submit(Box::new(spec), room, reply)).await.map_err(|_| gone())
+        };
+        self.while_it_leads(asked).await?;
         Ok(answer)
+    }
+
+    /// What came of what was asked ahead.
+    ///
+    /// # Errors
+    /// As of what was asked; UNAVAILABLE where this scheduler leads no more: whether it was done is not known.
+    pub async fn answered<T>(&self, answer: oneshot::Receiver<Result<T>>) -> Result<T> {
+        self.while_it_leads(async { answer.await.map_err(|_| gone())? }).await
+    }
+
+    /// A journal that cannot be reached keeps nobody waiting for longer than this scheduler leads.
+    async fn while_it_leads<T>(&self, done: impl Future<Output = Result<T>>) -> Result<T> {
+        let mut left = self.left.subscribe();
+        tokio::select! {
+            biased;
+            done = done => done,
+            _ = left.wait_for(|left| *left) => Err(Error::new(
+                Code::Unavailable,
+                "this scheduler leads no more, and does not know whether it was done: ask again, with the same idempotency key",
+            )),
+        }
     }
 
     /// Ends a job that has not ended, and those that wait for it.
@@ -130,6 +157,7 @@ impl Jobs {
 
     /// Ends for this reason: nothing is accepted any more, and what runs is given up.
     pub(crate) async fn leave(&self, why: Error) {
+        self.left.send_replace(true);
         // A writer that is gone has ended.
         let _ = self.asks.send(Ask::Leave(why)).await;
     }
@@ -152,8 +180,11 @@ impl Jobs {
 
     async fn ask<T>(&self, ask: impl FnOnce(Reply<T>) -> Ask) -> Result<T> {
         let (reply, answer) = oneshot::channel();
-        self.asks.send(ask(reply)).await.map_err(|_| gone())?;
-        answer.await.map_err(|_| gone())?
+        let asked = async {
+            self.asks.send(ask(reply)).await.map_err(|_| gone())?;
+            answer.await.map_err(|_| gone())?
+        };
+        self.while_it_leads(asked).await
     }
 }
 

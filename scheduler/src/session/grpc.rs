@@ -5,7 +5,8 @@ use std::{collections::HashMap, sync::Arc, time::Duration, time::Instant};
 use futures::{Stream, StreamExt, stream::BoxStream};
 use orion_net::{FrameStream, FromWorker, KeepAlive, LEASE, WorkerLink, decode_from_worker, receive};
 use orion_proto::session::{
-    Frame, Pong, ToScheduler, ToWorker, Welcome, session_server::Session as SessionRpc, to_scheduler, to_worker,
+    Frame, Pong, StandingRequest, StandingResponse, ToScheduler, ToWorker, Welcome,
+    session_server::Session as SessionRpc, to_scheduler, to_worker,
 };
 use parking_lot::Mutex;
 use prost::Message as _;
@@ -116,6 +117,10 @@ impl SessionRpc for SessionService {
         let (mailbox, messages) = tokio::sync::mpsc::channel(MAILBOX);
         tokio::spawn(self.clone().converse(request.into_inner(), mailbox));
         Ok(Response::new(ReceiverStream::new(messages).map(Ok).boxed()))
+    }
+
+    async fn standing(&self, _: Request<StandingRequest>) -> Result<Response<StandingResponse>, Status> {
+        Ok(Response::new(StandingResponse { leads: matches!(*self.seat.borrow(), Seat::Leads(_)) }))
     }
 
     async fn data(&self, request: Request<Streaming<Frame>>) -> Result<Response<Self::DataStream>, Status> {

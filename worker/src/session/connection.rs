@@ -150,7 +150,7 @@ async fn connect(address: &str) -> Result<(Channel, Option<LossMeter>), Ended> {
     Ok((channel, meter.try_recv().ok().and_then(Result::ok)))
 }
 
-fn authorised<T>(mut request: Request<T>, options: &JoinOptions) -> Result<Request<T>, Ended> {
+pub(super) fn authorised<T>(mut request: Request<T>, options: &JoinOptions) -> Result<Request<T>, Ended> {
     if let Some(token) = &options.token {
         let value = MetadataValue::try_from(format!("Bearer {token}"));
         let value =

@@ -3,6 +3,7 @@
 mod connection;
 mod control;
 mod remote;
+mod standing;
 
 use std::{
     collections::HashMap,
@@ -54,7 +55,10 @@ pub async fn run(worker: Arc<Worker>, options: JoinOptions, mut stop: watch::Rec
     let mut backoff = Backoff::new(FIRST_WAIT, LONGEST_WAIT, seed);
     let mut said: HashMap<&str, String> = HashMap::new();
     let mut draining_since = None;
-    for address in options.addresses.iter().cycle() {
+    let mut place = 0;
+    loop {
+        let Some(address) = options.addresses.get(place) else { return };
+        let next = (place + 1) % options.addresses.len();
         if *stop.borrow() {
             let since = *draining_since.get_or_insert_with(Instant::now);
             if worker.is_idle() || since.elapsed() > DRAIN {
@@ -62,8 +66,17 @@ pub async fn run(worker: Arc<Worker>, options: JoinOptions, mut stop: watch::Rec
             }
         }
         let mut lease = None;
-        let ended =
-            connection::run(&worker, address, &options, stop.clone(), |work, heard| lease = Some((work, heard))).await;
+        let welcomed = |work, heard| lease = Some((work, heard));
+        let ended = tokio::select! {
+            ended = connection::run(&worker, address, &options, stop.clone(), welcomed) => {
+                place = next;
+                ended
+            }
+            leader = standing::led_elsewhere(&options, place) => {
+                place = leader;
+                Ended::Lost(format!("the scheduler at {} leads", options.addresses[leader]))
+            }
+        };
         let session = worker.detach();
         if let Some((work, heard)) = lease {
             let silence = heard.lock().silence(Instant::now());

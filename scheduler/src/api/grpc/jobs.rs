@@ -208,13 +208,14 @@ impl jobs_server::Jobs for JobsService {
                 return Ok(answers.map(|answers| answers.map_err(leader::known).boxed()));
             }
         };
+        let ahead = jobs.clone();
         let answers = asked.then(move |next| {
-            let jobs = jobs.clone();
+            let jobs = ahead.clone();
             async move { jobs.submit_ahead(next?.spec.unwrap_or_default()).await.map_err(Status::from) }
         });
-        let wait = |asked: Result<tokio::sync::oneshot::Receiver<_>, Status>| async move {
-            let stopping = |_| Status::from(Error::new(Code::Unavailable, "the scheduler is stopping"));
-            Ok(submitted(asked?.await.map_err(stopping)?))
+        let wait = move |asked: Result<_, Status>| {
+            let jobs = jobs.clone();
+            async move { Ok(submitted(jobs.answered(asked?).await)) }
         };
         Ok(Response::new(answers.map(wait).buffered(AHEAD).boxed()))
     }
