@@ -141,8 +141,9 @@ mod run {
     async fn one_process(folder: &Path) -> Fallible<f64> {
         let (server, addresses, _stop) = serve().await?;
         let worker = Worker::start(options("one", folder))?;
-        let session = server.join_in_process(worker.hello(), Arc::new(WorkerHandle(worker.clone())))?;
-        worker.attach(session.clone() as Arc<dyn SchedulerLink>, server.front().epoch());
+        let hello = worker.hello();
+        let session = server.join_in_process(hello.clone(), Arc::new(WorkerHandle(worker.clone())))?;
+        worker.attach(session.clone() as Arc<dyn SchedulerLink>, server.front().epoch(), &hello);
         session.start();
         load(&addresses.grpc.to_string()).await?;
         let before = copied();

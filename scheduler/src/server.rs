@@ -272,8 +272,9 @@ impl Server {
             left = &mut drained => left,
             _ = &mut servers => return Err(Error::new(Code::Internal, "a listener ended while requests drained")),
         };
-        // Workers keep what they run for jobs: whoever leads next goes on with it.
-        front.hand_over();
+        if let Seat::Leads(jobs) = &*self.seat.borrow() {
+            jobs.hand_over(&front);
+        }
         if let Some((task, stop)) = cluster {
             let _ = stop.send(true);
             // A journal's server that hangs does not keep this one.

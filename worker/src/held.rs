@@ -11,7 +11,8 @@ use std::{
 
 use orion_models::GivenUp;
 use orion_net::{AttemptDelta, Batch, BatchResult, SchedulerLink};
-use orion_proto::{JobAttempt, session};
+use orion_proto::{Code, Error, JobAttempt, session};
+use prost::Message;
 
 use crate::outcome;
 use answered::Answered;
@@ -21,8 +22,8 @@ use answered::Answered;
 const UNDELIVERED: usize = 128;
 /// Numbers of batches that a hello holds, beside a capability: those beyond are tried again.
 const NUMBERS: usize = 1024;
-/// Batches of jobs that a hello holds.
-const JOBS: usize = 512;
+/// Bytes of what a hello says of jobs: what runs before what was answered, the newest first.
+const JOBS_BYTES: usize = 24 * 1024;
 /// Steps of generations that are kept for a scheduler that cannot be reached: more than a lease is long.
 const STEPS: usize = 4096;
 /// Cancels that are remembered for batches that have not come.
@@ -103,10 +104,12 @@ impl Held {
         self.link.clone()
     }
 
-    /// The numbers of the batches that run or could not be delivered.
-    pub(crate) fn numbers(&self) -> Vec<u64> {
+    /// The numbers of the batches that run, could not be delivered, or were delivered lately.
+    pub(crate) fn numbers(&mut self) -> Vec<u64> {
+        self.answered.let_go();
         let undelivered = self.undelivered.iter().map(|answer| answer.result.batch);
-        undelivered.chain(self.running()).take(NUMBERS).collect()
+        let answered = self.answered.iter().map(|answer| answer.result.batch);
+        self.running().chain(undelivered).chain(answered).take(NUMBERS).collect()
     }
 
     fn running(&self) -> impl Iterator<Item = u64> {
@@ -119,33 +122,50 @@ impl Held {
             let named = running.jobs.named(*number, running.epoch, devices);
             named.filter(|_| !running.lapsed)
         };
-        let answers = self.undelivered.iter().chain(self.answered.iter());
+        self.answered.let_go();
+        let answers = self.undelivered.iter().rev().chain(self.answered.iter().rev());
         let answered = answers.filter_map(|a| a.jobs.named(a.result.batch, a.result.epoch, devices));
-        self.running.iter().filter_map(runs).chain(answered).take(JOBS).collect()
+        let mut left = JOBS_BYTES;
+        let fits = |batch: &session::HeldBatch| {
+            let bytes = batch.encoded_len() + 4;
+            left = left.saturating_sub(bytes);
+            left > 0
+        };
+        self.running.iter().filter_map(runs).chain(answered).take_while(fits).collect()
     }
 
-    /// A new session with the scheduler of this epoch: results that could not be delivered, and of jobs those that another
-    /// scheduler got. Steps that could not be delivered are here, under the lock, so that none of a later step goes before
-    /// them; in one process, where that would call back, there are none.
-    pub(crate) fn attach(&mut self, link: Arc<dyn SchedulerLink>, epoch: u64) -> Vec<BatchResult> {
+    /// A new session with the scheduler of this epoch, to which `named` was said to be held: results that it is to be told. Each
+    /// of these that is here no more is answered so. Steps are told here, under the lock, so that none of a later step goes
+    /// before them, those of jobs from the first on: another scheduler has none of them. In one process, where that would call
+    /// back, there are none.
+    pub(crate) fn attach(
+        &mut self,
+        link: Arc<dyn SchedulerLink>,
+        epoch: u64,
+        named: &[session::HeldBatch],
+    ) -> Vec<BatchResult> {
+        let undelivered = std::mem::take(&mut self.undelivered);
+        let answers = || self.answered.iter().chain(&undelivered);
+        for running in self.running.values().filter(|running| !running.lapsed && !running.jobs.steps.is_empty()) {
+            link.deltas(running.epoch, running.jobs.steps.clone());
+        }
+        for answer in answers().filter(|answer| !answer.jobs.steps.is_empty()) {
+            link.deltas(answer.result.epoch, answer.jobs.steps.clone());
+        }
+        let mut results: Vec<BatchResult> = answers().map(|answer| answer.result.clone()).collect();
+        let gone = |batch: &&session::HeldBatch| {
+            let runs = self.running.get(&batch.batch).is_some_and(|running| !running.lapsed);
+            !runs && answers().all(|answer| answer.result.batch != batch.batch)
+        };
+        let error = Error::new(Code::Unavailable, "its worker gave it up");
+        results.extend(named.iter().filter(gone).map(|batch| {
+            let attempts = batch.attempts.iter().map(|held| held.attempt);
+            outcome::not_started(batch.epoch, batch.batch, attempts, &error)
+        }));
         for (of, steps) in self.steps.drain(..).filter(|(of, _)| *of == epoch) {
             link.deltas(of, steps);
         }
-        let undelivered = std::mem::take(&mut self.undelivered);
-        let again = self.answered.of_others(epoch);
-        let (mut results, mut steps) = (Vec::new(), Vec::new());
-        for running in self.running.values().filter(|running| running.epoch != epoch && !running.lapsed) {
-            steps.push((running.epoch, running.jobs.steps.clone()));
-        }
-        for answer in again.into_iter().chain(undelivered) {
-            if answer.result.epoch != epoch {
-                steps.push((answer.result.epoch, answer.jobs.steps.clone()));
-            }
-            results.push(answer.result.clone());
-            self.answered.keep(answer);
-        }
-        steps.retain(|(_, steps)| !steps.is_empty());
-        steps.into_iter().for_each(|(of, steps)| link.deltas(of, steps));
+        undelivered.into_iter().for_each(|answer| self.answered.keep(answer));
         self.link = Some(link);
         self.sessions += 1;
         results
@@ -190,7 +210,7 @@ impl Held {
         if self.running.contains_key(&batch) {
             return self.give_up(batch, |attempt| attempts.is_empty() || attempts.contains(&attempt));
         }
-        if self.answered.forget(batch) {
+        if self.answered.forget(batch, &attempts) {
             return None;
         }
         for attempt in attempts {
@@ -248,9 +268,7 @@ impl Held {
         let jobs = running.map(|running| running.jobs).unwrap_or_default();
         if let Some(link) = &self.link {
             let link = link.clone();
-            if !jobs.attempts.is_empty() {
-                self.answered.keep(Answer { result: result.clone(), jobs });
-            }
+            self.answered.keep(Answer { result: result.clone(), jobs });
             return Some((link, result));
         }
         if self.undelivered.len() == UNDELIVERED {

@@ -174,11 +174,12 @@ impl Worker {
     }
 
     /// From now on it answers to the scheduler of this epoch: reports what it has, delivers what it could not.
-    pub fn attach(&self, link: Arc<dyn SchedulerLink>, epoch: u64) {
+    /// `hello` is what it said to that.
+    pub fn attach(&self, link: Arc<dyn SchedulerLink>, epoch: u64, hello: &Hello) {
         if self.epoch.swap(epoch, Ordering::Relaxed) != epoch {
             self.residency.joins_another();
         }
-        let undelivered = self.held.lock().attach(link.clone(), epoch);
+        let undelivered = self.held.lock().attach(link.clone(), epoch, &hello.jobs);
         self.residency.report_all(self);
         let measured = *self.measurement.lock();
         if let Some(figures) = measured {

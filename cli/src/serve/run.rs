@@ -52,8 +52,9 @@ pub(crate) fn run_up(arguments: &UpArguments, out: &mut dyn Write) -> Result<(),
         let server = bind(config).await?;
         let worker = Worker::start(options)?;
         worker.joins(&near(server.addresses().session).to_string());
-        let session = server.scheduler().join_in_process(worker.hello(), Arc::new(WorkerHandle(worker.clone())))?;
-        worker.attach(session.clone(), server.scheduler().front().epoch());
+        let (hello, link) = (worker.hello(), Arc::new(WorkerHandle(worker.clone())));
+        let session = server.scheduler().join_in_process(hello.clone(), link)?;
+        worker.attach(session.clone(), server.scheduler().front().epoch(), &hello);
         session.start();
         tokio::spawn(telemetry(worker.clone(), session));
         measure_in_background(worker, data_dir);

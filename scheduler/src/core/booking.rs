@@ -15,12 +15,14 @@ pub(super) struct Given {
     pub priority: u8,
     /// A second run of a batch that straggles.
     pub hedged: bool,
+    /// A worker had it already.
+    pub adopted: bool,
 }
 
 impl<T, L: Clone> Core<T, L> {
     /// Books a replica's device for a batch.
     pub(super) fn count_batch(&mut self, now: Nanos, id: usize, given: Given) {
-        let Given { number, epoch, attempts, rows, bucket, priority, hedged } = given;
+        let Given { number, epoch, attempts, rows, bucket, priority, hedged, adopted } = given;
         let (model, device) = (self.replicas[id].model, self.replicas[id].device);
         let spec = self.models[model].spec.clone();
         let predicted = self.replicas[id].line(bucket).predict(rows);
@@ -58,6 +60,7 @@ impl<T, L: Clone> Core<T, L> {
             hedged,
             abandoned_bytes: 0,
             epoch,
+            adopted,
         };
         self.batches.insert(number, running);
         self.note_straggling(number);

@@ -183,9 +183,7 @@ impl<T, L: Clone> Core<T, L> {
         }
         // Set last: nothing that was decided above may overtake the welcome.
         self.workers[index].link = Some(link);
-        let holding = &mut self.workers[index].holding;
-        *holding = hello.holding;
-        holding.sort_unstable();
+        self.workers[index].holding = hello.holding;
         self.hold(now, index, hello.jobs);
         Ok(Joined { session, resumed })
     }
@@ -197,7 +195,7 @@ impl<T, L: Clone> Core<T, L> {
         worker.state = if worker.drains { WorkerState::Draining } else { WorkerState::Ready };
         self.cluster_changed();
         self.repeat_wishes(index);
-        self.call_off_unknown(now, index);
+        self.call_off_unknown(index);
         self.ask_anew(index);
         for model in 0..self.models.len() {
             self.models[model].unreadable.retain(|(at, _)| *at != index);
@@ -210,6 +208,7 @@ impl<T, L: Clone> Core<T, L> {
 
     /// What waits may run on a worker that takes work again.
     pub(super) fn serve_all(&mut self, now: Nanos, index: usize) {
+        self.is_back(now, index);
         for device in self.workers[index].devices.clone() {
             self.send_load(now, device);
             self.fill(now, device);

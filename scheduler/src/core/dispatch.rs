@@ -50,6 +50,8 @@ pub(super) struct Running {
     pub abandoned_bytes: usize,
     /// Of the scheduler that gave it out.
     pub epoch: u64,
+    /// Another scheduler gave it out, or this one before it handed over: not all that is in it is known.
+    pub adopted: bool,
     /// Which of its attempts are at jobs.
     pub jobs: Vec<(u64, JobAttempt)>,
 }
@@ -135,7 +137,7 @@ impl<T, L: Clone> Core<T, L> {
         if at.stalled {
             return false;
         }
-        if self.is_taken(device) {
+        if self.is_taken(now, device) {
             return false;
         }
         let Some(last) = at.batches.last() else { return true };
@@ -271,11 +273,8 @@ impl<T, L: Clone> Core<T, L> {
             device: Arc::clone(&self.devices[device].name),
             attempts,
         };
-        self.count_batch(
-            now,
-            id,
-            Given { number, epoch: self.epoch, attempts: running, rows, bucket, priority, hedged },
-        );
+        let (attempts, epoch, adopted) = (running, self.epoch, false);
+        self.count_batch(now, id, Given { number, epoch, attempts, rows, bucket, priority, hedged, adopted });
         self.commands.push(Command::Run { link, batch });
         true
     }

@@ -309,6 +309,11 @@ impl<T, L: Clone> Core<T, L> {
             return false;
         };
         let Some(generated) = &mut request.generated else { return false };
+        // A worker that joined anew tells of its jobs from the beginning.
+        if (delta.position as usize).saturating_add(delta.tokens.len()) <= generated.sent() && !delta.tokens.is_empty()
+        {
+            return true;
+        }
         if delta.position as usize != generated.sent() {
             self.take_back(now, batch, device, true, "a step of its generation was lost on the way");
             return false;

@@ -1,10 +1,10 @@
 //! What a worker that is back within its lease is told again: commands of a broken connection may never have reached it.
 
-use super::{Command, Core, ModelState, Nanos};
+use super::{Command, Core, ModelState};
 
 impl<T, L: Clone> Core<T, L> {
     /// Batches that a worker holds and nobody waits for any more: they were taken away from it while it was silent.
-    pub(super) fn call_off_unknown(&mut self, now: Nanos, worker: usize) {
+    pub(super) fn call_off_unknown(&mut self, worker: usize) {
         let holding = std::mem::take(&mut self.workers[worker].holding);
         let Some(link) = self.workers[worker].link.clone() else { return };
         for batch in holding {
@@ -12,7 +12,6 @@ impl<T, L: Clone> Core<T, L> {
                 self.commands.push(Command::Cancel { link: link.clone(), batch, attempts: Vec::new() });
             }
         }
-        self.is_back(now, worker);
     }
 
     /// Repeats the loads and unloads that a worker has not answered, under their old orders: it takes each once.

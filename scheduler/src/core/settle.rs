@@ -114,6 +114,9 @@ impl<T, L: Clone> Core<T, L> {
 
     /// What a batch took corrects its curve, its memory and the trust in its device.
     fn learn(&mut self, now: Nanos, running: &Running, result: &BatchResult, fault: Fault) {
+        if running.adopted {
+            return;
+        }
         let service = nanoseconds(result.service_seconds);
         self.models[running.model].statistics.batch(running.rows as u64, service);
         let seconds = self.service_told(running, result);

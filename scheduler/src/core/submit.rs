@@ -37,7 +37,7 @@ impl<T, L: Clone> Core<T, L> {
             priority: parameters.priority as u8,
             tenant: self.tenants.number(parameters.tenant.as_ref()),
         };
-        let held = parameters.job.and_then(|job| self.take_held(index, job));
+        let held = parameters.job.and_then(|job| self.take_held(now, index, job));
         if let Some(held) = held {
             return Ok(self.go_on(now, index, lane, (admitted, ticket), held));
         }

@@ -15,6 +15,7 @@ mod generating;
 mod history;
 mod interrupting;
 mod limits;
+mod lives;
 mod mixed;
 mod moving;
 mod peaks;

@@ -10,13 +10,19 @@ use crate::core::Reclaimed;
 
 impl Front {
     /// This scheduler comes to lead: these attempts were under way, on these workers.
-    pub(crate) fn expect(&self, workers: BTreeSet<String>, attempts: Vec<JobAttempt>) {
-        self.0.with_core(|core, now| core.expect(now, workers, attempts));
+    /// Which of its terms begins.
+    pub(crate) fn expect(&self, workers: BTreeSet<String>, attempts: Vec<JobAttempt>) -> u64 {
+        self.0.with_core(|core, now| core.expect(now, workers, attempts))
     }
 
-    /// Another comes to lead: what was given out for jobs runs on.
-    pub(crate) fn hand_over(&self) {
-        self.0.core().hand_over();
+    /// Another comes to lead after this term: what was given out for jobs runs on.
+    pub(crate) fn hand_over(&self, term: u64) {
+        self.0.core().hand_over(term);
+    }
+
+    /// Nobody waits for an attempt any more that was under way when this scheduler came to lead.
+    pub(crate) fn unexpect(&self, job: JobAttempt) {
+        self.0.with_core(|core, now| core.unexpect(now, job));
     }
 
     /// Workers that may have what runs for jobs.

@@ -19,6 +19,8 @@ pub(super) enum Ask {
     Retry(u64, Option<OwnedSemaphorePermit>, Reply<()>),
     /// How an attempt ended; its result, encoded.
     Settle(Attempt, Result<Bytes>, Reply<()>),
+    /// A worker has an attempt that was under way when this scheduler came to lead.
+    Found(Attempt),
     /// An attempt is nowhere any more.
     Release(Attempt, Reply<()>),
     /// These workers may have what runs, and no others.

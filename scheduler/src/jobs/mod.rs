@@ -15,7 +15,7 @@ mod snapshot;
 pub mod table;
 pub mod terms;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 pub mod verify;
 pub mod view;
 mod writer;
@@ -23,9 +23,15 @@ mod writer;
 use std::sync::Arc;
 
 use orion_proto::{Code, Error, Result, jobs::JobSpec};
+use parking_lot::Mutex;
 use prost::Message;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch},
+    task::JoinHandle,
+};
 
+#[cfg(test)]
+pub(crate) use self::decide::Attempt;
 use self::{
     ask::{Ask, Reply},
     clock::Clock,
@@ -51,6 +57,8 @@ pub struct Jobs {
     room: Arc<Semaphore>,
     /// Turns true when this scheduler leads no more.
     left: Arc<watch::Sender<bool>>,
+    runner: Arc<Mutex<Option<JoinHandle<()>>>>,
+    term: u64,
     epoch: u64,
 }
 
@@ -77,14 +85,15 @@ impl Jobs {
         let writer = Writer::new(clock.now(), journal, known, view.clone(), runner, runner::PLACES)?;
         let (clock, epoch) = (clock.not_before(writer.last()), writer.epoch());
         // Before any worker joins that has some of it.
-        front.expect(writer.table().workers().clone(), writer.under_way());
+        let term = front.expect(writer.table().workers().clone(), writer.under_way());
         let thread = std::thread::Builder::new().name("orion-journal".into());
         thread.spawn(move || writer.run(clock, asked)).map_err(|error| {
             Error::new(Code::Internal, format!("the journal's thread could not be started: {error}"))
         })?;
         let (room, left) = (Arc::new(Semaphore::new(ROOM_KIB)), Arc::new(watch::Sender::new(false)));
-        let jobs = Self { asks, view, room, left, epoch };
-        tokio::spawn(runner::run(front, jobs.clone(), told));
+        let jobs = Self { asks, view, room, left, epoch, term, runner: Arc::default() };
+        let runner = tokio::spawn(runner::run(front, jobs.clone(), term, told));
+        *jobs.runner.lock() = Some(runner);
         Ok(jobs)
     }
 
@@ -155,9 +164,20 @@ impl Jobs {
         let _ = self.asks.send(Ask::Drain).await;
     }
 
-    /// Ends for this reason: nothing is accepted any more, and what runs is given up.
+    /// What workers run goes on, for whoever leads next.
+    pub(crate) fn hand_over(&self, front: &Front) {
+        front.hand_over(self.term);
+    }
+
+    /// Ends for this reason: nothing is accepted any more, and what runs is left to whoever leads next.
     pub(crate) async fn leave(&self, why: Error) {
         self.left.send_replace(true);
+        // Whoever leads next, this scheduler too, finds none of its requests.
+        let runner = self.runner.lock().take();
+        if let Some(runner) = runner {
+            // One that panicked has ended.
+            let _ = runner.await;
+        }
         // A writer that is gone has ended.
         let _ = self.asks.send(Ask::Leave(why)).await;
     }

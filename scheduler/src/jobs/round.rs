@@ -1,6 +1,10 @@
 //! What becomes one append, and who is answered after it.
 
-use orion_proto::{Result, jobs::Job};
+use orion_proto::{
+    Result,
+    jobs::{Job, JobSpec},
+    journal::record::Event,
+};
 
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -51,6 +55,15 @@ impl Round {
     pub(super) fn new(now: Millis, first: u64) -> Self {
         let (batch, changes, told, answers) = (Batch::default(), Vec::new(), Vec::new(), Vec::new());
         Self { now, first, batch, changes, told, answers, rooms: Vec::new() }
+    }
+
+    /// What a job was asked to do that was submitted in it.
+    pub(super) fn spec(&self, id: u64) -> Option<JobSpec> {
+        let place = usize::try_from(id.checked_sub(self.first)?).ok()?;
+        match &self.batch.records.get(place)?.event {
+            Some(Event::Submitted(submitted)) => submitted.spec.clone(),
+            _ => None,
+        }
     }
 
     /// Answers after the round is on disk.

@@ -35,17 +35,17 @@ const PATIENCE: Duration = Duration::from_millis(100);
 const MOST_RESULT_BYTES: usize = 4 << 20;
 
 /// Runs what it is told until the writer is gone.
-pub(super) async fn run(front: Front, jobs: Jobs, mut told: mpsc::UnboundedReceiver<Told>) {
+pub(super) async fn run(front: Front, jobs: Jobs, term: u64, mut told: mpsc::UnboundedReceiver<Told>) {
     let mut running: HashMap<u64, (Attempt, AbortHandle)> = HashMap::new();
     let mut attempts = JoinSet::new();
     let mut ticks = tokio::time::interval(TICK);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut workers = Workers::new(&front);
+    let (mut workers, mut left) = (Workers::new(&front), jobs.left.subscribe());
     loop {
         tokio::select! {
+            _ = left.wait_for(|left| *left) => break,
             next = told.recv() => match next {
-                // Whoever leads next goes on with what runs.
-                None => return front.hand_over(),
+                None => break,
                 Some(Told::Begin(attempt, spec, left)) => {
                     let one = run_attempt(front.clone(), jobs.clone(), attempt, *spec, left);
                     running.insert(attempt.job, (attempt, attempts.spawn(one)));
@@ -82,6 +82,9 @@ pub(super) async fn run(front: Front, jobs: Jobs, mut told: mpsc::UnboundedRecei
             }
         }
     }
+    // Whoever leads next goes on with what runs.
+    front.hand_over(term);
+    attempts.shutdown().await;
 }
 
 /// The workers that the writer knows of.
@@ -111,8 +114,12 @@ impl Workers {
 
 /// Goes on with an attempt that a worker has; where none has, it is over, and does not count.
 async fn resume_attempt(front: Front, jobs: Jobs, attempt: Attempt, spec: JobSpec, left: Option<Duration>) -> u64 {
+    // Whatever becomes of it, such as an end from outside, what nobody goes on with is called off.
+    let _expected = Expected(front.clone(), attempt.name());
     if front.is_held(attempt.name(), &Terms::of(&spec, 0).model).await {
         tracing::debug!(job = attempt.job, attempt = attempt.attempt, "attempt_goes_on");
+        // A writer that is gone begins nothing.
+        let _ = jobs.asks.send(Ask::Found(attempt)).await;
         return run_attempt(front, jobs, attempt, spec, left).await;
     }
     if let Err(error) = jobs.ask(|reply| Ask::Release(attempt, reply)).await {
@@ -121,8 +128,18 @@ async fn resume_attempt(front: Front, jobs: Jobs, attempt: Attempt, spec: JobSpe
     attempt.job
 }
 
+/// An attempt that was under way when this scheduler came to lead, while somebody waits for it.
+struct Expected(Front, JobAttempt);
+
+impl Drop for Expected {
+    fn drop(&mut self) {
+        self.0.unexpect(self.1);
+    }
+}
+
 impl Attempt {
-    fn name(self) -> JobAttempt {
+    /// Its name among the requests of the scheduler.
+    pub(crate) fn name(self) -> JobAttempt {
         JobAttempt { job: self.job, attempt: self.attempt }
     }
 }

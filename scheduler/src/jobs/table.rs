@@ -146,9 +146,11 @@ impl Table {
 
     /// The job that is to begin next, the most urgent first, where so many may run. Those of one model may be as many as places are
     /// left free (the dynamic threshold of Choudhury and Hahne, 1998): a model that cannot answer leaves places to all others.
-    pub fn ready(&self, now: Millis, places: usize) -> Option<u64> {
-        let free = places.saturating_sub(self.all_running);
-        self.queue.ready(now, |model| self.running.get(model).copied().unwrap_or(0) < free)
+    /// Those that are sought (so many of each model) take no place: they may be nowhere.
+    pub fn ready(&self, now: Millis, places: usize, sought: &BTreeMap<Arc<str>, usize>) -> Option<u64> {
+        let of = |counts: &BTreeMap<Arc<str>, usize>, model: &str| counts.get(model).copied().unwrap_or(0);
+        let free = places.saturating_sub(self.all_running.saturating_sub(sought.values().sum()));
+        self.queue.ready(now, |model| of(&self.running, model).saturating_sub(of(sought, model)) < free)
     }
 
     /// The jobs that should have ended by now.

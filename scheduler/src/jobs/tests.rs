@@ -1,5 +1,7 @@
 //! Histories of jobs: what the fold keeps, and what a loss of power leaves.
 
+pub(crate) mod life;
+
 use std::{collections::BTreeMap, sync::Arc};
 
 use orion_proto::{

@@ -1,13 +1,14 @@
 //! The one thread that changes jobs. All that is asked while it writes goes to the disk together, with one sync, and is
 //! answered after it.
 
+mod begin;
 mod elapse;
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
 use orion_proto::{
-    Code, Error, JobAttempt, Result,
+    Code, Error, Result,
     jobs::{Job, JobSpec},
     journal::{Record, record::Event},
 };
@@ -18,8 +19,8 @@ use super::{
     clock::Clock,
     decide::{Attempt, Past, Submission},
     round::{Before, Round},
-    snapshot::{SPECS_AT_ONCE, follow, snapshot, spec, specs},
-    table::{Change, Phase, Table, Unfinished},
+    snapshot::{follow, snapshot},
+    table::{Change, Phase, Table},
     terms::Millis,
     view::{View, state_term, terms},
 };
@@ -40,6 +41,8 @@ pub(super) struct Writer {
     runner: Option<mpsc::UnboundedSender<Told>>,
     /// Attempts that may be under way at once.
     places: usize,
+    /// What was under way when it came to lead, until it is found, or ends; and its model.
+    sought: BTreeMap<(u64, u32), Arc<str>>,
     /// Where the last snapshot ends, and when jobs were last forgotten.
     written_down: u64,
     forgot: Millis,
@@ -64,32 +67,27 @@ impl Writer {
         let now = now.max(table.last());
         let written_down = journal.snapshot()?.map_or(0, |snapshot| snapshot.next);
         let runner = Some(runner);
-        let mut writer = Self { journal, table, epoch: 0, view, runner, places, written_down, forgot: 0, broken: None };
+        let mut writer = Self {
+            journal,
+            table,
+            epoch: 0,
+            view,
+            runner,
+            places,
+            written_down,
+            forgot: 0,
+            broken: None,
+            sought: BTreeMap::new(),
+        };
         let mut round = Round::new(now, writer.table.next());
         let (epoch, record) = writer.table.lead(round.now);
         writer.write(&mut round, record)?;
         writer.epoch = epoch;
         writer.journal.append(round.first, &round.batch)?;
         round.changes.into_iter().for_each(|change| writer.view.changed(change));
+        writer.sought = writer.under_way_on();
         writer.resume(now)?;
         Ok(writer)
-    }
-
-    /// Tells the runner of what was under way when another led.
-    fn resume(&self, now: Millis) -> Result<()> {
-        let ran: Vec<_> = self.table.unfinished().filter(|job| job.phase == Phase::Running).collect();
-        for some in ran.chunks(SPECS_AT_ONCE) {
-            let ids: Vec<u64> = some.iter().map(|job| job.id).collect();
-            let mut specs = specs(&*self.journal, &ids)?;
-            for job in some {
-                let spec = specs.remove(&job.id).ok_or_else(|| no_spec(job.id))?;
-                let attempt = Attempt { job: job.id, attempt: job.attempt, epoch: self.epoch };
-                let told = Told::Resume(attempt, Box::new(spec), left(job, now));
-                // A runner that is gone runs nothing: the process ends.
-                let _ = self.runner.as_ref().map(|runner| runner.send(told));
-            }
-        }
-        Ok(())
     }
 
     /// Answers until nobody can ask any more.
@@ -120,12 +118,6 @@ impl Writer {
     /// Under which it leads.
     pub(super) fn epoch(&self) -> u64 {
         self.epoch
-    }
-
-    /// The attempts that are under way.
-    pub(super) fn under_way(&self) -> Vec<JobAttempt> {
-        let running = self.table.unfinished().filter(|job| job.phase == Phase::Running);
-        running.map(|job| JobAttempt { job: job.id, attempt: job.attempt }).collect()
     }
 
     /// The time of the last record.
@@ -167,6 +159,7 @@ impl Writer {
                 let done = broken.map_or_else(|| self.retry(round, id), Err);
                 round.answer(done, reply);
             }
+            Ask::Found(Attempt { job, attempt, .. }) => drop(self.sought.remove(&(job, attempt))),
             Ask::Workers(workers) if broken.is_none() => {
                 let have = self.table.have(round.now, &workers);
                 if let Err(error) = have.into_iter().try_for_each(|record| self.write(round, record)) {
@@ -228,7 +221,7 @@ impl Writer {
             let text = if open { format!("job {id} has not ended") } else { format!("there is no job {id}") };
             return Err(Error::new(if open { Code::FailedPrecondition } else { Code::NotFound }, text));
         };
-        let spec = self.spec(round, id)?;
+        let spec = self.specs(round, &[id])?.remove(&id).ok_or_else(|| begin::no_spec(id))?;
         let term = state_term(&left.state);
         let before = Before(&*self.journal, &round.batch);
         let record = self.table.retry(round.now, Job { spec: Some(spec), ..left }, &before)?;
@@ -256,38 +249,6 @@ impl Writer {
     fn release(&mut self, round: &mut Round, attempt: Attempt) -> Result<()> {
         let records = self.table.release(round.now, attempt)?;
         records.into_iter().try_for_each(|record| self.write(round, record))
-    }
-
-    /// Begins what may begin.
-    fn start(&mut self, round: &mut Round) {
-        while self.broken.is_none() {
-            let Some(id) = self.table.ready(round.now, self.places) else { return };
-            let begun = self.spec(round, id).and_then(|spec| {
-                let (attempt, record) = self.table.begin(round.now, id, self.epoch)?;
-                self.write(round, record)?;
-                Ok((attempt, spec))
-            });
-            match begun {
-                Ok((attempt, spec)) => {
-                    let left = self.table.get(id).and_then(|job| left(job, round.now));
-                    round.told.push(Told::Begin(attempt, Box::new(spec), left));
-                }
-                Err(error) => return self.breaks(error),
-            }
-        }
-    }
-
-    /// What a job was asked to do, which may have been in this round.
-    fn spec(&self, round: &Round, id: u64) -> Result<JobSpec> {
-        let place = id.checked_sub(round.first).and_then(|place| usize::try_from(place).ok());
-        if let Some(Record { event: Some(Event::Submitted(submitted)), .. }) =
-            place.and_then(|place| round.batch.records.get(place))
-            && let Some(spec) = &submitted.spec
-        {
-            return Ok(spec.clone());
-        }
-        let found = spec(&*self.journal, id)?;
-        found.ok_or_else(|| no_spec(id))
     }
 
     fn write(&mut self, round: &mut Round, record: Record) -> Result<()> {
@@ -352,15 +313,6 @@ impl Writer {
         self.runner = None;
         self.broken.get_or_insert(why);
     }
-}
-
-fn no_spec(id: u64) -> Error {
-    Error::new(Code::Internal, format!("the journal is damaged: job {id} has no spec"))
-}
-
-/// How long a job may still take.
-fn left(job: &Unfinished, now: Millis) -> Option<Duration> {
-    job.terms.deadline.map(|deadline| Duration::from_millis(deadline.saturating_sub(now)))
 }
 
 impl Drop for Writer {

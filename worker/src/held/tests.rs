@@ -27,7 +27,7 @@ fn a_batch_that_nobody_waits_for_is_answered_at_once_and_never_begun() {
     check(result.clone(), &[10, 11]);
     assert!(held.settle(result.unwrap()).is_none(), "there is no session");
     assert!(held.begin(1).is_none() && held.numbers() == [1]);
-    assert_eq!(held.attach(Arc::new(Nowhere), 9).len(), 1);
+    assert_eq!(held.attach(Arc::new(Nowhere), 9, &[]).len(), 1);
     assert!(held.is_idle());
 }
 
@@ -60,11 +60,12 @@ fn job(number: u64) -> (Batch, BatchResult) {
     let mut request = orion_proto::InferRequest::default();
     request.parameters.job = Some(JobAttempt { job: number, attempt: 2 });
     batch.attempts[0].request = Arc::new(request);
-    let result = outcome::not_started(9, number, [number + 1], &GivenUp::error());
+    let mut result = outcome::not_started(9, number, [number + 1], &GivenUp::error());
+    result.results[0].outcome = Ok(orion_proto::InferAnswer::default());
     (batch, result)
 }
 
-fn named(held: &mut Held) -> Vec<u64> {
+fn numbers(held: &mut Held) -> Vec<u64> {
     let devices = [session::Device::default(), session::Device { name: "d".into(), ..Default::default() }];
     let named = held.jobs(&devices);
     assert!(named.iter().all(|batch| (batch.epoch, batch.device) == (9, 1)), "{named:?}");
@@ -77,7 +78,7 @@ fn named(held: &mut Held) -> Vec<u64> {
 fn a_scheduler_that_follows_another_on_gets_what_ran_for_jobs_from_the_beginning() {
     let mut held = Held::default();
     let (first, second) = (Arc::new(Ear::default()), Arc::new(Ear::default()));
-    held.attach(first.clone(), 9);
+    held.attach(first.clone(), 9, &[]);
     let step = |held: &mut Held, text: &str| {
         let delta = orion_proto::Delta { text: text.into(), ..Default::default() };
         let told = held.step(9, vec![AttemptDelta { batch: 10, attempt: 11, delta }]);
@@ -88,35 +89,41 @@ fn a_scheduler_that_follows_another_on_gets_what_ran_for_jobs_from_the_beginning
     held.begin(10);
     step(&mut held, "a");
     assert!(held.settle(done.1.clone()).is_some(), "it is delivered");
-    assert_eq!((named(&mut held), held.numbers().len()), (vec![10, 20], 2));
+    assert_eq!((numbers(&mut held), held.numbers().len()), (vec![10, 20], 3));
     let session = held.detach();
     step(&mut held, "b");
-    // Within its epoch only what was not delivered is told.
-    assert_eq!(held.attach(first.clone(), 9), []);
-    assert_eq!(*first.0.lock(), ["a", "b"]);
+    // What it may have heard it is told again, from the first step on.
+    assert_eq!(held.attach(first.clone(), 9, &[]), std::slice::from_ref(&done.1));
+    assert_eq!(*first.0.lock(), ["a", "a", "b", "b"]);
     assert!(!held.lapse(session), "there was a session since");
     held.detach();
     step(&mut held, "c");
-    assert_eq!(held.attach(second.clone(), 10), [done.1]);
+    let named = held.jobs(&[session::Device { name: "d".into(), ..Default::default() }]);
+    assert_eq!(held.attach(second.clone(), 10, &named), [done.1]);
     assert_eq!(*second.0.lock(), ["a", "b", "c"]);
     // Whoever does not want it says so.
     assert!(held.cancel(20, vec![21]).is_none());
-    assert_eq!(named(&mut held), [10]);
+    assert_eq!(numbers(&mut held), [10]);
 }
 
 #[test]
 fn what_is_held_for_longer_than_it_lasts_is_given_up() {
     let mut held = Held::default();
-    held.attach(Arc::new(Ear::default()), 9);
+    held.attach(Arc::new(Ear::default()), 9, &[]);
     let (runs, waits) = (job(10), job(20));
     assert!(held.take(&runs.0).is_none() && held.take(&waits.0).is_none());
     let marks = held.begin(10).unwrap();
+    let mut before = held.jobs(&[session::Device { name: "d".into(), ..Default::default() }]);
+    before.sort_unstable_by_key(|batch| batch.batch);
     let session = held.detach();
     assert!(held.lapse(session));
     assert!(marks[0].is_set(), "its model sees it at its next step");
-    assert_eq!((named(&mut held), held.numbers()), (vec![], vec![]));
+    assert_eq!((numbers(&mut held), held.numbers()), (vec![], vec![]));
     assert!(held.settle(runs.1).is_none() && held.settle(waits.1).is_none());
-    assert!(held.is_idle() && held.attach(Arc::new(Ear::default()), 10).is_empty());
+    // What its hello named is answered, or whoever went on with it would wait for ever.
+    let answers = held.attach(Arc::new(Ear::default()), 10, &before);
+    assert_eq!(answers.iter().map(|answer| answer.batch).collect::<Vec<_>>(), [10, 20]);
+    assert!(held.is_idle() && answers.iter().all(|answer| answer.epoch == 9 && answer.results[0].outcome.is_err()));
 }
 
 /// Hears the text of steps.

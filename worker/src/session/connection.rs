@@ -7,7 +7,7 @@ use hyper_util::rt::TokioIo;
 use orion_net::{FrameStream, KeepAlive, LossMeter, Outbox, WorkerLink, decode_batch, receive, root_cause};
 use orion_proto::{
     PROTOCOL_MAJOR,
-    session::{Frame, ToScheduler, ToWorker, Welcome, session_client::SessionClient, to_scheduler, to_worker},
+    session::{Frame, Hello, ToScheduler, ToWorker, Welcome, session_client::SessionClient, to_scheduler, to_worker},
 };
 use parking_lot::Mutex;
 use tokio::{
@@ -50,6 +50,7 @@ pub(super) async fn run(
 
 /// A session that was opened.
 struct Opened {
+    hello: Hello,
     welcome: Welcome,
     scheduler: Arc<RemoteScheduler>,
     control: Streaming<ToWorker>,
@@ -59,7 +60,8 @@ struct Opened {
 /// Connects, says hello, and opens the data stream after the welcome.
 async fn open(worker: &Worker, address: &str, options: &JoinOptions) -> Result<Opened, Ended> {
     let (mailbox, messages) = mpsc::channel(MAILBOX);
-    let hello = ToScheduler { message: Some(to_scheduler::Message::Hello(worker.hello())) };
+    let said = worker.hello();
+    let hello = ToScheduler { message: Some(to_scheduler::Message::Hello(said.clone())) };
     mailbox.send(hello).await.map_err(|_| Ended::Lost("the mailbox closed".into()))?;
     let (channel, _) = connect(address).await?;
     let mut client = SessionClient::new(channel);
@@ -75,7 +77,7 @@ async fn open(worker: &Worker, address: &str, options: &JoinOptions) -> Result<O
     let (channel, loss) = connect(address).await?;
     let mut client = SessionClient::new(channel).max_decoding_message_size(128 * 1024);
     let frames = client.data(request).await.map_err(status)?.into_inner();
-    Ok(Opened { welcome, scheduler: Arc::new(RemoteScheduler { mailbox, outbox, loss }), control, frames })
+    Ok(Opened { hello: said, welcome, scheduler: Arc::new(RemoteScheduler { mailbox, outbox, loss }), control, frames })
 }
 
 async fn converse(
@@ -97,10 +99,10 @@ async fn converse(
         opened = tokio::time::timeout(OPEN, open(worker, address, options)) => opened.map_err(silent)??,
         () = stopped => return Ok(()),
     };
-    let Opened { welcome, scheduler, control, frames } = opened;
+    let Opened { hello, welcome, scheduler, control, frames } = opened;
     tracing::info!(scheduler = %address, session = welcome.session, epoch = welcome.epoch, "scheduler_joined");
     worker.joins(address);
-    worker.attach(scheduler.clone(), welcome.epoch);
+    worker.attach(scheduler.clone(), welcome.epoch, &hello);
     let lease = Duration::from_millis(welcome.lease_ms.into());
     let keepalive = Arc::new(Mutex::new(KeepAlive::new(Instant::now(), lease)));
     welcomed(Duration::from_millis(welcome.work_lease_ms.into()), keepalive.clone());

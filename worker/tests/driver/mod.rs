@@ -57,7 +57,7 @@ impl Bench {
         let simulation = simulation.map(|text| Simulation::parse(text).unwrap());
         let worker = Worker::start(Options { name: "w".into(), simulation, ..Options::default() }).unwrap();
         let (ear, said) = mpsc::channel();
-        worker.attach(Arc::new(Ear(ear, Arc::downgrade(&worker))), 0);
+        worker.attach(Arc::new(Ear(ear, Arc::downgrade(&worker))), 0, &worker.hello());
         let bench = Self { folder: tempfile::tempdir().unwrap(), worker, said, order: 0 };
         let identity = bench.report();
         let first = bench.worker.capability().devices[0].name.clone();

@@ -21,12 +21,14 @@ struct Jobs {
     /// How often a worker was lost that had some of it.
     losses: BTreeMap<u64, usize>,
     submitted: u64,
+    /// Of the scheduler that leads.
+    term: u64,
 }
 
 impl Jobs {
     fn new(workers: usize) -> Self {
         let (open, asked, losses) = <_>::default();
-        Self { world: on(workers), open, asked, losses, submitted: 0 }
+        Self { world: on(workers), open, asked, losses, submitted: 0, term: 0 }
     }
 
     fn name(&self, job: u64) -> JobAttempt {
@@ -64,7 +66,7 @@ impl Jobs {
     fn flap(&mut self) {
         self.look();
         let workers = self.world.core.known_workers();
-        self.world.core.hand_over();
+        self.world.core.hand_over(self.term);
         for (_, ticket) in self.open.values() {
             if let Some(key) = ticket.and_then(|ticket| self.world.sent[&ticket].key) {
                 self.world.core.cancel(self.world.now, key);
@@ -77,7 +79,7 @@ impl Jobs {
     fn lead(&mut self, workers: std::collections::BTreeSet<String>) {
         let under_way: Vec<_> = self.open.keys().map(|job| self.name(*job)).collect();
         self.open.values_mut().for_each(|(_, ticket)| *ticket = None);
-        self.world.core.expect(self.world.now, workers, under_way);
+        self.term = self.world.core.expect(self.world.now, workers, under_way);
         self.world.collect();
     }
 
@@ -207,7 +209,13 @@ fn history(seed: u64) -> usize {
                     }
                 }
             }
-            16 => jobs.flap(),
+            16 => {
+                jobs.flap();
+                // Those that were asked what they hold say so.
+                for at in 0..3 {
+                    assert!(jobs.world.nodes[at].link.is_some() || jobs.world.join(at));
+                }
+            }
             // So little that no device seems to stand still.
             _ => jobs.world.pass(random.random_range(1..4) * MS),
         }
@@ -224,6 +232,7 @@ fn history(seed: u64) -> usize {
         assert!(runs <= 1 + losses, "seed {seed}: job {job} ran {runs} times, {losses} workers were lost that had it");
     }
     assert_eq!(jobs.world.core.unsettled(), 0, "seed {seed}");
+    assert!(jobs.world.core.batches.is_empty(), "seed {seed}");
     takeovers
 }
 
