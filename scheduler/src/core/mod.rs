@@ -254,7 +254,7 @@ impl<T, L: Clone> Core<T, L> {
             requests: Slab::new(),
             request_bytes: 0,
             batches: BTreeMap::new(),
-            // Above every number of an earlier epoch: a worker that outlived a scheduler cannot mix their batches up.
+            // Another range than that of any other epoch: a worker that outlived a scheduler cannot mix their batches up.
             next_number: (epoch << EPOCH_BITS) | 1,
             totals: Totals::default(),
             changed: false,

@@ -198,7 +198,7 @@ impl Table {
         joined.chain(self.workers().difference(workers).map(left)).collect()
     }
 
-    /// A scheduler begins to lead: what runs goes on under its epoch. The record, and the epoch.
+    /// A scheduler begins to lead: only outcomes under its epoch count from here on. The record, and the epoch.
     pub fn lead(&self, now: Millis) -> (u64, Record) {
         let epoch = self.epoch().saturating_add(1);
         (epoch, record(now, Event::Epoch(epoch)))
