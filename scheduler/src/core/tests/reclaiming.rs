@@ -8,7 +8,7 @@ use rand::{RngExt, SeedableRng, rngs::StdRng};
 
 use super::{
     failure::{drain, on},
-    world::{Ask, Fate, World},
+    world::{Ask, Fate, Told, World},
     *,
 };
 
@@ -155,7 +155,7 @@ fn a_worker_that_does_not_come_back_is_awaited_for_its_lease() {
     assert!(jobs.world.core.known_workers().is_empty());
     // What it has after all is called off.
     assert!(jobs.world.join(0));
-    assert!(jobs.world.told.contains(&super::world::Told::Other("a cancellation")));
+    assert!(jobs.world.told.contains(&Told::Other("a cancellation")));
     jobs.look();
     drain(&mut jobs.world, Fate::Ok);
     jobs.look();
@@ -167,7 +167,7 @@ fn a_lead_that_is_lost_and_won_again_runs_nothing_again() {
     let mut jobs = Jobs::new(2);
     let all: Vec<u64> = (0..2).map(|_| jobs.submit()).collect();
     jobs.flap();
-    assert!(!jobs.world.told.contains(&super::world::Told::Other("a cancellation")), "{:?}", jobs.world.told);
+    assert!(!jobs.world.told.contains(&Told::Other("a cancellation")), "{:?}", jobs.world.told);
     // One result comes before anybody asks.
     jobs.world.finish(0, Fate::Ok);
     jobs.look();
@@ -175,6 +175,57 @@ fn a_lead_that_is_lost_and_won_again_runs_nothing_again() {
     jobs.look();
     assert_eq!(jobs.open, BTreeMap::new());
     assert!(all.iter().all(|job| jobs.runs(*job) == 1));
+}
+
+#[test]
+fn of_an_attempt_in_several_batches_the_last_counts() {
+    let mut jobs = Jobs::new(1);
+    let job = jobs.submit();
+    // It failed in a batch of before, and its worker has that result too.
+    let mut failed = jobs.world.nodes[0].batches[0].clone();
+    failed.batch -= 2;
+    failed.attempts[0].attempt -= 2;
+    jobs.world.nodes[0].batches.push_front(failed);
+    jobs.takeover(&[]);
+    assert!(jobs.world.join(0));
+    jobs.world.told.clear();
+    jobs.look();
+    assert!(jobs.world.told.contains(&Told::Other("a cancellation")), "the one that failed is called off");
+    jobs.world.nodes[0].batches.pop_front();
+    assert_eq!(jobs.world.finish(0, Fate::Ok).map(|tickets| tickets.len()), Some(1));
+    jobs.look();
+    assert_eq!((jobs.open.len(), jobs.runs(job)), (0, 1));
+    let next = jobs.submit();
+    assert_eq!(jobs.runs(next), 1, "its device is free");
+}
+
+#[test]
+fn what_is_cancelled_while_it_is_sought_frees_its_device() {
+    let mut jobs = Jobs::new(1);
+    let job = jobs.submit();
+    jobs.takeover(&[]);
+    assert!(jobs.world.join(0));
+    let next = jobs.submit();
+    assert_eq!(jobs.runs(next), 0, "the device has what is sought");
+    jobs.world.core.unexpect(jobs.world.now, jobs.name(job));
+    jobs.world.collect();
+    assert!(jobs.world.told.contains(&Told::Other("a cancellation")));
+    assert_eq!(jobs.runs(next), 1);
+}
+
+#[test]
+fn an_old_term_hands_nothing_over() {
+    let mut jobs = Jobs::new(1);
+    let job = jobs.submit();
+    let old = jobs.world.core.expect(jobs.world.now, ["w0".to_owned()], []);
+    jobs.takeover(&[]);
+    let newer = jobs.term;
+    jobs.lead(["w0".to_owned()].into());
+    assert!(jobs.term > newer && jobs.term > old);
+    jobs.world.core.hand_over(newer);
+    assert_eq!(jobs.world.core.reclaimed(jobs.name(job), "m"), Reclaimed::Awaited);
+    jobs.world.core.hand_over(jobs.term);
+    assert_eq!(jobs.world.core.reclaimed(jobs.name(job), "m"), Reclaimed::Lost);
 }
 
 /// Schedulers and workers come and go: each job ends, and runs again only where a worker was lost that had it.
