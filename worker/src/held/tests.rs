@@ -145,3 +145,28 @@ impl SchedulerLink for Nowhere {
     fn deltas(&self, _: u64, _: Vec<AttemptDelta>) {}
     fn control(&self, _: orion_proto::session::to_scheduler::Message) {}
 }
+
+#[test]
+fn a_hello_names_no_more_than_fits_and_what_runs_first() {
+    let mut held = Held::default();
+    held.attach(Arc::new(Ear::default()), 9, &[]);
+    for number in (0..4000).step_by(2) {
+        let (batch, result) = job((1 << 60) + number);
+        assert!(held.take(&batch).is_none());
+        if number > 20 {
+            held.settle(result);
+        }
+    }
+    let devices = [session::Device { name: "d".into(), ..Default::default() }];
+    let jobs = held.jobs(&devices);
+    let hello = session::Hello { jobs: jobs.clone(), holding: held.numbers(), ..Default::default() };
+    assert!(
+        hello.encoded_len() < 40 << 10 && jobs.len() > 200,
+        "{} batches, {} bytes",
+        jobs.len(),
+        hello.encoded_len()
+    );
+    let runs = |number: u64| jobs.iter().take(11).any(|batch| batch.batch == (1 << 60) + number);
+    assert!((0..=20).step_by(2).all(runs));
+    assert_eq!(jobs[11].batch, (1 << 60) + 3998, "then the newest");
+}
