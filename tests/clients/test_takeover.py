@@ -58,10 +58,10 @@ def database():
 
 
 @pytest.fixture
-def cluster(tmp_path, database):
-    """Two schedulers, of which the first leads, and a worker that joins whichever does."""
+def cluster(request, tmp_path, database):
+    """Two schedulers, of which the first leads, and a worker that joins whichever does; a batch takes 0.05 s, or the parameter."""
     journal = POSTGRES.rsplit("/", 1)[0] + "/" + database
-    model = serving.simulated(tmp_path / "delay", 0.05, max_rows=1)
+    model = serving.simulated(tmp_path / "delay", getattr(request, "param", 0.05), max_rows=1)
     first = Scheduler("first", tmp_path, journal, model)
     serving.until(lambda: first.said("leads"), "the first to lead")
     second = Scheduler("second", tmp_path, journal, model)
@@ -149,15 +149,9 @@ def on_workers(scheduler):
     return json.loads(done.stdout)["requests_running"]
 
 
-def test_what_runs_goes_on_under_the_one_that_takes_over(tmp_path, database):
-    journal = POSTGRES.rsplit("/", 1)[0] + "/" + database
-    model = serving.simulated(tmp_path / "delay", 4.0, max_rows=1)
-    first = Scheduler("first", tmp_path, journal, model)
-    serving.until(lambda: first.said("leads"), "the first to lead")
-    second = Scheduler("second", tmp_path, journal, model)
-    serving.until(lambda: second.said("follows"), "the second to follow")
-    join = f"{first.at['session']},{second.at['session']}"
-    worker = serving.Process(["worker", "--join", join, "--name", "w1", "--data-dir", str(tmp_path / "w1")], tmp_path / "w1.log")
+@pytest.mark.parametrize("cluster", [4.0], indirect=True)
+def test_what_runs_goes_on_under_the_one_that_takes_over(cluster):
+    first, second, _ = cluster
     job = first.jobs.submit([7], model="delay")
     serving.until(lambda: on_workers(first) == 1, "the worker to have it")
     waits = first.jobs.submit([8], model="delay")
@@ -165,8 +159,6 @@ def test_what_runs_goes_on_under_the_one_that_takes_over(tmp_path, database):
     done = ended(second, job)
     assert (done.state, done.attempt, second.jobs.result(job)) == ("succeeded", 1, [7])
     assert ended(second, waits).state == "succeeded"
-    for process in (worker, second.process):
-        process.stop()
 
 
 def test_a_leader_that_was_paused_is_fenced(cluster):
