@@ -118,8 +118,8 @@ impl<T, L: Clone> Core<T, L> {
 
     /// What a worker that joins holds of jobs.
     pub(super) fn hold(&mut self, now: Nanos, worker: usize, jobs: Vec<session::HeldBatch>) {
-        let of_others = self.reclaim.held.extract_if(.., |_, held| held.worker == worker);
-        let mut before: BTreeMap<u64, Held> = of_others.collect();
+        let of_it = self.reclaim.held.extract_if(.., |_, held| held.worker == worker);
+        let mut before: BTreeMap<u64, Held> = of_it.collect();
         for batch in jobs.into_iter().take(MOST_HELD) {
             let number = batch.batch;
             // Numbers that this scheduler has yet to give out, or that another worker has, are not this worker's.

@@ -32,6 +32,7 @@ const AT_ONCE: usize = 4096;
 const BYTES_AT_ONCE: usize = 16 << 20;
 /// Records after which the fold is written down.
 const SNAPSHOT_EVERY: u64 = 50_000;
+
 pub(super) struct Writer {
     journal: Arc<dyn Journal>,
     table: Table,
