@@ -3,12 +3,13 @@ use std::path::PathBuf;
 
 type Fallible = Result<(), Box<dyn std::error::Error>>;
 
-const FILES: [&str; 7] = [
+const FILES: [&str; 8] = [
     "inference.proto",
     "session.proto",
     "cluster.proto",
     "artifact.proto",
     "peer.proto",
+    "files.proto",
     "jobs.proto",
     "journal.proto",
 ];

@@ -5,8 +5,8 @@ use std::{future::Future, path::PathBuf, time::Duration};
 use clap::Args;
 use orion_net::root_cause;
 use orion_proto::{
-    cluster::cluster_client::ClusterClient, inference::grpc_inference_service_client::GrpcInferenceServiceClient,
-    jobs::jobs_client::JobsClient,
+    cluster::cluster_client::ClusterClient, files::files_client::FilesClient,
+    inference::grpc_inference_service_client::GrpcInferenceServiceClient, jobs::jobs_client::JobsClient,
 };
 use tonic::{
     Request, Status,
@@ -74,6 +74,8 @@ pub(crate) struct Client {
     pub(crate) cluster: ClusterClient<Signed>,
     /// Jobs.
     pub(crate) jobs: JobsClient<Signed>,
+    /// Files of calls and of what came of them.
+    pub(crate) files: FilesClient<Signed>,
 }
 
 impl ServerArguments {
@@ -140,6 +142,7 @@ impl ServerArguments {
                 .max_decoding_message_size(limit)
                 .max_encoding_message_size(limit),
             cluster: ClusterClient::new(signed.clone()).max_decoding_message_size(limit),
+            files: FilesClient::new(signed.clone()).max_decoding_message_size(limit),
             jobs: JobsClient::new(signed).max_decoding_message_size(limit).max_encoding_message_size(limit),
         })
     }

@@ -5,7 +5,7 @@ use std::{io::Write, path::Path};
 use clap::{Args, Subcommand, ValueEnum};
 use orion_proto::journal::{Record, record::Event};
 use orion_scheduler::{
-    jobs::verify::verify,
+    jobs::{shown::kind, verify::verify},
     journal::{Embedded, Journal, Postgres},
 };
 use serde_json::{Value, json};
@@ -120,7 +120,11 @@ fn line(place: u64, record: &Record) -> Value {
         Some(Event::Epoch(epoch)) => ("epoch", json!({ "epoch": epoch })),
         Some(Event::Submitted(submitted)) => {
             let spec = submitted.spec.clone().unwrap_or_default();
-            let more = json!({ "job": place, "key": spec.idempotency_key, "priority": spec.priority, "after": spec.after, "labels": spec.labels });
+            let more = json!({
+                "job": place, "kind": kind(Some(&spec)), "key": spec.idempotency_key, "priority": spec.priority,
+                "after": spec.after, "labels": spec.labels, "of": submitted.row.as_ref().map(|row| row.job),
+                "line": submitted.row.as_ref().map(|row| row.line),
+            });
             ("submitted", more)
         }
         Some(Event::Begun(begun)) => ("begun", json!({ "job": begun.job, "attempt": begun.attempt })),
@@ -139,6 +143,10 @@ fn line(place: u64, record: &Record) -> Value {
         Some(Event::Joined(joined)) => ("joined", json!({ "worker": joined.worker })),
         Some(Event::Left(left)) => ("left", json!({ "worker": left.worker })),
         Some(Event::Retried(retried)) => ("retried", json!({ "job": retried.job.as_ref().map(|job| job.id) })),
+        Some(Event::Expanded(read)) => {
+            ("expanded", json!({ "job": read.job, "read_bytes": read.read_bytes, "lines": read.lines }))
+        }
+        Some(Event::Filed(file)) => ("filed", json!({ "file": file.id, "name": file.name, "bytes": file.bytes })),
         Some(Event::Forgotten(forgotten)) => ("forgotten", json!({ "job": forgotten.job })),
     };
     line["event"] = event.into();

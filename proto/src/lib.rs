@@ -1,6 +1,6 @@
 //! The wire: generated types, the validated types that the rest of Orion works on, and the closed error table.
 //!
-//! Generated code is in [`inference`], [`session`], [`cluster`], [`jobs`], [`journal`], [`artifact`] and [`peer`]; everything else is checked once, here, and believed
+//! Generated code is in [`inference`], [`session`], [`cluster`], [`jobs`], [`files`], [`journal`], [`artifact`] and [`peer`]; everything else is checked once, here, and believed
 //! afterwards.
 
 pub mod answer;
@@ -70,6 +70,7 @@ pub use orion::journal::v1 as journal;
 pub use orion::peer::v1 as peer;
 pub use orion::session::v1 as session;
 pub use orion::v1 as cluster;
+pub use orion::v1 as files;
 pub use orion::v1 as jobs;
 
 /// The file descriptors of every service, for reflection.

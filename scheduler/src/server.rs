@@ -11,6 +11,7 @@ use futures::Stream;
 use orion_proto::{
     Code, DESCRIPTORS, Error, Result,
     cluster::cluster_server::ClusterServer,
+    files::files_server::FilesServer,
     inference::grpc_inference_service_server::GrpcInferenceServiceServer,
     jobs::jobs_server::JobsServer,
     session::{relay_server::RelayServer, session_server::SessionServer},
@@ -28,7 +29,7 @@ use crate::{
     api::{
         access::{Access, Token},
         budget::{Budget, BudgetLayer},
-        grpc::{ClusterService, InferenceService, JobsService},
+        grpc::{ClusterService, FilesService, InferenceService, JobsService},
         http, metrics, note_arrival,
     },
     core::Limits,
@@ -229,8 +230,12 @@ impl Server {
         health.set_serving::<GrpcInferenceServiceServer<InferenceService>>().await;
 
         let routes = grpc_routes(&front, self.max_message_bytes)?.add_service(health_service);
-        let jobs = JobsServer::new(JobsService::new(self.seat.clone()));
+        let (jobs, files) = (JobsService::new(self.seat.clone()), FilesService::new(self.seat.clone()));
+        let services = (jobs.clone(), files.clone());
+        let jobs = JobsServer::new(jobs);
         let routes = routes.add_service(jobs.max_decoding_message_size(self.max_message_bytes + ENVELOPE_BYTES));
+        let files = FilesServer::new(files);
+        let routes = routes.add_service(files.max_decoding_message_size(self.max_message_bytes + ENVELOPE_BYTES));
         let layer = self.access.grpc_layer();
         let budget = Budget::new(self.arriving_bytes);
         let grpc = grpc_builder().layer(layer.clone()).layer(BudgetLayer(budget.clone())).add_routes(routes);
@@ -242,7 +247,7 @@ impl Server {
         let sessions = grpc_builder().layer(layer).add_service(sessions).add_service(relay);
         let sessions = tokio::spawn(sessions.serve_with_incoming(incoming(session_listener)));
 
-        let api = http::router(front.clone(), self.max_message_bytes, budget, &self.access);
+        let api = http::router(front.clone(), services, self.max_message_bytes, budget, &self.access);
         let metrics = metrics::router(front.clone()).layer(self.access.http_layer());
         let limits = http::server::Limits::default();
         let servers = async {

@@ -6,9 +6,11 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.request
 import uuid
 
 import grpc
+import openai
 import pytest
 
 import serving
@@ -217,3 +219,38 @@ def test_without_its_server_requests_are_served_and_jobs_refused(tmp_path):
     serving.until(lambda: alone.said("journal_not_followed"), "a word of what is wrong")
     assert "hidden" not in alone.process.text()
     alone.process.stop()
+
+
+def test_a_batch_goes_on_under_the_scheduler_that_takes_over(cluster):
+    first, second, _ = cluster
+    lines = [{"url": "/v2/models/delay/infer", "body": {
+        "inputs": [{"name": "INPUT0", "shape": [1, 1], "datatype": "FP32", "data": [n]}]}} for n in range(200)]
+
+    def client_of(scheduler):
+        return openai.OpenAI(base_url=f"http://{scheduler.at['http']}/v1", api_key="none", max_retries=0)
+
+    # To the one that follows: it passes it on.
+    with client_of(second) as client:
+        text = "\n".join(json.dumps(line) for line in lines).encode()
+        file = client.files.create(file=("calls.jsonl", text), purpose="batch")
+        assert client.files.content(file.id).content == text
+        made = client.batches.create(input_file_id=file.id, endpoint="/v2/models/delay/infer", completion_window="1h")
+        serving.until(lambda: client.batches.retrieve(made.id).request_counts.completed > 20, "some lines")
+        first.process.kill()
+
+        def ended():
+            try:
+                now = client.batches.retrieve(made.id)
+                return now if now.status == "completed" else None
+            except openai.APIStatusError as error:
+                assert error.status_code == 503, error
+                return None
+
+        done = serving.until(ended, "the batch", 120)
+        counts = done.request_counts
+        assert (counts.total, counts.completed, counts.failed) == (200, 200, 0)
+        answers = [json.loads(line) for line in client.files.content(done.output_file_id).text.splitlines()]
+    assert [answer["response"]["body"]["outputs"][0]["data"] for answer in answers] == [[n] for n in range(200)]
+    # What had been begun and no worker has is begun anew, which is no failure.
+    rows = json.loads(urllib.request.urlopen(f"http://{second.at['http']}/v1/jobs?of_job={made.id[6:]}&limit=1000").read())["jobs"]
+    assert len(rows) == 200 and not any(row["failed"] for row in rows)

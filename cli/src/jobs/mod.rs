@@ -1,5 +1,6 @@
 //! `orion jobs`: work that is submitted once and run until it has ended, whoever dies meanwhile.
 
+mod file;
 mod show;
 mod submit;
 mod watch;
@@ -8,6 +9,7 @@ use std::io::Write;
 
 use clap::{Args, Subcommand};
 use orion_proto::jobs::{GetJobRequest, ListJobsRequest, job_result::Outcome};
+use orion_scheduler::jobs::shown::json;
 
 use crate::{
     Failure,
@@ -21,6 +23,7 @@ use crate::{
 #[command(after_help = "\
 Examples:
   orion jobs submit minilm --text 'a sentence' --watch
+  orion jobs batch requests.jsonl --watch
   orion jobs ls --state failed
   orion jobs result 12 -o json")]
 pub(crate) struct JobsArguments {
@@ -33,6 +36,7 @@ pub(crate) struct JobsArguments {
 #[derive(Subcommand, Debug)]
 enum JobsCommand {
     Submit(Box<submit::SubmitArguments>),
+    Batch(Box<submit::BatchArguments>),
     /// List jobs, the newest first
     #[command(after_help = "Examples:\n  orion jobs ls\n  orion jobs ls --state failed --label run=7 -o json")]
     Ls {
@@ -48,6 +52,9 @@ enum JobsCommand {
         /// Only those whose number is below this: the page after the last
         #[arg(long, value_name = "ID", default_value_t = 0, hide_default_value = true)]
         before: u64,
+        /// The lines of this job's file
+        #[arg(long, value_name = "ID", default_value_t = 0, hide_default_value = true)]
+        of: u64,
     },
     /// Show a job and each attempt that failed
     #[command(after_help = "Examples:\n  orion jobs show 12")]
@@ -73,11 +80,21 @@ enum JobsCommand {
         /// The job's number
         id: u64,
     },
-    /// Print what a job that succeeded has to show
-    #[command(after_help = "Examples:\n  orion jobs result 12\n  orion jobs result 12 -o json")]
+    /// Print what a job has to show; of a file, a line for each that succeeded
+    #[command(after_help = "\
+Examples:
+  orion jobs result 12
+  orion jobs result 12 -o json
+  orion jobs result 13 > answers.jsonl
+  orion jobs result 13 --errors
+
+What came of a file's lines can be read while the job runs.")]
     Result {
         /// The job's number
         id: u64,
+        /// Of a file: the lines that did not succeed, and why
+        #[arg(long)]
+        errors: bool,
     },
 }
 
@@ -92,16 +109,18 @@ pub(crate) fn run(arguments: &JobsArguments, out: &mut dyn Write) -> Result<(), 
         let asked = |id: &u64| GetJobRequest { id: *id };
         match &arguments.command {
             JobsCommand::Submit(submit) => submit::submit(client, submit, &texts, format, out).await,
-            JobsCommand::Ls { state, label, limit, before } => {
+            JobsCommand::Batch(batch) => submit::batch(client, batch, format, out).await,
+            JobsCommand::Ls { state, label, limit, before, of } => {
                 let (state, labels) = (state.clone().unwrap_or_default(), label.iter().cloned().collect());
-                let asked = ListJobsRequest { state, labels, before: *before, limit: *limit };
+                let (before, limit, of_job, kind) = (*before, *limit, *of, String::new());
+                let asked = ListJobsRequest { state, labels, before, limit, of_job, kind };
                 list(client, asked, format, out).await
             }
             JobsCommand::Show { id } => show::one(client.jobs.get(asked(id)).await?.into_inner(), format, out),
             JobsCommand::Watch { id } => watch::watch(client, *id, format, out).await,
             JobsCommand::Cancel { id } => show::one(client.jobs.cancel(asked(id)).await?.into_inner(), format, out),
             JobsCommand::Retry { id } => show::one(client.jobs.retry(asked(id)).await?.into_inner(), format, out),
-            JobsCommand::Result { id } => result(client, *id, format, out).await,
+            JobsCommand::Result { id, errors } => result(client, *id, *errors, format, out).await,
         }
     })
 }
@@ -110,7 +129,7 @@ async fn list(client: &mut Client, asked: ListJobsRequest, format: Format, out: 
     let answer = client.jobs.list(asked).await?.into_inner();
     match format {
         Format::Json => {
-            let jobs: Vec<_> = answer.jobs.iter().map(show::json).collect();
+            let jobs: Vec<_> = answer.jobs.iter().map(json).collect();
             write_json(out, &serde_json::json!({ "jobs": jobs, "before": answer.before }))
         }
         Format::Table => {
@@ -123,14 +142,30 @@ async fn list(client: &mut Client, asked: ListJobsRequest, format: Format, out: 
     }
 }
 
-async fn result(client: &mut Client, id: u64, format: Format, out: &mut dyn Write) -> Result<(), Failure> {
-    let result = client.jobs.result(GetJobRequest { id }).await?.into_inner();
-    let Some(Outcome::Inference(response)) = result.outcome else {
-        return Err(Failure::new(format!("the result of job {id} is of a kind that this command does not know")));
-    };
-    let answer = Answer::read(response)?;
-    match format {
-        Format::Json => write_json(out, &answer),
-        Format::Table => write(out, &answer.as_tables(&[])),
+async fn result(
+    client: &mut Client,
+    id: u64,
+    errors: bool,
+    format: Format,
+    out: &mut dyn Write,
+) -> Result<(), Failure> {
+    let job = client.jobs.get(GetJobRequest { id }).await?.into_inner();
+    if job.progress.is_some() {
+        let end = if errors { "errors" } else { "output" };
+        return file::read(client, format!("file-{id}-{end}"), out).await;
+    }
+    if errors {
+        return Err(Failure::new(format!("job {id} is no file, its error is in: orion jobs show {id}")));
+    }
+    match client.jobs.result(GetJobRequest { id }).await?.into_inner().outcome {
+        Some(Outcome::Inference(response)) => {
+            let answer = Answer::read(response)?;
+            match format {
+                Format::Json => write_json(out, &answer),
+                Format::Table => write(out, &answer.as_tables(&[])),
+            }
+        }
+        Some(Outcome::Call(answer)) => write(out, &format!("{}\n", String::from_utf8_lossy(&answer.body))),
+        _ => Err(Failure::new(format!("the result of job {id} is of a kind that this command does not know"))),
     }
 }

@@ -6,8 +6,8 @@ use std::{
 };
 
 use comfy_table::{Cell, Table};
-use orion_proto::jobs::{Job, job_spec::Work};
-use serde_json::{Value, json};
+use orion_proto::jobs::{Job, Progress};
+use orion_scheduler::jobs::shown::{json, model};
 
 use crate::{
     Failure,
@@ -20,13 +20,6 @@ pub(super) fn one(job: Job, format: Format, out: &mut dyn Write) -> Result<(), F
     match format {
         Format::Json => write_json(out, &json(&job)),
         Format::Table => write(out, &in_words(&job)),
-    }
-}
-
-fn model(job: &Job) -> &str {
-    match job.spec.as_ref().and_then(|spec| spec.work.as_ref()) {
-        Some(Work::Inference(request)) => &request.model_name,
-        None => "",
     }
 }
 
@@ -64,12 +57,24 @@ pub(super) fn rows(jobs: &[Job]) -> Table {
     shown
 }
 
+/// How far a job is that is a file: how much of it was taken up, and what came of that.
+pub(super) fn far(job: &Job, progress: &Progress) -> String {
+    let share = progress.read_bytes as f64 / progress.bytes.max(1) as f64 * 100.0;
+    let Progress { rows, succeeded, failed, .. } = progress;
+    let under_way = rows.saturating_sub(succeeded + failed);
+    format!("job {}: {share:.0} % read, {succeeded} lines succeeded, {failed} did not, {under_way} under way", job.id)
+}
+
 fn in_words(job: &Job) -> String {
+    let progress = job.progress.as_ref().map(|progress| far(job, progress));
+    let progress = progress.as_deref().and_then(|far| far.split_once(": ")).map(|(_, far)| far.to_owned());
     let mut shown = facts([
         ("job", job.id.to_string()),
         ("model", model(job).to_owned()),
         ("state", job.state.clone()),
         ("why", job.reason.clone()),
+        ("lines", progress.unwrap_or_default()),
+        ("line of", job.row.as_ref().map(|row| format!("job {}, line {}", row.job, row.line)).unwrap_or_default()),
         ("attempt", job.attempt.to_string()),
         ("labels", labels(job)),
         ("submitted", ago(job.submitted_unix_ms)),
@@ -86,21 +91,4 @@ fn in_words(job: &Job) -> String {
         );
     }
     shown
-}
-
-/// A job without its tensors.
-pub(super) fn json(job: &Job) -> Value {
-    let spec = job.spec.clone().unwrap_or_default();
-    let failed = job.failed.iter().map(|failed| {
-        json!({
-            "attempt": failed.attempt, "code": failed.code, "message": failed.message,
-            "ended_unix_ms": failed.ended_unix_ms,
-        })
-    });
-    json!({
-        "id": job.id, "model": model(job), "state": job.state, "reason": job.reason, "attempt": job.attempt,
-        "priority": spec.priority, "idempotency_key": spec.idempotency_key, "after": spec.after, "labels": spec.labels,
-        "submitted_unix_ms": job.submitted_unix_ms, "begun_unix_ms": job.begun_unix_ms,
-        "ended_unix_ms": job.ended_unix_ms, "failed": failed.collect::<Vec<_>>(),
-    })
 }

@@ -1,12 +1,15 @@
 //! `orion jobs submit`: a request that is run whatever dies.
 
-use std::{io::Write, time::Duration};
+use std::{io::Write, path::PathBuf, time::Duration};
 
 use clap::Args;
-use orion_proto::jobs::{JobSpec, RetryPolicy, SubmitJobRequest, job_spec::Work};
+use orion_proto::{
+    files::FileRequest,
+    jobs::{FileCalls, JobSpec, RetryPolicy, SubmitJobRequest, job_spec::Work},
+};
 use serde_json::json;
 
-use super::watch;
+use super::{file, watch};
 use crate::{
     Failure,
     client::Client,
@@ -24,6 +27,35 @@ Examples:
 pub(super) struct SubmitArguments {
     #[command(flatten)]
     request: RequestArguments,
+    #[command(flatten)]
+    terms: TermsArguments,
+}
+
+/// Submit a file as a job: each line is a call of the HTTP API
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  orion jobs batch requests.jsonl
+  orion jobs batch texts.jsonl --path /v1/embeddings --model minilm --watch
+  orion jobs result 12 > answers.jsonl
+
+A line is an object as OpenAI's batches have it (custom_id, method, url, body), or a body for --path.")]
+pub(super) struct BatchArguments {
+    /// The file; '-' reads standard input
+    file: PathBuf,
+    /// What lines that do not say it call, such as /v1/embeddings
+    #[arg(long, value_name = "PATH", default_value = "", hide_default_value = true)]
+    path: String,
+    /// The model of bodies that name none
+    #[arg(long, default_value = "", hide_default_value = true)]
+    model: String,
+    #[command(flatten)]
+    terms: TermsArguments,
+}
+
+/// What is said of a job beside its work.
+#[derive(Args, Debug)]
+struct TermsArguments {
     /// A second submission with the same key is the first job
     #[arg(long)]
     key: Option<String>,
@@ -70,7 +102,42 @@ impl SubmitArguments {
     }
 }
 
-/// Submits it, prints its number, and with `--watch` follows it.
+impl TermsArguments {
+    fn spec(&self, work: Work) -> JobSpec {
+        let (attempts, back_off_ms) = (self.attempts, milliseconds(self.back_off));
+        JobSpec {
+            work: Some(work),
+            idempotency_key: self.key.clone().unwrap_or_default(),
+            priority: self.priority.clone(),
+            deadline_ms: self.deadline.map_or(0, milliseconds),
+            retry: Some(RetryPolicy { attempts, back_off_ms, codes: Vec::new() }),
+            keep_ms: self.keep.map_or(0, milliseconds),
+            after: self.after.clone(),
+            labels: self.label.iter().cloned().collect(),
+        }
+    }
+
+    /// Submits this work, prints its number, and with `--watch` follows it.
+    async fn submit(
+        &self,
+        client: &mut Client,
+        work: Work,
+        format: Format,
+        out: &mut dyn Write,
+    ) -> Result<(), Failure> {
+        let spec = Some(self.spec(work));
+        let id = client.jobs.submit(SubmitJobRequest { spec }).await?.into_inner().id;
+        if self.watch {
+            return watch::watch(client, id, format, out).await;
+        }
+        match format {
+            Format::Json => write_json(out, &json!({ "id": id })),
+            Format::Table => write(out, &format!("{id}\n")),
+        }
+    }
+}
+
+/// Submits a request.
 pub(super) async fn submit(
     client: &mut Client,
     arguments: &SubmitArguments,
@@ -79,23 +146,22 @@ pub(super) async fn submit(
     out: &mut dyn Write,
 ) -> Result<(), Failure> {
     let request = arguments.request.wire(texts, client).await?;
-    let (attempts, back_off_ms) = (arguments.attempts, milliseconds(arguments.back_off));
-    let spec = JobSpec {
-        work: Some(Work::Inference(request)),
-        idempotency_key: arguments.key.clone().unwrap_or_default(),
-        priority: arguments.priority.clone(),
-        deadline_ms: arguments.deadline.map_or(0, milliseconds),
-        retry: Some(RetryPolicy { attempts, back_off_ms, codes: Vec::new() }),
-        keep_ms: arguments.keep.map_or(0, milliseconds),
-        after: arguments.after.clone(),
-        labels: arguments.label.iter().cloned().collect(),
-    };
-    let id = client.jobs.submit(SubmitJobRequest { spec: Some(spec) }).await?.into_inner().id;
-    if arguments.watch {
-        return watch::watch(client, id, format, out).await;
-    }
-    match format {
-        Format::Json => write_json(out, &json!({ "id": id })),
-        Format::Table => write(out, &format!("{id}\n")),
-    }
+    arguments.terms.submit(client, Work::Inference(request), format, out).await
+}
+
+/// Sends a file and submits it.
+pub(super) async fn batch(
+    client: &mut Client,
+    arguments: &BatchArguments,
+    format: Format,
+    out: &mut dyn Write,
+) -> Result<(), Failure> {
+    let file_id = file::put(client, &arguments.file).await?.id;
+    let (path, model) = (arguments.path.clone(), arguments.model.clone());
+    let submitted =
+        arguments.terms.submit(client, Work::File(FileCalls { file_id: file_id.clone(), path, model }), format, out);
+    let submitted = submitted.await;
+    // The job keeps what it needs of it.
+    client.files.delete(FileRequest { id: file_id }).await?;
+    submitted
 }

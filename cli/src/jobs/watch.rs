@@ -2,7 +2,7 @@
 
 use std::{io::Write, time::Duration};
 
-use orion_proto::jobs::{GetJobRequest, Job};
+use orion_proto::jobs::{GetJobRequest, Job, Progress};
 use tonic::{Code, Status};
 
 use super::show;
@@ -28,10 +28,16 @@ pub(super) async fn watch(client: &mut Client, id: u64, format: Format, out: &mu
         tokio::time::sleep(PAUSE).await;
     };
     spinner.finish_and_clear();
-    let (state, reason) = (job.state.clone(), job.reason.clone());
+    let (state, reason, progress) = (job.state.clone(), job.reason.clone(), job.progress);
     show::one(job, format, out)?;
     match state.as_str() {
-        "succeeded" => Ok(()),
+        "succeeded" => match progress.filter(|progress| progress.failed > 0) {
+            None => Ok(()),
+            Some(Progress { rows, failed, .. }) => {
+                let failure = Failure::new(format!("{failed} of {rows} lines of job {id} did not succeed"));
+                Err(failure.hint(format!("why: orion jobs result {id} --errors")))
+            }
+        },
         _ => Err(Failure::new(format!(
             "job {id} {}: {reason}",
             if state == "failed" { "failed" } else { "was cancelled" }
@@ -48,7 +54,10 @@ async fn follow(client: &mut Client, id: u64, spinner: &indicatif::ProgressBar) 
     let mut last = Job::default();
     let mut jobs = client.jobs.watch(GetJobRequest { id }).await?.into_inner();
     while let Some(job) = jobs.message().await? {
-        spinner.set_message(format!("job {id} is {}, attempt {}", job.state, job.attempt));
+        spinner.set_message(match &job.progress {
+            Some(progress) => show::far(&job, progress),
+            None => format!("job {id} is {}, attempt {}", job.state, job.attempt),
+        });
         last = job;
     }
     Ok(last)

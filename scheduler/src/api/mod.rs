@@ -7,6 +7,6 @@ pub mod grpc;
 pub mod http;
 mod metadata;
 pub mod metrics;
-mod terms;
+pub(crate) mod terms;
 
 pub(crate) use terms::note_arrival;

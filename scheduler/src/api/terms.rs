@@ -2,13 +2,20 @@
 
 mod timeout;
 
-use std::{convert::Infallible, net::IpAddr, sync::Arc, time::Instant};
+use std::{
+    convert::Infallible,
+    net::IpAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use axum::{
     extract::FromRequestParts,
     http::{HeaderMap, request::Parts},
 };
-use orion_proto::{Code, Error, InferRequest, Parameters, Result, routing_key};
+use orion_proto::{Code, Error, InferRequest, JobAttempt, Parameters, Priority, Result, routing_key};
+
+use crate::jobs::request_id as jobs_request_id;
 
 const TENANT: &str = "x-orion-tenant";
 const ROUTING_KEY: &str = "x-orion-routing-key";
@@ -22,14 +29,31 @@ const LONGEST_REQUEST_ID: usize = 128;
 /// When a request's head came, and from which address. Noted before the body is read: a body on a slow link takes of
 /// the request's time.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Arrival {
+pub(crate) struct Arrival {
     pub(super) at: Instant,
     from: Option<IpAddr>,
+    /// Where no client asks, but a job.
+    job: Option<ForJob>,
+}
+
+/// What a job says of its request.
+#[derive(Clone, Copy, Debug)]
+#[allow(missing_docs)] // the names say it
+pub(crate) struct ForJob {
+    pub(crate) attempt: JobAttempt,
+    pub(crate) priority: Priority,
+    /// Of its time.
+    pub(crate) left: Option<Duration>,
 }
 
 impl Arrival {
     pub(super) fn now(from: Option<IpAddr>) -> Self {
-        Self { at: Instant::now(), from }
+        Self { at: Instant::now(), from, job: None }
+    }
+
+    /// Of a job's request.
+    pub(crate) fn of_job(job: ForJob) -> Self {
+        Self { job: Some(job), ..Self::now(None) }
     }
 
     /// Of a call that passed [`note_arrival`].
@@ -65,6 +89,7 @@ pub(super) struct Terms {
     tenant: Option<Arc<str>>,
     routing_key: Option<u64>,
     request_id: Option<Arc<str>>,
+    job: Option<ForJob>,
 }
 
 impl Terms {
@@ -74,6 +99,7 @@ impl Terms {
     /// INVALID_ARGUMENT naming the header that is wrong.
     pub(super) fn of_http(headers: &HeaderMap, arrival: Arrival) -> Result<Self> {
         let timeout = one(headers, timeout::HTTP)?.map(timeout::of_http).transpose()?;
+        let timeout = arrival.job.and_then(|job| job.left).into_iter().chain(timeout).min();
         let deadline = timeout.and_then(|timeout| arrival.at.checked_add(timeout));
         Ok(Self { deadline, ..Self::new(headers, arrival)? })
     }
@@ -94,7 +120,9 @@ impl Terms {
         let address = || arrival.from.map(|address| routing_key(&address.to_canonical().to_string()));
         let tenant = one(headers, TENANT)?.map(tenant).transpose()?;
         let request_id = one(headers, REQUEST_ID)?.map(request_id).transpose()?;
-        Ok(Self { deadline: None, call_ends: None, tenant, routing_key: key.or_else(address), request_id })
+        let (job, of_job) = (arrival.job, |job: ForJob| Arc::from(jobs_request_id(job.attempt)));
+        let request_id = job.map(of_job).or(request_id);
+        Ok(Self { deadline: None, call_ends: None, tenant, routing_key: key.or_else(address), request_id, job })
     }
 
     /// What the header calls the request.
@@ -119,6 +147,11 @@ impl Terms {
         self.apply_at(&mut request.parameters, arrived, Instant::now());
         if let (true, Some(id)) = (request.id.is_empty(), &self.request_id) {
             request.id = id.to_string();
+        }
+        if let Some(job) = self.job {
+            request.parameters.priority = job.priority;
+            // What generates is begun anew where its scheduler dies.
+            request.parameters.job = request.generation.is_none().then_some(job.attempt);
         }
     }
 

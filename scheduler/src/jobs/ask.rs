@@ -3,10 +3,11 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use bytes::Bytes;
-use orion_proto::{Error, Result, jobs::JobSpec};
+use orion_proto::{Error, Result, files::File, jobs::JobSpec};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
-use super::decide::Attempt;
+use super::decide::{Attempt, ReadLines};
+use crate::journal::Staged;
 
 pub(super) type Reply<T> = oneshot::Sender<Result<T>>;
 
@@ -19,6 +20,12 @@ pub(super) enum Ask {
     Retry(u64, Option<OwnedSemaphorePermit>, Reply<()>),
     /// How an attempt ended; its result, encoded.
     Settle(Attempt, Result<Bytes>, Reply<()>),
+    /// Lines of a job's file are taken up; with room for their specifications.
+    Expand(Attempt, Box<JobSpec>, ReadLines, Option<OwnedSemaphorePermit>, Reply<()>),
+    /// A file is kept from now on.
+    File(Box<File>, Staged, Reply<File>),
+    /// A file is kept no more.
+    NoFile(u64, Reply<File>),
     /// A worker has an attempt that was under way when this scheduler came to lead.
     Found(Attempt),
     /// An attempt is nowhere any more.
@@ -37,7 +44,9 @@ impl Ask {
     /// About how much it brings to the disk.
     pub(super) fn bytes(&self) -> usize {
         match self {
-            Self::Submit(_, Some(room), _) | Self::Retry(_, Some(room), _) => room.num_permits() << 10,
+            Self::Submit(_, Some(room), _) | Self::Retry(_, Some(room), _) | Self::Expand(_, _, _, Some(room), _) => {
+                room.num_permits() << 10
+            }
             Self::Settle(_, Ok(result), _) => result.len(),
             _ => 0,
         }

@@ -4,11 +4,13 @@ use std::{collections::BTreeSet, time::Duration};
 
 use orion_proto::{
     Code, Error, Result,
-    jobs::{Job, JobSpec},
-    journal::{Begun, Ended, Failed, Joined, Left, Record, Released, Retried, Submitted, record::Event},
+    files::File,
+    jobs::{HttpCall, Job, JobSpec, Row, job_spec::Work},
+    journal::{Begun, Ended, Expanded, Failed, Joined, Left, Record, Released, Retried, Submitted, record::Event},
 };
 
 use super::{
+    lines::Line,
     table::{Phase, Table, Unfinished},
     terms::{self, Millis},
 };
@@ -30,6 +32,11 @@ pub trait Past {
     /// # Errors
     /// It cannot be read.
     fn of_key(&self, key: &str) -> Result<Option<u64>>;
+    /// The file of this id.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    fn file(&self, id: &str) -> Result<Option<File>>;
 }
 
 /// What becomes of a submission.
@@ -39,6 +46,15 @@ pub enum Submission {
     Known(u64),
     /// It is new.
     New(Box<Record>),
+}
+
+/// What was read of a job's file, and as far as which byte and line of it.
+#[derive(Debug)]
+#[allow(missing_docs)] // said above
+pub struct ReadLines {
+    pub(super) lines: Vec<Line>,
+    pub(super) bytes: u64,
+    pub(super) count: u64,
 }
 
 /// An attempt as its runner names it. Only the current attempt of the current epoch may say how it ended.
@@ -72,9 +88,20 @@ impl Table {
                 return Ok(Submission::Known(known));
             }
         }
-        self.has_room()?;
+        self.has_room(1)?;
         self.may_wait(&spec, past)?;
-        Ok(Submission::New(Box::new(record(now, Event::Submitted(Submitted { spec: Some(spec) })))))
+        let mut submitted = Submitted::default();
+        if let Some(Work::File(calls)) = &spec.work {
+            let file = past.file(&calls.file_id)?;
+            let file =
+                file.ok_or_else(|| Error::invalid(format!("there is no file '{}'", calls.file_id.escape_default())))?;
+            if file.bytes == 0 {
+                return Err(Error::invalid(format!("file '{}' is empty, it must have lines", file.id)));
+            }
+            (submitted.bytes, submitted.address) = (file.bytes, file.address);
+        }
+        submitted.spec = Some(spec);
+        Ok(Submission::New(Box::new(record(now, Event::Submitted(submitted)))))
     }
 
     /// The next attempt of a job begins.
@@ -89,6 +116,41 @@ impl Table {
         }
         let attempt = job.attempt.saturating_add(1);
         Ok((Attempt { job: id, attempt, epoch }, record(now, Event::Begun(Begun { job: id, attempt }))))
+    }
+
+    /// Lines of a job's file are taken up, up to this byte and line of it: each becomes a job, like it, and one that is wrong has
+    /// failed.
+    ///
+    /// # Errors
+    /// FAILED_PRECONDITION where it is not the job's current attempt; RESOURCE_EXHAUSTED where there are too many jobs.
+    pub fn expand(&self, now: Millis, attempt: Attempt, of: &JobSpec, read: ReadLines) -> Result<Vec<Record>> {
+        self.current(attempt)?;
+        self.has_room(read.lines.len())?;
+        let (mut records, mut place) = (Vec::with_capacity(read.lines.len() + 1), self.next());
+        for Line { number, custom_id, call } in read.lines {
+            let row = Some(Row { job: attempt.job, line: number, custom_id });
+            let (call, wrong) = call.map_or_else(|error| (HttpCall::default(), Some(error)), |call| (call, None));
+            let (work, priority, retry) = (Some(Work::Call(call)), of.priority.clone(), of.retry.clone());
+            let spec = Some(JobSpec { work, priority, retry, ..JobSpec::default() });
+            records.push(record(now, Event::Submitted(Submitted { spec, row, ..Submitted::default() })));
+            if let Some(wrong) = wrong {
+                records.push(ended(now, place, 0, wrong.code.name(), &wrong.message));
+                place += 1;
+            }
+            place += 1;
+        }
+        let (Attempt { job, attempt, .. }, read_bytes, lines) = (attempt, read.bytes, read.count);
+        records.push(record(now, Event::Expanded(Expanded { job, attempt, read_bytes, lines })));
+        Ok(records)
+    }
+
+    /// All lines of a job's file have ended, and it with them.
+    ///
+    /// # Errors
+    /// FAILED_PRECONDITION where another leads, or it has ended.
+    pub fn complete(&self, now: Millis, id: u64, epoch: u64) -> Result<Record> {
+        self.fence(epoch)?;
+        Ok(ended(now, id, self.open(id)?.attempt, "", ""))
     }
 
     /// An attempt succeeded.
@@ -142,8 +204,8 @@ impl Table {
         Ok(self.end(now, id, attempt, error.code.name(), &error.message))
     }
 
-    fn has_room(&self) -> Result<()> {
-        if self.unfinished().len() < MOST_OPEN {
+    fn has_room(&self, jobs: usize) -> Result<()> {
+        if self.unfinished().len().saturating_add(jobs) <= MOST_OPEN {
             return Ok(());
         }
         let text = format!("{MOST_OPEN} jobs have not ended, no more are taken until some have");
@@ -183,7 +245,13 @@ impl Table {
                 format!("job {id} succeeded, only one that failed can be retried"),
             ));
         }
-        self.has_room()?;
+        if left.row.is_some() || left.progress.is_some() {
+            let text = format!(
+                "job {id} is of a file, which is not retried: submit those of its lines that failed as another"
+            );
+            return Err(Error::new(Code::FailedPrecondition, text));
+        }
+        self.has_room(1)?;
         if let Some(spec) = &left.spec {
             self.may_wait(spec, past)?;
         }
@@ -213,6 +281,11 @@ impl Table {
             for waiting in self.waiting_for(id).filter(|waiting| stopped.insert(*waiting)) {
                 records.push(ended(now, waiting, 0, Code::FailedPrecondition.name(), &reason));
                 left.push(waiting);
+            }
+            let reason = format!("job {id} of its file has ended");
+            for row in self.rows_of(id).filter(|row| stopped.insert(row.id)) {
+                records.push(ended(now, row.id, 0, Code::Cancelled.name(), &reason));
+                left.push(row.id);
             }
         }
         records

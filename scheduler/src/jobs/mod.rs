@@ -3,14 +3,20 @@
 //! [`table`] is the fold over the journal's records, `decide` what may be done to it, `writer` the one thread that does it,
 //! `runner` what runs jobs, [`view`] what clients see.
 
+pub(crate) mod answers;
 mod ask;
+pub(crate) mod calls;
 mod clock;
 pub(crate) mod cluster;
 mod decide;
+mod expand;
+pub(crate) mod files;
+mod lines;
 mod queue;
 mod round;
 mod runner;
 pub mod seat;
+pub mod shown;
 mod snapshot;
 pub mod table;
 pub mod terms;
@@ -22,7 +28,10 @@ mod writer;
 
 use std::sync::Arc;
 
-use orion_proto::{Code, Error, Result, jobs::JobSpec};
+use orion_proto::{
+    Code, Error, Result,
+    jobs::{JobSpec, job_spec::Work},
+};
 use parking_lot::Mutex;
 use prost::Message;
 use tokio::{
@@ -32,6 +41,7 @@ use tokio::{
 
 #[cfg(test)]
 pub(crate) use self::decide::Attempt;
+pub(crate) use self::runner::request_id;
 use self::{
     ask::{Ask, Reply},
     clock::Clock,
@@ -108,8 +118,11 @@ impl Jobs {
     /// The same without waiting for the disk: what comes of it is known when the receiver is.
     ///
     /// # Errors
-    /// The writer is gone.
-    pub async fn submit_ahead(&self, spec: JobSpec) -> Result<oneshot::Receiver<Result<u64>>> {
+    /// It calls what no job can; the writer is gone.
+    pub async fn submit_ahead(&self, mut spec: JobSpec) -> Result<oneshot::Receiver<Result<u64>>> {
+        if let Some(Work::Call(call)) = &mut spec.work {
+            calls::complete(call)?;
+        }
         let (reply, answer) = oneshot::channel();
         let asked = async {
             // What is too large is refused by the writer, and is not kept.

@@ -2,6 +2,7 @@
 
 use orion_proto::{
     Result,
+    files::File,
     jobs::{Job, JobSpec},
     journal::record::Event,
 };
@@ -11,6 +12,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::{
     ask::{Reply, Told},
     decide::Past,
+    files,
     table::Change,
     terms::Millis,
 };
@@ -47,6 +49,14 @@ impl Past for Before<'_> {
         match here.iter().find(|(known, _)| known == key) {
             Some((_, job)) => Ok(Some(*job)),
             None => self.0.of_key(key),
+        }
+    }
+
+    fn file(&self, id: &str) -> Result<Option<File>> {
+        let Some(number) = files::number(id) else { return Ok(None) };
+        match self.1.files.iter().find(|(known, _)| *known == number) {
+            Some((_, file)) => Ok(Some(file.clone())),
+            None => self.0.file(number),
         }
     }
 }

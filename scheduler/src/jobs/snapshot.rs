@@ -5,14 +5,14 @@ use std::collections::HashMap;
 use orion_proto::{
     Code, Error, Result,
     jobs::JobSpec,
-    journal::{self, Record, record::Event},
+    journal::{self, Record, Submitted, record::Event},
 };
 
 use super::{
     table::{Change, Phase, Table, Unfinished},
     terms::Terms,
 };
-use crate::journal::Journal;
+use crate::journal::{Journal, address};
 
 /// Records that are read at once.
 const AT_ONCE: usize = 256;
@@ -38,6 +38,9 @@ fn written(job: &Unfinished) -> journal::Unfinished {
         failed: job.failed.clone(),
         waits_for: job.waits_for.iter().copied().collect(),
         deadline_unix_ms: job.terms.deadline.unwrap_or(0),
+        row: job.row.clone(),
+        progress: job.progress,
+        address: job.address.map(Vec::from).unwrap_or_default().into(),
     }
 }
 
@@ -58,6 +61,9 @@ fn read(job: journal::Unfinished, spec: &JobSpec) -> Unfinished {
         phase,
         failed: job.failed,
         waits_for: job.waits_for.into_iter().collect(),
+        row: job.row,
+        progress: job.progress,
+        address: address(&job.address).ok(),
     }
 }
 
@@ -115,15 +121,20 @@ pub(super) fn follow(journal: &dyn Journal, table: &mut Table, mut each: impl Fn
     Ok(())
 }
 
-/// What a job was asked to do.
-pub(super) fn spec(journal: &dyn Journal, id: u64) -> Result<Option<JobSpec>> {
-    Ok(specs(journal, &[id])?.remove(&id))
+/// What a job was asked to do, as it was submitted.
+pub(super) fn submission(journal: &dyn Journal, id: u64) -> Result<Option<Submitted>> {
+    Ok(submissions(journal, &[id])?.pop().map(|(_, submitted)| submitted))
 }
 
 /// What jobs were asked to do, of those that there are.
 pub(super) fn specs(journal: &dyn Journal, ids: &[u64]) -> Result<HashMap<u64, JobSpec>> {
+    let submissions = submissions(journal, ids)?.into_iter();
+    Ok(submissions.filter_map(|(id, submitted)| Some((id, submitted.spec?))).collect())
+}
+
+fn submissions(journal: &dyn Journal, ids: &[u64]) -> Result<Vec<(u64, Submitted)>> {
     let submitted = |(place, record): (u64, Record)| match record.event {
-        Some(Event::Submitted(submitted)) => submitted.spec.map(|spec| (place, spec)),
+        Some(Event::Submitted(submitted)) => Some((place, submitted)),
         _ => None,
     };
     Ok(journal.at(ids)?.into_iter().filter_map(submitted).collect())

@@ -1,57 +1,28 @@
 //! The jobs that have not ended: a fold over the records of the journal.
 
+mod files;
+mod unfinished;
+
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
 };
 
 use orion_proto::{
-    jobs::{FailedAttempt, Job, JobSpec},
-    journal::{Begun, Ended, Failed, Joined, Left, Record, Released, Retried, record::Event},
+    jobs::{FailedAttempt, Job, JobSpec, Progress},
+    journal::{Begun, Ended, Failed, Joined, Left, Record, Released, Retried, Submitted, record::Event},
 };
 use thiserror::Error;
 
 use super::{
     queue::Queue,
-    terms::{Millis, Terms},
+    terms::{FILES, Millis, Terms},
 };
+pub use unfinished::{Phase, Unfinished};
+use unfinished::{left_of, running};
 
 /// Failed attempts that a job keeps over its retries.
 const MOST_FAILED: usize = 100;
-
-/// Where a job is that has not ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Phase {
-    /// Others must succeed before.
-    Waiting,
-    /// It may begin at this time.
-    Queued(Millis),
-    /// Its attempt is under way.
-    Running,
-}
-
-/// A job that has not ended.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Unfinished {
-    /// Its number.
-    pub id: u64,
-    /// What was asked of it.
-    pub terms: Terms,
-    /// When it was submitted, and when its first attempt began; 0: none has.
-    pub submitted: Millis,
-    #[allow(missing_docs)] // said above
-    pub begun: Millis,
-    /// The attempt that is under way, or was the last; 0: none yet.
-    pub attempt: u32,
-    /// So many attempts do not count: it was retried since, or they were lost with their scheduler.
-    pub forgiven: u32,
-    /// Where it is.
-    pub phase: Phase,
-    /// The attempts that failed.
-    pub failed: Vec<FailedAttempt>,
-    /// Those of the jobs that must succeed before which have not ended.
-    pub waits_for: BTreeSet<u64>,
-}
 
 /// A record that cannot follow those before it.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -89,7 +60,9 @@ pub struct Table {
     deadlines: BTreeSet<(Millis, u64)>,
     /// Those that joined and have not left: they may have what runs.
     workers: BTreeSet<String>,
-    /// How many run of each model, and of all.
+    /// Of each file's job, its lines that have not ended.
+    rows: BTreeMap<u64, BTreeSet<u64>>,
+    /// How many run of each model, and of all; files run apart.
     running: BTreeMap<Arc<str>, usize>,
     all_running: usize,
 }
@@ -150,7 +123,10 @@ impl Table {
     pub fn ready(&self, now: Millis, places: usize, sought: &BTreeMap<Arc<str>, usize>) -> Option<u64> {
         let of = |counts: &BTreeMap<Arc<str>, usize>, model: &str| counts.get(model).copied().unwrap_or(0);
         let free = places.saturating_sub(self.all_running.saturating_sub(sought.values().sum()));
-        self.queue.ready(now, |model| of(&self.running, model).saturating_sub(of(sought, model)) < free)
+        self.queue.ready(now, |model| match model {
+            FILES if places > 0 => of(&self.running, FILES) < files::AT_ONCE,
+            model => of(&self.running, model).saturating_sub(of(sought, model)) < free,
+        })
     }
 
     /// The jobs that should have ended by now.
@@ -193,7 +169,9 @@ impl Table {
                 self.workers.remove(worker);
                 return Ok(Vec::new());
             }
-            Event::Submitted(submitted) => self.submitted(seq, at, submitted.spec.as_ref().ok_or("it has no spec")?),
+            Event::Submitted(submitted) => return self.submitted(seq, at, submitted),
+            Event::Expanded(expanded) => self.expanded(expanded)?,
+            Event::Filed(_) => return Ok(Vec::new()),
             Event::Begun(begun) => self.begun(at, begun)?,
             Event::Failed(failed) => self.failed(at, failed)?,
             Event::Ended(ended) => return self.ended(at, ended),
@@ -206,10 +184,32 @@ impl Table {
         }])
     }
 
-    fn submitted(&mut self, id: u64, at: Millis, spec: &JobSpec) -> Change {
+    fn submitted(&mut self, id: u64, at: Millis, submitted: &Submitted) -> Result<Vec<Change>, String> {
+        let spec = submitted.spec.as_ref().ok_or("it has no spec")?;
         let (terms, (waits_for, phase)) = (Terms::of(spec, at), self.waits(at, spec));
         let (begun, attempt, forgiven, failed) = (0, 0, 0, Vec::new());
-        self.put(Unfinished { id, terms, submitted: at, begun, attempt, forgiven, phase, failed, waits_for })
+        let (row, (progress, address)) = (submitted.row.clone(), files::of(submitted)?);
+        let mut changes = Vec::new();
+        if let Some(row) = &row {
+            changes.push(self.counted(row.job, |progress| progress.rows += 1).ok_or("its file's job has ended")?);
+        }
+        let (submitted, id) = (at, id);
+        let job = Unfinished {
+            id,
+            terms,
+            submitted,
+            begun,
+            attempt,
+            forgiven,
+            phase,
+            failed,
+            waits_for,
+            row,
+            progress,
+            address,
+        };
+        changes.push(self.put(job));
+        Ok(changes)
     }
 
     fn begun(&mut self, at: Millis, Begun { job, attempt }: &Begun) -> Result<Change, String> {
@@ -250,6 +250,12 @@ impl Table {
                 changes.push(self.put(waiter));
             }
         }
+        if let Some(row) = &job.row {
+            let succeeded = ended.code.is_empty();
+            let count = |p: &mut Progress| *(if succeeded { &mut p.succeeded } else { &mut p.failed }) += 1;
+            // Its file's job may have ended first, and it with that.
+            changes.extend(self.counted(row.job, count));
+        }
         let keep = job.terms.keep;
         changes.push(Change::Ended(Box::new(left_of(job, at, ended)), keep));
         Ok(changes)
@@ -279,6 +285,9 @@ impl Table {
             phase,
             failed: left.failed.iter().skip(kept).cloned().collect(),
             waits_for,
+            row: None,
+            progress: None,
+            address: None,
         }))
     }
 
@@ -313,6 +322,9 @@ impl Table {
                 }
             }
         }
+        if let Some(row) = &job.row {
+            self.row_ends(row.job, id);
+        }
         if self.keys.get(&job.terms.key) == Some(&id) {
             self.keys.remove(&job.terms.key);
         }
@@ -320,7 +332,7 @@ impl Table {
     }
 
     fn stops_running(&mut self, model: &Arc<str>) {
-        self.all_running -= 1;
+        self.all_running -= usize::from(&**model != FILES);
         if let Some(running) = self.running.get_mut(model) {
             *running -= 1;
             if *running == 0 {
@@ -334,7 +346,7 @@ impl Table {
             Phase::Queued(when) => self.queue.put(job.terms.priority, &job.terms.model, when, job.id),
             Phase::Running => {
                 *self.running.entry(job.terms.model.clone()).or_default() += 1;
-                self.all_running += 1;
+                self.all_running += usize::from(&*job.terms.model != FILES);
             }
             Phase::Waiting => {}
         }
@@ -347,41 +359,11 @@ impl Table {
         if !job.terms.key.is_empty() {
             self.keys.insert(job.terms.key.clone(), job.id);
         }
+        if let Some(row) = &job.row {
+            self.rows.entry(row.job).or_default().insert(job.id);
+        }
         let job = Arc::new(job);
         self.jobs.insert(job.id, job.clone());
         Change::Open(job)
-    }
-}
-
-fn running(job: &Unfinished, attempt: u32) -> Result<(), String> {
-    match job.phase {
-        Phase::Running if job.attempt == attempt => Ok(()),
-        phase => Err(format!("attempt {attempt} of job {} ends while it is {phase:?} at {}", job.id, job.attempt)),
-    }
-}
-
-/// What is left of a job that ended so.
-fn left_of(job: Unfinished, at: Millis, ended: &Ended) -> Job {
-    let mut failed = job.failed;
-    if ended.attempt > 0 && !ended.code.is_empty() {
-        let (attempt, code, message) = (ended.attempt, ended.code.clone(), ended.message.clone());
-        failed.push(FailedAttempt { attempt, code, message, ended_unix_ms: at });
-    }
-    let state = match ended.code.as_str() {
-        "" => "succeeded",
-        "CANCELLED" => "cancelled",
-        _ => "failed",
-    };
-    let reason = if ended.code.is_empty() { String::new() } else { format!("{}: {}", ended.code, ended.message) };
-    Job {
-        id: job.id,
-        spec: None,
-        state: state.into(),
-        submitted_unix_ms: job.submitted,
-        begun_unix_ms: job.begun,
-        ended_unix_ms: at,
-        failed,
-        attempt: job.attempt,
-        reason,
     }
 }

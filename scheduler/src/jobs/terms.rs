@@ -9,6 +9,8 @@ use orion_proto::{
     jobs::{JobSpec, RetryPolicy, job_spec::Work},
 };
 
+use super::calls;
+
 /// Milliseconds since 1970, or of a length of time.
 pub type Millis = u64;
 
@@ -81,10 +83,14 @@ impl Terms {
     }
 }
 
+/// Instead of a model, of jobs that are files: no model has this name.
+pub(super) const FILES: &str = "";
+
 fn model(spec: &JobSpec) -> &str {
     match &spec.work {
         Some(Work::Inference(request)) => &request.model_name,
-        None => "",
+        Some(Work::Call(call)) => &call.model,
+        Some(Work::File(_)) | None => FILES,
     }
 }
 
@@ -114,11 +120,13 @@ pub fn check(spec: &JobSpec) -> Result<()> {
         return wrong(format!("the job has {bytes} bytes, it may have {MOST_SPEC_BYTES}"));
     }
     match &spec.work {
-        None => return wrong("the job has no work, it must name one: inference".into()),
+        None => return wrong("the job has no work, it must name one: inference, call or file".into()),
         Some(Work::Inference(request)) if request.model_name.is_empty() => {
             return wrong("the job's request names no model, it must: model_name".into());
         }
         Some(Work::Inference(_)) => {}
+        Some(Work::Call(call)) => calls::check(call)?,
+        Some(Work::File(file)) => calls::check_file(file)?,
     }
     priority(&spec.priority)?;
     if spec.idempotency_key.len() > KEY_BYTES {

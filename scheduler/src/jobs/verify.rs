@@ -2,9 +2,17 @@
 
 use std::collections::BTreeMap;
 
-use orion_proto::{Code, Error, Result};
+use orion_proto::{
+    Code, Error, Result,
+    jobs::{Job, Progress},
+};
 
-use super::{snapshot, view::ALL};
+use super::{
+    snapshot,
+    table::Table,
+    terms::Terms,
+    view::{ALL, row_term},
+};
 use crate::journal::Journal;
 
 /// Jobs that are looked at together.
@@ -23,38 +31,86 @@ pub struct Verified {
     pub ended: BTreeMap<String, usize>,
 }
 
-/// Follows all records from the last snapshot on, and looks at each job that is listed.
+/// Follows all records from the last snapshot on, and looks at each job that is listed, and at the lines of those that are files.
 ///
 /// # Errors
 /// INTERNAL, naming the record or the job that is not as it must be.
 pub fn verify(journal: &dyn Journal) -> Result<Verified> {
     let table = snapshot::load(journal)?;
     let mut found = Verified { next: table.next(), epoch: table.epoch(), ..Verified::default() };
-    let wrong = |id: u64, why: &str| Err(Error::new(Code::Internal, format!("job {id} {why}")));
-    let (mut before, mut open) = (u64::MAX, 0);
-    loop {
-        let ids = journal.found(ALL, before, AT_ONCE)?;
-        let Some(last) = ids.last() else { break };
-        before = *last;
-        for id in ids {
-            if snapshot::spec(journal, id)?.is_none() {
-                return wrong(id, "is listed, and what it was asked to do is missing");
+    each(journal, ALL, |id| {
+        let Some(submitted) = snapshot::submission(journal, id)? else {
+            return Err(wrong(id, "is listed, and what it was asked to do is missing"));
+        };
+        let progress = match one(journal, &table, id)? {
+            None => {
+                found.unfinished += 1;
+                table.get(id).and_then(|job| job.progress)
             }
-            if table.get(id).is_some() {
-                open += 1;
-                continue;
+            Some(left) => {
+                let keep = submitted.spec.map_or(0, |spec| Terms::of(&spec, 0).keep);
+                // The lines of one that is being forgotten go before it.
+                let is_due = left.ended_unix_ms.saturating_add(keep) <= table.last();
+                *found.ended.entry(left.state).or_default() += 1;
+                left.progress.filter(|_| !is_due)
             }
-            let Some(left) = journal.ended(id)? else { return wrong(id, "is listed, and has neither ended nor not") };
-            if (left.state == "succeeded") != journal.result(id)?.is_some() {
-                return wrong(id, &format!("has {}, and its result says otherwise", left.state));
-            }
-            *found.ended.entry(left.state).or_default() += 1;
+        };
+        match progress {
+            Some(progress) => rows(journal, &table, id, &progress).map(|open| found.unfinished += open),
+            None => Ok(()),
         }
-    }
-    found.unfinished = table.unfinished().count();
+    })?;
+    let open = table.unfinished().count();
     if open != found.unfinished {
-        let text = format!("{} jobs have not ended, and {open} of them are listed", found.unfinished);
+        let text = format!("{open} jobs have not ended, and {} of them are listed", found.unfinished);
         return Err(Error::new(Code::Internal, text));
     }
     Ok(found)
+}
+
+fn wrong(id: u64, why: &str) -> Error {
+    Error::new(Code::Internal, format!("job {id} {why}"))
+}
+
+/// Looks at all jobs that are found by this term.
+fn each(journal: &dyn Journal, term: &str, mut look: impl FnMut(u64) -> Result<()>) -> Result<()> {
+    let mut before = u64::MAX;
+    loop {
+        let ids = journal.found(term, before, AT_ONCE)?;
+        let Some(last) = ids.last() else { return Ok(()) };
+        before = *last;
+        ids.into_iter().try_for_each(&mut look)?;
+    }
+}
+
+/// What is left of a job; none where it has not ended.
+fn one(journal: &dyn Journal, table: &Table, id: u64) -> Result<Option<Job>> {
+    if table.get(id).is_some() {
+        return Ok(None);
+    }
+    let left = journal.ended(id)?.ok_or_else(|| wrong(id, "is listed, and has neither ended nor not"))?;
+    if (left.state == "succeeded") != journal.result(id)?.is_some() {
+        return Err(wrong(id, &format!("has {}, and its result says otherwise", left.state)));
+    }
+    Ok(Some(left))
+}
+
+/// Looks at the lines of a file's job; how many have not ended.
+fn rows(journal: &dyn Journal, table: &Table, id: u64, progress: &Progress) -> Result<usize> {
+    let (mut succeeded, mut failed, mut open) = (0, 0, 0);
+    each(journal, &row_term(id), |row| {
+        match one(journal, table, row)? {
+            None => open += 1,
+            Some(left) if left.state == "succeeded" => succeeded += 1,
+            Some(_) => failed += 1,
+        }
+        Ok(())
+    })?;
+    if (progress.rows, progress.succeeded, progress.failed) != (succeeded + failed + open, succeeded, failed) {
+        let text = format!(
+            "counts {progress:?}, and {succeeded} of its lines succeeded, {failed} did not, {open} have not ended"
+        );
+        return Err(wrong(id, &text));
+    }
+    usize::try_from(open).map_err(|_| wrong(id, "has too many lines"))
 }

@@ -7,13 +7,14 @@ use std::{
 
 use orion_proto::{
     Code, Error, Result,
-    jobs::{Job, JobResult, JobSpec, ListJobsRequest, ListJobsResponse},
+    jobs::{Job, JobResult, JobSpec, ListJobsRequest, ListJobsResponse, Row, job_spec::Work},
 };
 use parking_lot::RwLock;
 use prost::Message;
 use tokio::sync::broadcast;
 
 use super::{
+    shown::{KINDS, kind},
     snapshot::specs,
     table::{Change, Phase, Unfinished},
 };
@@ -30,6 +31,9 @@ const TOGETHER: usize = 32;
 const PAGE_BYTES: usize = 4 << 20;
 /// Changes that a slow watcher may be behind; one that is further behind looks anew.
 const BEHIND: usize = 1024;
+
+/// The states of a job, and no state.
+const STATES: [&str; 7] = ["", "waiting", "queued", "running", "succeeded", "failed", "cancelled"];
 
 /// The jobs of a journal.
 pub struct View {
@@ -111,7 +115,7 @@ impl View {
     }
 
     /// Those of these jobs that there are, in their order.
-    fn find_all(&self, ids: &[u64]) -> Result<Vec<Job>> {
+    pub(super) fn find_all(&self, ids: &[u64]) -> Result<Vec<Job>> {
         let mut found: HashMap<u64, Job> = {
             let open = self.open.read();
             ids.iter().filter_map(|id| open.get(id)).map(|job| (job.id, shown(job))).collect()
@@ -140,21 +144,33 @@ impl View {
         Err(Error::new(Code::FailedPrecondition, format!("job {id} has no result, it is {}{why}", job.state)))
     }
 
+    /// A job that has not ended.
+    pub(super) fn unfinished(&self, id: u64) -> Option<Arc<Unfinished>> {
+        self.open.read().get(&id).cloned()
+    }
+
+    /// Where the jobs are kept.
+    pub(super) fn journal(&self) -> &Arc<dyn Journal> {
+        &self.journal
+    }
+
     /// A page of jobs, the newest first.
     ///
     /// # Errors
     /// INVALID_ARGUMENT for an unknown state; INTERNAL where the journal cannot be read.
     pub fn list(&self, asked: &ListJobsRequest) -> Result<ListJobsResponse> {
+        known_state(&asked.state)?;
+        if !KINDS.contains(&asked.kind.as_str()) {
+            let shown = asked.kind.escape_default();
+            return Err(Error::invalid(format!("kind '{shown}' must be inference, call or file")));
+        }
         let term = match (asked.state.as_str(), asked.labels.iter().next()) {
-            ("", Some((name, value))) => label_term(name, value),
+            _ if asked.of_job > 0 => row_term(asked.of_job),
+            (_, Some((name, value))) if !is_open(&asked.state) => label_term(name, value),
+            (state, _) if asked.kind == "file" && !is_open(state) => FILES.to_owned(),
             ("", None) => ALL.to_owned(),
-            ("succeeded" | "failed" | "cancelled", _) => state_term(&asked.state),
-            ("waiting" | "queued" | "running", _) => return self.list_open(asked),
-            (state, _) => {
-                return Err(Error::invalid(format!(
-                    "state '{state}' must be waiting, queued, running, succeeded, failed or cancelled"
-                )));
-            }
+            (state, _) if is_open(state) => return self.list_open(asked),
+            _ => state_term(&asked.state),
         };
         let most = page(asked);
         let mut before = if asked.before == 0 { u64::MAX } else { asked.before };
@@ -189,7 +205,7 @@ impl View {
         let before = if asked.before == 0 { u64::MAX } else { asked.before };
         let open: Vec<_> = {
             let open = self.open.read();
-            let found = open.range(..before).rev().filter(|(_, job)| phase(job) == asked.state);
+            let found = open.range(..before).rev().filter(|(_, job)| phase(job) == asked.state && job.row.is_none());
             found.take(LOOKED_AT).map(|(id, _)| *id).collect()
         };
         let mut answer = ListJobsResponse::default();
@@ -213,6 +229,18 @@ impl View {
     }
 }
 
+fn is_open(state: &str) -> bool {
+    matches!(state, "waiting" | "queued" | "running")
+}
+
+/// Checks a state's name.
+fn known_state(state: &str) -> Result<()> {
+    if STATES.contains(&state) {
+        return Ok(());
+    }
+    Err(Error::invalid(format!("state '{state}' must be waiting, queued, running, succeeded, failed or cancelled")))
+}
+
 fn page(asked: &ListJobsRequest) -> usize {
     match asked.limit as usize {
         0 => PAGE,
@@ -223,21 +251,33 @@ fn page(asked: &ListJobsRequest) -> usize {
 fn fits(job: &Job, asked: &ListJobsRequest) -> bool {
     let labels = job.spec.as_ref().map(|spec| &spec.labels);
     let has = |(name, value): (&String, &String)| labels.is_some_and(|labels| labels.get(name) == Some(value));
-    (asked.state.is_empty() || job.state == asked.state) && asked.labels.iter().all(has)
+    let is_kind = asked.kind.is_empty() || asked.kind == kind(job.spec.as_ref());
+    is_kind && (asked.state.is_empty() || job.state == asked.state) && asked.labels.iter().all(has)
 }
 
+/// The term of jobs that are files.
+const FILES: &str = "k:file";
 /// The term of every job.
 pub(super) const ALL: &str = "";
 
-/// The terms by which a job is found from its submission on.
-pub(super) fn terms(spec: &JobSpec) -> Vec<String> {
+/// The terms by which a job is found from its submission on; a line of a file is found by that alone.
+pub(super) fn terms(spec: &JobSpec, row: Option<&Row>) -> Vec<String> {
+    if let Some(row) = row {
+        return vec![row_term(row.job)];
+    }
     let labels = spec.labels.iter().map(|(name, value)| label_term(name, value));
-    labels.chain([ALL.to_owned()]).collect()
+    let is_file = matches!(spec.work, Some(Work::File(_)));
+    labels.chain([ALL.to_owned()]).chain(is_file.then(|| FILES.to_owned())).collect()
 }
 
 /// The term of jobs that ended so.
 pub(super) fn state_term(state: &str) -> String {
     format!("s:{state}")
+}
+
+/// The term of the lines of this job's file.
+pub(super) fn row_term(job: u64) -> String {
+    format!("r:{job}")
 }
 
 fn label_term(name: &str, value: &str) -> String {
@@ -272,5 +312,7 @@ fn shown(job: &Unfinished) -> Job {
         failed: job.failed.clone(),
         attempt: job.attempt,
         reason,
+        row: job.row.clone(),
+        progress: job.progress,
     }
 }

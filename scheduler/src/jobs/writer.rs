@@ -3,6 +3,7 @@
 
 mod begin;
 mod elapse;
+mod filing;
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -22,7 +23,7 @@ use super::{
     snapshot::{follow, snapshot},
     table::{Change, Phase, Table},
     terms::Millis,
-    view::{View, state_term, terms},
+    view::{View, state_term},
 };
 use crate::journal::Journal;
 
@@ -47,6 +48,8 @@ pub(super) struct Writer {
     /// Where the last snapshot ends, and when jobs were last forgotten.
     written_down: u64,
     forgot: Millis,
+    /// Jobs whose files' lines have all ended.
+    complete: Vec<u64>,
     /// Why nothing can be written any more.
     broken: Option<Error>,
 }
@@ -77,6 +80,7 @@ impl Writer {
             places,
             written_down,
             forgot: 0,
+            complete: Vec::new(),
             broken: None,
             sought: BTreeMap::new(),
         };
@@ -112,6 +116,7 @@ impl Writer {
         let mut round = Round::new(now, self.table.next());
         asks.into_iter().for_each(|ask| self.take(&mut round, ask));
         self.pass_time(&mut round);
+        self.complete(&mut round);
         self.start(&mut round);
         self.end(round);
     }
@@ -160,6 +165,19 @@ impl Writer {
                 let done = broken.map_or_else(|| self.retry(round, id), Err);
                 round.answer(done, reply);
             }
+            Ask::Expand(attempt, spec, read, room, reply) => {
+                round.rooms.extend(room);
+                let done = broken.map_or_else(|| self.expand(round, attempt, &spec, read), Err);
+                round.answer(done, reply);
+            }
+            Ask::File(file, staged, reply) => {
+                let done = broken.map_or_else(|| self.keep_file(round, *file, staged), Err);
+                round.answer(done, reply);
+            }
+            Ask::NoFile(number, reply) => {
+                let done = broken.map_or_else(|| self.drop_file(round, number), Err);
+                round.answer(done, reply);
+            }
             Ask::Found(Attempt { job, attempt, .. }) => drop(self.sought.remove(&(job, attempt))),
             Ask::Workers(workers) if broken.is_none() => {
                 let have = self.table.have(round.now, &workers);
@@ -184,14 +202,6 @@ impl Writer {
             Submission::Known(id) => Ok(id),
             Submission::New(record) => {
                 let id = self.table.next();
-                if let Some(Event::Submitted(submitted)) = &record.event
-                    && let Some(spec) = &submitted.spec
-                {
-                    round.batch.terms.extend(terms(spec).into_iter().map(|term| (term, id)));
-                    if !spec.idempotency_key.is_empty() {
-                        round.batch.keys.push((spec.idempotency_key.clone(), id));
-                    }
-                }
                 self.write(round, *record)?;
                 Ok(id)
             }
@@ -208,11 +218,10 @@ impl Writer {
             };
         }
         let ran = self.table.get(id).is_some_and(|job| job.phase == Phase::Running);
-        for record in self.table.stop(round.now, id, error)? {
-            self.write(round, record)?;
-        }
         round.told.extend(ran.then_some(Told::Stop(id)));
-        Ok(())
+        let records = self.table.stop(round.now, id, error)?;
+        self.stop_rows(round, id);
+        records.into_iter().try_for_each(|record| self.write(round, record))
     }
 
     fn retry(&mut self, round: &mut Round, id: u64) -> Result<()> {
@@ -242,6 +251,9 @@ impl Writer {
             }
             Err(error) => {
                 let records = self.table.fail(round.now, attempt, &error)?;
+                if let Some(Event::Ended(_)) = records.first().and_then(|record| record.event.as_ref()) {
+                    self.stop_rows(round, attempt.job);
+                }
                 records.into_iter().try_for_each(|record| self.write(round, record))
             }
         }
@@ -253,13 +265,24 @@ impl Writer {
     }
 
     fn write(&mut self, round: &mut Round, record: Record) -> Result<()> {
+        let place = self.table.next();
         let changes = self.table.apply(&record).map_err(|error| Error::new(Code::Internal, error.to_string()))?;
+        if let Some(Event::Submitted(submitted)) = &record.event {
+            Self::index(round, place, submitted);
+        }
         round.batch.records.push(record);
         for change in &changes {
-            if let Change::Ended(job, keep) = change {
-                round.batch.terms.push((state_term(&job.state), job.id));
-                round.batch.forget.push((job.ended_unix_ms.saturating_add(*keep), job.id));
-                round.batch.ended.push(Job::clone(job));
+            match change {
+                Change::Ended(job, keep) => {
+                    // A file's lines are forgotten with its job.
+                    if job.row.is_none() {
+                        round.batch.terms.push((state_term(&job.state), job.id));
+                        round.batch.forget.push((job.ended_unix_ms.saturating_add(*keep), job.id));
+                    }
+                    round.batch.ended.push(Job::clone(job));
+                }
+                Change::Open(job) if job.is_complete() => self.complete.push(job.id),
+                _ => {}
             }
         }
         round.changes.extend(changes);

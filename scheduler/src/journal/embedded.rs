@@ -1,19 +1,20 @@
 //! The journal of one machine, a file of redb: one sync of the disk for each append.
 
+mod tables;
+
 use std::{fs::File, io, path::Path};
 
 use bytes::Bytes;
 use orion_proto::{
-    Code, Error, Result,
+    Code, Error, Result, files,
     jobs::Job,
-    journal::{Record, Snapshot, record::Event},
+    journal::{Record, Snapshot},
 };
 use prost::Message;
-use redb::{
-    Database, ReadTransaction, ReadableDatabase, ReadableTable, StorageBackend, TableDefinition, WriteTransaction,
-};
+use redb::{Database, ReadTransaction, ReadableDatabase, StorageBackend, TableDefinition};
 
-use super::{Batch, Journal, NotAppended};
+use self::tables::{Tables, is_kept};
+use super::{Address, Batch, Journal, NotAppended, Staging, contents::Folder};
 
 const RECORDS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("records");
 const ENDED: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("ended");
@@ -21,10 +22,17 @@ const RESULTS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("results")
 const TERMS: TableDefinition<'_, (&str, u64), ()> = TableDefinition::new("terms");
 const KEYS: TableDefinition<'_, &str, u64> = TableDefinition::new("keys");
 const FORGET: TableDefinition<'_, (u64, u64), ()> = TableDefinition::new("forget");
+/// Files by their numbers.
+const FILES: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("files");
+/// Contents and who needs them.
+const KEEPERS: TableDefinition<'_, (&[u8], u64), ()> = TableDefinition::new("keepers");
 /// One row: the last snapshot.
 const SNAPSHOT: TableDefinition<'_, (), &[u8]> = TableDefinition::new("snapshot");
 /// One row: the number of the next record.
 const NEXT: TableDefinition<'_, (), u64> = TableDefinition::new("next");
+
+/// The folder beside the file in which contents are.
+const CONTENTS: &str = "contents";
 
 /// Bytes of pages that are kept in memory.
 const CACHE_BYTES: usize = 64 << 20;
@@ -33,6 +41,8 @@ const CACHE_BYTES: usize = 64 << 20;
 #[derive(Debug)]
 pub struct Embedded {
     database: Database,
+    /// None of one that has no folder.
+    contents: Option<Folder>,
 }
 
 fn unreadable(error: impl Into<redb::Error>) -> Error {
@@ -84,7 +94,11 @@ impl Embedded {
             })?;
         }
         let database = Database::builder().set_cache_size(CACHE_BYTES).open(path);
-        Self::with(database.map_err(|error| unopened(path, error))?)
+        let journal = Self::with(database.map_err(|error| unopened(path, error))?, Some(contents(path)))?;
+        let keepers = journal.reading()?.open_table(KEEPERS).map_err(unreadable)?;
+        let keeps = |address: &Address| is_kept(&keepers, address).map_err(unreadable);
+        journal.contents.iter().try_for_each(|folder| folder.sweep(keeps))?;
+        Ok(journal)
     }
 
     /// Opens a file that is there.
@@ -92,7 +106,8 @@ impl Embedded {
     /// # Errors
     /// As [`Embedded::open`], and where there is no such file.
     pub fn existing(path: &Path) -> Result<Self> {
-        Ok(Self { database: Database::builder().open(path).map_err(|error| unopened(path, error))? })
+        let database = Database::builder().open(path).map_err(|error| unopened(path, error))?;
+        Ok(Self { database, contents: Some(contents(path)) })
     }
 
     /// Opens what a backend holds, with no pages in memory: of tests that take its power away.
@@ -100,11 +115,11 @@ impl Embedded {
     /// # Errors
     /// INTERNAL where it cannot be opened.
     pub fn on(backend: impl StorageBackend) -> Result<Self> {
-        Self::with(Database::builder().set_cache_size(0).create_with_backend(backend).map_err(unreadable)?)
+        Self::with(Database::builder().set_cache_size(0).create_with_backend(backend).map_err(unreadable)?, None)
     }
 
-    fn with(database: Database) -> Result<Self> {
-        let journal = Self { database };
+    fn with(database: Database, contents: Option<Folder>) -> Result<Self> {
+        let journal = Self { database, contents };
         // A reader would miss tables that nothing was written to.
         journal.write(|_| Ok(())).map_err(Error::from)?;
         Ok(journal)
@@ -142,103 +157,32 @@ impl Embedded {
     }
 }
 
-/// All tables of one transaction.
-struct Tables<'t> {
-    records: redb::Table<'t, u64, &'static [u8]>,
-    ended: redb::Table<'t, u64, &'static [u8]>,
-    results: redb::Table<'t, u64, &'static [u8]>,
-    terms: redb::Table<'t, (&'static str, u64), ()>,
-    keys: redb::Table<'t, &'static str, u64>,
-    forget: redb::Table<'t, (u64, u64), ()>,
-    snapshot: redb::Table<'t, (), &'static [u8]>,
-    next: redb::Table<'t, (), u64>,
+fn no_folder() -> Error {
+    Error::new(Code::Internal, "this journal has no folder for contents")
 }
 
-impl<'t> Tables<'t> {
-    fn open(transaction: &'t WriteTransaction) -> std::result::Result<Self, NotAppended> {
-        Ok(Self {
-            records: transaction.open_table(RECORDS).map_err(failed)?,
-            ended: transaction.open_table(ENDED).map_err(failed)?,
-            results: transaction.open_table(RESULTS).map_err(failed)?,
-            terms: transaction.open_table(TERMS).map_err(failed)?,
-            keys: transaction.open_table(KEYS).map_err(failed)?,
-            forget: transaction.open_table(FORGET).map_err(failed)?,
-            snapshot: transaction.open_table(SNAPSHOT).map_err(failed)?,
-            next: transaction.open_table(NEXT).map_err(failed)?,
-        })
-    }
-
-    fn append(&mut self, expected: u64, batch: &Batch) -> std::result::Result<(), NotAppended> {
-        let next = self.next.get(()).map_err(failed)?.map_or(0, |next| next.value());
-        if next != expected {
-            return Err(NotAppended::Fenced(next));
-        }
-        let mut bytes = Vec::new();
-        for (place, record) in (next..).zip(&batch.records) {
-            self.records.insert(place, encoded(&mut bytes, record)).map_err(failed)?;
-        }
-        self.next.insert((), next.saturating_add(batch.records.len() as u64)).map_err(failed)?;
-        for job in &batch.ended {
-            self.ended.insert(job.id, encoded(&mut bytes, job)).map_err(failed)?;
-        }
-        for (job, result) in &batch.results {
-            self.results.insert(*job, &**result).map_err(failed)?;
-        }
-        for (term, job) in &batch.no_terms {
-            self.terms.remove((term.as_str(), *job)).map_err(failed)?;
-        }
-        for (term, job) in &batch.terms {
-            self.terms.insert((term.as_str(), *job), ()).map_err(failed)?;
-        }
-        for (key, job) in &batch.keys {
-            self.keys.insert(key.as_str(), *job).map_err(failed)?;
-        }
-        for (due, job) in &batch.forget {
-            self.forget.insert((*due, *job), ()).map_err(failed)?;
-        }
-        for due in &batch.not_due {
-            self.forget.remove(*due).map_err(failed)?;
-        }
-        for gone in &batch.forgotten {
-            self.records.remove(gone.job).map_err(failed)?;
-            self.ended.remove(gone.job).map_err(failed)?;
-            self.results.remove(gone.job).map_err(failed)?;
-            for term in &gone.terms {
-                self.terms.remove((term.as_str(), gone.job)).map_err(failed)?;
-            }
-            if !gone.key.is_empty() {
-                self.keys.remove(gone.key.as_str()).map_err(failed)?;
-            }
-        }
-        if let Some(snapshot) = &batch.snapshot {
-            self.truncate(snapshot.next)?;
-            self.snapshot.insert((), encoded(&mut bytes, snapshot)).map_err(failed)?;
-        }
-        Ok(())
-    }
-
-    /// Takes away the records before a new snapshot, but for what jobs were asked to do.
-    fn truncate(&mut self, below: u64) -> std::result::Result<(), NotAppended> {
-        let last = self.snapshot.get(()).map_err(failed)?;
-        let from = last.and_then(|last| Snapshot::decode(last.value()).ok()).map_or(0, |last| last.next);
-        self.records.retain_in(from..below, |_, bytes| is_submission(bytes)).map_err(failed)
-    }
-}
-
-fn is_submission(bytes: &[u8]) -> bool {
-    Record::decode(bytes).is_ok_and(|record| matches!(record.event, Some(Event::Submitted(_))))
-}
-
-fn encoded<'b>(bytes: &'b mut Vec<u8>, message: &impl Message) -> &'b [u8] {
-    bytes.clear();
-    // A vector grows as it must.
-    let _ = message.encode(bytes);
-    bytes
+fn contents(journal: &Path) -> Folder {
+    Folder::new(journal.with_file_name(CONTENTS))
 }
 
 impl Journal for Embedded {
     fn append(&self, expected: u64, batch: &Batch) -> std::result::Result<(), NotAppended> {
-        self.write(|tables| tables.append(expected, batch))
+        for staged in &batch.staged {
+            #[cfg(test)]
+            if staged.is_nowhere() {
+                continue;
+            }
+            let folder = self.contents.as_ref().ok_or_else(|| NotAppended::Failed("it has no folder".into()))?;
+            folder.keep(staged).map_err(|error| NotAppended::Failed(error.to_string()))?;
+        }
+        let mut unneeded = Vec::new();
+        self.write(|tables| {
+            tables.append(expected, batch)?;
+            unneeded = tables.unneeded(batch)?;
+            Ok(())
+        })?;
+        self.contents.iter().for_each(|folder| unneeded.iter().for_each(|address| folder.remove(address)));
+        Ok(())
     }
 
     fn snapshot(&self) -> Result<Option<Snapshot>> {
@@ -269,8 +213,27 @@ impl Journal for Embedded {
         self.rows(ENDED, jobs, |job, bytes| decode(&format!("job {job}"), bytes))
     }
 
-    fn result(&self, job: u64) -> Result<Option<Bytes>> {
-        Ok(self.rows(RESULTS, &[job], |_, bytes| Ok(Bytes::copy_from_slice(bytes)))?.pop())
+    fn results(&self, jobs: &[u64]) -> Result<Vec<(u64, Bytes)>> {
+        self.rows(RESULTS, jobs, |job, bytes| Ok((job, Bytes::copy_from_slice(bytes))))
+    }
+
+    fn file(&self, number: u64) -> Result<Option<files::File>> {
+        Ok(self.rows(FILES, &[number], |file, bytes| decode(&format!("file {file}"), bytes))?.pop())
+    }
+
+    fn stage(&self) -> Result<Box<dyn Staging>> {
+        self.contents.as_ref().ok_or_else(no_folder)?.stage()
+    }
+
+    #[cfg(test)]
+    fn keepers(&self) -> Result<std::collections::BTreeSet<u64>> {
+        let table = self.reading()?.open_table(KEEPERS).map_err(unreadable)?;
+        let rows = table.range::<(&[u8], u64)>(..).map_err(unreadable)?;
+        rows.map(|row| Ok(row.map_err(unreadable)?.0.value().1)).collect()
+    }
+
+    fn content(&self, address: &Address, from: u64, most: usize) -> Result<Bytes> {
+        self.contents.as_ref().ok_or_else(no_folder)?.read(address, from, most)
     }
 
     fn of_key(&self, key: &str) -> Result<Option<u64>> {

@@ -3,6 +3,7 @@
 //! A [`Batch`] is on disk as a whole or not at all when [`Journal::append`] returns. What is appended names the place that it
 //! is to have: a writer that has been replaced names one that is taken, and is refused.
 
+mod contents;
 mod embedded;
 pub mod postgres;
 #[cfg(test)]
@@ -11,10 +12,12 @@ pub(crate) mod power;
 use bytes::Bytes;
 use orion_proto::{
     Code, Error,
+    files::File,
     jobs::Job,
     journal::{Record, Snapshot},
 };
 
+pub use contents::{Address, Staged, Staging, address};
 pub use embedded::Embedded;
 pub use postgres::Postgres;
 
@@ -39,17 +42,25 @@ pub struct Batch {
     pub not_due: Vec<(u64, u64)>,
     /// Jobs of which nothing is kept from now on, with the terms and the key by which they were found.
     pub forgotten: Vec<Forgotten>,
+    /// Contents that become kept, by those of `keepers`.
+    pub staged: Vec<Staged>,
+    /// Contents and the jobs or files that need them.
+    pub keepers: Vec<(Address, u64)>,
+    /// Files by their numbers.
+    pub files: Vec<(u64, File)>,
     /// The jobs that have not ended after these records.
     pub snapshot: Option<Snapshot>,
 }
 
-/// A job of which nothing is kept.
+/// A job, or a file, of which nothing is kept.
 #[derive(Clone, Debug, Default)]
 #[allow(missing_docs)] // the names say it
 pub struct Forgotten {
     pub job: u64,
     pub terms: Vec<String>,
     pub key: String,
+    /// What it needed.
+    pub contents: Vec<Address>,
 }
 
 /// Why nothing was appended.
@@ -119,11 +130,37 @@ pub trait Journal: Send + Sync + 'static {
         Ok(self.ended_of(&[job])?.pop())
     }
 
+    /// The outcomes of those of these jobs that succeeded, encoded, in any order.
+    ///
+    /// # Errors
+    /// INTERNAL where they cannot be read.
+    fn results(&self, jobs: &[u64]) -> orion_proto::Result<Vec<(u64, Bytes)>>;
+
     /// The outcome of a job that succeeded, encoded.
     ///
     /// # Errors
     /// INTERNAL where it cannot be read.
-    fn result(&self, job: u64) -> orion_proto::Result<Option<Bytes>>;
+    fn result(&self, job: u64) -> orion_proto::Result<Option<Bytes>> {
+        Ok(self.results(&[job])?.pop().map(|(_, bytes)| bytes))
+    }
+
+    /// A file.
+    ///
+    /// # Errors
+    /// INTERNAL where it cannot be read.
+    fn file(&self, number: u64) -> orion_proto::Result<Option<File>>;
+
+    /// Takes up a content, which is kept once it is appended.
+    ///
+    /// # Errors
+    /// UNAVAILABLE where it cannot be kept.
+    fn stage(&self) -> orion_proto::Result<Box<dyn Staging>>;
+
+    /// Bytes of a content from this place on, at most so many; none after its end.
+    ///
+    /// # Errors
+    /// INTERNAL where it is not there or cannot be read.
+    fn content(&self, address: &Address, from: u64, most: usize) -> orion_proto::Result<Bytes>;
 
     /// The job of this idempotency key.
     ///
@@ -142,4 +179,11 @@ pub trait Journal: Send + Sync + 'static {
     /// # Errors
     /// INTERNAL where they cannot be read.
     fn due(&self, now: u64, most: usize) -> orion_proto::Result<Vec<(u64, u64)>>;
+
+    /// Who needs any content.
+    ///
+    /// # Errors
+    /// INTERNAL where it cannot be read.
+    #[cfg(test)]
+    fn keepers(&self) -> orion_proto::Result<std::collections::BTreeSet<u64>>;
 }

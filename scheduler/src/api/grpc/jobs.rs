@@ -10,19 +10,17 @@ use orion_proto::{
     Code, Error,
     jobs::{
         GetJobRequest, Job, JobResult, ListJobsRequest, ListJobsResponse, SubmitJobRequest, SubmitJobResponse,
-        jobs_client::JobsClient, jobs_server,
+        jobs_server,
     },
 };
-use parking_lot::Mutex;
 use tokio::sync::{
     broadcast::{self, error::RecvError},
     watch,
 };
-use tonic::{Request, Response, Status, Streaming, metadata::MetadataMap, transport::Channel};
+use tonic::{Request, Response, Status, Streaming};
 
-use super::leader;
+use super::leader::{self, Doer, Leading, off_thread, reached};
 use crate::jobs::{
-    Jobs,
     seat::Seat,
     view::{Changed, View},
 };
@@ -34,94 +32,26 @@ type Answer<T> = Result<Response<T>, Status>;
 
 /// The service of this scheduler.
 #[derive(Clone)]
-pub struct JobsService {
-    seat: watch::Receiver<Seat>,
-    /// The scheduler that was passed to last, and the connection to it.
-    leader: Arc<Mutex<Option<Leader>>>,
-}
-
-struct Leader {
-    address: String,
-    client: JobsClient<Channel>,
-}
-
-/// Who does what is asked.
-enum Doer {
-    Here(Jobs),
-    There(JobsClient<Channel>),
-}
+pub struct JobsService(Leading);
 
 impl JobsService {
     /// Speaks for whoever runs the jobs.
     pub fn new(seat: watch::Receiver<Seat>) -> Self {
-        Self { seat, leader: Arc::default() }
-    }
-
-    fn view(&self) -> Result<Arc<View>, Status> {
-        Ok(self.seat.borrow().view()?.clone())
-    }
-
-    /// Who does what this call asks.
-    fn doer(&self, metadata: &MetadataMap) -> Result<Doer, Status> {
-        let seat = self.seat.borrow().clone();
-        match seat {
-            Seat::Leads(jobs) => Ok(Doer::Here(jobs)),
-            Seat::Follows(..) if leader::was_passed(metadata) => {
-                Err(Error::new(Code::Unavailable, "the lead has just gone to another scheduler, ask again").into())
-            }
-            Seat::Follows(_, address) => {
-                let mut known = self.leader.lock();
-                match &*known {
-                    Some(leader) if leader.address == address => Ok(Doer::There(leader.client.clone())),
-                    _ => {
-                        let client = leader::client(&address)?;
-                        *known = Some(Leader { address, client: client.clone() });
-                        Ok(Doer::There(client))
-                    }
-                }
-            }
-            Seat::Vacant(error) => Err(error.into()),
-        }
-    }
-
-    /// The leader's service, where another leads: what this scheduler knows may be a moment old.
-    fn there(&self, metadata: &MetadataMap) -> Option<JobsClient<Channel>> {
-        match self.doer(metadata) {
-            Ok(Doer::There(client)) => Some(client),
-            _ => None,
-        }
-    }
-
-    /// The same over a connection of its own.
-    fn stream_there(&self, metadata: &MetadataMap) -> Result<Option<JobsClient<Channel>>, Status> {
-        match &*self.seat.borrow() {
-            Seat::Follows(_, address) if !leader::was_passed(metadata) => Ok(Some(leader::client(address)?)),
-            _ => Ok(None),
-        }
+        Self(Leading::new(seat))
     }
 
     async fn get_job(&self, id: u64) -> Result<Job, Status> {
-        let view = self.view()?;
-        Ok(off_thread(move || view.get(id)).await.map_err(|error| self.unsure(error))?)
-    }
-
-    /// What this scheduler does not know, where another leads or led, may be there all the same.
-    fn unsure(&self, error: Error) -> Error {
-        match (error.code, &*self.seat.borrow()) {
-            (Code::NotFound, Seat::Follows(..)) => {
-                Error::new(Code::Unavailable, format!("{}, as far as this scheduler knows; ask again", error.message))
-            }
-            _ => error,
-        }
+        let view = self.0.view()?;
+        Ok(off_thread(move || view.get(id)).await.map_err(|error| self.0.unsure(error))?)
     }
 
     /// A job, and then again whenever it has changed, as this scheduler knows.
     async fn watch_here(&self, id: u64) -> Result<BoxStream<'static, Result<Job, Status>>, Status> {
-        let view = self.view()?;
+        let view = self.0.view()?;
         // Before the first look, so that no change falls between.
         let changes = view.changes();
         let look = move |view: Arc<View>| off_thread(move || view.get(id));
-        let first = look(view.clone()).await.map_err(|error| self.unsure(error))?;
+        let first = look(view.clone()).await.map_err(|error| self.0.unsure(error))?;
         let ended = !is_open(&first);
         let rest = stream::unfold((changes, ended), move |(mut changes, ended)| {
             let view = view.clone();
@@ -154,22 +84,6 @@ async fn changed(view: &View, changes: &mut broadcast::Receiver<Changed>, id: u6
     Err(view.ended().unwrap_or_else(stopping).into())
 }
 
-/// What the leader answered; none where it cannot be reached.
-fn reached<T>(answer: Answer<T>) -> Option<Answer<T>> {
-    match answer.map_err(leader::known) {
-        Err(status) if status.code() == tonic::Code::Unavailable => None,
-        answer => Some(answer),
-    }
-}
-
-/// Reads the journal where that may block.
-async fn off_thread<T: Send + 'static>(
-    read: impl FnOnce() -> orion_proto::Result<T> + Send + 'static,
-) -> orion_proto::Result<T> {
-    let gone = |_| Error::new(Code::Internal, "reading the journal failed unexpectedly");
-    tokio::task::spawn_blocking(read).await.map_err(gone)?
-}
-
 fn submitted(outcome: orion_proto::Result<u64>) -> SubmitJobResponse {
     match outcome {
         Ok(id) => SubmitJobResponse { id, ..Default::default() },
@@ -188,18 +102,20 @@ impl jobs_server::Jobs for JobsService {
 
     async fn submit(&self, request: Request<SubmitJobRequest>) -> Answer<SubmitJobResponse> {
         let (metadata, _, asked) = request.into_parts();
-        match self.doer(&metadata)? {
-            Doer::There(mut leader) => leader.submit(leader::passed(&metadata, asked)).await.map_err(leader::known),
+        match self.0.doer(&metadata)? {
+            Doer::There(leader) => {
+                leader::jobs(leader).submit(leader::passed(&metadata, asked)).await.map_err(leader::known)
+            }
             Doer::Here(jobs) => Ok(Response::new(submitted(Ok(jobs.submit(asked.spec.unwrap_or_default()).await?)))),
         }
     }
 
     async fn submit_stream(&self, request: Request<Streaming<SubmitJobRequest>>) -> Answer<Self::SubmitStreamStream> {
         let (metadata, _, asked) = request.into_parts();
-        let jobs = match self.doer(&metadata)? {
+        let jobs = match self.0.doer(&metadata)? {
             Doer::Here(jobs) => jobs,
             Doer::There(shared) => {
-                let mut leader = self.stream_there(&metadata)?.unwrap_or(shared);
+                let mut leader = leader::jobs(self.0.stream_there(&metadata)?.unwrap_or(shared));
                 // A client that breaks off has asked for no more.
                 let asked = asked
                     .take_while(|next| std::future::ready(next.is_ok()))
@@ -222,7 +138,7 @@ impl jobs_server::Jobs for JobsService {
 
     async fn get(&self, request: Request<GetJobRequest>) -> Answer<Job> {
         let (metadata, _, asked) = request.into_parts();
-        if let Some(mut leader) = self.there(&metadata)
+        if let Some(mut leader) = self.0.there(&metadata).map(leader::jobs)
             && let Some(answer) = reached(leader.get(leader::passed(&metadata, asked)).await)
         {
             return answer;
@@ -232,12 +148,12 @@ impl jobs_server::Jobs for JobsService {
 
     async fn list(&self, request: Request<ListJobsRequest>) -> Answer<ListJobsResponse> {
         let (metadata, _, asked) = request.into_parts();
-        if let Some(mut leader) = self.there(&metadata)
+        if let Some(mut leader) = self.0.there(&metadata).map(leader::jobs)
             && let Some(answer) = reached(leader.list(leader::passed(&metadata, asked.clone())).await)
         {
             return answer;
         }
-        let view = self.view()?;
+        let view = self.0.view()?;
         Ok(Response::new(off_thread(move || view.list(&asked)).await?))
     }
 
@@ -247,7 +163,7 @@ impl jobs_server::Jobs for JobsService {
         // One that has just been submitted may not be known here yet. Streams have a connection of their own: many that stay open
         // would leave calls no room.
         if here.is_err()
-            && let Some(mut leader) = self.stream_there(&metadata)?
+            && let Some(mut leader) = self.0.stream_there(&metadata)?.map(leader::jobs)
             && let Some(answer) = reached(leader.watch(leader::passed(&metadata, asked)).await)
         {
             return Ok(answer?.map(|jobs| jobs.map_err(leader::known).boxed()));
@@ -257,8 +173,10 @@ impl jobs_server::Jobs for JobsService {
 
     async fn cancel(&self, request: Request<GetJobRequest>) -> Answer<Job> {
         let (metadata, _, asked) = request.into_parts();
-        match self.doer(&metadata)? {
-            Doer::There(mut leader) => leader.cancel(leader::passed(&metadata, asked)).await.map_err(leader::known),
+        match self.0.doer(&metadata)? {
+            Doer::There(leader) => {
+                leader::jobs(leader).cancel(leader::passed(&metadata, asked)).await.map_err(leader::known)
+            }
             Doer::Here(jobs) => {
                 jobs.cancel(asked.id).await?;
                 Ok(Response::new(self.get_job(asked.id).await?))
@@ -268,8 +186,10 @@ impl jobs_server::Jobs for JobsService {
 
     async fn retry(&self, request: Request<GetJobRequest>) -> Answer<Job> {
         let (metadata, _, asked) = request.into_parts();
-        match self.doer(&metadata)? {
-            Doer::There(mut leader) => leader.retry(leader::passed(&metadata, asked)).await.map_err(leader::known),
+        match self.0.doer(&metadata)? {
+            Doer::There(leader) => {
+                leader::jobs(leader).retry(leader::passed(&metadata, asked)).await.map_err(leader::known)
+            }
             Doer::Here(jobs) => {
                 jobs.retry(asked.id).await?;
                 Ok(Response::new(self.get_job(asked.id).await?))
@@ -279,14 +199,14 @@ impl jobs_server::Jobs for JobsService {
 
     async fn result(&self, request: Request<GetJobRequest>) -> Answer<JobResult> {
         let (metadata, _, asked) = request.into_parts();
-        if let Some(mut leader) = self.there(&metadata)
+        if let Some(mut leader) = self.0.there(&metadata).map(leader::jobs)
             && let Some(answer) = reached(leader.result(leader::passed(&metadata, asked)).await)
         {
             return answer;
         }
-        let view = self.view()?;
+        let view = self.0.view()?;
         let result = off_thread(move || view.result(asked.id)).await;
-        Ok(Response::new(result.map_err(|error| self.unsure(error))?))
+        Ok(Response::new(result.map_err(|error| self.0.unsure(error))?))
     }
 }
 

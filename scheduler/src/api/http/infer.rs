@@ -46,8 +46,9 @@ async fn answer(
     terms.apply(&mut request, arrival.at);
     let id = request.id.clone();
     let answered = api.front.infer(request).await?;
-    let json = infer_response::json_bytes(&answered.answer, &forms);
-    let render = move || infer_response::render(&answered.spec, answered.answer, &id, &forms);
+    let (spec, outputs) = (answered.spec, answered.answer.outputs);
+    let json = infer_response::json_bytes(&outputs, &forms);
+    let render = move || infer_response::render(spec.name.as_str(), &spec.version, outputs, &id, &forms);
     Ok(off_the_loop(json, render).await?)
 }
 

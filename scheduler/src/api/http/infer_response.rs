@@ -14,7 +14,7 @@ use axum::{
 };
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
-use orion_proto::{InferAnswer, ModelSpec, Result, Tensor};
+use orion_proto::{Result, Tensor};
 
 use super::{element_json, infer_request::OutputForms, reply};
 
@@ -22,28 +22,34 @@ use super::{element_json, infer_request::OutputForms, reply};
 pub(super) const HEADER_LENGTH: HeaderName = HeaderName::from_static("inference-header-content-length");
 
 /// Bytes of tensors that will be written as JSON.
-pub(super) fn json_bytes(answer: &InferAnswer, forms: &OutputForms) -> usize {
-    answer.outputs.iter().filter(|tensor| !forms.binary(&tensor.name)).map(|tensor| tensor.data.len()).sum()
+pub(super) fn json_bytes(outputs: &[Tensor], forms: &OutputForms) -> usize {
+    outputs.iter().filter(|tensor| !forms.binary(&tensor.name)).map(|tensor| tensor.data.len()).sum()
 }
 
-/// The response to a request with this `id`.
+/// The response of a model of this name and version to a request with this `id`.
 ///
 /// # Errors
 /// INVALID_ARGUMENT when an output that was not asked for in binary cannot be JSON.
-pub(super) fn render(spec: &ModelSpec, answer: InferAnswer, id: &str, forms: &OutputForms) -> Result<Response> {
-    let mut head = Vec::with_capacity(256 + 3 * json_bytes(&answer, forms));
+pub(super) fn render(
+    name: &str,
+    version: &str,
+    outputs: Vec<Tensor>,
+    id: &str,
+    forms: &OutputForms,
+) -> Result<Response> {
+    let mut head = Vec::with_capacity(256 + 3 * json_bytes(&outputs, forms));
     head.push(b'{');
     if !id.is_empty() {
         field(&mut head, "id", id);
         head.push(b',');
     }
-    field(&mut head, "model_name", spec.name.as_str());
+    field(&mut head, "model_name", name);
     head.push(b',');
-    field(&mut head, "model_version", &spec.version);
+    field(&mut head, "model_version", version);
     head.extend_from_slice(b",\"outputs\":[");
     let mut pieces = VecDeque::new();
     let mut any_binary = false;
-    for (index, tensor) in answer.outputs.into_iter().enumerate() {
+    for (index, tensor) in outputs.into_iter().enumerate() {
         if index > 0 {
             head.push(b',');
         }

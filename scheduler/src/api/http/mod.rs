@@ -8,6 +8,7 @@ mod generate;
 mod infer;
 mod infer_request;
 mod infer_response;
+mod jobs;
 mod model;
 mod openai;
 mod parameters;
@@ -29,7 +30,11 @@ use axum::{
 };
 use orion_proto::{Code, Error};
 
-use super::{access::Access, budget::Budget};
+use super::{
+    access::Access,
+    budget::Budget,
+    grpc::{FilesService, JobsService},
+};
 use crate::front::Front;
 use reply::Failure;
 
@@ -48,11 +53,16 @@ struct State {
 }
 
 /// The routes of the HTTP port, behind `access`. Request bodies above `max_message_bytes` are refused.
-pub fn router(front: Front, max_message_bytes: usize, budget: Budget, access: &Arc<Access>) -> Router {
+pub fn router(
+    front: Front,
+    (jobs, files): (JobsService, FilesService),
+    max_message_bytes: usize,
+    budget: Budget,
+    access: &Arc<Access>,
+) -> Router {
     let started = reply::unix_seconds();
     Router::new()
-        .merge(model_routes("/v2/models/{model}"))
-        .merge(model_routes("/v2/models/{model}/versions/{version}"))
+        .merge(inference_routes())
         .route("/v2", get(model::server))
         .route("/v2/", get(model::server))
         .route("/v2/health/live", get(model::live))
@@ -68,17 +78,33 @@ pub fn router(front: Front, max_message_bytes: usize, budget: Budget, access: &A
         .route("/v2/trace/setting", any(trace))
         .route("/v2/models/{model}/trace/setting", any(trace))
         .route("/v2/logging", any(logging))
+        .route("/v1/models", get(openai::models))
+        .route("/v1/models/{model}", get(openai::model))
+        .fallback(unknown_path)
+        .method_not_allowed_fallback(wrong_method)
+        .with_state(Api(Arc::new(State { front, max_message_bytes, budget: budget.clone(), started })))
+        .merge(jobs::routes(jobs, files, max_message_bytes, budget))
+        .layer(access.http_layer())
+}
+
+/// What jobs may call, without a port: what they send was let in when they were submitted.
+pub(crate) fn inner_router(front: Front) -> Router {
+    let (started, budget) = (reply::unix_seconds(), Budget::new(usize::MAX));
+    inference_routes()
+        .fallback(unknown_path)
+        .method_not_allowed_fallback(wrong_method)
+        .with_state(Api(Arc::new(State { front, max_message_bytes: usize::MAX, budget, started })))
+}
+
+fn inference_routes() -> Router<Api> {
+    Router::new()
+        .merge(model_routes("/v2/models/{model}"))
+        .merge(model_routes("/v2/models/{model}/versions/{version}"))
         .route("/v1/chat/completions", post(openai::chat))
         .route("/v1/completions", post(openai::completions))
         .route("/v1/embeddings", post(openai::embeddings))
         .route("/v1/rerank", post(openai::rerank))
         .route("/v1/audio/transcriptions", post(openai::transcriptions))
-        .route("/v1/models", get(openai::models))
-        .route("/v1/models/{model}", get(openai::model))
-        .fallback(unknown_path)
-        .method_not_allowed_fallback(wrong_method)
-        .with_state(Api(Arc::new(State { front, max_message_bytes, budget, started })))
-        .layer(access.http_layer())
 }
 
 fn model_routes(model: &str) -> Router<Api> {

@@ -22,11 +22,13 @@ pub(crate) struct Failure {
     pub(super) message: String,
     /// When to try again: whole seconds, and milliseconds.
     pub(super) retry_after: Option<(u64, u64)>,
+    /// What it was made of: on the answer, for jobs that call this API from within.
+    error: Option<Error>,
 }
 
 impl Failure {
     pub(super) fn new(status: StatusCode, message: impl Into<String>) -> Self {
-        Self { status, message: message.into(), retry_after: None }
+        Self { status, message: message.into(), retry_after: None, error: None }
     }
 
     /// This failure with the body that a dialect gives it.
@@ -36,6 +38,9 @@ impl Failure {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
             response.headers_mut().insert(RETRY_AFTER_MS, HeaderValue::from(milliseconds));
         }
+        if let Some(error) = &self.error {
+            response.extensions_mut().insert(error.clone());
+        }
         response
     }
 }
@@ -44,7 +49,7 @@ impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         let status = StatusCode::from_u16(error.code.http()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let retry_after = error.retry_after_seconds().zip(error.retry_after_milliseconds());
-        Self { status, retry_after, message: error.message }
+        Self { status, retry_after, message: error.message.clone(), error: Some(error) }
     }
 }
 

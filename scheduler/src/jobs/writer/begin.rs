@@ -38,13 +38,13 @@ impl Writer {
 
     /// The attempts that are under way.
     pub(in crate::jobs) fn under_way(&self) -> Vec<JobAttempt> {
-        let running = self.table.unfinished().filter(|job| job.phase == Phase::Running);
+        let running = self.table.unfinished().filter(|job| job.phase == Phase::Running && job.progress.is_none());
         running.map(|job| JobAttempt { job: job.id, attempt: job.attempt }).collect()
     }
 
     /// The same with the model of each.
     pub(super) fn under_way_on(&self) -> BTreeMap<(u64, u32), Arc<str>> {
-        let running = self.table.unfinished().filter(|job| job.phase == Phase::Running);
+        let running = self.table.unfinished().filter(|job| job.phase == Phase::Running && job.progress.is_none());
         running.map(|job| ((job.id, job.attempt), job.terms.model.clone())).collect()
     }
 

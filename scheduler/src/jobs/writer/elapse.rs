@@ -2,19 +2,22 @@
 
 use orion_proto::{
     Code, Error, Result,
-    journal::{Forgotten, Record, record::Event},
+    files::File,
+    jobs::Job,
+    journal::{Forgotten, Record, Submitted, record::Event},
 };
 
 use super::Writer;
 use crate::{
     jobs::{
         decide::Past,
+        files::terms as file_terms,
         round::{Before, Round},
-        snapshot::spec,
+        snapshot::submission,
         terms::{Millis, Terms},
-        view::{state_term, terms},
+        view::{row_term, state_term, terms},
     },
-    journal,
+    journal::{self, address},
 };
 
 /// Jobs that are forgotten at once, and how long what is due may wait for that.
@@ -48,18 +51,67 @@ impl Writer {
             self.forgot = 0;
         }
         for (due, id) in all {
-            round.batch.not_due.push((due, id));
-            let left = Before(&*self.journal, &round.batch).ended(id)?.filter(|_| self.table.get(id).is_none());
-            // One that was retried since is due later, or not at all.
-            if let (Some(left), Some(spec)) = (left, spec(&*self.journal, id)?)
-                && left.ended_unix_ms.saturating_add(Terms::of(&spec, 0).keep) <= due
-            {
-                self.write(round, Record { unix_ms: round.now, event: Some(Event::Forgotten(Forgotten { job: id })) })?;
-                let (mut terms, key) = (terms(&spec), spec.idempotency_key);
-                terms.push(state_term(&left.state));
-                round.batch.forgotten.push(journal::Forgotten { job: id, terms, key });
+            let left = Before(&*self.journal, &round.batch).ended(id)?;
+            let is_done = match left.filter(|_| self.table.get(id).is_none()) {
+                Some(left) => self.forget_job(round, due, left)?,
+                None => self.forget_kept_file(round, id)?,
+            };
+            if is_done {
+                round.batch.not_due.push((due, id));
             }
         }
+        Ok(())
+    }
+
+    fn forget_kept_file(&mut self, round: &mut Round, id: u64) -> Result<bool> {
+        // One that was retried since is no file either.
+        if let Some(file) = self.journal.file(id)? {
+            self.forget_file(round, id, &file)?;
+        }
+        Ok(true)
+    }
+
+    /// A file is kept no more.
+    pub(super) fn forget_file(&mut self, round: &mut Round, id: u64, file: &File) -> Result<()> {
+        let (terms, contents) = (file_terms(file), vec![address(&file.address)?]);
+        self.forgets(round, journal::Forgotten { job: id, terms, contents, ..Default::default() })
+    }
+
+    /// Forgets what is left of a job that was due then; whether it need not be looked at again.
+    fn forget_job(&mut self, round: &mut Round, due: Millis, left: Job) -> Result<bool> {
+        let id = left.id;
+        let Some(Submitted { spec: Some(spec), address: content, .. }) = submission(&*self.journal, id)? else {
+            return Ok(true);
+        };
+        // One that was retried since is due later.
+        if left.ended_unix_ms.saturating_add(Terms::of(&spec, 0).keep) > due {
+            return Ok(true);
+        }
+        // A file's lines go before it, some at a time.
+        let rows = if left.progress.is_some() { self.forget_rows(round, id)? } else { 0 };
+        if rows == FORGET_AT_ONCE {
+            self.forgot = 0;
+            return Ok(false);
+        }
+        let mut terms = terms(&spec, None);
+        terms.push(state_term(&left.state));
+        let contents = address(&content).into_iter().collect();
+        self.forgets(round, journal::Forgotten { job: id, terms, key: spec.idempotency_key, contents })?;
+        Ok(true)
+    }
+
+    fn forget_rows(&mut self, round: &mut Round, id: u64) -> Result<usize> {
+        let rows = self.journal.found(&row_term(id), u64::MAX, FORGET_AT_ONCE)?;
+        for row in &rows {
+            let terms = vec![row_term(id)];
+            self.forgets(round, journal::Forgotten { job: *row, terms, ..Default::default() })?;
+        }
+        Ok(rows.len())
+    }
+
+    fn forgets(&mut self, round: &mut Round, gone: journal::Forgotten) -> Result<()> {
+        self.write(round, Record { unix_ms: round.now, event: Some(Event::Forgotten(Forgotten { job: gone.job })) })?;
+        round.batch.forgotten.push(gone);
         Ok(())
     }
 }

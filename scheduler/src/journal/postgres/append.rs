@@ -6,9 +6,9 @@ use orion_proto::journal::record::Event;
 use prost::Message;
 use sqlx::{Postgres as Sql, postgres::PgArguments, query::QueryScalar};
 
-use crate::journal::Batch;
+use crate::journal::{Batch, contents::Place};
 
-const APPEND: &str = "SELECT orion_append_1($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22)";
+const APPEND: &str = "SELECT orion_append_2($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, $26, $27, $28, $29)";
 
 /// A number as the server has it; none of ours is as large as its largest.
 pub(super) fn number(value: u64) -> i64 {
@@ -43,6 +43,14 @@ pub(super) fn statement(holder: &[u8], expected: u64, batch: &Batch) -> QuerySca
     let (not_due, not_due_jobs) = columns(batch.not_due.iter().map(pair));
     let forgotten: Vec<i64> = batch.forgotten.iter().map(|gone| number(gone.job)).collect();
     let forgotten_keys: Vec<Vec<u8>> = batch.forgotten.iter().map(|gone| gone.key.clone().into_bytes()).collect();
+    let (staged, staged_addresses) = columns(batch.staged.iter().filter_map(|staged| match staged.place {
+        Place::Rows(key) => Some((key.to_vec(), staged.address.to_vec())),
+        _ => None,
+    }));
+    let (kept, keepers) = columns(batch.keepers.iter().map(|(address, keeper)| (address.to_vec(), number(*keeper))));
+    let (file_numbers, files) = columns(batch.files.iter().map(|(file, kept)| (number(*file), kept.encode_to_vec())));
+    let unneeded = batch.forgotten.iter().flat_map(|gone| &gone.contents).map(|address| address.to_vec());
+    let unneeded: Vec<Vec<u8>> = unneeded.collect();
     let snapshot = batch.snapshot.as_ref();
     sqlx::query_scalar(APPEND)
         .bind(holder.to_vec())
@@ -67,4 +75,11 @@ pub(super) fn statement(holder: &[u8], expected: u64, batch: &Batch) -> QuerySca
         .bind(forgotten_keys)
         .bind(snapshot.map_or(0, |snapshot| number(snapshot.next)))
         .bind(snapshot.map(Message::encode_to_vec))
+        .bind(staged)
+        .bind(staged_addresses)
+        .bind(kept)
+        .bind(keepers)
+        .bind(file_numbers)
+        .bind(files)
+        .bind(unneeded)
 }

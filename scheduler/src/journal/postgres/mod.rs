@@ -1,6 +1,7 @@
 //! The journal of a cluster, in PostgreSQL: several schedulers follow it, and the one that holds the lease appends.
 
 mod append;
+mod contents;
 mod lease;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -10,6 +11,7 @@ use std::{future::Future, str::FromStr, time::Duration};
 use bytes::Bytes;
 use orion_proto::{
     Code, Error, Result,
+    files::File,
     jobs::Job,
     journal::{Record, Snapshot},
 };
@@ -22,7 +24,7 @@ use sqlx::{
 use tokio::runtime::Handle;
 
 use self::append::{number, statement};
-use super::{Batch, Journal, NotAppended};
+use super::{Address, Batch, Journal, NotAppended, Staging};
 
 pub use lease::LEASE_MS;
 
@@ -120,7 +122,7 @@ impl Postgres {
     }
 
     async fn try_make_tables(&self) -> std::result::Result<(), sqlx::Error> {
-        let there = sqlx::query_scalar("SELECT to_regproc('orion_append_1') IS NOT NULL");
+        let there = sqlx::query_scalar("SELECT to_regproc('orion_append_2') IS NOT NULL");
         if there.fetch_one(&self.writes).await? {
             return Ok(());
         }
@@ -208,9 +210,28 @@ impl Journal for Postgres {
         rows.into_iter().map(|(job, bytes)| decode(&format!("job {job}"), &bytes)).collect()
     }
 
-    fn result(&self, job: u64) -> Result<Option<Bytes>> {
-        let rows = self.numbered("SELECT job, bytes FROM orion_results WHERE job = ANY ($1)", &[job])?;
-        Ok(rows.into_iter().next().map(|(_, bytes)| Bytes::from(bytes)))
+    fn results(&self, jobs: &[u64]) -> Result<Vec<(u64, Bytes)>> {
+        let rows = self.numbered("SELECT job, bytes FROM orion_results WHERE job = ANY ($1)", jobs)?;
+        Ok(rows.into_iter().map(|(job, bytes)| (job, Bytes::from(bytes))).collect())
+    }
+
+    fn file(&self, number: u64) -> Result<Option<File>> {
+        let rows = self.numbered("SELECT file, bytes FROM orion_files WHERE file = ANY ($1)", &[number])?;
+        rows.first().map(|(file, bytes)| decode(&format!("file {file}"), bytes)).transpose()
+    }
+
+    fn stage(&self) -> Result<Box<dyn Staging>> {
+        self.begin_content()
+    }
+
+    #[cfg(test)]
+    fn keepers(&self) -> Result<std::collections::BTreeSet<u64>> {
+        let rows: Vec<(i64,)> = self.rows(sqlx::query_as("SELECT keeper FROM orion_keepers"))?;
+        Ok(rows.into_iter().map(|(keeper,)| unsigned(keeper)).collect())
+    }
+
+    fn content(&self, address: &Address, from: u64, most: usize) -> Result<Bytes> {
+        self.read_content(address, from, most)
     }
 
     fn of_key(&self, key: &str) -> Result<Option<u64>> {

@@ -31,6 +31,14 @@ CREATE TABLE IF NOT EXISTS orion_terms (term bytea, job bigint, PRIMARY KEY (ter
 CREATE TABLE IF NOT EXISTS orion_keys (key bytea PRIMARY KEY, job bigint NOT NULL);
 CREATE TABLE IF NOT EXISTS orion_due (due bigint, job bigint, PRIMARY KEY (due, job));
 
+CREATE TABLE IF NOT EXISTS orion_files (file bigint PRIMARY KEY, bytes bytea NOT NULL);
+-- What is too large for a row, in pieces. On its way in it has a name of its own, and the time of the last piece.
+CREATE TABLE IF NOT EXISTS orion_contents (
+    address bytea, place int, bytes bytea NOT NULL, staged timestamptz, PRIMARY KEY (address, place)
+);
+CREATE INDEX IF NOT EXISTS orion_contents_staged ON orion_contents (staged) WHERE staged IS NOT NULL;
+CREATE TABLE IF NOT EXISTS orion_keepers (address bytea, keeper bigint, PRIMARY KEY (address, keeper));
+
 -- Takes the lead where nobody's lease runs, or holds it on; whether the caller has it. The clock is the server's.
 CREATE OR REPLACE FUNCTION orion_lead_1(who bytea, at text, lease interval) RETURNS boolean LANGUAGE plpgsql AS $$
 BEGIN
@@ -45,13 +53,15 @@ BEGIN
 END $$;
 
 -- Appends as a whole, where the caller leads and the journal ends there; else the place where it ends. Done: -1.
-CREATE OR REPLACE FUNCTION orion_append_1(
+CREATE OR REPLACE FUNCTION orion_append_2(
     who bytea, expected bigint, records bytea[], submissions boolean[],
     ended_jobs bigint[], ended bytea[], result_jobs bigint[], results bytea[],
     no_terms bytea[], no_term_jobs bigint[], terms bytea[], term_jobs bigint[],
     keys bytea[], key_jobs bigint[],
     due bigint[], due_jobs bigint[], not_due bigint[], not_due_jobs bigint[],
-    forgotten bigint[], forgotten_keys bytea[], below bigint, snapshot bytea
+    forgotten bigint[], forgotten_keys bytea[], below bigint, snapshot bytea,
+    incoming bytea[], incoming_addresses bytea[], kept bytea[], keepers bigint[],
+    file_numbers bigint[], files bytea[], unneeded bytea[]
 ) RETURNS bigint LANGUAGE plpgsql AS $$
 BEGIN
     UPDATE orion_journal SET next = expected + cardinality(records) WHERE next = expected AND holder = who;
@@ -68,13 +78,31 @@ BEGIN
     DELETE FROM orion_terms t USING unnest(no_terms, no_term_jobs) AS g (term, job) WHERE t.term = g.term AND t.job = g.job;
     INSERT INTO orion_terms SELECT * FROM unnest(terms, term_jobs) ON CONFLICT DO NOTHING;
     INSERT INTO orion_keys SELECT * FROM unnest(keys, key_jobs) ON CONFLICT (key) DO UPDATE SET job = excluded.job;
+    FOR i IN 1 .. cardinality(incoming) LOOP
+        IF EXISTS (SELECT FROM orion_contents WHERE address = incoming_addresses[i]) THEN
+            DELETE FROM orion_contents WHERE address = incoming[i];
+        ELSE
+            UPDATE orion_contents SET address = incoming_addresses[i], staged = NULL WHERE address = incoming[i];
+            IF NOT FOUND THEN
+                RAISE EXCEPTION 'what was staged has been swept';
+            END IF;
+        END IF;
+    END LOOP;
+    INSERT INTO orion_keepers SELECT * FROM unnest(kept, keepers) ON CONFLICT DO NOTHING;
+    INSERT INTO orion_files SELECT * FROM unnest(file_numbers, files);
     INSERT INTO orion_due SELECT * FROM unnest(due, due_jobs) ON CONFLICT DO NOTHING;
     DELETE FROM orion_due d USING unnest(not_due, not_due_jobs) AS g (due, job) WHERE d.due = g.due AND d.job = g.job;
     IF cardinality(forgotten) > 0 THEN
         DELETE FROM orion_records WHERE place = ANY (forgotten);
         DELETE FROM orion_ended WHERE job = ANY (forgotten);
         DELETE FROM orion_results WHERE job = ANY (forgotten);
+        DELETE FROM orion_files WHERE file = ANY (forgotten);
         DELETE FROM orion_keys WHERE key = ANY (forgotten_keys) AND job = ANY (forgotten);
+    END IF;
+    IF cardinality(unneeded) > 0 THEN
+        DELETE FROM orion_keepers WHERE keeper = ANY (forgotten) AND address = ANY (unneeded);
+        DELETE FROM orion_contents c WHERE c.address = ANY (unneeded)
+            AND NOT EXISTS (SELECT FROM orion_keepers k WHERE k.address = c.address);
     END IF;
     IF snapshot IS NOT NULL THEN
         DELETE FROM orion_records

@@ -69,7 +69,7 @@ async fn records_of_any_size_are_all_read() {
     let record = |n: u64| {
         let bytes = if n % 10 == 3 { 3 << 20 } else { 10 };
         let spec = orion_proto::jobs::JobSpec { idempotency_key: "k".repeat(bytes), ..Default::default() };
-        let submitted = orion_proto::journal::Submitted { spec: Some(spec) };
+        let submitted = orion_proto::journal::Submitted { spec: Some(spec), ..Default::default() };
         Record { unix_ms: n, event: Some(orion_proto::journal::record::Event::Submitted(submitted)) }
     };
     let batch = Batch { records: (0..40).map(record).collect(), ..Batch::default() };
@@ -100,4 +100,11 @@ async fn of_many_that_start_at_once_each_finds_its_tables() {
 fn a_wrong_url_is_refused_without_repeating_it() {
     let error = options("mysql://me:secret@host/x").unwrap_err();
     assert!(error.message.contains("postgres://USER") && !error.message.contains("secret"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_conforms() {
+    let Some(journal) = empty().await else { return };
+    assert!(journal.lead("here").await.unwrap());
+    tokio::task::spawn_blocking(move || crate::journal::contents::tests::conforms(&journal)).await.unwrap();
 }

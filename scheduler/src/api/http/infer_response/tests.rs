@@ -1,39 +1,25 @@
 use super::*;
 use http_body_util::BodyExt;
-use orion_proto::{Datatype, ModelName, Payload};
+use orion_proto::{Datatype, Payload};
 
-fn spec() -> ModelSpec {
-    ModelSpec {
-        name: ModelName::new("m").unwrap(),
-        version: "1".into(),
-        family: "test".into(),
-        inputs: vec![],
-        outputs: vec![],
-        max_batch_rows: 1,
-        memory_bytes: 0,
-        inline: true,
-        policy: orion_proto::ModelPolicy::default(),
-        generator: None,
-    }
+fn rendered(outputs: Vec<Tensor>, id: &str, forms: &OutputForms) -> Result<Response> {
+    render("m", "1", outputs, id, forms)
 }
 
-fn answer() -> InferAnswer {
+fn answer() -> Vec<Tensor> {
     let mut pieces = Payload::from(Bytes::from_static(&[0, 0, 128, 63]));
     pieces.push(Bytes::from_static(&[0, 0, 0, 64]));
     let tensor = |name: &str, datatype, shape, data| Tensor::new(name, datatype, shape, data).unwrap();
-    InferAnswer {
-        outputs: vec![
-            tensor("y", Datatype::Fp32, vec![2, 1], pieces),
-            tensor("z", Datatype::Bytes, vec![1], Payload::from(Bytes::from_static(b"\x02\0\0\0a\""))),
-            tensor("e", Datatype::Fp32, vec![0], Payload::default()),
-        ],
-        ..InferAnswer::default()
-    }
+    vec![
+        tensor("y", Datatype::Fp32, vec![2, 1], pieces),
+        tensor("z", Datatype::Bytes, vec![1], Payload::from(Bytes::from_static(b"\x02\0\0\0a\""))),
+        tensor("e", Datatype::Fp32, vec![0], Payload::default()),
+    ]
 }
 
 #[tokio::test]
 async fn json_is_what_triton_writes() {
-    let response = render(&spec(), answer(), "a\"b", &OutputForms::default()).unwrap();
+    let response = rendered(answer(), "a\"b", &OutputForms::default()).unwrap();
     assert!(!response.headers().contains_key(HEADER_LENGTH));
     let body = response.into_body().collect().await.unwrap().to_bytes();
     let expected = concat!(
@@ -48,8 +34,8 @@ async fn json_is_what_triton_writes() {
 #[tokio::test]
 async fn binary_pieces_follow_the_json_uncopied() {
     let answer = answer();
-    let address = answer.outputs[0].data.pieces()[1].as_ptr();
-    let response = render(&spec(), answer, "", &OutputForms::all_binary()).unwrap();
+    let address = answer[0].data.pieces()[1].as_ptr();
+    let response = rendered(answer, "", &OutputForms::all_binary()).unwrap();
     let length: usize = response.headers()[HEADER_LENGTH].to_str().unwrap().parse().unwrap();
     let mut body = response.into_body();
     let declared = http_body::Body::size_hint(&body).exact();
@@ -71,8 +57,8 @@ fn what_json_cannot_carry_is_refused_in_words() {
     let half = Tensor::new("h", Datatype::Fp16, vec![1], Payload::from(vec![0, 0])).unwrap();
     let raw = Tensor::new("b", Datatype::Bytes, vec![1], Payload::from(vec![1, 0, 0, 0, 255])).unwrap();
     for tensor in [half, raw] {
-        let answer = InferAnswer { outputs: vec![tensor], ..InferAnswer::default() };
-        let error = render(&spec(), answer, "", &OutputForms::default()).unwrap_err();
+        let answer = vec![tensor];
+        let error = rendered(answer, "", &OutputForms::default()).unwrap_err();
         assert!(error.message.contains("ask for it with binary_data"), "{error}");
     }
 }

@@ -70,7 +70,7 @@ impl Refusal {
     }
 
     /// As an event of a stream whose status is gone.
-    pub(super) fn event(&self) -> String {
+    pub(in crate::api::http) fn event(&self) -> String {
         serde_json::to_string(&self.body()).unwrap_or_default()
     }
 }

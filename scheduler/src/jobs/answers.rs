@@ -1,0 +1,144 @@
+//! What came of a file's lines, as files that are written while they are read.
+
+use std::{collections::HashMap, sync::Arc};
+
+use bytes::Bytes;
+use orion_proto::{
+    Code, Error, Result,
+    files::File,
+    jobs::{HttpAnswer, Job, JobResult, job_result::Outcome},
+};
+use prost::Message;
+use serde_json::{Value, json, value::RawValue};
+
+use super::{
+    files::{self, ERRORS, OUTPUT},
+    view::{View, row_term},
+};
+
+/// Lines that are found, and those that are read, together.
+const FOUND: usize = 10_000;
+const TOGETHER: usize = 256;
+
+/// Which of a job's lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Which {
+    Succeeded,
+    NotSucceeded,
+}
+
+/// The job whose lines this file is of, and which of them.
+pub(super) fn of(id: &str) -> Option<(u64, Which)> {
+    let of = |end: &str, which| Some((files::number(id.strip_suffix(end)?)?, which));
+    of(OUTPUT, Which::Succeeded).or_else(|| of(ERRORS, Which::NotSucceeded))
+}
+
+/// Reads what came of the lines of a file, in the file's order; of those that have ended by now.
+pub(crate) struct Answers {
+    view: Arc<View>,
+    which: Which,
+    /// The last first.
+    rows: Vec<u64>,
+}
+
+impl Answers {
+    /// Of the file of this id; none where that is no such file.
+    ///
+    /// # Errors
+    /// NOT_FOUND; INTERNAL where the journal cannot be read.
+    pub(crate) fn open(view: &Arc<View>, id: &str) -> Result<Option<Self>> {
+        let Some((job, which)) = of(id) else { return Ok(None) };
+        if view.get(job)?.progress.is_none() {
+            return Err(files::unknown(id));
+        }
+        let (mut rows, mut before) = (Vec::new(), u64::MAX);
+        loop {
+            let found = view.journal().found(&row_term(job), before, FOUND)?;
+            let Some(last) = found.last() else { break };
+            before = *last;
+            rows.extend(found);
+        }
+        Ok(Some(Self { view: view.clone(), which, rows }))
+    }
+
+    /// The next lines; none after the last.
+    ///
+    /// # Errors
+    /// INTERNAL where the journal cannot be read or is damaged.
+    pub(crate) fn next(&mut self) -> Result<Option<Bytes>> {
+        while !self.rows.is_empty() {
+            let mut some = self.rows.split_off(self.rows.len().saturating_sub(TOGETHER));
+            some.reverse();
+            let mut text = Vec::new();
+            let mut ended = self.view.journal().ended_of(&some)?;
+            ended.retain(|row| (row.state == "succeeded") == (self.which == Which::Succeeded));
+            ended.sort_by_key(|row| row.id);
+            let ids: Vec<u64> = ended.iter().map(|row| row.id).collect();
+            let mut results: HashMap<u64, Bytes> = match self.which {
+                Which::Succeeded => self.view.journal().results(&ids)?.into_iter().collect(),
+                Which::NotSucceeded => HashMap::new(),
+            };
+            for row in ended {
+                write(&mut text, &row, results.remove(&row.id))?;
+            }
+            if !text.is_empty() {
+                return Ok(Some(text.into()));
+            }
+        }
+        Ok(None)
+    }
+}
+
+impl View {
+    /// What came of the lines of this job's file; its bytes are counted.
+    pub(super) fn answers_file(self: &Arc<Self>, id: &str, job: u64) -> Result<File> {
+        let mut answers = Answers::open(self, id)?.ok_or_else(|| files::unknown(id))?;
+        let mut bytes = 0;
+        while let Some(lines) = answers.next()? {
+            bytes += lines.len() as u64;
+        }
+        let created_unix_ms = self.get(job)?.submitted_unix_ms;
+        let (id, name, purpose) = (id.to_owned(), format!("{id}.jsonl"), "batch_output".to_owned());
+        Ok(File { id, name, purpose, bytes, created_unix_ms, ..File::default() })
+    }
+}
+
+fn write(text: &mut Vec<u8>, job: &Job, result: Option<Bytes>) -> Result<()> {
+    let damaged = || Error::new(Code::Internal, format!("the result of job {} is damaged", job.id));
+    let row = job.row.clone().unwrap_or_default();
+    let custom_id = if row.custom_id.is_empty() { Value::Null } else { row.custom_id.into() };
+    let id = format!("batch_req_{}", job.id);
+    let head = json!({ "id": id, "custom_id": custom_id, "line": row.line }).to_string();
+    // The rest is after the object's fields.
+    text.extend_from_slice(head.trim_end_matches('}').as_bytes());
+    match result {
+        Some(bytes) => {
+            let result = JobResult::decode(bytes).map_err(|_| damaged())?;
+            let Some(Outcome::Call(HttpAnswer { status, body, .. })) = result.outcome else { return Err(damaged()) };
+            // One line, whatever the answer's text is.
+            let body: &RawValue = serde_json::from_slice(&body).map_err(|_| damaged())?;
+            let body = body.get().replace(['\n', '\r'], " ");
+            text.extend_from_slice(
+                format!(",\"response\":{{\"status_code\":{status},\"request_id\":\"{id}\",\"body\":{body}}}")
+                    .as_bytes(),
+            );
+            text.extend_from_slice(b",\"error\":null}\n");
+        }
+        None => {
+            let (code, message) = job.reason.split_once(": ").unwrap_or((job.state.as_str(), job.reason.as_str()));
+            let attempts = job
+                .failed
+                .iter()
+                .map(|failed| json!({ "attempt": failed.attempt, "code": failed.code, "message": failed.message }));
+            let error = json!({ "code": code, "message": message, "attempts": attempts.collect::<Vec<_>>() });
+            // What an API answered, as a client there would have had it.
+            let response = job.failed.last().filter(|last| last.code == code).map(|last| {
+                let body = json!({ "error": { "message": last.message, "code": last.code } });
+                json!({ "status_code": Code::from_name(&last.code).http(), "request_id": id, "body": body })
+            });
+            let response = response.unwrap_or(Value::Null);
+            text.extend_from_slice(format!(",\"response\":{response},\"error\":{error}}}\n").as_bytes());
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,183 @@
+//! The lines of a file of calls.
+
+use std::borrow::Cow;
+
+use orion_proto::{
+    Code, Error, Result,
+    jobs::{FileCalls, HttpCall},
+};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::calls;
+
+/// Bytes of a line.
+pub(super) const LONGEST: usize = 2 << 20;
+/// Bytes of what a line calls itself.
+const CUSTOM_ID: usize = 256;
+
+/// A line that is not empty.
+#[derive(Debug, PartialEq)]
+pub(super) struct Line {
+    /// Counted from 1.
+    pub(super) number: u64,
+    /// What it calls itself.
+    pub(super) custom_id: String,
+    /// What it asks for, or what is wrong with it.
+    pub(super) call: Result<HttpCall>,
+}
+
+/// What was read of a file.
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct Lines {
+    /// In their order.
+    pub(super) lines: Vec<Line>,
+    /// Bytes that they took; 0: the piece holds no whole line.
+    pub(super) bytes: u64,
+    /// How many there were, empty ones too.
+    pub(super) count: u64,
+}
+
+/// A line as OpenAI's batches have it.
+#[derive(Deserialize)]
+#[serde(expecting = "an object")]
+struct Written<'l> {
+    #[serde(borrow, default)]
+    custom_id: Option<Cow<'l, str>>,
+    #[serde(borrow, default)]
+    method: Option<Cow<'l, str>>,
+    #[serde(borrow, default)]
+    url: Option<Cow<'l, str>>,
+    #[serde(borrow, default)]
+    body: Option<&'l RawValue>,
+}
+
+/// Reads at most so many lines from a piece of a file; `before` are before it, and `is_last` where the file ends with it.
+pub(super) fn lines(piece: &[u8], is_last: bool, before: u64, most: usize, of: &FileCalls) -> Lines {
+    let mut read = Lines::default();
+    let mut rest = piece;
+    while !rest.is_empty() && read.lines.len() < most {
+        let (line, taken) = match rest.iter().position(|byte| *byte == b'\n') {
+            Some(end) => (&rest[..end], end + 1),
+            None if is_last => (rest, rest.len()),
+            None => break,
+        };
+        read.count += 1;
+        read.bytes += taken as u64;
+        rest = &rest[taken..];
+        let line = if before + read.count == 1 { line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(line) } else { line };
+        let line = line.trim_ascii();
+        if !line.is_empty() {
+            let (custom_id, call) = parsed(line, of);
+            read.lines.push(Line { number: before + read.count, custom_id, call });
+        }
+    }
+    read
+}
+
+/// A line that is longer than any may be.
+pub(super) fn too_long(number: u64) -> Line {
+    let text = format!("line {number} is too long, a line may have {LONGEST} bytes");
+    Line { number, custom_id: String::new(), call: Err(Error::invalid(text)) }
+}
+
+fn parsed(line: &[u8], of: &FileCalls) -> (String, Result<HttpCall>) {
+    if line.len() > LONGEST {
+        return (String::new(), Err(Error::invalid(format!("the line is too long, one may have {LONGEST} bytes"))));
+    }
+    let written: Written<'_> = match calls::is_object("the line", line).map(|()| serde_json::from_slice(line)) {
+        Err(error) => return (String::new(), Err(error)),
+        Ok(Ok(written)) => written,
+        Ok(Err(error)) => {
+            // The parser counts lines of this one alone.
+            let why = error.to_string().replace(" at line 1 column ", " at byte ");
+            return (String::new(), Err(Error::invalid(format!("the line is not what it must be: {why}"))));
+        }
+    };
+    let custom_id = written.custom_id.as_deref().unwrap_or_default().to_owned();
+    if custom_id.len() > CUSTOM_ID {
+        let text = format!("custom_id has {} bytes, it may have {CUSTOM_ID}", custom_id.len());
+        return (String::new(), Err(Error::invalid(text)));
+    }
+    (custom_id, call(line, &written, of))
+}
+
+fn call(line: &[u8], written: &Written<'_>, of: &FileCalls) -> Result<HttpCall> {
+    let (body, said) = match written.body {
+        Some(body) => (body.get().as_bytes(), written.url.as_deref().unwrap_or_default()),
+        None if written.url.is_some() => return Err(Error::invalid("the line has a url and no body")),
+        None => (line, ""),
+    };
+    if let Some(method) = written.method.as_deref().filter(|method| *method != "POST") {
+        return Err(Error::invalid(format!("method '{}' must be POST", method.escape_default())));
+    }
+    let path = match (said, of.path.as_str()) {
+        ("", "") => {
+            let text = "neither the line nor its job says what it calls: give a path, or a url in each line";
+            return Err(Error::invalid(text));
+        }
+        ("", path) | (path, "") => path,
+        (said, path) if said == path => path,
+        (said, path) => {
+            let text = format!("url '{}' is not that of its job, {path}", said.escape_default());
+            return Err(Error::new(Code::InvalidArgument, text));
+        }
+    };
+    let mut call = HttpCall { path: path.to_owned(), body: body.to_vec().into(), model: of.model.clone() };
+    calls::complete(&mut call)?;
+    Ok(call)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(path: &str, model: &str) -> FileCalls {
+        FileCalls { file_id: "file-1".into(), path: path.into(), model: model.into() }
+    }
+
+    fn errors(text: &str, of: &FileCalls) -> Vec<String> {
+        let read = lines(text.as_bytes(), true, 0, 100, of);
+        read.lines.into_iter().filter_map(|line| line.call.err()).map(|error| error.message).collect()
+    }
+
+    #[test]
+    fn lines_of_both_forms_are_read_wherever_the_piece_ends() {
+        let openai =
+            r#"{"custom_id": "a", "method": "POST", "url": "/v1/embeddings", "body": {"model": "m", "input": "x"}}"#;
+        let text = format!("\u{feff}{openai}\r\n\n  \n{{\"input\": \"y\"}}\n{{\"input\": \"z\"}}");
+        let of = of("/v1/embeddings", "m");
+        let whole = lines(text.as_bytes(), true, 0, 100, &of);
+        let numbers: Vec<u64> = whole.lines.iter().map(|line| line.number).collect();
+        assert_eq!((numbers, whole.count, whole.bytes), (vec![1, 4, 5], 5, text.len() as u64));
+        assert_eq!(whole.lines[0].custom_id, "a");
+        let body = |line: &Line| String::from_utf8(line.call.clone().unwrap().body.to_vec()).unwrap();
+        assert_eq!(body(&whole.lines[0]), r#"{"model": "m", "input": "x"}"#);
+        assert_eq!(body(&whole.lines[2]), r#"{"model":"m","input": "z"}"#);
+        for end in 0..text.len() {
+            let first = lines(&text.as_bytes()[..end], false, 0, 2, &of);
+            let rest = lines(&text.as_bytes()[first.bytes as usize..], true, first.count, 100, &of);
+            let both: Vec<_> = first.lines.into_iter().chain(rest.lines).collect();
+            assert_eq!(both, whole.lines, "cut at {end}");
+        }
+    }
+
+    #[test]
+    fn a_line_that_is_wrong_says_why_and_the_others_go_on() {
+        let text = r#"{"input": "x"}
+not json
+["x"]
+{"url": "/v1/embeddings"}
+{"method": "GET", "body": {"model": "m"}}
+{"url": "/v1/completions", "body": {"model": "m"}}
+{"url": "/v1/embeddings", "body": 3}"#;
+        let found = errors(text, &of("/v1/embeddings", "m"));
+        for (error, part) in
+            found.iter().zip(["an object", "an object", "no body", "'GET'", "/v1/completions", "object"])
+        {
+            assert!(error.contains(part), "{error}: {part}");
+        }
+        assert_eq!(found.len(), 6);
+        assert!(errors(r#"{"model": "m"}"#, &of("", ""))[0].contains("give a path"));
+    }
+}

@@ -1,0 +1,83 @@
+//! Files in the histories: jobs are submitted with them, and their lines taken up.
+
+use std::collections::BTreeSet;
+
+use orion_proto::{
+    Error,
+    files::File,
+    jobs::{FileCalls, HttpCall, job_spec::Work},
+};
+use rand::{RngExt, rngs::StdRng};
+use tokio::sync::oneshot::{self, Receiver};
+
+use super::{Ask, Machine, Table};
+use crate::{
+    jobs::{decide::ReadLines, lines::Line, snapshot::submission},
+    journal::{Journal, Staged},
+};
+
+/// Bytes that each file is said to have.
+const BYTES: u64 = 100;
+
+pub(super) fn work(random: &mut StdRng, files: &[String]) -> Option<Work> {
+    let file_id = files[random.random_range(0..files.len())].clone();
+    Some(Work::File(FileCalls { file_id, path: "/v1/embeddings".into(), model: String::new() }))
+}
+
+fn line(random: &mut StdRng, number: u64) -> Line {
+    let call = match random.random_bool(0.8) {
+        true => Ok(HttpCall { path: "/v1/embeddings".into(), body: "{}".into(), model: "half".into() }),
+        false => Err(Error::invalid("it is none")),
+    };
+    Line { number, custom_id: format!("line {number}"), call }
+}
+
+impl Machine {
+    /// Asks for some lines of each file that is read; with some luck a file is kept, and one is dropped.
+    pub(super) fn files(
+        &mut self,
+        random: &mut StdRng,
+        asks: &mut Vec<Ask>,
+    ) -> Option<Receiver<orion_proto::Result<File>>> {
+        let view = self.view.clone();
+        self.reading.retain(|(attempt, _)| {
+            view.unfinished(attempt.job)
+                .and_then(|job| job.progress)
+                .is_some_and(|progress| progress.read_bytes < BYTES)
+        });
+        for (attempt, spec) in &self.reading {
+            let Some(progress) = self.view.unfinished(attempt.job).and_then(|job| job.progress) else { continue };
+            let numbers = progress.lines + 1..=progress.lines + random.random_range(0..4);
+            let count = numbers.clone().last().unwrap_or(progress.lines);
+            let lines = numbers.map(|number| line(random, number)).collect();
+            let bytes = (progress.read_bytes + random.random_range(20..60)).min(BYTES);
+            let read = ReadLines { lines, bytes, count };
+            asks.push(Ask::Expand(*attempt, Box::new(spec.clone()), read, None, oneshot::channel().0));
+        }
+        if random.random_bool(0.05) {
+            asks.push(Ask::NoFile(random.random_range(0..200), oneshot::channel().0));
+        }
+        random.random_bool(0.2).then(|| {
+            let (reply, answer) = oneshot::channel();
+            let file = File { name: "f".into(), expires_unix_ms: random.random_range(1..200_000), ..File::default() };
+            // Some are the same as others.
+            let staged = Staged::nowhere([random.random_range(0..4); 32], BYTES);
+            asks.push(Ask::File(Box::new(file), staged, reply));
+            answer
+        })
+    }
+}
+
+/// Contents are kept for those that need them, and for no others; lines, for as long as their file's job. Whether there were any
+/// of each.
+pub(super) fn is_kept_while_needed(journal: &dyn Journal, table: &Table) -> bool {
+    let files = journal.found("f:", u64::MAX, 10_000).unwrap();
+    let listed = journal.found("", u64::MAX, 10_000).unwrap();
+    let jobs = listed.iter().filter(|job| !submission(journal, **job).unwrap().unwrap().address.is_empty());
+    let needed: BTreeSet<u64> = files.iter().chain(jobs).copied().collect();
+    assert_eq!(journal.keepers().unwrap(), needed);
+    let of = |job: &&u64| !journal.found(&format!("r:{job}"), u64::MAX, 1).unwrap().is_empty();
+    let forgotten: Vec<u64> = (0..table.next()).filter(|job| !listed.contains(job)).collect();
+    assert_eq!(forgotten.iter().filter(of).count(), 0, "lines outlive their job");
+    !files.is_empty() && needed.len() > files.len() && listed.iter().filter(of).count() > 0
+}

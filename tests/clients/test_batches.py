@@ -1,0 +1,280 @@
+"""Files of calls as jobs: with the openai package unchanged, whoever is killed meanwhile, and from the command line."""
+
+import json
+import subprocess
+
+import numpy as np
+import openai
+import pytest
+
+import serving
+from serving import EXPECTED
+
+ENDED = ("completed", "failed", "cancelled", "expired")
+
+
+def client_of(address):
+    return openai.OpenAI(base_url=f"http://{address}/v1", api_key="none is needed", max_retries=0)
+
+
+@pytest.fixture
+def client(server):
+    with client_of(server.http) as one:
+        yield one
+
+
+def uploaded(client, lines, **settings):
+    text = "\n".join(line if isinstance(line, str) else json.dumps(line) for line in lines)
+    return client.files.create(file=("calls.jsonl", text.encode()), purpose="batch", **settings)
+
+
+def batch(client, lines, endpoint="/v1/embeddings", window="24h", **settings):
+    file = uploaded(client, lines)
+    return client.batches.create(input_file_id=file.id, endpoint=endpoint, completion_window=window, **settings)
+
+
+def ended(client, batch):
+    def look():
+        now = client.batches.retrieve(batch.id)
+        return now if now.status in ENDED else None
+
+    return serving.until(look, f"the end of {batch.id}", 120)
+
+
+def lines_of(client, file):
+    return [json.loads(line) for line in client.files.content(file).text.splitlines()] if file else []
+
+
+def embedding(name, text):
+    body = {"model": "minilm", "input": text}
+    return {"custom_id": name, "method": "POST", "url": "/v1/embeddings", "body": body}
+
+
+def delayed(number):
+    """A call of the model that takes a while."""
+    body = {"inputs": [{"name": "INPUT0", "shape": [1, 1], "datatype": "FP32", "data": [number]}]}
+    return {"custom_id": f"n{number}", "method": "POST", "url": "/v2/models/delay/infer", "body": body}
+
+
+def numbers(lines):
+    return [line["response"]["body"]["outputs"][0]["data"] for line in lines]
+
+
+def test_each_line_is_answered_as_a_client_would_be(client):
+    texts = EXPECTED["text"]
+    lines = [embedding(f"t{place}", text) for place, text in enumerate(texts)]
+    lines += ["", "no json", embedding("nobody", "x"), {**embedding("get", "x"), "method": "GET"}]
+    lines[-2]["body"]["model"] = "nobody-has-this"
+    made = batch(client, lines, metadata={"run": "seven"})
+    assert (made.object, made.endpoint, made.completion_window, made.metadata) == ("batch", "/v1/embeddings", "24h", {"run": "seven"})
+    assert made.expires_at == made.created_at + 24 * 3600
+    done = ended(client, made)
+    counts = (len(texts) + 3, len(texts), 3)
+    assert (done.status, done.request_counts.total, done.request_counts.completed, done.request_counts.failed) == ("completed", *counts)
+    assert done.created_at <= done.in_progress_at <= done.completed_at
+    output = lines_of(client, done.output_file_id)
+    assert [line["custom_id"] for line in output] == [f"t{place}" for place in range(len(texts))]
+    assert all(line["error"] is None and line["response"]["status_code"] == 200 for line in output)
+    got = np.array([line["response"]["body"]["data"][0]["embedding"] for line in output], np.float32)
+    assert np.abs(got - np.array(EXPECTED["embedding"], np.float32)).max() < 1e-4
+    assert [line["response"]["body"]["usage"]["prompt_tokens"] for line in output][0] == 6
+    bad, nobody, get = lines_of(client, done.error_file_id)
+    assert (bad["custom_id"], bad["line"], bad["response"]) == (None, len(texts) + 2, None)
+    assert bad["error"]["code"] == "INVALID_ARGUMENT" and "object" in bad["error"]["message"]
+    assert (nobody["custom_id"], nobody["response"]["status_code"], nobody["error"]["code"]) == ("nobody", 404, "NOT_FOUND")
+    assert [attempt["attempt"] for attempt in nobody["error"]["attempts"]] == [1]
+    assert "'GET' must be POST" in get["error"]["message"]
+    listed = client.batches.list(limit=1)
+    assert [one.id for one in listed.data] == [done.id]
+    assert client.files.retrieve(done.output_file_id).bytes == len(client.files.content(done.output_file_id).content)
+
+
+def test_text_is_generated_from_a_file(start):
+    stories = serving.MODELS / "stories15m"
+    server = start("up", {"stories": stories})
+    body = {"model": "stories", "prompt": "Once upon a time", "max_tokens": 8, "temperature": 0}
+    with client_of(server.http) as client:
+        wanted = client.completions.create(**body).choices[0].text
+        lines = [{"custom_id": str(n), "method": "POST", "url": "/v1/completions", "body": body} for n in range(6)]
+        done = ended(client, batch(client, lines, endpoint="/v1/completions"))
+        got = lines_of(client, done.output_file_id)
+    assert [line["response"]["body"]["choices"][0]["text"] for line in got] == [wanted] * 6
+
+
+def test_files_are_kept_listed_and_deleted(client):
+    body = bytes(range(256)) * 20_000
+    kept = client.files.create(file=("all.bin", body), purpose="batch", expires_after={"anchor": "created_at", "seconds": 3600})
+    assert (kept.bytes, kept.filename, kept.purpose, kept.expires_at - kept.created_at) == (len(body), "all.bin", "batch", 3600)
+    again = client.files.create(file=("same.bin", body), purpose="user_data")
+    assert client.files.content(kept.id).content == body
+    assert [file.id for file in client.files.list(limit=1)][:2] == [again.id, kept.id]
+    assert kept.id in [file.id for file in client.files.list(purpose="batch")]
+    assert again.id not in [file.id for file in client.files.list(purpose="batch")]
+    assert client.files.delete(kept.id).deleted
+    with pytest.raises(openai.NotFoundError, match=kept.id):
+        client.files.retrieve(kept.id)
+    with pytest.raises(openai.NotFoundError):
+        client.files.delete(kept.id)
+    # What is in it is another's too.
+    assert client.files.content(again.id).content == body
+    assert client.files.delete(again.id).deleted
+    with pytest.raises(openai.NotFoundError):
+        client.files.content(again.id)
+
+
+def contents(server):
+    return {path.name for path in (server.folder / server.scheduler.arguments[0] / "contents").iterdir()}
+
+
+def test_nothing_is_left_of_what_nobody_needs(start):
+    server = start("up")
+    with client_of(server.http) as client:
+        empty = contents(server) if (server.folder / "up" / "contents").exists() else set()
+        short = uploaded(client, ["{}"], expires_after={"anchor": "created_at", "seconds": 1})
+        line = {"url": "/v2/models/identity/infer", "body": delayed(1)["body"]}
+        file = uploaded(client, [line] * 3)
+        made = client.batches.create(
+            input_file_id=file.id, endpoint="/v2/models/identity/infer", completion_window="1h",
+            extra_body={"output_expires_after": {"anchor": "created_at", "seconds": 1}},
+        )
+        assert client.files.delete(file.id).deleted
+        assert ended(client, made).status == "completed"
+
+        def is_gone():
+            with pytest.raises(openai.NotFoundError):
+                client.files.retrieve(short.id)
+                client.batches.retrieve(made.id)
+            return contents(server) == empty
+
+        serving.until(lambda: contents(server) == empty, "the contents to be forgotten", 60)
+        assert is_gone()
+        listed = json.loads(server.get("/v1/jobs?limit=1000")[2])["jobs"]
+        assert made.id.removeprefix("batch_") not in [str(job["id"]) for job in listed]
+
+
+@pytest.fixture
+def slow(start, tmp_path):
+    return start("two", {"delay": serving.simulated(tmp_path / "delay", 0.02, max_rows=1)})
+
+
+def test_no_line_is_lost_or_answered_twice_when_processes_are_killed(slow):
+    count = 1500
+    with client_of(slow.http) as client:
+        made = batch(client, [delayed(n) for n in range(count)], endpoint="/v2/models/delay/infer")
+
+        def completed():
+            return client.batches.retrieve(made.id).request_counts.completed
+
+        for kill in range(4):
+            # Part of the file has been read, and part of that is done, at each.
+            serving.until(lambda kill=kill: completed() > 60 * (kill + 1), f"some lines before kill {kill}", 60)
+            if kill % 2:
+                slow.worker.kill()
+                slow.start_worker()
+            else:
+                slow.scheduler.kill()
+                slow.start_scheduler()
+                slow.until_ready()
+        before = lines_of(client, client.batches.retrieve(made.id).output_file_id)
+        done = ended(client, made)
+        after = lines_of(client, done.output_file_id)
+    assert (done.status, done.request_counts.total, done.request_counts.completed) == ("completed", count, count)
+    assert numbers(after) == [[n] for n in range(count)]
+    assert 0 < len(before) < count and all(line in after for line in before)
+    slow.scheduler.kill()
+    verify = [str(serving.BINARY), "journal", "verify", str(slow.folder / "scheduler" / "jobs.redb")]
+    checked = subprocess.run(verify, capture_output=True, text=True, check=False, env=serving.environment())
+    assert checked.returncode == 0, checked.stderr
+
+
+def test_a_batch_that_is_cancelled_keeps_what_is_done(slow):
+    with client_of(slow.http) as client:
+        made = batch(client, [delayed(n) for n in range(2000)], endpoint="/v2/models/delay/infer")
+        serving.until(lambda: client.batches.retrieve(made.id).request_counts.completed > 20, "some lines")
+        gone = client.batches.cancel(made.id)
+        assert gone.status == "cancelled" and gone.cancelled_at
+        counts = gone.request_counts
+        assert counts.total == counts.completed + counts.failed < 2000
+        output, errors = lines_of(client, gone.output_file_id), lines_of(client, gone.error_file_id)
+        assert (len(output), len(errors)) == (counts.completed, counts.failed)
+        assert {line["error"]["code"] for line in errors} == {"CANCELLED"}
+        # Its lines take no device any more.
+        quick = batch(client, [delayed(7)], endpoint="/v2/models/delay/infer")
+        assert ended(client, quick).status == "completed"
+        late = batch(client, [delayed(n) for n in range(10)], endpoint="/v1/rerank")
+        refused = lines_of(client, ended(client, late).error_file_id)
+        assert len(refused) == 10 and "is not that of its job, /v1/rerank" in refused[0]["error"]["message"]
+
+
+@pytest.mark.parametrize(("asked", "part"), [
+    ({"input_file_id": "file-999999"}, "no file 'file-999999'"),
+    ({"input_file_id": "17"}, "no file '17'"),
+    ({"endpoint": "/v1/models"}, "must be /v1/chat/completions"),
+    ({"completion_window": "soon"}, "completion_window 'soon'"),
+    ({"metadata": {"a=b": "c"}}, "label 'a=b=c'"),
+])
+def test_a_batch_that_cannot_be_says_why(client, asked, part):
+    file = uploaded(client, [embedding("a", "b")])
+    wanted = {"input_file_id": file.id, "endpoint": "/v1/embeddings", "completion_window": "24h", **asked}
+    with pytest.raises(openai.BadRequestError) as refused:
+        client.batches.create(**wanted)
+    assert part in refused.value.message
+
+
+def test_what_is_no_file_says_why(client, server):
+    empty = client.files.create(file=("empty.jsonl", b""), purpose="batch")
+    with pytest.raises(openai.BadRequestError, match="is empty"):
+        client.batches.create(input_file_id=empty.id, endpoint="/v1/embeddings", completion_window="24h")
+    for path in ("/v1/files/file-1x", "/v1/files/..%2f..%2fjobs.redb/content", "/v1/files/file-0-output/content", "/v1/batches/batch_0"):
+        assert server.get(path)[0] == 404, path
+    status, _, body = server.get("/v1/files", method="POST", body=b"{}", headers={"content-type": "application/json"})
+    assert status == 400 and b"must be a form" in body
+    form = b"--x\r\ncontent-disposition: form-data; name=\"purpose\"\r\n\r\nbatch\r\n--x--\r\n"
+    status, _, body = server.get("/v1/files", method="POST", body=form, headers={"content-type": "multipart/form-data; boundary=x"})
+    assert status == 400 and b"has no field 'file'" in body
+    with pytest.raises(openai.BadRequestError, match="purpose"):
+        client.files.create(file=("a", b"b"), purpose="p" * 65)
+
+
+def test_a_long_line_fails_alone(client):
+    line = {"url": "/v2/models/identity/infer", "body": delayed(1)["body"]}
+    long = json.dumps(line) + " " * (5 << 20)
+    done = ended(client, batch(client, [line, "x" * (3 << 20), long, line], endpoint="/v2/models/identity/infer"))
+    assert (done.request_counts.completed, done.request_counts.failed) == (2, 2)
+    assert [line["line"] for line in lines_of(client, done.output_file_id)] == [1, 4]
+    errors = lines_of(client, done.error_file_id)
+    assert [line["line"] for line in errors] == [2, 3] and all("too long" in line["error"]["message"] for line in errors)
+
+
+def test_the_command_line_sends_a_file_and_reads_what_came_of_it(slow, tmp_path):
+    def orion(*arguments, given=None):
+        command = [str(serving.BINARY), "jobs", *arguments, "--server", slow.grpc]
+        done = subprocess.run(
+            command, input=given, capture_output=True, text=True, timeout=60, env=serving.environment(), check=False
+        )
+        return done.returncode, done.stdout, done.stderr
+
+    file = tmp_path / "bodies.jsonl"
+    file.write_text("\n".join(json.dumps(delayed(n)["body"]) for n in range(5)))
+    status, out, _ = orion("batch", str(file), "--path", "/v2/models/delay/infer", "--watch", "--label", "from=shell")
+    assert status == 0 and "5 lines succeeded, 0 did not" in out
+    job = out.split()[1]
+    status, out, _ = orion("result", job)
+    assert status == 0 and numbers([json.loads(line) for line in out.splitlines()]) == [[n] for n in range(5)]
+    assert orion("result", job, "--errors") == (0, "", "")
+    status, out, _ = orion("ls", "--of", job, "-o", "json")
+    assert [one["row"]["line"] for one in json.loads(out)["jobs"]] == [5, 4, 3, 2, 1]
+    status, out, _ = orion("ls", "-o", "json")
+    assert [one["id"] for one in json.loads(out)["jobs"]] == [int(job)]
+    status, out, error = orion("batch", "-", "--path", "/v1/embeddings", "--watch", given='{"input": "x"}\n')
+    assert status == 1 and "1 of 1 lines" in error and "--errors" in error
+    failed = out.split()[1]
+    status, out, _ = orion("result", failed, "--errors")
+    assert "names no model" in json.loads(out)["error"]["message"]
+    file.write_text("\n".join(json.dumps(delayed(n)["body"]) for n in range(500)))
+    status, out, _ = orion("batch", str(file), "--path", "/v2/models/delay/infer")
+    assert orion("cancel", out.strip())[0] == 0
+    status, _, error = orion("retry", out.strip())
+    assert status == 1 and "is of a file" in error
+    status, _, error = orion("batch", str(tmp_path / "none.jsonl"))
+    assert status == 1 and "none.jsonl' cannot be read" in error
