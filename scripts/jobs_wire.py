@@ -13,7 +13,7 @@ class Jobs:
     """The jobs of the scheduler at a gRPC address."""
 
     def __init__(self, address):
-        self.channel = grpc.insecure_channel(address)
+        self.channel = grpc.insecure_channel(address, [("grpc.max_receive_message_length", 128 << 20)])
         self.pool = DescriptorPool(ProtoReflectionDescriptorDatabase(self.channel))
         self.service = self.pool.FindServiceByName(JOBS)
 

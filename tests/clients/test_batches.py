@@ -123,13 +123,13 @@ def test_files_are_kept_listed_and_deleted(client):
 
 
 def contents(server):
-    return {path.name for path in (server.folder / server.scheduler.arguments[0] / "contents").iterdir()}
+    return {path.name for path in (server.folder / server.scheduler.arguments[0]).glob("contents/*")}
 
 
 def test_nothing_is_left_of_what_nobody_needs(start):
     server = start("up")
     with client_of(server.http) as client:
-        empty = contents(server) if (server.folder / "up" / "contents").exists() else set()
+        empty = contents(server)
         short = uploaded(client, ["{}"], expires_after={"anchor": "created_at", "seconds": 1})
         line = {"url": "/v2/models/identity/infer", "body": delayed(1)["body"]}
         file = uploaded(client, [line] * 3)
@@ -234,6 +234,27 @@ def test_what_is_no_file_says_why(client, server):
     assert status == 400 and b"has no field 'file'" in body
     with pytest.raises(openai.BadRequestError, match="purpose"):
         client.files.create(file=("a", b"b"), purpose="p" * 65)
+
+
+def test_large_lines_and_answers_are_as_good_as_small_ones(client, server):
+    def call(values):
+        return {"url": "/v2/models/identity/infer", "body": {
+            "inputs": [{"name": "INPUT0", "shape": [1, len(values)], "datatype": "FP32", "data": values}]}}
+
+    before = contents(server)
+    given = [[float(n + k) for k in range(60_000)] for n in range(4)] + [[1.0]]
+    for lines in (given, given[:1]):
+        file = uploaded(client, [call(values) for values in lines])
+        made = client.batches.create(
+            input_file_id=file.id, endpoint="/v2/models/identity/infer", completion_window="1h",
+            extra_body={"output_expires_after": {"anchor": "created_at", "seconds": 5}},
+        )
+        client.files.delete(file.id)
+        done = ended(client, made)
+        assert (done.request_counts.completed, done.request_counts.failed) == (len(lines), 0)
+        assert numbers(lines_of(client, done.output_file_id)) == lines
+    assert len(contents(server)) > len(before) + 1
+    serving.until(lambda: contents(server) <= before, "all of it to be forgotten", 60)
 
 
 def test_a_long_line_fails_alone(client):

@@ -8,11 +8,11 @@ use orion_proto::{
     files::File,
     jobs::{HttpAnswer, Job, JobResult, job_result::Outcome},
 };
-use prost::Message;
 use serde_json::{Value, json, value::RawValue};
 
 use super::{
     files::{self, ERRORS, OUTPUT},
+    large,
     view::{View, row_term},
 };
 
@@ -79,7 +79,9 @@ impl Answers {
                 Which::NotSucceeded => HashMap::new(),
             };
             for row in ended {
-                write(&mut text, &row, results.remove(&row.id))?;
+                let result = results.remove(&row.id);
+                let result = result.map(|bytes| large::result(&**self.view.journal(), row.id, bytes)).transpose()?;
+                write(&mut text, &row, result)?;
             }
             if !text.is_empty() {
                 return Ok(Some(text.into()));
@@ -103,7 +105,7 @@ impl View {
     }
 }
 
-fn write(text: &mut Vec<u8>, job: &Job, result: Option<Bytes>) -> Result<()> {
+fn write(text: &mut Vec<u8>, job: &Job, result: Option<JobResult>) -> Result<()> {
     let damaged = || Error::new(Code::Internal, format!("the result of job {} is damaged", job.id));
     let row = job.row.clone().unwrap_or_default();
     let custom_id = if row.custom_id.is_empty() { Value::Null } else { row.custom_id.into() };
@@ -112,8 +114,7 @@ fn write(text: &mut Vec<u8>, job: &Job, result: Option<Bytes>) -> Result<()> {
     // The rest is after the object's fields.
     text.extend_from_slice(head.trim_end_matches('}').as_bytes());
     match result {
-        Some(bytes) => {
-            let result = JobResult::decode(bytes).map_err(|_| damaged())?;
+        Some(result) => {
             let Some(Outcome::Call(HttpAnswer { status, body, .. })) = result.outcome else { return Err(damaged()) };
             // One line, whatever the answer's text is.
             let body: &RawValue = serde_json::from_slice(&body).map_err(|_| damaged())?;

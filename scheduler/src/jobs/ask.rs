@@ -6,20 +6,23 @@ use bytes::Bytes;
 use orion_proto::{Error, Result, files::File, jobs::JobSpec};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
-use super::decide::{Attempt, ReadLines};
+use super::{
+    decide::{Attempt, ReadLines},
+    large::Needed,
+};
 use crate::journal::Staged;
 
 pub(super) type Reply<T> = oneshot::Sender<Result<T>>;
 
 /// What the writer is asked.
 pub(super) enum Ask {
-    /// With the room in memory that it takes until it is on disk.
-    Submit(Box<JobSpec>, Option<OwnedSemaphorePermit>, Reply<u64>),
+    /// With its inputs where they are a content, and the room in memory that the rest takes until it is on disk.
+    Submit(Box<JobSpec>, Option<Staged>, Option<OwnedSemaphorePermit>, Reply<u64>),
     Stop(u64, Error, Reply<()>),
     /// With room for its specification.
     Retry(u64, Option<OwnedSemaphorePermit>, Reply<()>),
-    /// How an attempt ended; its result, encoded.
-    Settle(Attempt, Result<Bytes>, Reply<()>),
+    /// How an attempt ended; its result as its row has it, and the content that it is in.
+    Settle(Attempt, Result<(Bytes, Option<Staged>)>, Reply<()>),
     /// Lines of a job's file are taken up; with room for their specifications.
     Expand(Attempt, Box<JobSpec>, ReadLines, Option<OwnedSemaphorePermit>, Reply<()>),
     /// A file is kept from now on.
@@ -44,10 +47,10 @@ impl Ask {
     /// About how much it brings to the disk.
     pub(super) fn bytes(&self) -> usize {
         match self {
-            Self::Submit(_, Some(room), _) | Self::Retry(_, Some(room), _) | Self::Expand(_, _, _, Some(room), _) => {
-                room.num_permits() << 10
-            }
-            Self::Settle(_, Ok(result), _) => result.len(),
+            Self::Submit(_, _, Some(room), _)
+            | Self::Retry(_, Some(room), _)
+            | Self::Expand(_, _, _, Some(room), _) => room.num_permits() << 10,
+            Self::Settle(_, Ok((row, _)), _) => row.len(),
             _ => 0,
         }
     }
@@ -56,10 +59,20 @@ impl Ask {
 /// What the runner is told.
 #[derive(Debug)]
 pub(super) enum Told {
-    /// An attempt has begun; its job must have ended within so long.
-    Begin(Attempt, Box<JobSpec>, Option<Duration>),
+    /// An attempt has begun.
+    Begin(Attempt, Box<Task>),
     /// The same of one that was under way when this scheduler came to lead: a worker may have it.
-    Resume(Attempt, Box<JobSpec>, Option<Duration>),
+    Resume(Attempt, Box<Task>),
     /// A job that ran was ended.
     Stop(u64),
+}
+
+/// What an attempt has to do.
+#[derive(Debug)]
+pub(super) struct Task {
+    pub(super) spec: JobSpec,
+    /// A content that it needs beside.
+    pub(super) needs: Option<Needed>,
+    /// How long its job may still take.
+    pub(super) left: Option<Duration>,
 }

@@ -10,10 +10,12 @@ use orion_proto::{
 };
 
 use super::{
+    large::LARGE,
     lines::Line,
     table::{Phase, Table, Unfinished},
     terms::{self, Millis},
 };
+use crate::journal::Staged;
 
 /// Jobs that have not ended, at most: they are in memory.
 const MOST_OPEN: usize = 1_000_000;
@@ -75,12 +77,12 @@ fn ended(now: Millis, job: u64, attempt: u32, code: &str, message: &str) -> Reco
 }
 
 impl Table {
-    /// A job is submitted.
+    /// A job is submitted; its inputs may be a content.
     ///
     /// # Errors
     /// INVALID_ARGUMENT where it is wrong in itself or waits for a job that there is not; FAILED_PRECONDITION where it waits for
     /// one that did not succeed; RESOURCE_EXHAUSTED where there are too many.
-    pub fn submit(&self, now: Millis, spec: JobSpec, past: &impl Past) -> Result<Submission> {
+    pub fn submit(&self, now: Millis, spec: JobSpec, inputs: Option<&Staged>, past: &impl Past) -> Result<Submission> {
         terms::check(&spec)?;
         if !spec.idempotency_key.is_empty() {
             let known = self.of_key(&spec.idempotency_key);
@@ -99,6 +101,9 @@ impl Table {
                 return Err(Error::invalid(format!("file '{}' is empty, it must have lines", file.id)));
             }
             (submitted.bytes, submitted.address) = (file.bytes, file.address);
+        }
+        if let Some(staged) = inputs {
+            (submitted.bytes, submitted.address) = (staged.bytes, staged.address.to_vec().into());
         }
         submitted.spec = Some(spec);
         Ok(Submission::New(Box::new(record(now, Event::Submitted(submitted)))))
@@ -124,15 +129,22 @@ impl Table {
     /// # Errors
     /// FAILED_PRECONDITION where it is not the job's current attempt; RESOURCE_EXHAUSTED where there are too many jobs.
     pub fn expand(&self, now: Millis, attempt: Attempt, of: &JobSpec, read: ReadLines) -> Result<Vec<Record>> {
-        self.current(attempt)?;
+        let job = self.current(attempt)?;
         self.has_room(read.lines.len())?;
         let (mut records, mut place) = (Vec::with_capacity(read.lines.len() + 1), self.next());
-        for Line { number, custom_id, call } in read.lines {
+        for Line { number, custom_id, call, from, bytes } in read.lines {
             let row = Some(Row { job: attempt.job, line: number, custom_id });
-            let (call, wrong) = call.map_or_else(|error| (HttpCall::default(), Some(error)), |call| (call, None));
+            let mut submitted = Submitted { row, ..Submitted::default() };
+            let (mut call, wrong) = call.map_or_else(|error| (HttpCall::default(), Some(error)), |call| (call, None));
+            if call.body.len() > LARGE {
+                // It is in its file, which its file's job keeps.
+                call.body.clear();
+                (submitted.from, submitted.bytes) = (from, bytes);
+                submitted.address = job.address.map(Vec::from).unwrap_or_default().into();
+            }
             let (work, priority, retry) = (Some(Work::Call(call)), of.priority.clone(), of.retry.clone());
             let spec = Some(JobSpec { work, priority, retry, ..JobSpec::default() });
-            records.push(record(now, Event::Submitted(Submitted { spec, row, ..Submitted::default() })));
+            records.push(record(now, Event::Submitted(Submitted { spec, ..submitted })));
             if let Some(wrong) = wrong {
                 records.push(ended(now, place, 0, wrong.code.name(), &wrong.message));
                 place += 1;

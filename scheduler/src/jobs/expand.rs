@@ -12,7 +12,7 @@ use super::{
     Jobs,
     ask::Ask,
     decide::{Attempt, ReadLines},
-    lines::{self, LONGEST, lines},
+    lines::{self, LONGEST, Piece, lines},
 };
 use crate::journal::{Address, Journal};
 
@@ -20,7 +20,7 @@ use crate::journal::{Address, Journal};
 const OPEN: u64 = 1024;
 const AT_ONCE: usize = 256;
 /// Bytes that are read at once; a line that is longer has this read for itself.
-const PIECE: usize = 1 << 20;
+const AT_A_TIME: usize = 1 << 20;
 /// How often it is looked whether some have ended.
 const LOOK: Duration = Duration::from_millis(10);
 /// The pause where there are too many jobs.
@@ -59,10 +59,11 @@ pub(super) async fn expand(jobs: &Jobs, attempt: Attempt, spec: &JobSpec, calls:
 /// The lines after those that were taken up.
 fn next(journal: &Arc<dyn Journal>, address: &Address, progress: Progress, of: &FileCalls) -> Result<ReadLines> {
     let from = progress.read_bytes;
-    for most in [PIECE, LONGEST + 1] {
+    for most in [AT_A_TIME, LONGEST + 1] {
         let piece = journal.content(address, from, most)?;
         let is_last = from.saturating_add(piece.len() as u64) >= progress.bytes;
-        let read = lines(&piece, is_last, progress.lines, AT_ONCE, of);
+        let piece = Piece { bytes: &piece, from, before: progress.lines, is_last };
+        let read = lines(piece, AT_ONCE, of);
         if read.bytes > 0 {
             let (bytes, count) = (from + read.bytes, progress.lines + read.count);
             return Ok(ReadLines { lines: read.lines, bytes, count });
@@ -76,7 +77,7 @@ fn next(journal: &Arc<dyn Journal>, address: &Address, progress: Progress, of: &
 /// Where the line ends that begins there.
 fn after_line(journal: &Arc<dyn Journal>, address: &Address, mut from: u64, end: u64) -> Result<u64> {
     while from < end {
-        let piece = journal.content(address, from, PIECE)?;
+        let piece = journal.content(address, from, AT_A_TIME)?;
         if piece.is_empty() {
             return Err(Error::new(Code::Internal, "its file is shorter than it was"));
         }

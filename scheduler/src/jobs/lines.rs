@@ -25,6 +25,10 @@ pub(super) struct Line {
     pub(super) custom_id: String,
     /// What it asks for, or what is wrong with it.
     pub(super) call: Result<HttpCall>,
+    /// Where it is in its file.
+    pub(super) from: u64,
+    /// How many bytes it has there.
+    pub(super) bytes: u64,
 }
 
 /// What was read of a file.
@@ -52,24 +56,36 @@ struct Written<'l> {
     body: Option<&'l RawValue>,
 }
 
-/// Reads at most so many lines from a piece of a file; `before` are before it, and `is_last` where the file ends with it.
-pub(super) fn lines(piece: &[u8], is_last: bool, before: u64, most: usize, of: &FileCalls) -> Lines {
+/// A piece of a file.
+#[derive(Clone, Copy)]
+pub(super) struct Piece<'p> {
+    pub(super) bytes: &'p [u8],
+    /// Where it begins, and how many lines are before it.
+    pub(super) from: u64,
+    pub(super) before: u64,
+    /// Whether the file ends with it.
+    pub(super) is_last: bool,
+}
+
+/// Reads at most so many lines from a piece of a file.
+pub(super) fn lines(piece: Piece<'_>, most: usize, of: &FileCalls) -> Lines {
+    let Piece { from, before, is_last, .. } = piece;
     let mut read = Lines::default();
-    let mut rest = piece;
+    let mut rest = piece.bytes;
     while !rest.is_empty() && read.lines.len() < most {
         let (line, taken) = match rest.iter().position(|byte| *byte == b'\n') {
             Some(end) => (&rest[..end], end + 1),
             None if is_last => (rest, rest.len()),
             None => break,
         };
+        let (from, bytes) = (from + read.bytes, taken as u64);
         read.count += 1;
-        read.bytes += taken as u64;
+        read.bytes += bytes;
         rest = &rest[taken..];
-        let line = if before + read.count == 1 { line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(line) } else { line };
-        let line = line.trim_ascii();
+        let line = trimmed(line);
         if !line.is_empty() {
             let (custom_id, call) = parsed(line, of);
-            read.lines.push(Line { number: before + read.count, custom_id, call });
+            read.lines.push(Line { number: before + read.count, custom_id, call, from, bytes });
         }
     }
     read
@@ -78,7 +94,20 @@ pub(super) fn lines(piece: &[u8], is_last: bool, before: u64, most: usize, of: &
 /// A line that is longer than any may be.
 pub(super) fn too_long(number: u64) -> Line {
     let text = format!("line {number} is too long, a line may have {LONGEST} bytes");
-    Line { number, custom_id: String::new(), call: Err(Error::invalid(text)) }
+    Line { number, custom_id: String::new(), call: Err(Error::invalid(text)), from: 0, bytes: 0 }
+}
+
+/// What a line asks for, by its bytes.
+///
+/// # Errors
+/// INVALID_ARGUMENT naming what is wrong with it.
+pub(super) fn line(bytes: &[u8], of: &FileCalls) -> Result<HttpCall> {
+    parsed(trimmed(bytes), of).1
+}
+
+/// Without what is around it; the first line of a file may have a mark of its encoding.
+fn trimmed(line: &[u8]) -> &[u8] {
+    line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(line).trim_ascii()
 }
 
 fn parsed(line: &[u8], of: &FileCalls) -> (String, Result<HttpCall>) {
@@ -137,7 +166,7 @@ mod tests {
     }
 
     fn errors(text: &str, of: &FileCalls) -> Vec<String> {
-        let read = lines(text.as_bytes(), true, 0, 100, of);
+        let read = lines(Piece { bytes: text.as_bytes(), from: 0, before: 0, is_last: true }, 100, of);
         read.lines.into_iter().filter_map(|line| line.call.err()).map(|error| error.message).collect()
     }
 
@@ -147,7 +176,13 @@ mod tests {
             r#"{"custom_id": "a", "method": "POST", "url": "/v1/embeddings", "body": {"model": "m", "input": "x"}}"#;
         let text = format!("\u{feff}{openai}\r\n\n  \n{{\"input\": \"y\"}}\n{{\"input\": \"z\"}}");
         let of = of("/v1/embeddings", "m");
-        let whole = lines(text.as_bytes(), true, 0, 100, &of);
+        let piece = |from: usize, to: usize, before, is_last| Piece {
+            bytes: &text.as_bytes()[from..to],
+            from: from as u64,
+            before,
+            is_last,
+        };
+        let whole = lines(piece(0, text.len(), 0, true), 100, &of);
         let numbers: Vec<u64> = whole.lines.iter().map(|line| line.number).collect();
         assert_eq!((numbers, whole.count, whole.bytes), (vec![1, 4, 5], 5, text.len() as u64));
         assert_eq!(whole.lines[0].custom_id, "a");
@@ -155,10 +190,14 @@ mod tests {
         assert_eq!(body(&whole.lines[0]), r#"{"model": "m", "input": "x"}"#);
         assert_eq!(body(&whole.lines[2]), r#"{"model":"m","input": "z"}"#);
         for end in 0..text.len() {
-            let first = lines(&text.as_bytes()[..end], false, 0, 2, &of);
-            let rest = lines(&text.as_bytes()[first.bytes as usize..], true, first.count, 100, &of);
+            let first = lines(piece(0, end, 0, false), 2, &of);
+            let rest = lines(piece(first.bytes as usize, text.len(), first.count, true), 100, &of);
             let both: Vec<_> = first.lines.into_iter().chain(rest.lines).collect();
             assert_eq!(both, whole.lines, "cut at {end}");
+            for one in &both {
+                let bytes = &text.as_bytes()[one.from as usize..][..one.bytes as usize];
+                assert_eq!(line(bytes, &of), one.call);
+            }
         }
     }
 

@@ -11,6 +11,7 @@ pub(crate) mod cluster;
 mod decide;
 mod expand;
 pub(crate) mod files;
+mod large;
 mod lines;
 mod queue;
 mod round;
@@ -45,18 +46,23 @@ pub(crate) use self::runner::request_id;
 use self::{
     ask::{Ask, Reply},
     clock::Clock,
+    large::LARGE,
     snapshot::load,
     table::Table,
-    terms::MOST_SPEC_BYTES,
     view::View,
     writer::Writer,
 };
-use crate::{front::Front, journal::Journal};
+use crate::{
+    front::Front,
+    journal::{Journal, Staged},
+};
 
 /// What may wait for the writer before more is held back.
 const ASKED_AHEAD: usize = 8192;
 /// KiB of jobs that are on their way to the disk before more is held back.
 const ROOM_KIB: usize = 64 << 10;
+/// KiB of large inputs that attempts have in memory, before more are held back.
+const INPUTS_KIB: usize = 256 << 10;
 
 /// The jobs of this scheduler, cheap to clone.
 #[derive(Clone)]
@@ -65,6 +71,8 @@ pub struct Jobs {
     view: Arc<View>,
     /// KiB of jobs that may be on their way to the disk.
     room: Arc<Semaphore>,
+    /// KiB of large inputs that attempts may have in memory.
+    inputs: Arc<Semaphore>,
     /// Turns true when this scheduler leads no more.
     left: Arc<watch::Sender<bool>>,
     runner: Arc<Mutex<Option<JoinHandle<()>>>>,
@@ -101,7 +109,8 @@ impl Jobs {
             Error::new(Code::Internal, format!("the journal's thread could not be started: {error}"))
         })?;
         let (room, left) = (Arc::new(Semaphore::new(ROOM_KIB)), Arc::new(watch::Sender::new(false)));
-        let jobs = Self { asks, view, room, left, epoch, term, runner: Arc::default() };
+        let inputs = Arc::new(Semaphore::new(INPUTS_KIB));
+        let jobs = Self { asks, view, room, inputs, left, epoch, term, runner: Arc::default() };
         let runner = tokio::spawn(runner::run(front, jobs.clone(), term, told));
         *jobs.runner.lock() = Some(runner);
         Ok(jobs)
@@ -118,19 +127,44 @@ impl Jobs {
     /// The same without waiting for the disk: what comes of it is known when the receiver is.
     ///
     /// # Errors
-    /// It calls what no job can; the writer is gone.
-    pub async fn submit_ahead(&self, mut spec: JobSpec) -> Result<oneshot::Receiver<Result<u64>>> {
-        if let Some(Work::Call(call)) = &mut spec.work {
-            calls::complete(call)?;
-        }
+    /// The writer is gone.
+    pub async fn submit_ahead(&self, spec: JobSpec) -> Result<oneshot::Receiver<Result<u64>>> {
         let (reply, answer) = oneshot::channel();
+        let (spec, staged) = match self.prepared(spec).await {
+            Ok(prepared) => prepared,
+            // It is answered like those that the writer refuses; the receiver is there.
+            Err(error) => {
+                let _ = reply.send(Err(error));
+                return Ok(answer);
+            }
+        };
         let asked = async {
-            // What is too large is refused by the writer, and is not kept.
             let room = self.room(spec.encoded_len()).await;
-            self.asks.send(Ask::Submit(Box::new(spec), room, reply)).await.map_err(|_| gone())
+            self.asks.send(Ask::Submit(Box::new(spec), staged, room, reply)).await.map_err(|_| gone())
         };
         self.while_it_leads(asked).await?;
         Ok(answer)
+    }
+
+    async fn prepared(&self, mut spec: JobSpec) -> Result<(JobSpec, Option<Staged>)> {
+        if let Some(Work::Call(call)) = &mut spec.work {
+            calls::complete(call)?;
+        }
+        terms::check(&spec)?;
+        self.inputs_kept(spec).await
+    }
+
+    /// The specification as a row has it, and its inputs where they are too large for that.
+    async fn inputs_kept(&self, mut spec: JobSpec) -> Result<(JobSpec, Option<Staged>)> {
+        if !large::is_large(&spec) {
+            return Ok((spec, None));
+        }
+        let journal = self.view.journal().clone();
+        let kept = tokio::task::spawn_blocking(move || {
+            let staged = large::taken(&*journal, &mut spec)?;
+            Ok((spec, Some(staged)))
+        });
+        kept.await.map_err(|_| Error::new(Code::Internal, "keeping its inputs failed unexpectedly"))?
     }
 
     /// What came of what was asked ahead.
@@ -167,7 +201,7 @@ impl Jobs {
     /// # Errors
     /// NOT_FOUND; FAILED_PRECONDITION where it succeeded or has not ended.
     pub async fn retry(&self, id: u64) -> Result<()> {
-        let room = self.room(MOST_SPEC_BYTES).await;
+        let room = self.room(LARGE).await;
         self.ask(|reply| Ask::Retry(id, room, reply)).await
     }
 
@@ -205,10 +239,16 @@ impl Jobs {
         &self.view
     }
 
-    /// Room in memory for so many bytes, at most of the largest specification.
+    /// Room in memory for so many bytes, at most all there is.
     async fn room(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
-        let kib = bytes.min(MOST_SPEC_BYTES).div_ceil(1024).max(1);
+        let kib = bytes.div_ceil(1024).clamp(1, ROOM_KIB);
         self.room.clone().acquire_many_owned(u32::try_from(kib).unwrap_or(u32::MAX)).await.ok()
+    }
+
+    /// The same for the large inputs of an attempt.
+    async fn inputs_room(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
+        let kib = bytes.div_ceil(1024).clamp(1, INPUTS_KIB);
+        self.inputs.clone().acquire_many_owned(u32::try_from(kib).unwrap_or(u32::MAX)).await.ok()
     }
 
     async fn ask<T>(&self, ask: impl FnOnce(Reply<T>) -> Ask) -> Result<T> {

@@ -3,8 +3,8 @@
 use orion_proto::{
     Result,
     files::File,
-    jobs::{Job, JobSpec},
-    journal::record::Event,
+    jobs::Job,
+    journal::{Submitted, record::Event},
 };
 
 use tokio::sync::OwnedSemaphorePermit;
@@ -67,11 +67,11 @@ impl Round {
         Self { now, first, batch, changes, told, answers, rooms: Vec::new() }
     }
 
-    /// What a job was asked to do that was submitted in it.
-    pub(super) fn spec(&self, id: u64) -> Option<JobSpec> {
+    /// A job as it was submitted in it.
+    pub(super) fn submission(&self, id: u64) -> Option<Submitted> {
         let place = usize::try_from(id.checked_sub(self.first)?).ok()?;
         match &self.batch.records.get(place)?.event {
-            Some(Event::Submitted(submitted)) => submitted.spec.clone(),
+            Some(Event::Submitted(submitted)) => Some(submitted.clone()),
             _ => None,
         }
     }

@@ -123,7 +123,7 @@ pub(super) fn follow(journal: &dyn Journal, table: &mut Table, mut each: impl Fn
 
 /// What a job was asked to do, as it was submitted.
 pub(super) fn submission(journal: &dyn Journal, id: u64) -> Result<Option<Submitted>> {
-    Ok(submissions(journal, &[id])?.pop().map(|(_, submitted)| submitted))
+    Ok(submissions(journal, &[id])?.remove(&id))
 }
 
 /// What jobs were asked to do, of those that there are.
@@ -132,7 +132,8 @@ pub(super) fn specs(journal: &dyn Journal, ids: &[u64]) -> Result<HashMap<u64, J
     Ok(submissions.filter_map(|(id, submitted)| Some((id, submitted.spec?))).collect())
 }
 
-fn submissions(journal: &dyn Journal, ids: &[u64]) -> Result<Vec<(u64, Submitted)>> {
+/// Jobs as they were submitted, of those that there are.
+pub(super) fn submissions(journal: &dyn Journal, ids: &[u64]) -> Result<HashMap<u64, Submitted>> {
     let submitted = |(place, record): (u64, Record)| match record.event {
         Some(Event::Submitted(submitted)) => Some((place, submitted)),
         _ => None,

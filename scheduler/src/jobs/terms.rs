@@ -23,8 +23,8 @@ const LONGEST_BACK_OFF: Millis = 300_000;
 /// How long an outcome is kept where nothing is said, and at most: a week and ten years.
 const KEEP: Millis = 7 * 24 * 3600 * 1000;
 const LONGEST_KEEP: Millis = 3650 * 24 * 3600 * 1000;
-/// Bytes of a specification, encoded.
-pub(super) const MOST_SPEC_BYTES: usize = 4 << 20;
+/// Bytes of a specification, encoded, with its inputs.
+const MOST_SPEC_BYTES: usize = 64 << 20;
 /// Bytes of an idempotency key, of a label's name and value, and how many labels and earlier jobs there may be.
 const KEY_BYTES: usize = 256;
 const LABEL_BYTES: usize = 64;

@@ -112,7 +112,7 @@ impl Machine {
                         spec.work = filing::work(random, &known.files);
                     }
                     submits.push((spec.clone(), answer));
-                    asks.push(Ask::Submit(Box::new(spec), None, reply));
+                    asks.push(Ask::Submit(Box::new(spec), None, None, reply));
                 }
                 6..=8 if !self.running.is_empty() => {
                     let attempt = self.running.swap_remove(random.random_range(0..self.running.len()));
@@ -120,7 +120,7 @@ impl Machine {
                     let result = format!("result of {}", attempt.job).into_bytes();
                     let outcome = match random.random_range(0..3) {
                         0 => Err(Error::new(Code::Internal, "it failed")),
-                        _ => Ok(result.clone().into()),
+                        _ => Ok((result.clone().into(), None)),
                     };
                     settles.push((attempt.job, outcome.is_ok().then_some(result), answer));
                     asks.push(Ask::Settle(attempt, outcome, reply));
@@ -143,10 +143,10 @@ impl Machine {
         self.writer.round(self.now, asks);
         while let Ok(told) = self.told.try_recv() {
             match told {
-                Told::Begin(attempt, spec, _) | Told::Resume(attempt, spec, _)
-                    if matches!(spec.work, Some(Work::File(_))) =>
+                Told::Begin(attempt, task) | Told::Resume(attempt, task)
+                    if matches!(task.spec.work, Some(Work::File(_))) =>
                 {
-                    self.reading.push((attempt, *spec));
+                    self.reading.push((attempt, task.spec));
                 }
                 Told::Begin(attempt, ..) => self.running.push(attempt),
                 // Its worker has it still, or nobody has.

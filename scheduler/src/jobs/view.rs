@@ -5,6 +5,7 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
+use bytes::Bytes;
 use orion_proto::{
     Code, Error, Result,
     jobs::{Job, JobResult, JobSpec, ListJobsRequest, ListJobsResponse, Row, job_spec::Work},
@@ -14,8 +15,9 @@ use prost::Message;
 use tokio::sync::broadcast;
 
 use super::{
+    large::{self, Needed},
     shown::{KINDS, kind},
-    snapshot::specs,
+    snapshot::{specs, submission},
     table::{Change, Phase, Unfinished},
 };
 use crate::journal::Journal;
@@ -110,6 +112,21 @@ impl View {
             .ok_or_else(|| Error::new(Code::NotFound, format!("there is no job {id}; it may have been forgotten")))
     }
 
+    /// The same with its inputs where they are a content.
+    ///
+    /// # Errors
+    /// As of [`View::get`].
+    pub fn get_whole(&self, id: u64) -> Result<Job> {
+        let mut job = self.get(id)?;
+        let needs = submission(&*self.journal, id)?.as_ref().and_then(Needed::of);
+        if let Some(needs) = needs
+            && let Some(spec) = job.spec.take()
+        {
+            job.spec = Some(needs.complete(&*self.journal, spec)?);
+        }
+        Ok(job)
+    }
+
     fn find(&self, id: u64) -> Result<Option<Job>> {
         Ok(self.find_all(&[id])?.pop())
     }
@@ -135,9 +152,8 @@ impl View {
     /// # Errors
     /// NOT_FOUND; FAILED_PRECONDITION where it did not succeed, or not yet.
     pub fn result(&self, id: u64) -> Result<JobResult> {
-        if let Some(bytes) = self.journal.result(id)? {
-            return JobResult::decode(bytes)
-                .map_err(|error| Error::new(Code::Internal, format!("the result of job {id} is damaged: {error}")));
+        if let Some(row) = self.journal.result(id)? {
+            return large::result(&*self.journal, id, row);
         }
         let job = self.get(id)?;
         let why = if job.reason.is_empty() { String::new() } else { format!(": {}", job.reason) };
@@ -314,5 +330,6 @@ fn shown(job: &Unfinished) -> Job {
         reason,
         row: job.row.clone(),
         progress: job.progress,
+        result_address: Bytes::new(),
     }
 }

@@ -25,7 +25,7 @@ use super::{
     terms::Millis,
     view::{View, state_term},
 };
-use crate::journal::Journal;
+use crate::journal::{Journal, Staged};
 
 /// What is written at once, at most.
 const AT_ONCE: usize = 4096;
@@ -151,9 +151,9 @@ impl Writer {
             Ask::Tick => {}
             Ask::Drain => self.places = 0,
             Ask::Leave(why) => self.leave(why),
-            Ask::Submit(spec, room, reply) => {
+            Ask::Submit(spec, staged, room, reply) => {
                 round.rooms.extend(room);
-                let done = broken.map_or_else(|| self.submit(round, *spec), Err);
+                let done = broken.map_or_else(|| self.submit(round, *spec, staged), Err);
                 round.answer(done, reply);
             }
             Ask::Stop(id, error, reply) => {
@@ -197,12 +197,13 @@ impl Writer {
         }
     }
 
-    fn submit(&mut self, round: &mut Round, spec: JobSpec) -> Result<u64> {
-        match self.table.submit(round.now, spec, &Before(&*self.journal, &round.batch))? {
+    fn submit(&mut self, round: &mut Round, spec: JobSpec, staged: Option<Staged>) -> Result<u64> {
+        match self.table.submit(round.now, spec, staged.as_ref(), &Before(&*self.journal, &round.batch))? {
             Submission::Known(id) => Ok(id),
             Submission::New(record) => {
                 let id = self.table.next();
                 self.write(round, *record)?;
+                round.batch.staged.extend(staged);
                 Ok(id)
             }
         }
@@ -231,7 +232,8 @@ impl Writer {
             let text = if open { format!("job {id} has not ended") } else { format!("there is no job {id}") };
             return Err(Error::new(if open { Code::FailedPrecondition } else { Code::NotFound }, text));
         };
-        let spec = self.specs(round, &[id])?.remove(&id).ok_or_else(|| begin::no_spec(id))?;
+        let submitted = self.submissions(round, &[id])?.remove(&id);
+        let spec = submitted.and_then(|submitted| submitted.spec).ok_or_else(|| begin::no_spec(id))?;
         let term = state_term(&left.state);
         let before = Before(&*self.journal, &round.batch);
         let record = self.table.retry(round.now, Job { spec: Some(spec), ..left }, &before)?;
@@ -242,12 +244,18 @@ impl Writer {
         self.write(round, record)
     }
 
-    fn settle(&mut self, round: &mut Round, attempt: Attempt, outcome: Result<Bytes>) -> Result<()> {
+    fn settle(&mut self, round: &mut Round, attempt: Attempt, outcome: Result<(Bytes, Option<Staged>)>) -> Result<()> {
         match outcome {
-            Ok(result) => {
+            Ok((row, staged)) => {
                 let record = self.table.succeed(round.now, attempt)?;
-                round.batch.results.push((attempt.job, result));
-                self.write(round, record)
+                round.batch.results.push((attempt.job, row));
+                self.write(round, record)?;
+                if let (Some(staged), Some(left)) = (staged, round.batch.ended.last_mut()) {
+                    left.result_address = staged.address.to_vec().into();
+                    round.batch.keepers.push((staged.address, attempt.job));
+                    round.batch.staged.push(staged);
+                }
+                Ok(())
             }
             Err(error) => {
                 let records = self.table.fail(round.now, attempt, &error)?;

@@ -42,7 +42,7 @@ impl JobsService {
 
     async fn get_job(&self, id: u64) -> Result<Job, Status> {
         let view = self.0.view()?;
-        Ok(off_thread(move || view.get(id)).await.map_err(|error| self.0.unsure(error))?)
+        Ok(off_thread(move || view.get_whole(id)).await.map_err(|error| self.0.unsure(error))?)
     }
 
     /// A job, and then again whenever it has changed, as this scheduler knows.

@@ -12,7 +12,7 @@ use orion_proto::{
 };
 use tower::ServiceExt;
 
-use super::MOST_RESULT_BYTES;
+use super::attempt::MOST_RESULT_BYTES;
 use crate::{
     api::{
         http,

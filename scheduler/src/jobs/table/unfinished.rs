@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use bytes::Bytes;
 use orion_proto::{
     jobs::{FailedAttempt, Job, Progress, Row},
     journal::Ended,
@@ -85,5 +86,6 @@ pub(super) fn left_of(job: Unfinished, at: Millis, ended: &Ended) -> Job {
         row: job.row,
         // Lines that have not ended end with it.
         progress: job.progress.map(|p| Progress { failed: p.rows.saturating_sub(p.succeeded), ..p }),
+        result_address: Bytes::new(),
     }
 }

@@ -29,7 +29,7 @@ fn line(random: &mut StdRng, number: u64) -> Line {
         true => Ok(HttpCall { path: "/v1/embeddings".into(), body: "{}".into(), model: "half".into() }),
         false => Err(Error::invalid("it is none")),
     };
-    Line { number, custom_id: format!("line {number}"), call }
+    Line { number, custom_id: format!("line {number}"), call, from: 0, bytes: 0 }
 }
 
 impl Machine {

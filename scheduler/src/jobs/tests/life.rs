@@ -71,8 +71,8 @@ impl Life {
             let (number, answer) = oneshot::channel();
             let (done, _) = oneshot::channel();
             asks.push(match wish {
-                Wish::Submit(key, model) => Ask::Submit(Box::new(spec(key, model)), None, number),
-                Wish::Settle(attempt, result) => Ask::Settle(attempt, Ok(result.into()), done),
+                Wish::Submit(key, model) => Ask::Submit(Box::new(spec(key, model)), None, None, number),
+                Wish::Settle(attempt, result) => Ask::Settle(attempt, Ok((result.into(), None)), done),
                 Wish::Fail(attempt) => {
                     Ask::Settle(attempt, Err(Error::new(Code::Unavailable, "a worker was lost")), done)
                 }

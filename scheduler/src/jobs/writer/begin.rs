@@ -6,14 +6,15 @@ use std::{
     time::Duration,
 };
 
-use orion_proto::{Code, Error, JobAttempt, Result, jobs::JobSpec};
+use orion_proto::{Code, Error, JobAttempt, Result, journal::Submitted};
 
 use super::Writer;
 use crate::jobs::{
-    ask::Told,
+    ask::{Task, Told},
     decide::Attempt,
+    large::Needed,
     round::Round,
-    snapshot::{SPECS_AT_ONCE, specs},
+    snapshot::{SPECS_AT_ONCE, submissions},
     table::{Phase, Unfinished},
     terms::Millis,
 };
@@ -24,11 +25,11 @@ impl Writer {
         let ran: Vec<_> = self.table.unfinished().filter(|job| job.phase == Phase::Running).collect();
         for some in ran.chunks(SPECS_AT_ONCE) {
             let ids: Vec<u64> = some.iter().map(|job| job.id).collect();
-            let mut specs = specs(&*self.journal, &ids)?;
+            let mut submitted = submissions(&*self.journal, &ids)?;
             for job in some {
-                let spec = specs.remove(&job.id).ok_or_else(|| no_spec(job.id))?;
+                let task = submitted.remove(&job.id).and_then(|submitted| task(submitted, job, now));
                 let attempt = Attempt { job: job.id, attempt: job.attempt, epoch: self.epoch };
-                let told = Told::Resume(attempt, Box::new(spec), left(job, now));
+                let told = Told::Resume(attempt, Box::new(task.ok_or_else(|| no_spec(job.id))?));
                 // A runner that is gone runs nothing: the process ends.
                 let _ = self.runner.as_ref().map(|runner| runner.send(told));
             }
@@ -73,27 +74,35 @@ impl Writer {
         // Many at once: a journal may be far away.
         for some in begun.chunks(SPECS_AT_ONCE) {
             let ids: Vec<u64> = some.iter().map(|attempt| attempt.job).collect();
-            let mut specs = match self.specs(round, &ids) {
-                Ok(specs) => specs,
+            let mut submitted = match self.submissions(round, &ids) {
+                Ok(submitted) => submitted,
                 Err(error) => return self.breaks(error),
             };
             for attempt in some {
-                let Some(spec) = specs.remove(&attempt.job) else { return self.breaks(no_spec(attempt.job)) };
-                let left = self.table.get(attempt.job).and_then(|job| left(job, round.now));
-                round.told.push(Told::Begin(*attempt, Box::new(spec), left));
+                let job = self.table.get(attempt.job);
+                let task = submitted.remove(&attempt.job).zip(job).and_then(|(found, job)| task(found, job, round.now));
+                let Some(task) = task else { return self.breaks(no_spec(attempt.job)) };
+                round.told.push(Told::Begin(*attempt, Box::new(task)));
             }
         }
     }
 
-    /// What jobs were asked to do, which may have been in this round.
-    pub(super) fn specs(&self, round: &Round, ids: &[u64]) -> Result<HashMap<u64, JobSpec>> {
-        let mut found: HashMap<u64, JobSpec> = ids.iter().filter_map(|id| Some((*id, round.spec(*id)?))).collect();
+    /// Jobs as they were submitted, which may have been in this round.
+    pub(super) fn submissions(&self, round: &Round, ids: &[u64]) -> Result<HashMap<u64, Submitted>> {
+        let mut found: HashMap<u64, Submitted> =
+            ids.iter().filter_map(|id| Some((*id, round.submission(*id)?))).collect();
         let others: Vec<u64> = ids.iter().filter(|id| !found.contains_key(id)).copied().collect();
         if !others.is_empty() {
-            found.extend(specs(&*self.journal, &others)?);
+            found.extend(submissions(&*self.journal, &others)?);
         }
         Ok(found)
     }
+}
+
+/// What an attempt of a job has to do.
+fn task(submitted: Submitted, job: &Unfinished, now: Millis) -> Option<Task> {
+    let needs = Needed::of(&submitted);
+    Some(Task { spec: submitted.spec?, needs, left: left(job, now) })
 }
 
 pub(super) fn no_spec(id: u64) -> Error {

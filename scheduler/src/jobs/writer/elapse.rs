@@ -1,5 +1,7 @@
 //! What time brings: jobs that are late end, and what was kept for long enough is forgotten.
 
+use std::collections::HashMap;
+
 use orion_proto::{
     Code, Error, Result,
     files::File,
@@ -17,7 +19,7 @@ use crate::{
         terms::{Millis, Terms},
         view::{row_term, state_term, terms},
     },
-    journal::{self, address},
+    journal::{self, Address, address},
 };
 
 /// Jobs that are forgotten at once, and how long what is due may wait for that.
@@ -95,16 +97,19 @@ impl Writer {
         }
         let mut terms = terms(&spec, None);
         terms.push(state_term(&left.state));
-        let contents = address(&content).into_iter().collect();
+        let contents = [&content, &left.result_address].into_iter().filter_map(|kept| address(kept).ok()).collect();
         self.forgets(round, journal::Forgotten { job: id, terms, key: spec.idempotency_key, contents })?;
         Ok(true)
     }
 
     fn forget_rows(&mut self, round: &mut Round, id: u64) -> Result<usize> {
         let rows = self.journal.found(&row_term(id), u64::MAX, FORGET_AT_ONCE)?;
+        let left = self.journal.ended_of(&rows)?;
+        let kept = left.iter().filter_map(|row| Some((row.id, address(&row.result_address).ok()?)));
+        let kept: HashMap<u64, Address> = kept.collect();
         for row in &rows {
-            let terms = vec![row_term(id)];
-            self.forgets(round, journal::Forgotten { job: *row, terms, ..Default::default() })?;
+            let (terms, contents) = (vec![row_term(id)], kept.get(row).copied().into_iter().collect());
+            self.forgets(round, journal::Forgotten { job: *row, terms, contents, ..Default::default() })?;
         }
         Ok(rows.len())
     }

@@ -29,7 +29,9 @@ impl Writer {
         if !spec.idempotency_key.is_empty() {
             round.batch.keys.push((spec.idempotency_key.clone(), id));
         }
-        round.batch.keepers.extend(address(&submitted.address).ok().map(|content| (content, id)));
+        // A line is in its file, which its file's job keeps.
+        let content = address(&submitted.address).ok().filter(|_| submitted.row.is_none());
+        round.batch.keepers.extend(content.map(|content| (content, id)));
     }
 
     pub(super) fn expand(&mut self, round: &mut Round, attempt: Attempt, of: &JobSpec, read: ReadLines) -> Result<()> {

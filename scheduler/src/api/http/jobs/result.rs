@@ -33,7 +33,9 @@ pub(super) async fn result(
             "error_file_id": error_file_id,
             "progress": progress.as_ref().map(shown::progress),
         }))),
-        None => Err(Error::new(Code::Internal, format!("the result of job {id} says nothing")).into()),
+        Some(Outcome::Kept(_)) | None => {
+            Err(Error::new(Code::Internal, format!("the result of job {id} says nothing")).into())
+        }
     }
 }
 

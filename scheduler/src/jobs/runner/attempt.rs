@@ -1,0 +1,209 @@
+//! One attempt of a job, from its begin to its outcome.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use orion_proto::{
+    Code, Error, InferRequest, JobAttempt, Priority, Result,
+    inference::ModelInferRequest,
+    jobs::{FileCalls, JobResult, JobSpec, job_result::Outcome, job_spec::Work},
+};
+use prost::Message;
+
+use super::call::Calls;
+use crate::{
+    api::{grpc::response, terms::ForJob},
+    front::Front,
+    jobs::{
+        Jobs,
+        ask::{Ask, Task},
+        decide::Attempt,
+        expand::expand,
+        large::{self, LARGE, Needed},
+        terms::Terms,
+    },
+    journal::Staged,
+};
+
+/// How long an attempt waits before it looks again whether its model, or a place in a queue, is there.
+const PATIENCE: Duration = Duration::from_millis(100);
+/// Bytes of a result, encoded.
+pub(super) const MOST_RESULT_BYTES: usize = 64 << 20;
+
+/// What attempts are made with.
+#[derive(Clone)]
+pub(super) struct Attempter {
+    front: Front,
+    calls: Calls,
+    jobs: Jobs,
+}
+
+impl Attempt {
+    /// Its name among the requests of the scheduler.
+    pub(crate) fn name(self) -> JobAttempt {
+        JobAttempt { job: self.job, attempt: self.attempt }
+    }
+}
+
+/// By which a job's request is known among those of the scheduler.
+pub(crate) fn request_id(of: JobAttempt) -> String {
+    format!("job-{}.{}", of.job, of.attempt)
+}
+
+/// An attempt that was under way when this scheduler came to lead, while somebody waits for it.
+struct Expected(Front, JobAttempt);
+
+impl Drop for Expected {
+    fn drop(&mut self) {
+        self.0.unexpect(self.1);
+    }
+}
+
+impl Attempter {
+    pub(super) fn new(front: Front, jobs: Jobs) -> Self {
+        Self { calls: Calls::new(&front), front, jobs }
+    }
+
+    /// Makes an attempt; the number of its job.
+    pub(super) async fn run(self, attempt: Attempt, task: Task) -> u64 {
+        let Task { spec, needs, left } = task;
+        if let Some(Work::File(calls)) = &spec.work {
+            self.take_up(attempt, &spec, calls).await;
+            return attempt.job;
+        }
+        let ends = left.and_then(|left| Instant::now().checked_add(left));
+        let outcome = match needs {
+            None => self.work(attempt, spec, ends).await,
+            Some(needs) => self.work_with(needs, attempt, spec, ends).await,
+        };
+        self.settle(attempt, outcome).await;
+        attempt.job
+    }
+
+    /// Goes on with an attempt that a worker has; where none has, it is over, and does not count.
+    pub(super) async fn resume(self, attempt: Attempt, task: Task) -> u64 {
+        if matches!(task.spec.work, Some(Work::File(_))) {
+            return self.run(attempt, task).await;
+        }
+        // Whatever becomes of it, such as an end from outside, what nobody goes on with is called off.
+        let _expected = Expected(self.front.clone(), attempt.name());
+        if self.front.is_held(attempt.name(), &Terms::of(&task.spec, 0).model).await {
+            tracing::debug!(job = attempt.job, attempt = attempt.attempt, "attempt_goes_on");
+            // A writer that is gone begins nothing.
+            let _ = self.jobs.asks.send(Ask::Found(attempt)).await;
+            return self.run(attempt, task).await;
+        }
+        if let Err(error) = self.jobs.ask(|reply| Ask::Release(attempt, reply)).await {
+            tracing::debug!(job = attempt.job, attempt = attempt.attempt, %error, "attempt_not_released");
+        }
+        attempt.job
+    }
+
+    /// Takes up the lines of a file; the job ends with the last of them.
+    async fn take_up(&self, attempt: Attempt, spec: &JobSpec, calls: &FileCalls) {
+        if let Err(error) = expand(&self.jobs, attempt, spec, calls).await {
+            self.settle(attempt, Err(error)).await;
+        }
+    }
+
+    /// Says how an attempt ended.
+    pub(super) async fn settle(&self, attempt: Attempt, outcome: Result<Bytes>) {
+        let outcome = match outcome {
+            Ok(result) => self.kept(result).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = self.jobs.ask(|reply| Ask::Settle(attempt, outcome, reply)).await {
+            tracing::warn!(job = attempt.job, attempt = attempt.attempt, %error, "outcome_dropped");
+        }
+    }
+
+    /// A result as its row has it, and the content that it is where that is too large.
+    async fn kept(&self, result: Bytes) -> Result<(Bytes, Option<Staged>)> {
+        if result.len() <= LARGE {
+            return Ok((result, None));
+        }
+        let journal = self.jobs.view().journal().clone();
+        let kept = tokio::task::spawn_blocking(move || large::row(&*journal, result)).await;
+        kept.map_err(|_| Error::new(Code::Internal, "keeping its result failed unexpectedly"))?
+    }
+
+    /// Does the work of a job whose inputs are a content.
+    async fn work_with(&self, needs: Needed, attempt: Attempt, spec: JobSpec, ends: Option<Instant>) -> Result<Bytes> {
+        // What cannot begin has none of them in memory.
+        self.wait_for_model(&Terms::of(&spec, 0).model, "").await?;
+        let _room = self.jobs.inputs_room(needs.bytes()).await;
+        let journal = self.jobs.view().journal().clone();
+        let read = tokio::task::spawn_blocking(move || needs.complete(&*journal, spec)).await;
+        let spec = read.map_err(|_| Error::new(Code::Internal, "reading its inputs failed unexpectedly"))??;
+        self.work(attempt, spec, ends).await
+    }
+
+    async fn work(&self, attempt: Attempt, spec: JobSpec, ends: Option<Instant>) -> Result<Bytes> {
+        let Terms { model, priority, .. } = Terms::of(&spec, 0);
+        let outcome = match spec.work {
+            Some(Work::Inference(request)) => self.infer(attempt, request, priority, ends).await?,
+            Some(Work::Call(call)) => {
+                let once = |left| self.calls.call(&call, ForJob { attempt: attempt.name(), priority, left });
+                Outcome::Call(self.until_begun(&model, "", ends, once).await?)
+            }
+            _ => return Err(Error::new(Code::Unimplemented, "this scheduler cannot run work of this kind")),
+        };
+        let result = JobResult { outcome: Some(outcome) };
+        let bytes = result.encoded_len();
+        if bytes > MOST_RESULT_BYTES {
+            let text = format!("the result has {bytes} bytes, {MOST_RESULT_BYTES} are kept at most");
+            return Err(Error::new(Code::FailedPrecondition, text));
+        }
+        Ok(result.encode_to_vec().into())
+    }
+
+    async fn infer(
+        &self,
+        attempt: Attempt,
+        request: ModelInferRequest,
+        priority: Priority,
+        ends: Option<Instant>,
+    ) -> Result<Outcome> {
+        let mut request = InferRequest::try_from(request)?;
+        request.id = request_id(attempt.name());
+        request.parameters.priority = priority;
+        request.parameters.job = Some(attempt.name());
+        let once = |left: Option<Duration>| {
+            let mut request = request.clone();
+            request.parameters.timeout = left.into_iter().chain(request.parameters.timeout).min();
+            self.front.infer(request)
+        };
+        let answered = self.until_begun(&request.model, &request.version, ends, once).await?;
+        Ok(Outcome::Inference(response(answered, request.id)))
+    }
+
+    /// Asks, within what is left of its time, until what is asked has begun: before that it is no attempt.
+    async fn until_begun<T, F: Future<Output = Result<T>>>(
+        &self,
+        model: &str,
+        version: &str,
+        ends: Option<Instant>,
+        once: impl Fn(Option<Duration>) -> F,
+    ) -> Result<T> {
+        loop {
+            self.wait_for_model(model, version).await?;
+            let left = ends.map(|ends| ends.saturating_duration_since(Instant::now()).max(Duration::from_millis(1)));
+            match once(left).await {
+                Err(Error { code: Code::ResourceExhausted, retry_after: Some(after), .. }) => {
+                    tokio::time::sleep(after.min(Duration::from_secs(1))).await;
+                }
+                // The server stops: whoever leads next finds the attempt as it is.
+                Err(_) if self.front.draining() => std::future::pending().await,
+                answered => return answered,
+            }
+        }
+    }
+
+    /// Returns when the model can answer: after a start its workers have yet to come back.
+    async fn wait_for_model(&self, model: &str, version: &str) -> Result<()> {
+        while !self.front.model_ready(model, version)? {
+            tokio::time::sleep(PATIENCE).await;
+        }
+        Ok(())
+    }
+}
