@@ -1,5 +1,7 @@
 """Files of calls as jobs: with the openai package unchanged, whoever is killed meanwhile, and from the command line."""
 
+import csv
+import io
 import json
 import subprocess
 
@@ -255,6 +257,64 @@ def test_large_lines_and_answers_are_as_good_as_small_ones(client, server):
         assert numbers(lines_of(client, done.output_file_id)) == lines
     assert len(contents(server)) > len(before) + 1
     serving.until(lambda: contents(server) <= before, "all of it to be forgotten", 60)
+
+
+def table(client, text, path, name="rows.csv", **settings):
+    file = client.files.create(file=(name, text.encode() if isinstance(text, str) else text), purpose="batch")
+    made = client.batches.create(input_file_id=file.id, endpoint=path, completion_window="1h", **settings)
+    client.files.delete(file.id)
+    return ended(client, made)
+
+
+def rows_of(client, file):
+    return list(csv.DictReader(io.StringIO(client.files.content(file).text)))
+
+
+def test_a_table_is_answered_with_a_table(client):
+    out = io.StringIO()
+    written = csv.writer(out)
+    written.writerow(["id", "input", "model"])
+    for place, text in enumerate(EXPECTED["text"]):
+        written.writerow([f"a,{place}", text, "minilm"])
+    written.writerow(["quoted", 'two\nlines, and "quotes"', "minilm"])
+    written.writerow(["lost", "x", "nobody-has-this"])
+    out.write("short,x\n")
+    done = table(client, out.getvalue(), "/v1/embeddings")
+    count = len(EXPECTED["text"]) + 1
+    assert (done.request_counts.completed, done.request_counts.failed) == (count, 2)
+    found = rows_of(client, done.output_file_id)
+    assert [row["id"] for row in found] == [f"a,{place}" for place in range(count - 1)] + ["quoted"]
+    assert list(found[0]) == ["id", "input", "model", "embedding"] and found[-1]["input"] == 'two\nlines, and "quotes"'
+    got = np.array([json.loads(row["embedding"]) for row in found[:-1]], np.float32)
+    assert np.abs(got - np.array(EXPECTED["embedding"], np.float32)).max() < 1e-4
+    lost, short = rows_of(client, done.error_file_id)
+    assert (lost["id"], lost["error_code"]) == ("lost", "NOT_FOUND") and "nobody-has-this" in lost["error_message"]
+    assert short["id"] == "short" and "has 2 values, the file has 3 columns" in short["error_message"]
+
+
+def test_a_column_is_an_input_of_the_model(client):
+    text = "INPUT0,note\n" + "".join(f'"[{n}, {n}.5]",row {n}\n' for n in range(1500)) + "x,no number\n3,one\n"
+    done = table(client, text, "/v2/models/identity/infer")
+    assert (done.request_counts.completed, done.request_counts.failed) == (1501, 1)
+    found = rows_of(client, done.output_file_id)
+    assert list(found[0]) == ["INPUT0", "note", "OUTPUT0"] and len(found) == 1501
+    assert [json.loads(row["OUTPUT0"]) for row in found[:-1]] == [[n, n + 0.5] for n in range(1500)]
+    assert [row["note"] for row in found[:-1]] == [f"row {n}" for n in range(1500)] and found[-1]["OUTPUT0"] in ("3", "3.0")
+    assert "'INPUT0' must be a number" in rows_of(client, done.error_file_id)[0]["error_message"]
+
+
+@pytest.mark.parametrize(("text", "path", "part"), [
+    ("a,a\n1,2\n", "/v1/embeddings", "named 'a', each needs a name of its own"),
+    ("other\n1\n", "/v2/models/identity/infer", "no column 'INPUT0'"),
+    ("input\n\"" + "x" * (6 << 20), "/v1/embeddings", "is a quote not closed?"),
+    (b"in\xff\n1\n", "/v1/embeddings", "first row is no UTF-8"),
+])
+def test_a_table_that_is_wrong_says_why(client, text, path, part):
+    done = table(client, text, path)
+    if done.status == "failed":
+        assert part in done.errors.data[0].message
+    else:
+        assert part in rows_of(client, done.error_file_id)[0]["error_message"]
 
 
 def test_a_long_line_fails_alone(client):

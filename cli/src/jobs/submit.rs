@@ -38,8 +38,11 @@ Examples:
   orion jobs batch requests.jsonl
   orion jobs batch texts.jsonl --path /v1/embeddings --model minilm --watch
   orion jobs result 12 > answers.jsonl
+  orion jobs batch texts.csv --path /v1/embeddings --model minilm
+  orion jobs batch rows.csv --path /v2/models/iris/infer
 
-A line is an object as OpenAI's batches have it (custom_id, method, url, body), or a body for --path.")]
+A line is an object as OpenAI's batches have it (custom_id, method, url, body), or a body for --path. A column of CSV is a field of
+the body, or an input of the model that infers.")]
 pub(super) struct BatchArguments {
     /// The file; '-' reads standard input
     file: PathBuf,
@@ -49,6 +52,9 @@ pub(super) struct BatchArguments {
     /// The model of bodies that name none
     #[arg(long, default_value = "", hide_default_value = true)]
     model: String,
+    /// jsonl or csv [default: what the file's name says]
+    #[arg(long, value_parser = ["", "jsonl", "csv"], default_value = "", hide_default_value = true, hide_possible_values = true)]
+    format: String,
     #[command(flatten)]
     terms: TermsArguments,
 }
@@ -157,9 +163,13 @@ pub(super) async fn batch(
     out: &mut dyn Write,
 ) -> Result<(), Failure> {
     let file_id = file::put(client, &arguments.file).await?.id;
-    let (path, model) = (arguments.path.clone(), arguments.model.clone());
-    let submitted =
-        arguments.terms.submit(client, Work::File(FileCalls { file_id: file_id.clone(), path, model }), format, out);
+    let (path, model, format_of) = (arguments.path.clone(), arguments.model.clone(), arguments.format.clone());
+    let submitted = arguments.terms.submit(
+        client,
+        Work::File(FileCalls { file_id: file_id.clone(), path, model, format: format_of }),
+        format,
+        out,
+    );
     let submitted = submitted.await;
     // The job keeps what it needs of it.
     client.files.delete(FileRequest { id: file_id }).await?;

@@ -6,15 +6,23 @@ use bytes::Bytes;
 use orion_proto::{
     Code, Error, Result,
     files::File,
-    jobs::{HttpAnswer, Job, JobResult, job_result::Outcome},
+    jobs::{HttpAnswer, Job, JobResult, JobSpec, job_result::Outcome, job_spec::Work},
+    journal::Submitted,
 };
 use serde_json::{Value, json, value::RawValue};
+
+mod table;
+
+use table::Table;
 
 use super::{
     files::{self, ERRORS, OUTPUT},
     large,
+    reader::Reader,
+    snapshot::submission,
     view::{View, row_term},
 };
+use crate::journal::address;
 
 /// Lines that are found, and those that are read, together.
 const FOUND: usize = 10_000;
@@ -39,6 +47,8 @@ pub(crate) struct Answers {
     which: Which,
     /// The last first.
     rows: Vec<u64>,
+    /// Of a file of CSV.
+    table: Option<Table>,
 }
 
 impl Answers {
@@ -48,9 +58,15 @@ impl Answers {
     /// NOT_FOUND; INTERNAL where the journal cannot be read.
     pub(crate) fn open(view: &Arc<View>, id: &str) -> Result<Option<Self>> {
         let Some((job, which)) = of(id) else { return Ok(None) };
-        if view.get(job)?.progress.is_none() {
+        let Some(Submitted {
+            spec: Some(JobSpec { work: Some(Work::File(calls)), .. }), bytes, address: content, ..
+        }) = submission(&**view.journal(), job)?
+        else {
             return Err(files::unknown(id));
-        }
+        };
+        let content = address(&content)?;
+        let reader = || Reader::new(view.journal().clone(), content, bytes);
+        let table = (calls.format == files::CSV).then(|| Table::new(reader(), calls.path.clone())).transpose()?;
         let (mut rows, mut before) = (Vec::new(), u64::MAX);
         loop {
             let found = view.journal().found(&row_term(job), before, FOUND)?;
@@ -58,7 +74,7 @@ impl Answers {
             before = *last;
             rows.extend(found);
         }
-        Ok(Some(Self { view: view.clone(), which, rows }))
+        Ok(Some(Self { view: view.clone(), which, rows, table }))
     }
 
     /// The next lines; none after the last.
@@ -78,10 +94,15 @@ impl Answers {
                 Which::Succeeded => self.view.journal().results(&ids)?.into_iter().collect(),
                 Which::NotSucceeded => HashMap::new(),
             };
+            let mut each = Vec::with_capacity(ended.len());
             for row in ended {
                 let result = results.remove(&row.id);
                 let result = result.map(|bytes| large::result(&**self.view.journal(), row.id, bytes)).transpose()?;
-                write(&mut text, &row, result)?;
+                each.push((row, result));
+            }
+            match &mut self.table {
+                Some(table) => table.write(&mut text, &each)?,
+                None => each.into_iter().try_for_each(|(row, result)| write(&mut text, &row, result))?,
             }
             if !text.is_empty() {
                 return Ok(Some(text.into()));
@@ -100,7 +121,8 @@ impl View {
             bytes += lines.len() as u64;
         }
         let created_unix_ms = self.get(job)?.submitted_unix_ms;
-        let (id, name, purpose) = (id.to_owned(), format!("{id}.jsonl"), "batch_output".to_owned());
+        let format = if answers.table.is_some() { files::CSV } else { files::JSONL };
+        let (id, name, purpose) = (id.to_owned(), format!("{id}.{format}"), "batch_output".to_owned());
         Ok(File { id, name, purpose, bytes, created_unix_ms, ..File::default() })
     }
 }

@@ -8,6 +8,8 @@ use orion_proto::{
 };
 use serde::Deserialize;
 
+use super::files::{CSV, JSONL};
+
 /// Paths that jobs may call, beside those of a model's `infer` and `generate`.
 pub(crate) const PATHS: [&str; 4] = ["/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/rerank"];
 
@@ -47,6 +49,17 @@ fn path(path: &str) -> Result<Path<'_>> {
                 "path '{shown}' is none that a job can call, it must be {known}, /v2/models/MODEL/infer or /v2/models/MODEL/generate"
             )))
         }
+    }
+}
+
+/// The model, and its version, whose inputs are the columns of a file.
+pub(super) fn inferred(file: &FileCalls) -> Option<(&str, &str)> {
+    let parts: Vec<&str> = file.path.split('/').collect();
+    match parts[..] {
+        _ if file.format != CSV => None,
+        ["", "v2", "models", model, "infer"] => Some((model, "")),
+        ["", "v2", "models", model, "versions", version, "infer"] => Some((model, version)),
+        _ => None,
     }
 }
 
@@ -117,6 +130,14 @@ pub(super) fn check(call: &HttpCall) -> Result<()> {
 pub(super) fn check_file(file: &FileCalls) -> Result<()> {
     if file.file_id.is_empty() {
         return Err(Error::invalid("the job names no file, it must: file_id"));
+    }
+    match file.format.as_str() {
+        "" | JSONL => {}
+        CSV if file.path.is_empty() => {
+            return Err(Error::invalid("a file of CSV does not say what its rows call, the job must: path"));
+        }
+        CSV => {}
+        other => return Err(Error::invalid(format!("format '{}' must be jsonl or csv", other.escape_default()))),
     }
     if !file.path.is_empty() {
         path(&file.path)?;

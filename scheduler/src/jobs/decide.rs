@@ -10,6 +10,7 @@ use orion_proto::{
 };
 
 use super::{
+    files,
     large::LARGE,
     lines::Line,
     table::{Phase, Table, Unfinished},
@@ -82,7 +83,13 @@ impl Table {
     /// # Errors
     /// INVALID_ARGUMENT where it is wrong in itself or waits for a job that there is not; FAILED_PRECONDITION where it waits for
     /// one that did not succeed; RESOURCE_EXHAUSTED where there are too many.
-    pub fn submit(&self, now: Millis, spec: JobSpec, inputs: Option<&Staged>, past: &impl Past) -> Result<Submission> {
+    pub fn submit(
+        &self,
+        now: Millis,
+        mut spec: JobSpec,
+        inputs: Option<&Staged>,
+        past: &impl Past,
+    ) -> Result<Submission> {
         terms::check(&spec)?;
         if !spec.idempotency_key.is_empty() {
             let known = self.of_key(&spec.idempotency_key);
@@ -93,7 +100,7 @@ impl Table {
         self.has_room(1)?;
         self.may_wait(&spec, past)?;
         let mut submitted = Submitted::default();
-        if let Some(Work::File(calls)) = &spec.work {
+        if let Some(Work::File(calls)) = &mut spec.work {
             let file = past.file(&calls.file_id)?;
             let file =
                 file.ok_or_else(|| Error::invalid(format!("there is no file '{}'", calls.file_id.escape_default())))?;
@@ -101,6 +108,10 @@ impl Table {
                 return Err(Error::invalid(format!("file '{}' is empty, it must have lines", file.id)));
             }
             (submitted.bytes, submitted.address) = (file.bytes, file.address);
+            if calls.format.is_empty() {
+                calls.format = files::format_of(&file.name).into();
+                terms::check(&spec)?;
+            }
         }
         if let Some(staged) = inputs {
             (submitted.bytes, submitted.address) = (staged.bytes, staged.address.to_vec().into());
@@ -136,7 +147,7 @@ impl Table {
             let row = Some(Row { job: attempt.job, line: number, custom_id });
             let mut submitted = Submitted { row, ..Submitted::default() };
             let (mut call, wrong) = call.map_or_else(|error| (HttpCall::default(), Some(error)), |call| (call, None));
-            if call.body.len() > LARGE {
+            if call.body.len() > LARGE && bytes > 0 {
                 // It is in its file, which its file's job keeps.
                 call.body.clear();
                 (submitted.from, submitted.bytes) = (from, bytes);

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use orion_proto::{
-    Code, Error, Result,
+    Code, Error, ModelSpec, Result,
     jobs::{FileCalls, JobSpec, Progress},
 };
 use prost::Message;
@@ -12,25 +12,32 @@ use super::{
     Jobs,
     ask::Ask,
     decide::{Attempt, ReadLines},
+    files::CSV,
     lines::{self, LONGEST, Piece, lines},
+    reader::Reader,
+    rows::{self, Header},
 };
-use crate::journal::{Address, Journal};
 
 /// Lines of one file that have not ended, and that are taken up at once.
 const OPEN: u64 = 1024;
 const AT_ONCE: usize = 256;
-/// Bytes that are read at once; a line that is longer has this read for itself.
-const AT_A_TIME: usize = 1 << 20;
 /// How often it is looked whether some have ended.
 const LOOK: Duration = Duration::from_millis(10);
 /// The pause where there are too many jobs.
 const FULL: Duration = Duration::from_secs(1);
 
-/// Takes up all lines of a job's file.
+/// Takes up all lines of a job's file; `model` is that of an `infer` whose inputs are columns.
 ///
 /// # Errors
-/// INTERNAL where the file cannot be read; FAILED_PRECONDITION where the attempt is over.
-pub(super) async fn expand(jobs: &Jobs, attempt: Attempt, spec: &JobSpec, calls: &FileCalls) -> Result<()> {
+/// INVALID_ARGUMENT where the file is wrong as a whole; INTERNAL where it cannot be read; FAILED_PRECONDITION where the attempt is over.
+pub(super) async fn expand(
+    jobs: &Jobs,
+    attempt: Attempt,
+    spec: &JobSpec,
+    calls: &FileCalls,
+    model: Option<Arc<ModelSpec>>,
+) -> Result<()> {
+    let mut source = None;
     while let Some(job) = jobs.view().unfinished(attempt.job) {
         let (Some(progress), Some(address)) = (job.progress, job.address) else {
             return Err(Error::new(Code::Internal, format!("job {} is no file", attempt.job)));
@@ -43,9 +50,12 @@ pub(super) async fn expand(jobs: &Jobs, attempt: Attempt, spec: &JobSpec, calls:
             tokio::time::sleep(LOOK).await;
             continue;
         }
-        let (journal, of) = (jobs.view().journal().clone(), calls.clone());
-        let read = tokio::task::spawn_blocking(move || next(&journal, &address, progress, &of)).await;
-        let read = read.map_err(|_| Error::new(Code::Internal, "reading its file failed unexpectedly"))??;
+        let begins =
+            || Source::new(Reader::new(jobs.view().journal().clone(), address, progress.bytes), calls, model.clone());
+        let mut from = source.take().unwrap_or_else(begins);
+        let next = tokio::task::spawn_blocking(move || from.next(progress).map(|read| (from, read))).await;
+        let (from, read) = next.map_err(|_| Error::new(Code::Internal, "reading its file failed unexpectedly"))??;
+        source = Some(from);
         let bytes = read.lines.iter().filter_map(|line| line.call.as_ref().ok()).map(Message::encoded_len).sum();
         let room = jobs.room(bytes).await;
         match jobs.ask(|reply| Ask::Expand(attempt, Box::new(spec.clone()), read, room, reply)).await {
@@ -56,35 +66,60 @@ pub(super) async fn expand(jobs: &Jobs, attempt: Attempt, spec: &JobSpec, calls:
     Ok(())
 }
 
-/// The lines after those that were taken up.
-fn next(journal: &Arc<dyn Journal>, address: &Address, progress: Progress, of: &FileCalls) -> Result<ReadLines> {
-    let from = progress.read_bytes;
-    for most in [AT_A_TIME, LONGEST + 1] {
-        let piece = journal.content(address, from, most)?;
-        let is_last = from.saturating_add(piece.len() as u64) >= progress.bytes;
-        let piece = Piece { bytes: &piece, from, before: progress.lines, is_last };
-        let read = lines(piece, AT_ONCE, of);
-        if read.bytes > 0 {
-            let (bytes, count) = (from + read.bytes, progress.lines + read.count);
-            return Ok(ReadLines { lines: read.lines, bytes, count });
-        }
-    }
-    let number = progress.lines + 1;
-    let bytes = after_line(journal, address, from, progress.bytes)?;
-    Ok(ReadLines { lines: vec![lines::too_long(number)], bytes, count: number })
+/// A file whose lines are taken up.
+struct Source {
+    reader: Reader,
+    of: FileCalls,
+    /// Of a file of CSV, once it was read.
+    header: Option<Header>,
+    model: Option<Arc<ModelSpec>>,
 }
 
-/// Where the line ends that begins there.
-fn after_line(journal: &Arc<dyn Journal>, address: &Address, mut from: u64, end: u64) -> Result<u64> {
-    while from < end {
-        let piece = journal.content(address, from, AT_A_TIME)?;
-        if piece.is_empty() {
-            return Err(Error::new(Code::Internal, "its file is shorter than it was"));
-        }
-        if let Some(place) = piece.iter().position(|byte| *byte == b'\n') {
-            return Ok(from + place as u64 + 1);
-        }
-        from += piece.len() as u64;
+impl Source {
+    fn new(reader: Reader, of: &FileCalls, model: Option<Arc<ModelSpec>>) -> Self {
+        Self { reader, of: of.clone(), header: None, model }
     }
-    Ok(end)
+
+    /// The lines after those that were taken up.
+    fn next(&mut self, progress: Progress) -> Result<ReadLines> {
+        let after = (progress.read_bytes, progress.lines);
+        if self.of.format != CSV {
+            return self.lines(after);
+        }
+        if self.header.is_none() {
+            self.header = Some(rows::header(&mut self.reader)?);
+        }
+        let Some(header) = &self.header else { return Err(Error::new(Code::Internal, "its file has no header")) };
+        rows::rows(&mut self.reader, header, after, AT_ONCE, &self.of, self.model.as_deref())
+    }
+
+    fn lines(&mut self, (from, before): (u64, u64)) -> Result<ReadLines> {
+        // Most lines are in what was read before.
+        for least in [1, LONGEST / 2, LONGEST + 1] {
+            let piece = self.reader.piece(from, least)?;
+            let is_last = from.saturating_add(piece.len() as u64) >= self.reader.length();
+            let read = lines(Piece { bytes: &piece, from, before, is_last }, AT_ONCE, &self.of);
+            if read.bytes > 0 {
+                let (bytes, count) = (from + read.bytes, before + read.count);
+                return Ok(ReadLines { lines: read.lines, bytes, count });
+            }
+        }
+        let (count, bytes) = (before + 1, self.after_line(from)?);
+        Ok(ReadLines { lines: vec![lines::too_long(count)], bytes, count })
+    }
+
+    /// Where the line ends that begins there.
+    fn after_line(&mut self, mut from: u64) -> Result<u64> {
+        while from < self.reader.length() {
+            let piece = self.reader.piece(from, 1)?;
+            if let Some(place) = piece.iter().position(|byte| *byte == b'\n') {
+                return Ok(from + place as u64 + 1);
+            }
+            if piece.is_empty() {
+                return Err(Error::new(Code::Internal, "its file is shorter than it was"));
+            }
+            from += piece.len() as u64;
+        }
+        Ok(self.reader.length())
+    }
 }

@@ -14,6 +14,9 @@ use crate::journal::{Staging, address};
 /// At the end of the ids of what came of a file's lines.
 pub(super) const OUTPUT: &str = "-output";
 pub(super) const ERRORS: &str = "-errors";
+/// Formats of files.
+pub(super) const JSONL: &str = "jsonl";
+pub(super) const CSV: &str = "csv";
 /// How long a file is kept where nothing is said, and at most.
 const KEEP: Millis = 30 * 24 * 3600 * 1000;
 const LONGEST_KEEP: Millis = 3650 * 24 * 3600 * 1000;
@@ -35,6 +38,11 @@ pub(super) fn number(id: &str) -> Option<u64> {
     let number = id.strip_prefix("file-")?.parse().ok()?;
     // One name for each.
     (self::id(number, "") == id).then_some(number)
+}
+
+/// The format that a file's name says.
+pub(super) fn format_of(name: &str) -> &'static str {
+    if name.to_ascii_lowercase().ends_with(".csv") { CSV } else { JSONL }
 }
 
 /// The terms by which a file is found.

@@ -46,7 +46,7 @@ impl Needed {
         let work = match spec.work {
             Some(Work::Call(HttpCall { path, model, .. })) if self.is_line => {
                 let bytes = journal.content(&self.address, self.from, self.bytes)?;
-                let of = FileCalls { file_id: String::new(), path, model };
+                let of = FileCalls { path, model, ..FileCalls::default() };
                 Work::Call(lines::line(&bytes, &of)?)
             }
             _ => JobSpec::decode(whole(journal, &self.address, self.bytes)?)

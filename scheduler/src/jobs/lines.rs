@@ -27,7 +27,7 @@ pub(super) struct Line {
     pub(super) call: Result<HttpCall>,
     /// Where it is in its file.
     pub(super) from: u64,
-    /// How many bytes it has there.
+    /// How many bytes it has there; 0: it cannot be read there alone.
     pub(super) bytes: u64,
 }
 
@@ -162,7 +162,7 @@ mod tests {
     use super::*;
 
     fn of(path: &str, model: &str) -> FileCalls {
-        FileCalls { file_id: "file-1".into(), path: path.into(), model: model.into() }
+        FileCalls { file_id: "file-1".into(), path: path.into(), model: model.into(), ..FileCalls::default() }
     }
 
     fn errors(text: &str, of: &FileCalls) -> Vec<String> {

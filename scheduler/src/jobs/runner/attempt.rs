@@ -1,10 +1,13 @@
 //! One attempt of a job, from its begin to its outcome.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use orion_proto::{
-    Code, Error, InferRequest, JobAttempt, Priority, Result,
+    Code, Error, InferRequest, JobAttempt, ModelSpec, Priority, Result,
     inference::ModelInferRequest,
     jobs::{FileCalls, JobResult, JobSpec, job_result::Outcome, job_spec::Work},
 };
@@ -17,6 +20,7 @@ use crate::{
     jobs::{
         Jobs,
         ask::{Ask, Task},
+        calls::inferred,
         decide::Attempt,
         expand::expand,
         large::{self, LARGE, Needed},
@@ -101,9 +105,20 @@ impl Attempter {
 
     /// Takes up the lines of a file; the job ends with the last of them.
     async fn take_up(&self, attempt: Attempt, spec: &JobSpec, calls: &FileCalls) {
-        if let Err(error) = expand(&self.jobs, attempt, spec, calls).await {
+        let taken_up = async {
+            let model = self.model_of(calls).await?;
+            expand(&self.jobs, attempt, spec, calls, model).await
+        };
+        if let Err(error) = taken_up.await {
             self.settle(attempt, Err(error)).await;
         }
+    }
+
+    /// The model whose inputs are the columns of a file.
+    async fn model_of(&self, calls: &FileCalls) -> Result<Option<Arc<ModelSpec>>> {
+        let Some((name, version)) = inferred(calls) else { return Ok(None) };
+        self.wait_for_model(name, version).await?;
+        self.front.model_spec(name, version).map(Some)
     }
 
     /// Says how an attempt ended.

@@ -21,7 +21,8 @@ const BYTES: u64 = 100;
 
 pub(super) fn work(random: &mut StdRng, files: &[String]) -> Option<Work> {
     let file_id = files[random.random_range(0..files.len())].clone();
-    Some(Work::File(FileCalls { file_id, path: "/v1/embeddings".into(), model: String::new() }))
+    let (path, format) = ("/v1/embeddings".into(), "jsonl".into());
+    Some(Work::File(FileCalls { file_id, path, format, model: String::new() }))
 }
 
 fn line(random: &mut StdRng, number: u64) -> Line {

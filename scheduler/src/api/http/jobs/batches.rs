@@ -67,7 +67,11 @@ pub(super) async fn create(State(api): State<Api>, headers: HeaderMap, body: Bod
     let asked: Request = read(&api, &headers, body).await?;
     let spec = JobSpec {
         deadline_ms: window(&asked.completion_window)?,
-        work: Some(Work::File(FileCalls { file_id: asked.input_file_id, path: asked.endpoint, model: String::new() })),
+        work: Some(Work::File(FileCalls {
+            file_id: asked.input_file_id,
+            path: asked.endpoint,
+            ..FileCalls::default()
+        })),
         labels: asked.metadata.unwrap_or_default(),
         keep_ms: asked.output_expires_after.map_or(0, |after| after.seconds.saturating_mul(1000)),
         ..JobSpec::default()

@@ -51,6 +51,8 @@ struct File {
     path: String,
     #[serde(default)]
     model: String,
+    #[serde(default)]
+    format: String,
 }
 
 #[derive(Deserialize)]
@@ -75,7 +77,9 @@ impl Submission {
                 let body = String::from(Box::<str>::from(body)).into();
                 Work::Call(HttpCall { path, body, model: String::new() })
             }
-            (None, Some(File { file_id, path, model })) => Work::File(FileCalls { file_id, path, model }),
+            (None, Some(File { file_id, path, model, format })) => {
+                Work::File(FileCalls { file_id, path, model, format })
+            }
             _ => return Err(Error::invalid("the job must have one kind of work: 'call' or 'file'")),
         };
         let header = headers.get(IDEMPOTENCY_KEY).map(|key| key.to_str()).transpose();
