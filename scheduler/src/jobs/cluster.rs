@@ -20,8 +20,10 @@ use crate::{
     journal::{Journal, Postgres, postgres::LEASE_MS},
 };
 
-/// How often one that stands by looks at what is new, and whether nobody leads.
+/// How often one that stands by looks whether nobody leads, and at what is new where it hears of nothing.
 const FOLLOW: Duration = Duration::from_millis(100);
+/// How often at most it looks at what it hears of.
+const HEARD: Duration = Duration::from_millis(5);
 /// How often a lease is held on.
 const HOLD: Duration = Duration::from_millis(LEASE_MS / 4);
 /// Of its lease, by its own clock, a scheduler leads so much without having been heard: another may lead after all of it.
@@ -123,15 +125,25 @@ impl Cluster {
         journal.make_tables().await?;
         let mine = journal.clone();
         let mut follower = off_thread(move || Follower::new(mine)).await?;
+        let mut news = journal.news().await;
         while !journal.lead(&self.address).await? {
             *said = None;
             match journal.leader().await? {
                 Some(leader) => self.follow(&follower, leader),
                 None => self.take(Seat::Vacant(nobody())),
             }
-            follower = off_thread(move || follower.caught_up()).await?;
-            if self.pause(FOLLOW).await {
-                return Ok(());
+            let looks = Instant::now() + FOLLOW;
+            while Instant::now() < looks {
+                follower = off_thread(move || follower.caught_up()).await?;
+                let heard = async {
+                    tokio::time::sleep(HEARD).await;
+                    news.next().await;
+                };
+                // What is heard in the last moment is looked at after.
+                let _ = tokio::time::timeout_at(looks.into(), heard).await;
+                if *self.stop.borrow() {
+                    return Ok(());
+                }
             }
         }
         let (front, mine) = (self.front.clone(), Arc::new(journal.clone()));

@@ -3,6 +3,7 @@
 mod append;
 mod contents;
 mod lease;
+mod news;
 #[cfg(test)]
 pub(crate) mod tests;
 
@@ -27,11 +28,13 @@ use self::append::{number, statement};
 use super::{Address, Batch, Journal, NotAppended, Staging};
 
 pub use lease::LEASE_MS;
+pub use news::News;
 
 const SCHEMA: &str = include_str!("schema.sql");
-/// Connections of one scheduler: of its writer and its lease, and of those that read. However many read, the lease is held on.
+/// Connections of one scheduler: of its writer and its lease, and of those that read, one of which hears. However many read, the
+/// lease is held on.
 const WRITERS: u32 = 2;
-const READERS: u32 = 6;
+const READERS: u32 = 7;
 /// Of each connection: the server lets go of what a client held that is gone without a word, and says of no table that it is there.
 const SETTINGS: [(&str, &str); 5] = [
     ("tcp_keepalives_idle", "1"),

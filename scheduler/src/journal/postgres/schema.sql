@@ -110,5 +110,7 @@ BEGIN
         INSERT INTO orion_snapshot (next, bytes) VALUES (below, snapshot)
             ON CONFLICT (one) DO UPDATE SET next = excluded.next, bytes = excluded.bytes;
     END IF;
+    -- Those that follow look at once; where it does not reach them they look all the same.
+    NOTIFY orion_journal;
     RETURN -1;
 END $$;

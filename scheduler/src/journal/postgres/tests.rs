@@ -108,3 +108,16 @@ async fn a_database_conforms() {
     assert!(journal.lead("here").await.unwrap());
     tokio::task::spawn_blocking(move || crate::journal::contents::tests::conforms(&journal)).await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_follows_hears_of_appends() {
+    let Some(first) = empty().await else { return };
+    let mut news = first.anew().news().await;
+    assert!(first.lead("one:1").await.unwrap());
+    for epoch in 1..4 {
+        let records = vec![Record { unix_ms: 1, event: Some(orion_proto::journal::record::Event::Epoch(epoch)) }];
+        let (journal, batch) = (first.clone(), Batch { records, ..Batch::default() });
+        tokio::task::spawn_blocking(move || journal.append(epoch - 1, &batch)).await.unwrap().unwrap();
+        news.next().await;
+    }
+}
