@@ -189,6 +189,13 @@ def test_no_line_is_lost_or_answered_twice_when_processes_are_killed(slow):
     assert checked.returncode == 0, checked.stderr
 
 
+def test_a_key_names_one_batch(client):
+    file = uploaded(client, [embedding("a", "b")])
+    wanted = {"input_file_id": file.id, "endpoint": "/v1/embeddings", "completion_window": "24h"}
+    first, again = (client.batches.create(**wanted, extra_headers={"Idempotency-Key": "batch 17"}) for _ in range(2))
+    assert first.id == again.id != client.batches.create(**wanted).id
+
+
 def test_a_batch_that_is_cancelled_keeps_what_is_done(slow):
     with client_of(slow.http) as client:
         made = batch(client, [delayed(n) for n in range(2000)], endpoint="/v2/models/delay/infer")

@@ -46,7 +46,7 @@ pub(super) fn rows(jobs: &[Job]) -> Table {
     for job in jobs {
         shown.add_row([
             figure(job.id),
-            Cell::new(model(job)),
+            Cell::new(if job.progress.is_some() { "(a file)" } else { model(job) }),
             state(&job.state),
             figure(job.attempt),
             figure(ago(job.submitted_unix_ms)),

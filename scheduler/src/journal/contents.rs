@@ -97,9 +97,18 @@ impl Folder {
     }
 
     pub(super) fn stage(&self) -> Result<Box<dyn Staging>> {
-        let file =
-            fs::create_dir_all(&self.0).and_then(|()| tempfile::Builder::new().prefix(STAGED).tempfile_in(&self.0));
+        let file = self.made().and_then(|()| tempfile::Builder::new().prefix(STAGED).tempfile_in(&self.0));
         Ok(Box::new(Writing { file: file.map_err(|error| unkept(&error))?, hash: blake3::Hasher::new() }))
+    }
+
+    /// Makes the folder, on disk.
+    fn made(&self) -> io::Result<()> {
+        if self.0.is_dir() {
+            return Ok(());
+        }
+        fs::create_dir_all(&self.0)?;
+        let parent = self.0.parent().filter(|parent| !parent.as_os_str().is_empty());
+        File::open(parent.unwrap_or(Path::new(".")))?.sync_all()
     }
 
     /// Gives what was staged its name, on disk.
@@ -111,7 +120,7 @@ impl Folder {
         if kept.exists() {
             return Ok(());
         }
-        fs::hard_link(&**path, kept)?;
+        fs::rename(&**path, kept)?;
         File::open(&self.0)?.sync_all()
     }
 

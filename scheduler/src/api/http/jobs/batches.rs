@@ -16,7 +16,7 @@ use orion_proto::{
 };
 use serde::Deserialize;
 
-use super::{Api, batch::shown, call, files::page, numbered, query, read, refused};
+use super::{Api, batch::shown, call, files::page, numbered, query, read, refused, submission::key_of};
 use crate::api::http::{
     openai::Refusal,
     reply::{self, excerpt},
@@ -73,6 +73,7 @@ pub(super) async fn create(State(api): State<Api>, headers: HeaderMap, body: Bod
             ..FileCalls::default()
         })),
         labels: asked.metadata.unwrap_or_default(),
+        idempotency_key: key_of(&headers)?,
         keep_ms: asked.output_expires_after.map_or(0, |after| after.seconds.saturating_mul(1000)),
         ..JobSpec::default()
     };

@@ -13,6 +13,16 @@ use serde_json::value::RawValue;
 /// What many clients of HTTP give a key in.
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
 
+/// The key of the header; empty: none.
+///
+/// # Errors
+/// INVALID_ARGUMENT where it is no text.
+pub(super) fn key_of(headers: &HeaderMap) -> Result<String> {
+    let key = headers.get(IDEMPOTENCY_KEY).map(|key| key.to_str()).transpose();
+    let key = key.map_err(|_| Error::invalid("header 'idempotency-key' must be visible ASCII"))?;
+    Ok(key.unwrap_or_default().to_owned())
+}
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, expecting = "a job")]
 pub(super) struct Submission {
@@ -82,10 +92,8 @@ impl Submission {
             }
             _ => return Err(Error::invalid("the job must have one kind of work: 'call' or 'file'")),
         };
-        let header = headers.get(IDEMPOTENCY_KEY).map(|key| key.to_str()).transpose();
-        let header = header.map_err(|_| Error::invalid("header 'idempotency-key' must be visible ASCII"))?;
-        let idempotency_key = match (header.unwrap_or_default(), self.idempotency_key) {
-            (header, own) if own.is_empty() => header.to_owned(),
+        let idempotency_key = match (key_of(headers)?, self.idempotency_key) {
+            (header, own) if own.is_empty() => header,
             (header, own) if header.is_empty() || header == own => own,
             _ => return Err(Error::invalid("the idempotency key of the header is not that of the body")),
         };
