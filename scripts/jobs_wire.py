@@ -6,16 +6,16 @@ from google.protobuf import message_factory
 from google.protobuf.descriptor_pool import DescriptorPool
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
-JOBS = "orion.v1.Jobs"
-
 
 class Jobs:
     """The jobs of the scheduler at a gRPC address."""
 
+    NAME = "orion.v1.Jobs"
+
     def __init__(self, address):
         self.channel = grpc.insecure_channel(address, [("grpc.max_receive_message_length", 128 << 20)])
         self.pool = DescriptorPool(ProtoReflectionDescriptorDatabase(self.channel))
-        self.service = self.pool.FindServiceByName(JOBS)
+        self.service = self.pool.FindServiceByName(self.NAME)
 
     def message(self, name):
         return message_factory.GetMessageClass(self.pool.FindMessageTypeByName(name))
@@ -24,7 +24,7 @@ class Jobs:
         method = self.service.methods_by_name[name]
         answer = message_factory.GetMessageClass(method.output_type)
         return getattr(self.channel, kind)(
-            f"/{JOBS}/{name}", request_serializer=lambda m: m.SerializeToString(), response_deserializer=answer.FromString
+            f"/{self.NAME}/{name}", request_serializer=lambda m: m.SerializeToString(), response_deserializer=answer.FromString
         )
 
     def spec(self, values, model="identity", **fields):
@@ -58,3 +58,17 @@ class Jobs:
 
     def list(self, **fields):
         return self.call("List")(self.message("orion.v1.ListJobsRequest")(**fields), timeout=30)
+
+
+class Files(Jobs):
+    """The files of the scheduler at a gRPC address."""
+
+    NAME = "orion.v1.Files"
+
+    def put(self, messages):
+        asked = [self.message("orion.v1.PutFileRequest")(**fields) for fields in messages]
+        return self.call("Put", "stream_unary")(iter(asked), timeout=30)
+
+    def read(self, file):
+        asked = self.message("orion.v1.ReadFileRequest")(id=file)
+        return b"".join(piece.piece for piece in self.call("Read", "unary_stream")(asked, timeout=30))

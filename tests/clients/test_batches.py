@@ -3,14 +3,21 @@
 import csv
 import io
 import json
+import socket
 import subprocess
+import sys
 
+import grpc
 import numpy as np
 import openai
 import pytest
 
 import serving
 from serving import EXPECTED
+
+sys.path.insert(0, str(serving.ROOT / "scripts"))
+
+import jobs_wire  # noqa: E402
 
 ENDED = ("completed", "failed", "cancelled", "expired")
 
@@ -67,8 +74,9 @@ def test_each_line_is_answered_as_a_client_would_be(client):
     lines = [embedding(f"t{place}", text) for place, text in enumerate(texts)]
     lines += ["", "no json", embedding("nobody", "x"), {**embedding("get", "x"), "method": "GET"}]
     lines[-2]["body"]["model"] = "nobody-has-this"
-    made = batch(client, lines, metadata={"run": "seven"})
-    assert (made.object, made.endpoint, made.completion_window, made.metadata) == ("batch", "/v1/embeddings", "24h", {"run": "seven"})
+    given = {"run": "seven", "long": "x" * 512, "empty": ""}
+    made = batch(client, lines, metadata=given)
+    assert (made.object, made.endpoint, made.completion_window, made.metadata) == ("batch", "/v1/embeddings", "24h", given)
     assert made.expires_at == made.created_at + 24 * 3600
     done = ended(client, made)
     counts = (len(texts) + 3, len(texts), 3)
@@ -221,6 +229,7 @@ def test_a_batch_that_is_cancelled_keeps_what_is_done(slow):
     ({"endpoint": "/v1/models"}, "must be /v1/chat/completions"),
     ({"completion_window": "soon"}, "completion_window 'soon'"),
     ({"metadata": {"a=b": "c"}}, "label 'a=b=c'"),
+    ({"metadata": {"a": "b" * 513}}, "its value 512 at most"),
 ])
 def test_a_batch_that_cannot_be_says_why(client, asked, part):
     file = uploaded(client, [embedding("a", "b")])
@@ -241,6 +250,12 @@ def test_what_is_no_file_says_why(client, server):
     form = b"--x\r\ncontent-disposition: form-data; name=\"purpose\"\r\n\r\nbatch\r\n--x--\r\n"
     status, _, body = server.get("/v1/files", method="POST", body=form, headers={"content-type": "multipart/form-data; boundary=x"})
     assert status == 400 and b"has no field 'file'" in body
+    with pytest.raises(openai.BadRequestError, match="goes with it"):
+        client.files.delete("file-0-output")
+    with pytest.raises(openai.BadRequestError, match="order 'asc'"):
+        client.files.list(order="asc")
+    for path in ("/v1/batches/batch_+0", "/v1/batches/batch_00", "/v1/jobs/+0"):
+        assert server.get(path)[0] in (400, 404) and b"job 0" not in server.get(path)[2], path
     with pytest.raises(openai.BadRequestError, match="purpose"):
         client.files.create(file=("a", b"b"), purpose="p" * 65)
 
@@ -275,6 +290,48 @@ def table(client, text, path, name="rows.csv", **settings):
 
 def rows_of(client, file):
     return list(csv.DictReader(io.StringIO(client.files.content(file).text)))
+
+
+def cut_upload(address, boundary, kept):
+    """The beginning of an upload, after which the connection is closed."""
+    head = f"--{boundary}\r\ncontent-disposition: form-data; name=\"file\"; filename=\"{kept}\"\r\n\r\n".encode()
+    with socket.create_connection(address.rsplit(":", 1)) as cut:
+        cut.sendall(
+            f"POST /v1/files HTTP/1.1\r\nhost: {address}\r\ncontent-length: 9000000\r\n"
+            f"content-type: multipart/form-data; boundary={boundary}\r\n\r\n".encode()
+        )
+        cut.sendall(head + b"x" * 2_000_000)
+
+
+def test_what_broke_off_is_not_kept(client, server):
+    before = contents(server)
+    cut_upload(server.http, "b", "half.bin")
+    files = jobs_wire.Files(server.grpc)
+    with pytest.raises(grpc.RpcError) as refused:
+        files.put([{"name": "half.bin", "piece": b"x" * 2_000_000}])
+    assert refused.value.code().name == "INVALID_ARGUMENT" and "broke off" in refused.value.details()
+    whole = files.put([{"name": "whole.bin", "piece": b"x" * 10}, {"piece": b"y", "is_whole": True}])
+    assert files.read(whole.id) == b"x" * 10 + b"y"
+    assert "half.bin" not in [file.filename for file in client.files.list()]
+    client.files.delete(whole.id)
+    serving.until(lambda: contents(server) == before, "what was staged to go")
+
+
+def test_many_that_read_slowly_keep_nobody_waiting(client, server):
+    body = bytes(8_000_000)
+    kept = client.files.create(file=("large.bin", body), purpose="user_data")
+    slow = []
+    try:
+        for _ in range(600):
+            one = socket.create_connection(server.http.rsplit(":", 1))
+            one.sendall(f"GET /v1/files/{kept.id}/content HTTP/1.1\r\nhost: {server.http}\r\n\r\n".encode())
+            slow.append(one)
+        assert client.files.content(kept.id).content == body
+        assert ended(client, batch(client, [embedding("a", "b")])).status == "completed"
+    finally:
+        for one in slow:
+            one.close()
+        client.files.delete(kept.id)
 
 
 def test_a_table_is_answered_with_a_table(client):

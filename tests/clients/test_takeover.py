@@ -232,7 +232,13 @@ def test_a_batch_goes_on_under_the_scheduler_that_takes_over(cluster):
     # To the one that follows: it passes it on.
     with client_of(second) as client:
         text = "\n".join(json.dumps(line) for line in lines).encode()
+        with pytest.raises(grpc.RpcError) as broken:
+            jobs_wire.Files(second.at["grpc"]).put([{"name": "half", "piece": b"x" * 100_000}])
+        assert broken.value.code().name == "INVALID_ARGUMENT" and "broke off" in broken.value.details()
+        with pytest.raises(openai.BadRequestError, match="unknown"):
+            client.files.create(file=("half", text), purpose="batch", extra_body={"odd": "field"})
         file = client.files.create(file=("calls.jsonl", text), purpose="batch")
+        assert [one.id for one in client.files.list()] == [file.id]
         assert client.files.content(file.id).content == text
         made = client.batches.create(input_file_id=file.id, endpoint="/v2/models/delay/infer", completion_window="1h")
         serving.until(lambda: client.batches.retrieve(made.id).request_counts.completed > 20, "some lines")

@@ -26,7 +26,11 @@ pub(super) async fn put(client: &mut Client, path: &Path) -> Result<files::File,
         b"-" => (Box::new(io::stdin()), 0),
         _ => {
             let file = File::open(path).map_err(unread)?;
-            let length = file.metadata().map_err(unread)?.len();
+            let metadata = file.metadata().map_err(unread)?;
+            if metadata.is_dir() {
+                return Err(Failure::new(format!("'{shown}' is a folder, it must be a file")));
+            }
+            let length = metadata.len();
             (Box::new(file), length)
         }
     };
@@ -58,6 +62,7 @@ fn send(
     loop {
         let bytes = reader.read(&mut room)?;
         next.piece = Bytes::copy_from_slice(&room[..bytes]);
+        next.is_whole = bytes == 0;
         if pieces.blocking_send(std::mem::take(&mut next)).is_err() || bytes == 0 {
             return Ok(());
         }

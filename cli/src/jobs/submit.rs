@@ -65,9 +65,9 @@ struct TermsArguments {
     /// A second submission with the same key is the first job
     #[arg(long)]
     key: Option<String>,
-    /// How urgent it is
-    #[arg(long, value_parser = ["realtime", "critical", "high", "normal", "low"], default_value = "normal")]
-    priority: String,
+    /// How urgent it is [default: normal, of a file low]
+    #[arg(long, value_parser = ["realtime", "critical", "high", "normal", "low"])]
+    priority: Option<String>,
     /// Seconds from now by which it must have ended
     #[arg(long, value_name = "SECONDS", value_parser = positive_seconds)]
     deadline: Option<Duration>,
@@ -114,7 +114,7 @@ impl TermsArguments {
         JobSpec {
             work: Some(work),
             idempotency_key: self.key.clone().unwrap_or_default(),
-            priority: self.priority.clone(),
+            priority: self.priority.clone().unwrap_or_default(),
             deadline_ms: self.deadline.map_or(0, milliseconds),
             retry: Some(RetryPolicy { attempts, back_off_ms, codes: Vec::new() }),
             keep_ms: self.keep.map_or(0, milliseconds),
@@ -172,6 +172,6 @@ pub(super) async fn batch(
     );
     let submitted = submitted.await;
     // The job keeps what it needs of it.
-    client.files.delete(FileRequest { id: file_id }).await?;
-    submitted
+    let deleted = client.files.delete(FileRequest { id: file_id }).await;
+    submitted.and(deleted.map(|_| ()).map_err(Failure::from))
 }

@@ -26,7 +26,9 @@ use crate::journal::address;
 
 /// Lines that are found, and those that are read, together.
 const FOUND: usize = 10_000;
-const TOGETHER: usize = 256;
+const TOGETHER: usize = 64;
+/// Bytes that are written at once, but for the last line.
+const PIECE: usize = 256 << 10;
 
 /// Which of a job's lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +46,7 @@ pub(super) fn of(id: &str) -> Option<(u64, Which)> {
 /// Reads what came of the lines of a file, in the file's order; of those that have ended by now.
 pub(crate) struct Answers {
     view: Arc<View>,
+    job: u64,
     which: Which,
     /// The last first.
     rows: Vec<u64>,
@@ -74,42 +77,64 @@ impl Answers {
             before = *last;
             rows.extend(found);
         }
-        Ok(Some(Self { view: view.clone(), which, rows, table }))
+        let left = view.get(job)?;
+        if left.ended_unix_ms > 0 && left.progress.is_some_and(|progress| progress.rows != rows.len() as u64) {
+            return Err(forgotten(job));
+        }
+        Ok(Some(Self { view: view.clone(), job, which, rows, table }))
     }
 
     /// The next lines; none after the last.
     ///
     /// # Errors
-    /// INTERNAL where the journal cannot be read or is damaged.
+    /// NOT_FOUND where they have been forgotten since; INTERNAL where the journal cannot be read or is damaged.
     pub(crate) fn next(&mut self) -> Result<Option<Bytes>> {
-        while !self.rows.is_empty() {
+        let mut text = Vec::new();
+        while !self.rows.is_empty() && text.len() < PIECE {
             let mut some = self.rows.split_off(self.rows.len().saturating_sub(TOGETHER));
             some.reverse();
-            let mut text = Vec::new();
-            let mut ended = self.view.journal().ended_of(&some)?;
-            ended.retain(|row| (row.state == "succeeded") == (self.which == Which::Succeeded));
-            ended.sort_by_key(|row| row.id);
-            let ids: Vec<u64> = ended.iter().map(|row| row.id).collect();
-            let mut results: HashMap<u64, Bytes> = match self.which {
-                Which::Succeeded => self.view.journal().results(&ids)?.into_iter().collect(),
-                Which::NotSucceeded => HashMap::new(),
-            };
-            let mut each = Vec::with_capacity(ended.len());
-            for row in ended {
-                let result = results.remove(&row.id);
+            let mut rows = self.ended(&some)?.into_iter();
+            while text.len() < PIECE
+                && let Some((row, result)) = rows.next()
+            {
                 let result = result.map(|bytes| large::result(&**self.view.journal(), row.id, bytes)).transpose()?;
-                each.push((row, result));
+                match &mut self.table {
+                    Some(table) => table.write(&mut text, &row, result.as_ref())?,
+                    None => write(&mut text, &row, result)?,
+                }
             }
-            match &mut self.table {
-                Some(table) => table.write(&mut text, &each)?,
-                None => each.into_iter().try_for_each(|(row, result)| write(&mut text, &row, result))?,
-            }
-            if !text.is_empty() {
-                return Ok(Some(text.into()));
-            }
+            // What there is no room for is read again.
+            self.rows.extend(rows.rev().map(|(row, _)| row.id));
         }
-        Ok(None)
+        Ok((!text.is_empty()).then(|| text.into()))
     }
+
+    /// Those of these lines that have ended so, and their results as their rows have them.
+    fn ended(&self, rows: &[u64]) -> Result<Vec<(Job, Option<Bytes>)>> {
+        let journal = self.view.journal();
+        // Before its lines are looked at: where it has ended they all have.
+        let all_ended = self.view.get(self.job)?.ended_unix_ms > 0;
+        let mut ended = journal.ended_of(rows)?;
+        if all_ended && ended.len() < rows.len() {
+            return Err(forgotten(self.job));
+        }
+        ended.retain(|row| (row.state == "succeeded") == (self.which == Which::Succeeded));
+        ended.sort_by_key(|row| row.id);
+        if self.which == Which::NotSucceeded {
+            return Ok(ended.into_iter().map(|row| (row, None)).collect());
+        }
+        let ids: Vec<u64> = ended.iter().map(|row| row.id).collect();
+        let mut results: HashMap<u64, Bytes> = journal.results(&ids)?.into_iter().collect();
+        let with = |row: Job| match results.remove(&row.id) {
+            Some(result) => Ok((row, Some(result))),
+            None => Err(forgotten(self.job)),
+        };
+        ended.into_iter().map(with).collect()
+    }
+}
+
+fn forgotten(job: u64) -> Error {
+    Error::new(Code::NotFound, format!("what came of job {job} is being forgotten"))
 }
 
 impl View {

@@ -153,7 +153,8 @@ impl Table {
                 (submitted.from, submitted.bytes) = (from, bytes);
                 submitted.address = job.address.map(Vec::from).unwrap_or_default().into();
             }
-            let (work, priority, retry) = (Some(Work::Call(call)), of.priority.clone(), of.retry.clone());
+            let (work, priority, retry) =
+                (Some(Work::Call(call)), terms::name(job.terms.priority).to_owned(), of.retry.clone());
             let spec = Some(JobSpec { work, priority, retry, ..JobSpec::default() });
             records.push(record(now, Event::Submitted(Submitted { spec, ..submitted })));
             if let Some(wrong) = wrong {
@@ -305,9 +306,10 @@ impl Table {
                 records.push(ended(now, waiting, 0, Code::FailedPrecondition.name(), &reason));
                 left.push(waiting);
             }
-            let reason = format!("job {id} of its file has ended");
+            let reason = format!("job {id} of its file has ended: {message}");
+            let of_row = if code == Code::DeadlineExceeded.name() { code } else { Code::Cancelled.name() };
             for row in self.rows_of(id).filter(|row| stopped.insert(row.id)) {
-                records.push(ended(now, row.id, 0, Code::Cancelled.name(), &reason));
+                records.push(ended(now, row.id, 0, of_row, &reason));
                 left.push(row.id);
             }
         }

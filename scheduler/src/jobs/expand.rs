@@ -1,6 +1,12 @@
 //! A job that is a file: its lines become jobs, so many at a time that whatever is more urgent comes soon.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use orion_proto::{
     Code, Error, ModelSpec, Result,
@@ -18,8 +24,10 @@ use super::{
     rows::{self, Header},
 };
 
-/// Lines of one file that have not ended, and that are taken up at once.
-const OPEN: u64 = 1024;
+/// Lines that have not ended, of all files that are read, and those of one at most and at least.
+const OPEN: usize = 65_536;
+const OPEN_OF_ONE: (usize, usize) = (64, 1024);
+/// Lines that are taken up at once.
 const AT_ONCE: usize = 256;
 /// How often it is looked whether some have ended.
 const LOOK: Duration = Duration::from_millis(10);
@@ -38,6 +46,7 @@ pub(super) async fn expand(
     model: Option<Arc<ModelSpec>>,
 ) -> Result<()> {
     let mut source = None;
+    let reading = Reading::one(&jobs.files);
     while let Some(job) = jobs.view().unfinished(attempt.job) {
         let (Some(progress), Some(address)) = (job.progress, job.address) else {
             return Err(Error::new(Code::Internal, format!("job {} is no file", attempt.job)));
@@ -46,14 +55,16 @@ pub(super) async fn expand(
             return Ok(());
         }
         let open = progress.rows.saturating_sub(progress.succeeded).saturating_sub(progress.failed);
-        if open > OPEN / 2 {
+        let room = reading.lines_of_one().saturating_sub(usize::try_from(open).unwrap_or(usize::MAX));
+        if room < reading.lines_of_one() / 2 {
             tokio::time::sleep(LOOK).await;
             continue;
         }
         let begins =
             || Source::new(Reader::new(jobs.view().journal().clone(), address, progress.bytes), calls, model.clone());
         let mut from = source.take().unwrap_or_else(begins);
-        let next = tokio::task::spawn_blocking(move || from.next(progress).map(|read| (from, read))).await;
+        let next =
+            tokio::task::spawn_blocking(move || from.next(progress, room.min(AT_ONCE)).map(|read| (from, read))).await;
         let (from, read) = next.map_err(|_| Error::new(Code::Internal, "reading its file failed unexpectedly"))??;
         source = Some(from);
         let bytes = read.lines.iter().filter_map(|line| line.call.as_ref().ok()).map(Message::encoded_len).sum();
@@ -64,6 +75,28 @@ pub(super) async fn expand(
         }
     }
     Ok(())
+}
+
+/// One of the files that are read at this moment.
+struct Reading(Arc<AtomicUsize>);
+
+impl Reading {
+    fn one(files: &Arc<AtomicUsize>) -> Self {
+        files.fetch_add(1, Ordering::Relaxed);
+        Self(files.clone())
+    }
+
+    /// Lines that each of them may have open.
+    fn lines_of_one(&self) -> usize {
+        let (least, most) = OPEN_OF_ONE;
+        (OPEN / self.0.load(Ordering::Relaxed).max(1)).clamp(least, most)
+    }
+}
+
+impl Drop for Reading {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// A file whose lines are taken up.
@@ -81,24 +114,24 @@ impl Source {
     }
 
     /// The lines after those that were taken up.
-    fn next(&mut self, progress: Progress) -> Result<ReadLines> {
+    fn next(&mut self, progress: Progress, most: usize) -> Result<ReadLines> {
         let after = (progress.read_bytes, progress.lines);
         if self.of.format != CSV {
-            return self.lines(after);
+            return self.lines(after, most);
         }
         if self.header.is_none() {
             self.header = Some(rows::header(&mut self.reader)?);
         }
         let Some(header) = &self.header else { return Err(Error::new(Code::Internal, "its file has no header")) };
-        rows::rows(&mut self.reader, header, after, AT_ONCE, &self.of, self.model.as_deref())
+        rows::rows(&mut self.reader, header, after, most, &self.of, self.model.as_deref())
     }
 
-    fn lines(&mut self, (from, before): (u64, u64)) -> Result<ReadLines> {
+    fn lines(&mut self, (from, before): (u64, u64), most: usize) -> Result<ReadLines> {
         // Most lines are in what was read before.
         for least in [1, LONGEST / 2, LONGEST + 1] {
             let piece = self.reader.piece(from, least)?;
             let is_last = from.saturating_add(piece.len() as u64) >= self.reader.length();
-            let read = lines(Piece { bytes: &piece, from, before, is_last }, AT_ONCE, &self.of);
+            let read = lines(Piece { bytes: &piece, from, before, is_last }, most, &self.of);
             if read.bytes > 0 {
                 let (bytes, count) = (from + read.bytes, before + read.count);
                 return Ok(ReadLines { lines: read.lines, bytes, count });

@@ -50,8 +50,11 @@ pub(super) fn terms(file: &File) -> Vec<String> {
     vec![term(""), term(&file.purpose)]
 }
 
+/// The term of all files.
+pub(super) const LISTED: &str = "f:";
+
 fn term(purpose: &str) -> String {
-    format!("f:{purpose}")
+    format!("{LISTED}{purpose}")
 }
 
 /// What is said of a file before it comes.
@@ -96,6 +99,9 @@ impl Jobs {
     /// # Errors
     /// NOT_FOUND; INVALID_ARGUMENT for what came of a job, which goes with it.
     pub(crate) async fn drop_file(&self, id: &str) -> Result<File> {
+        if super::answers::of(id).is_some() {
+            return Err(Error::invalid(format!("file '{id}' is what came of a job, and goes with it")));
+        }
         let number = number(id).ok_or_else(|| unknown(id))?;
         self.ask(|reply| Ask::NoFile(number, reply)).await
     }

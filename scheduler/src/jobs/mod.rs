@@ -30,7 +30,7 @@ pub mod verify;
 pub mod view;
 mod writer;
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::AtomicUsize};
 
 use orion_proto::{
     Code, Error, Result,
@@ -76,6 +76,8 @@ pub struct Jobs {
     room: Arc<Semaphore>,
     /// KiB of large inputs that attempts may have in memory.
     inputs: Arc<Semaphore>,
+    /// Files that are read at this moment.
+    files: Arc<AtomicUsize>,
     /// Turns true when this scheduler leads no more.
     left: Arc<watch::Sender<bool>>,
     runner: Arc<Mutex<Option<JoinHandle<()>>>>,
@@ -113,7 +115,8 @@ impl Jobs {
         })?;
         let (room, left) = (Arc::new(Semaphore::new(ROOM_KIB)), Arc::new(watch::Sender::new(false)));
         let inputs = Arc::new(Semaphore::new(INPUTS_KIB));
-        let jobs = Self { asks, view, room, inputs, left, epoch, term, runner: Arc::default() };
+        let files = Arc::new(AtomicUsize::new(0));
+        let jobs = Self { asks, view, room, inputs, files, left, epoch, term, runner: Arc::default() };
         let runner = tokio::spawn(runner::run(front, jobs.clone(), term, told));
         *jobs.runner.lock() = Some(runner);
         Ok(jobs)

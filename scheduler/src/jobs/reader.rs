@@ -8,7 +8,7 @@ use orion_proto::Result;
 use crate::journal::{Address, Journal};
 
 /// Bytes that are read at once.
-const AT_A_TIME: usize = 1 << 20;
+const AT_A_TIME: usize = 256 << 10;
 
 /// A content, and the piece of it that was read last.
 pub(super) struct Reader {

@@ -1,6 +1,6 @@
 //! The rows of a file of CSV.
 
-use std::{cell::Cell, io, rc::Rc};
+use std::{cell::Cell, collections::VecDeque, io, rc::Rc};
 
 use orion_proto::{Code, Error, ModelSpec, Result, jobs::FileCalls};
 
@@ -13,6 +13,8 @@ use super::{
 
 /// Columns of a file.
 const MOST_COLUMNS: usize = 1024;
+/// Bytes of rows that are read ahead, but for the last.
+const AHEAD: u64 = 64 << 10;
 /// What names a row.
 const CUSTOM_ID: &str = "custom_id";
 
@@ -152,33 +154,42 @@ pub(super) struct Beside {
     pub(super) header: Header,
     at: u64,
     before: u64,
+    /// Rows that were read ahead, with their numbers.
+    ahead: VecDeque<(u64, Vec<String>)>,
 }
 
 impl Beside {
     pub(super) fn new(mut reader: Reader) -> Result<Self> {
         let header = header(&mut reader)?;
-        Ok(Self { at: header.end, reader, header, before: 0 })
+        Ok(Self { at: header.end, reader, header, before: 0, ahead: VecDeque::new() })
     }
 
-    /// The values of rows of these numbers, which rise from call to call; what is no text is empty.
+    /// The values of the row of this number, which rises from call to call; what is no text is empty.
     ///
     /// # Errors
-    /// INTERNAL where the file cannot be read.
-    pub(super) fn values(&mut self, numbers: &[u64]) -> Result<Vec<Vec<String>>> {
-        let (mut found, mut wanted) = (Vec::with_capacity(numbers.len()), numbers.iter().peekable());
-        if wanted.peek().is_none() {
-            return Ok(found);
-        }
-        let (mut at, mut before) = (self.at, self.before);
-        each(&mut self.reader, self.at, self.before, |number, row| {
-            (at, before) = (row.end, number);
-            if wanted.peek() == Some(&&number) {
-                wanted.next();
-                found.push(row.values.into_iter().map(Option::unwrap_or_default).collect());
+    /// INTERNAL where the file cannot be read, or has no such row.
+    pub(super) fn values(&mut self, number: u64) -> Result<Vec<String>> {
+        loop {
+            match self.ahead.pop_front() {
+                Some((found, values)) if found == number => return Ok(values),
+                Some(_) => {}
+                None if self.read_ahead()? => {}
+                None => return Err(Error::new(Code::Internal, format!("its file has no row {number}"))),
             }
-            wanted.peek().is_some()
+        }
+    }
+
+    /// Whether there was anything more.
+    fn read_ahead(&mut self) -> Result<bool> {
+        let (mut at, mut before, mut bytes) = (self.at, self.before, 0);
+        let ahead = &mut self.ahead;
+        each(&mut self.reader, self.at, self.before, |number, row| {
+            bytes += row.end - at;
+            (at, before) = (row.end, number);
+            ahead.push_back((number, row.values.into_iter().map(Option::unwrap_or_default).collect()));
+            bytes < AHEAD
         })?;
         (self.at, self.before) = (at, before);
-        Ok(found)
+        Ok(!self.ahead.is_empty())
     }
 }

@@ -28,6 +28,7 @@ const MOST_SPEC_BYTES: usize = 64 << 20;
 /// Bytes of an idempotency key, of a label's name and value, and how many labels and earlier jobs there may be.
 const KEY_BYTES: usize = 256;
 const LABEL_BYTES: usize = 64;
+const VALUE_BYTES: usize = 512;
 const MOST_LABELS: usize = 16;
 const MOST_AFTER: usize = 64;
 
@@ -56,11 +57,17 @@ impl Terms {
     /// What a specification says of a job that was submitted at this time; what it says wrong counts as not said.
     pub fn of(spec: &JobSpec, submitted: Millis) -> Self {
         let retry = spec.retry.clone().unwrap_or_default();
+        // Whoever waits for an answer does not wait for a file.
+        let is_file = matches!(spec.work, Some(Work::File(_)));
         let or = |value: u64, other: u64| if value == 0 { other } else { value };
         Self {
             key: spec.idempotency_key.clone(),
             model: model(spec).into(),
-            priority: priority(&spec.priority).unwrap_or_default(),
+            priority: if is_file && spec.priority.is_empty() {
+                Priority::Low
+            } else {
+                priority(&spec.priority).unwrap_or_default()
+            },
             deadline: (spec.deadline_ms > 0).then(|| submitted.saturating_add(spec.deadline_ms)),
             attempts: if retry.attempts == 0 { ATTEMPTS } else { retry.attempts },
             back_off: or(retry.back_off_ms, BACK_OFF).min(LONGEST_BACK_OFF),
@@ -91,6 +98,17 @@ fn model(spec: &JobSpec) -> &str {
         Some(Work::Inference(request)) => &request.model_name,
         Some(Work::Call(call)) => &call.model,
         Some(Work::File(_)) | None => FILES,
+    }
+}
+
+/// The name of a priority.
+pub(super) fn name(priority: Priority) -> &'static str {
+    match priority {
+        Priority::Realtime => "realtime",
+        Priority::Critical => "critical",
+        Priority::High => "high",
+        Priority::Normal => "normal",
+        Priority::Low => "low",
     }
 }
 
@@ -146,12 +164,20 @@ pub fn check(spec: &JobSpec) -> Result<()> {
     if spec.labels.len() > MOST_LABELS {
         return wrong(format!("the job has {} labels, {MOST_LABELS} are allowed", spec.labels.len()));
     }
-    let plain = |text: &str| !text.is_empty() && text.len() <= LABEL_BYTES && !text.contains(char::is_control);
-    match spec.labels.iter().find(|(name, value)| !plain(name) || !plain(value) || name.contains('=')) {
-        Some((name, value)) => wrong(format!(
-            "label '{name}={value}' is not valid, its name and value must have 1 to {LABEL_BYTES} bytes without control \
-             characters, its name no '='"
-        )),
+    let plain = |text: &str, most| text.len() <= most && !text.contains(char::is_control);
+    let fits = |name: &str, value: &str| {
+        !name.is_empty() && plain(name, LABEL_BYTES) && !name.contains('=') && plain(value, VALUE_BYTES)
+    };
+    match spec.labels.iter().find(|(name, value)| !fits(name, value)) {
+        Some((name, value)) => {
+            let shown = |text: &str| text.chars().take(LABEL_BYTES).collect::<String>();
+            wrong(format!(
+                "label '{}={}' is not valid, its name must have 1 to {LABEL_BYTES} bytes and no '=', its value {VALUE_BYTES} at most, \
+                 both no control characters",
+                shown(name),
+                shown(value)
+            ))
+        }
         None => Ok(()),
     }
 }

@@ -8,12 +8,13 @@ use orion_proto::{
 };
 
 use super::{
+    files::LISTED as FILES,
     snapshot,
     table::Table,
     terms::Terms,
     view::{ALL, row_term},
 };
-use crate::journal::Journal;
+use crate::journal::{Journal, address};
 
 /// Jobs that are looked at together.
 const AT_ONCE: usize = 1000;
@@ -42,6 +43,7 @@ pub fn verify(journal: &dyn Journal) -> Result<Verified> {
         let Some(submitted) = snapshot::submission(journal, id)? else {
             return Err(wrong(id, "is listed, and what it was asked to do is missing"));
         };
+        kept(journal, id, &submitted.address, submitted.bytes)?;
         let progress = match one(journal, &table, id)? {
             None => {
                 found.unfinished += 1;
@@ -60,12 +62,29 @@ pub fn verify(journal: &dyn Journal) -> Result<Verified> {
             None => Ok(()),
         }
     })?;
+    each(journal, FILES, |id| match journal.file(id)? {
+        Some(file) => kept(journal, id, &file.address, file.bytes),
+        None => Err(wrong(id, "is listed as a file, and there is none")),
+    })?;
     let open = table.unfinished().count();
     if open != found.unfinished {
         let text = format!("{open} jobs have not ended, and {} of them are listed", found.unfinished);
         return Err(Error::new(Code::Internal, text));
     }
     Ok(found)
+}
+
+/// Looks whether a content is there that is needed, to its last byte.
+fn kept(journal: &dyn Journal, id: u64, content: &[u8], bytes: u64) -> Result<()> {
+    if content.is_empty() {
+        return Ok(());
+    }
+    let last = journal.content(&address(content)?, bytes.saturating_sub(1), 2);
+    match last {
+        Ok(last) if last.len() as u64 == bytes.min(1) => Ok(()),
+        Ok(_) => Err(wrong(id, &format!("needs a content of {bytes} bytes, which has another length"))),
+        Err(error) => Err(wrong(id, &format!("needs a content that cannot be read: {}", error.message))),
+    }
 }
 
 fn wrong(id: u64, why: &str) -> Error {

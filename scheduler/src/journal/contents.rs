@@ -26,7 +26,7 @@ pub fn address(bytes: &[u8]) -> Result<Address> {
     bytes.try_into().map_err(|_| Error::new(Code::Internal, "the journal is damaged: an address has 32 bytes"))
 }
 
-/// A content on its way in. What is dropped before it is appended leaves nothing.
+/// A content on its way in. What is dropped before it is finished leaves nothing.
 pub trait Staging: Send {
     /// Takes the next bytes.
     ///

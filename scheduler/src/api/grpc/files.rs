@@ -1,8 +1,11 @@
 //! `orion.v1.Files`.
 
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures::{
     Stream, StreamExt, TryStreamExt,
     stream::{self, BoxStream},
@@ -14,11 +17,12 @@ use orion_proto::{
         files_client::FilesClient, files_server,
     },
 };
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{oneshot, watch};
 use tonic::{Request, Response, Status, Streaming, metadata::MetadataMap, transport::Channel};
 
 use super::leader::{self, Doer, Leading, off_thread, reached};
 use crate::{
+    api::budget::STALL,
     jobs::{
         Jobs,
         answers::Answers,
@@ -29,10 +33,10 @@ use crate::{
     journal::Staging,
 };
 
-/// Bytes that are read at once.
-const PIECE: usize = 1 << 20;
-/// Pieces on their way to the disk, or from it.
-const AHEAD: usize = 4;
+/// Bytes that are read or written at once.
+const PIECE: usize = 256 << 10;
+/// How long a file may take to come. What is staged for longer may be swept.
+const LONGEST: Duration = Duration::from_secs(50 * 60);
 
 type Answer<T> = Result<Response<T>, Status>;
 
@@ -56,12 +60,13 @@ impl FilesService {
             Doer::Here(jobs) => Ok(Response::new(keep(jobs, pieces).await?)),
             Doer::There(shared) => {
                 let leader = self.0.stream_there(metadata)?.unwrap_or(shared);
-                let (broken, why) = broken_off(pieces);
-                let answer = FilesClient::new(leader).put(leader::passed(metadata, broken)).await;
-                // A client that broke off has not asked for the file.
-                match why.await {
-                    Ok(status) => Err(status),
-                    Err(_) => answer.map_err(leader::known),
+                // One that broke off ends without having said that it is whole.
+                let (told, broken) = oneshot::channel();
+                let passed = leader::passed(metadata, until_broken(pieces, told));
+                let answer = FilesClient::new(leader).put(passed).await.map_err(leader::known);
+                match answer {
+                    Err(status) => Err(broken.await.unwrap_or(status)),
+                    answer => answer,
                 }
             }
         }
@@ -92,21 +97,20 @@ impl FilesService {
 }
 
 /// A stream that ends where its client breaks off; and then, why.
-fn broken_off(
+fn until_broken(
     pieces: impl Stream<Item = Result<PutFileRequest, Status>> + Send + Unpin + 'static,
-) -> (impl Stream<Item = PutFileRequest> + Send + 'static, tokio::sync::oneshot::Receiver<Status>) {
-    let (told, why) = tokio::sync::oneshot::channel();
-    let whole = stream::unfold((pieces, Some(told)), |(mut pieces, mut told)| async move {
-        match pieces.next().await {
-            Some(Ok(piece)) => Some((piece, (pieces, told))),
-            Some(Err(status)) => {
+    told: oneshot::Sender<Status>,
+) -> impl Stream<Item = PutFileRequest> + Send + 'static {
+    stream::unfold((pieces, Some(told)), |(mut pieces, mut told)| async move {
+        match pieces.next().await? {
+            Ok(piece) => Some((piece, (pieces, told))),
+            Err(status) => {
+                // Whoever asked may have gone.
                 let _ = told.take()?.send(status);
                 None
             }
-            None => None,
         }
-    });
-    (whole, why)
+    })
 }
 
 /// Takes a file up and keeps it.
@@ -114,40 +118,54 @@ async fn keep(
     jobs: Jobs,
     mut pieces: impl Stream<Item = Result<PutFileRequest, Status>> + Send + Unpin,
 ) -> Result<File, Status> {
-    let begins = jobs.clone();
-    let staging = off_thread(move || begins.stage()).await?;
-    let (sender, receiver) = mpsc::channel::<Bytes>(AHEAD);
-    let written = tokio::task::spawn_blocking(move || write(staging, receiver));
-    let (mut name, mut purpose, mut keep, mut bytes) = (String::new(), String::new(), 0, 0u64);
-    while let Some(next) = pieces.next().await {
-        let next = next?;
-        if !next.name.is_empty() {
-            name = next.name;
-        }
-        if !next.purpose.is_empty() {
-            purpose = next.purpose;
-        }
-        keep = if next.keep_ms == 0 { keep } else { next.keep_ms };
-        bytes = bytes.saturating_add(next.piece.len() as u64);
+    let (begun, begins) = (Instant::now(), jobs.clone());
+    let mut staging = off_thread(move || begins.stage()).await?;
+    let (mut said, mut held, mut bytes) = (PutFileRequest::default(), BytesMut::new(), 0u64);
+    while !said.is_whole {
+        let next = tokio::time::timeout(STALL, pieces.next()).await;
+        let Some(next) = next.map_err(|_| late(&format!("the file stood still for {} s", STALL.as_secs())))? else {
+            return Err(Error::invalid("the file broke off, its last message must say that it is whole").into());
+        };
+        let mut next = next?;
+        let piece = std::mem::take(&mut next.piece);
+        bytes = bytes.saturating_add(piece.len() as u64);
         if bytes > MOST_BYTES {
             return Err(Error::invalid(format!("the file is too large, one may have {MOST_BYTES} bytes")).into());
         }
-        // Where it cannot be written, that is said below.
-        if !next.piece.is_empty() && sender.send(next.piece).await.is_err() {
-            break;
+        if begun.elapsed() > LONGEST {
+            return Err(late(&format!("the file took longer than {} s", LONGEST.as_secs())));
+        }
+        said = heard(said, next)?;
+        held.extend_from_slice(&piece);
+        if held.len() >= PIECE {
+            staging = written(staging, held.split().freeze()).await?;
         }
     }
-    drop(sender);
-    let failed = |_| Error::new(Code::Internal, "keeping the file failed unexpectedly");
-    let staging = written.await.map_err(failed)??;
-    Ok(jobs.keep_file(announced(&name, &purpose, keep)?, staging).await?)
+    let file = announced(&said.name, &said.purpose, said.keep_ms)?;
+    let staging = written(staging, held.freeze()).await?;
+    Ok(jobs.keep_file(file, staging).await?)
 }
 
-fn write(mut staging: Box<dyn Staging>, mut pieces: mpsc::Receiver<Bytes>) -> orion_proto::Result<Box<dyn Staging>> {
-    while let Some(piece) = pieces.blocking_recv() {
-        staging.write(&piece)?;
+fn late(why: &str) -> Status {
+    Error::new(Code::DeadlineExceeded, why).into()
+}
+
+/// What was said of a file so far; what is wrong is refused before the rest comes.
+fn heard(mut said: PutFileRequest, next: PutFileRequest) -> Result<PutFileRequest, Status> {
+    said.is_whole = next.is_whole;
+    said.keep_ms = if next.keep_ms == 0 { said.keep_ms } else { next.keep_ms };
+    if next.name.is_empty() && next.purpose.is_empty() {
+        return Ok(said);
     }
-    Ok(staging)
+    said.name = if next.name.is_empty() { said.name } else { next.name };
+    said.purpose = if next.purpose.is_empty() { said.purpose } else { next.purpose };
+    announced(if said.name.is_empty() { "not said yet" } else { &said.name }, &said.purpose, said.keep_ms)?;
+    Ok(said)
+}
+
+/// With these bytes too.
+async fn written(mut staging: Box<dyn Staging>, piece: Bytes) -> Result<Box<dyn Staging>, Status> {
+    Ok(off_thread(move || staging.write(&piece).map(|()| staging)).await?)
 }
 
 /// A file that is being read.
@@ -157,14 +175,14 @@ enum Reading {
         file: File,
         from: u64,
     },
-    /// What came of a job's, after so many bytes.
-    Answers(Answers, u64),
+    /// What came of a job's, after so many bytes, and what was read of it ahead.
+    Answers(Answers, u64, Bytes),
 }
 
 impl Reading {
     fn open(view: Arc<View>, id: &str, from: u64) -> orion_proto::Result<Self> {
         if let Some(answers) = Answers::open(&view, id)? {
-            return Ok(Self::Answers(answers, from));
+            return Ok(Self::Answers(answers, from, Bytes::new()));
         }
         let file = view.file(id)?;
         Ok(Self::Kept { view, file, from })
@@ -177,33 +195,31 @@ impl Reading {
                 *from = from.saturating_add(piece.len() as u64);
                 Ok((!piece.is_empty()).then_some(piece))
             }
-            Self::Answers(answers, skip) => {
-                while let Some(mut lines) = answers.next()? {
-                    let skipped = lines.split_to(usize::try_from(*skip).unwrap_or(usize::MAX).min(lines.len()));
-                    *skip -= skipped.len() as u64;
-                    if !lines.is_empty() {
-                        return Ok(Some(lines));
-                    }
+            Self::Answers(answers, skip, ahead) => loop {
+                let skipped = ahead.split_to(usize::try_from(*skip).unwrap_or(usize::MAX).min(ahead.len()));
+                *skip -= skipped.len() as u64;
+                if !ahead.is_empty() {
+                    return Ok(Some(ahead.split_to(ahead.len().min(PIECE))));
                 }
-                Ok(None)
-            }
+                match answers.next()? {
+                    Some(lines) => *ahead = lines,
+                    None => return Ok(None),
+                }
+            },
         }
     }
 }
 
-fn read(mut reading: Reading) -> impl Stream<Item = Result<FilePiece, Status>> + Send {
-    let (sender, receiver) = mpsc::channel(AHEAD);
-    tokio::task::spawn_blocking(move || {
-        while let Some(piece) = reading.next().transpose() {
-            let is_last = piece.is_err();
-            let piece = piece.map(|piece| FilePiece { piece }).map_err(Status::from);
-            // A client that is gone reads no more.
-            if sender.blocking_send(piece).is_err() || is_last {
-                break;
-            }
+/// Its pieces: no thread waits for a client that reads slowly.
+fn read(reading: Reading) -> impl Stream<Item = Result<FilePiece, Status>> + Send {
+    stream::unfold(Some(reading), |reading| async move {
+        let mut reading = reading?;
+        let read = off_thread(move || reading.next().map(|piece| (piece, reading))).await;
+        match read {
+            Ok((piece, reading)) => Some((Ok(FilePiece { piece: piece? }), Some(reading))),
+            Err(error) => Some((Err(error.into()), None)),
         }
-    });
-    tokio_stream::wrappers::ReceiverStream::new(receiver)
+    })
 }
 
 #[tonic::async_trait]

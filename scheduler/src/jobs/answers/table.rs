@@ -26,28 +26,24 @@ impl Table {
         Ok(Self { beside: Beside::new(reader)?, path, columns: None })
     }
 
-    /// Writes what came of these rows, which are in the file's order.
-    pub(super) fn write(&mut self, text: &mut Vec<u8>, rows: &[(Job, Option<JobResult>)]) -> Result<()> {
-        let number = |job: &Job| job.row.as_ref().map_or(0, |row| row.line);
-        let numbers: Vec<u64> = rows.iter().map(|(job, _)| number(job)).collect();
-        let given = self.beside.values(&numbers)?;
+    /// Writes what came of this row, which is after those before.
+    pub(super) fn write(&mut self, text: &mut Vec<u8>, job: &Job, result: Option<&JobResult>) -> Result<()> {
+        let number = job.row.as_ref().map_or(0, |row| row.line);
+        let mut values = self.beside.values(number)?;
+        let answers = self.answers(job, result)?;
         let mut out = csv::Writer::from_writer(text);
-        for ((job, result), mut values) in rows.iter().zip(given) {
-            let answers = self.answers(job, result.as_ref())?;
-            let columns = match &self.columns {
-                Some(columns) => columns,
-                None => {
-                    let columns = names(&self.beside.header.names, &answers);
-                    let header = self.beside.header.names.iter().chain(&columns);
-                    out.write_record(header).map_err(unwritten)?;
-                    self.columns.insert(answers.iter().map(|(name, _)| name.clone()).collect())
-                }
-            };
-            values.resize(self.beside.header.names.len(), String::new());
-            let cell = |name: &String| answers.iter().find(|(own, _)| own == name).map(|(_, value)| shown(value));
-            values.extend(columns.iter().map(|name| cell(name).unwrap_or_default()));
-            out.write_record(values).map_err(unwritten)?;
-        }
+        let columns = match &self.columns {
+            Some(columns) => columns,
+            None => {
+                let columns = names(&self.beside.header.names, &answers);
+                out.write_record(self.beside.header.names.iter().chain(&columns)).map_err(unwritten)?;
+                self.columns.insert(answers.iter().map(|(name, _)| name.clone()).collect())
+            }
+        };
+        values.resize(self.beside.header.names.len(), String::new());
+        let cell = |name: &String| answers.iter().find(|(own, _)| own == name).map(|(_, value)| shown(value));
+        values.extend(columns.iter().map(|name| cell(name).unwrap_or_default()));
+        out.write_record(values).map_err(unwritten)?;
         out.flush().map_err(unwritten)
     }
 

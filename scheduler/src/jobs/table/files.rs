@@ -9,7 +9,7 @@ use super::{Change, Table, Unfinished, running};
 use crate::journal::{Address, address};
 
 /// Files that are read at once.
-pub(super) const AT_ONCE: usize = 64;
+pub(super) const AT_ONCE: usize = 512;
 
 /// How far a job is that is a file, at its submission, and its content.
 pub(super) fn of(submitted: &Submitted) -> Result<(Option<Progress>, Option<Address>), String> {

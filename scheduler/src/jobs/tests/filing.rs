@@ -62,7 +62,13 @@ impl Machine {
             let (reply, answer) = oneshot::channel();
             let file = File { name: "f".into(), expires_unix_ms: random.random_range(1..200_000), ..File::default() };
             // Some are the same as others.
-            let staged = Staged::nowhere([random.random_range(0..4); 32], BYTES);
+            let same = random.random_range(0..4);
+            let kept = self.writer.journal().stage().and_then(|mut staging| {
+                staging.write(&[same; BYTES as usize])?;
+                staging.finish()
+            });
+            // The disk of a simulation holds none.
+            let staged = kept.unwrap_or_else(|_| Staged::nowhere([same; 32], BYTES));
             asks.push(Ask::File(Box::new(file), staged, reply));
             answer
         })

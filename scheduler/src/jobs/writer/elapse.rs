@@ -52,13 +52,19 @@ impl Writer {
             // There are more: they are looked at next.
             self.forgot = 0;
         }
+        let mut room = FORGET_AT_ONCE;
         for (due, id) in all {
+            if room == 0 {
+                self.forgot = 0;
+                return Ok(());
+            }
             let left = Before(&*self.journal, &round.batch).ended(id)?;
             let is_done = match left.filter(|_| self.table.get(id).is_none()) {
-                Some(left) => self.forget_job(round, due, left)?,
+                Some(left) => self.forget_job(round, due, left, &mut room)?,
                 None => self.forget_kept_file(round, id)?,
             };
             if is_done {
+                room = room.saturating_sub(1);
                 round.batch.not_due.push((due, id));
             }
         }
@@ -80,7 +86,7 @@ impl Writer {
     }
 
     /// Forgets what is left of a job that was due then; whether it need not be looked at again.
-    fn forget_job(&mut self, round: &mut Round, due: Millis, left: Job) -> Result<bool> {
+    fn forget_job(&mut self, round: &mut Round, due: Millis, left: Job, room: &mut usize) -> Result<bool> {
         let id = left.id;
         let Some(Submitted { spec: Some(spec), address: content, .. }) = submission(&*self.journal, id)? else {
             return Ok(true);
@@ -90,10 +96,11 @@ impl Writer {
             return Ok(true);
         }
         // A file's lines go before it, some at a time.
-        let rows = if left.progress.is_some() { self.forget_rows(round, id)? } else { 0 };
-        if rows == FORGET_AT_ONCE {
-            self.forgot = 0;
-            return Ok(false);
+        if left.progress.is_some() {
+            *room -= self.forget_rows(round, id, *room)?;
+            if *room == 0 {
+                return Ok(false);
+            }
         }
         let mut terms = terms(&spec, None);
         terms.push(state_term(&left.state));
@@ -102,8 +109,8 @@ impl Writer {
         Ok(true)
     }
 
-    fn forget_rows(&mut self, round: &mut Round, id: u64) -> Result<usize> {
-        let rows = self.journal.found(&row_term(id), u64::MAX, FORGET_AT_ONCE)?;
+    fn forget_rows(&mut self, round: &mut Round, id: u64, most: usize) -> Result<usize> {
+        let rows = self.journal.found(&row_term(id), u64::MAX, most)?;
         let left = self.journal.ended_of(&rows)?;
         let kept = left.iter().filter_map(|row| Some((row.id, address(&row.result_address).ok()?)));
         let kept: HashMap<u64, Address> = kept.collect();

@@ -15,9 +15,13 @@ const SWEEP: &str = "DELETE FROM orion_contents WHERE address IN (
 const WRITE: &str = "INSERT INTO orion_contents (address, place, bytes, staged) VALUES ($1, $2, $3, now())";
 const READ: &str = "SELECT substr(bytes, $3, $4) FROM orion_contents WHERE address = $1 AND place = $2";
 
+const COUNT: &str = "SELECT count(*) FROM orion_contents WHERE address = $1";
+const REMOVE: &str = "DELETE FROM orion_contents WHERE address = $1 AND staged IS NOT NULL";
+
 struct Writing {
     journal: Postgres,
     key: [u8; 16],
+    is_whole: bool,
     place: i32,
     piece: Vec<u8>,
     hash: blake3::Hasher,
@@ -27,7 +31,7 @@ impl Postgres {
     pub(super) fn begin_content(&self) -> Result<Box<dyn Staging>> {
         self.wait(sqlx::query(SWEEP).execute(&self.reads)).map_err(unreachable)?;
         let (key, hash) = (rand::random(), blake3::Hasher::new());
-        Ok(Box::new(Writing { journal: self.clone(), key, place: 0, piece: Vec::new(), hash }))
+        Ok(Box::new(Writing { journal: self.clone(), key, is_whole: false, place: 0, piece: Vec::new(), hash }))
     }
 
     pub(super) fn read_content(&self, address: &Address, from: u64, most: usize) -> Result<Bytes> {
@@ -82,7 +86,24 @@ impl Staging for Writing {
         if !self.piece.is_empty() || self.place == 0 {
             self.flush()?;
         }
+        let count: Vec<(i64,)> = self.journal.rows(sqlx::query_as(COUNT).bind(self.key.to_vec()))?;
+        if count != [(i64::from(self.place),)] {
+            return Err(Error::new(Code::Unavailable, "it took too long, and part of it was swept: send it again"));
+        }
+        self.is_whole = true;
         let (address, bytes) = (*self.hash.finalize().as_bytes(), self.hash.count());
         Ok(Staged { address, bytes, place: Place::Rows(self.key) })
+    }
+}
+
+impl Drop for Writing {
+    fn drop(&mut self) {
+        if !self.is_whole && self.place > 0 {
+            let (reads, key) = (self.journal.reads.clone(), self.key.to_vec());
+            self.journal.runtime.spawn(async move {
+                // What cannot be removed is swept.
+                let _ = sqlx::query(REMOVE).bind(key).execute(&reads).await;
+            });
+        }
     }
 }

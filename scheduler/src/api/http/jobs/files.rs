@@ -7,13 +7,19 @@ use axum::{
     response::Response,
 };
 use futures::{StreamExt, stream};
-use orion_proto::files::{File, FileRequest, ListFilesRequest, ReadFileRequest, files_server::Files};
+use orion_proto::{
+    Error,
+    files::{File, FileRequest, ListFilesRequest, ReadFileRequest, files_server::Files},
+};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 pub(super) use super::upload::upload;
 use super::{Api, call, metadata, query, refused};
-use crate::api::http::{openai::Refusal, reply};
+use crate::api::http::{
+    openai::Refusal,
+    reply::{self, excerpt},
+};
 
 /// A file as OpenAI has it.
 pub(super) fn shown(file: &File) -> Value {
@@ -32,10 +38,16 @@ struct Listed {
     limit: u32,
     #[serde(default)]
     after: String,
+    #[serde(default)]
+    order: String,
 }
 
 pub(super) async fn list(State(api): State<Api>, headers: HeaderMap, uri: Uri) -> Result<Response, Refusal> {
-    let Listed { purpose, limit, after } = query(uri.query())?;
+    let Listed { purpose, limit, after, order } = query(uri.query())?;
+    if !matches!(order.as_str(), "" | "desc") {
+        let text = format!("order '{}' is not served, files are listed from the newest on: desc", excerpt(&order));
+        return Err(Error::invalid(text).into());
+    }
     let listed = api.0.files.list(call(&headers, ListFilesRequest { purpose, after, limit })).await;
     let listed = listed.map_err(|status| refused(&status))?.into_inner();
     Ok(reply::json(&page(listed.files.iter().map(shown).collect(), listed.has_more)))

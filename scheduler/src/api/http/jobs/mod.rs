@@ -100,7 +100,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Id {
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> std::result::Result<Self, Refusal> {
         let id = Path::<String>::from_request_parts(parts, state).await.map(|Path(id)| id).unwrap_or_default();
-        let number = id.parse().map_err(|_| Error::invalid(format!("job '{}' must be a number", excerpt(&id))))?;
+        let number = plain(&id).ok_or_else(|| Error::invalid(format!("job '{}' must be a number", excerpt(&id))))?;
         Ok(Self(number))
     }
 }
@@ -194,8 +194,13 @@ async fn list(
 
 /// A number that a client wrote as the end of an id such as `batch_17`.
 fn numbered(id: &str, prefix: &str) -> Result<u64> {
-    let number = id.strip_prefix(prefix).and_then(|number| number.parse().ok());
+    let number = id.strip_prefix(prefix).and_then(plain);
     number.ok_or_else(|| {
         Error::new(orion_proto::Code::NotFound, format!("'{}' is none, it must be such as {prefix}17", excerpt(id)))
     })
+}
+
+/// A number that is written in one way alone.
+fn plain(text: &str) -> Option<u64> {
+    text.parse().ok().filter(|number: &u64| number.to_string() == text)
 }

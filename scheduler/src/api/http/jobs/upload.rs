@@ -91,7 +91,11 @@ async fn send(mut form: Multipart, pieces: &Pieces) -> Result<()> {
             }
         }
     }
-    if has_file { Ok(()) } else { Err(Error::invalid("the form has no field 'file'")) }
+    if !has_file {
+        return Err(Error::invalid("the form has no field 'file'"));
+    }
+    give(pieces, PutFileRequest { is_whole: true, ..Default::default() }).await;
+    Ok(())
 }
 
 /// Whether it is wanted still.
