@@ -19,6 +19,7 @@ sys.path.insert(0, str(serving.ROOT / "scripts"))
 
 import jobs_wire  # noqa: E402
 
+csv.field_size_limit(1 << 20)
 ENDED = ("completed", "failed", "cancelled", "expired")
 
 
@@ -363,6 +364,8 @@ def test_a_column_is_an_input_of_the_model(client):
     found = rows_of(client, done.output_file_id)
     assert list(found[0]) == ["INPUT0", "note", "OUTPUT0"] and len(found) == 1501
     assert [json.loads(row["OUTPUT0"]) for row in found[:-1]] == [[n, n + 0.5] for n in range(1500)]
+    long = table(client, "INPUT0,note\n" + "".join(f'{n},"{"x" * 700_000}"\n' for n in range(7)), "/v2/models/identity/infer")
+    assert [len(row["note"]) for row in rows_of(client, long.output_file_id)] == [700_000] * 7
     assert [row["note"] for row in found[:-1]] == [f"row {n}" for n in range(1500)] and found[-1]["OUTPUT0"] in ("3", "3.0")
     assert "'INPUT0' must be a number" in rows_of(client, done.error_file_id)[0]["error_message"]
 

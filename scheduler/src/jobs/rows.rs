@@ -13,6 +13,8 @@ use super::{
 
 /// Columns of a file.
 const MOST_COLUMNS: usize = 1024;
+/// Bytes of rows that are taken up at once, but for the last.
+const AT_ONCE: u64 = 1 << 20;
 /// Bytes of rows that are read ahead, but for the last.
 const AHEAD: u64 = 64 << 10;
 /// What names a row.
@@ -112,12 +114,14 @@ pub(super) fn rows(
     model: Option<&ModelSpec>,
 ) -> Result<ReadLines> {
     let mut read = ReadLines { lines: Vec::new(), bytes: from.max(header.end), count: before };
-    each(reader, read.bytes, before, |number, row| {
+    let (start, mut is_full) = (read.bytes, false);
+    each(reader, start, before, |number, row| {
         (read.bytes, read.count) = (row.end, number);
         read.lines.push(line(number, header, row, of, model));
-        read.lines.len() < most
+        is_full = read.lines.len() >= most || read.bytes - start >= AT_ONCE;
+        !is_full
     })?;
-    if read.lines.len() < most {
+    if !is_full {
         read.bytes = reader.length();
     }
     Ok(read)
