@@ -67,6 +67,8 @@ impl Answers {
         else {
             return Err(files::unknown(id));
         };
+        // Where it has ended by now, all its lines are there, or some have been forgotten.
+        let left = view.get(job)?;
         let content = address(&content)?;
         let reader = || Reader::new(view.journal().clone(), content, bytes);
         let table = (calls.format == files::CSV).then(|| Table::new(reader(), calls.path.clone())).transpose()?;
@@ -77,7 +79,6 @@ impl Answers {
             before = *last;
             rows.extend(found);
         }
-        let left = view.get(job)?;
         if left.ended_unix_ms > 0 && left.progress.is_some_and(|progress| progress.rows != rows.len() as u64) {
             return Err(forgotten(job));
         }

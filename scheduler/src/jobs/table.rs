@@ -308,8 +308,8 @@ impl Table {
         let job = self.jobs.remove(&id)?;
         match job.phase {
             Phase::Queued(when) => self.queue.take(job.terms.priority, &job.terms.model, when, id),
-            Phase::Running => self.stops_running(&job.terms.model),
-            Phase::Waiting => {}
+            Phase::Running if job.takes_place() => self.stops_running(&job.terms.model),
+            Phase::Running | Phase::Waiting => {}
         }
         if let Some(deadline) = job.terms.deadline {
             self.deadlines.remove(&(deadline, id));
@@ -344,11 +344,11 @@ impl Table {
     fn put(&mut self, job: Unfinished) -> Change {
         match job.phase {
             Phase::Queued(when) => self.queue.put(job.terms.priority, &job.terms.model, when, job.id),
-            Phase::Running => {
+            Phase::Running if job.takes_place() => {
                 *self.running.entry(job.terms.model.clone()).or_default() += 1;
                 self.all_running += usize::from(&*job.terms.model != FILES);
             }
-            Phase::Waiting => {}
+            Phase::Running | Phase::Waiting => {}
         }
         if let Some(deadline) = job.terms.deadline {
             self.deadlines.insert((deadline, job.id));

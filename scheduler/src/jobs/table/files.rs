@@ -21,6 +21,11 @@ pub(super) fn of(submitted: &Submitted) -> Result<(Option<Progress>, Option<Addr
 }
 
 impl Unfinished {
+    /// Whether it takes a place while it runs: a file does until all of it was taken up.
+    pub(super) fn takes_place(&self) -> bool {
+        self.progress.is_none_or(|progress| progress.read_bytes < progress.bytes)
+    }
+
     /// Whether all lines of its file have been taken up and have ended.
     pub fn is_complete(&self) -> bool {
         self.attempt > 0

@@ -5,15 +5,15 @@ use std::collections::BTreeSet;
 use orion_proto::{
     Error,
     files::File,
-    jobs::{FileCalls, HttpCall, job_spec::Work},
+    jobs::{FileCalls, HttpCall, JobSpec, job_spec::Work},
 };
 use rand::{RngExt, rngs::StdRng};
 use tokio::sync::oneshot::{self, Receiver};
 
-use super::{Ask, Machine, Table};
+use super::{Ask, Machine, Table, Told, load};
 use crate::{
     jobs::{decide::ReadLines, lines::Line, snapshot::submission},
-    journal::{Journal, Staged},
+    journal::{Journal, Staged, power::Disk},
 };
 
 /// Bytes that each file is said to have.
@@ -87,4 +87,40 @@ pub(super) fn is_kept_while_needed(journal: &dyn Journal, table: &Table) -> bool
     let forgotten: Vec<u64> = (0..table.next()).filter(|job| !listed.contains(job)).collect();
     assert_eq!(forgotten.iter().filter(of).count(), 0, "lines outlive their job");
     !files.is_empty() && needed.len() > files.len() && listed.iter().filter(of).count() > 0
+}
+
+/// A file that has been taken up, and waits for its lines alone, leaves its place to the next.
+#[test]
+fn files_that_were_read_take_no_place() {
+    let mut machine = Machine::start(&Disk::new(u64::MAX, 0), 1).unwrap();
+    let (reply, mut kept) = oneshot::channel();
+    let file = File { name: "f".into(), expires_unix_ms: 1 << 40, ..File::default() };
+    machine.writer.round(1, [Ask::File(Box::new(file), Staged::nowhere([7; 32], BYTES), reply)]);
+    let file_id = kept.try_recv().unwrap().unwrap().id;
+    let (path, format) = ("/v1/embeddings".into(), "jsonl".into());
+    let work = Some(Work::File(FileCalls { file_id, path, format, model: String::new() }));
+    let spec = JobSpec { work, ..JobSpec::default() };
+    let submit = || Ask::Submit(Box::new(spec.clone()), None, None, oneshot::channel().0);
+    machine.writer.round(2, (0..600).map(|_| submit()));
+    let mut begun = Vec::new();
+    let mut told = |machine: &mut Machine| {
+        while let Ok(told) = machine.told.try_recv() {
+            if let Told::Begin(attempt, task) = told
+                && matches!(task.spec.work, Some(Work::File(_)))
+            {
+                begun.push(attempt);
+            }
+        }
+        begun.clone()
+    };
+    let first = told(&mut machine);
+    assert_eq!(first.len(), 512);
+    let call = Ok(HttpCall { path: "/v1/embeddings".into(), body: "{}".into(), model: "half".into() });
+    let line = Line { number: 1, custom_id: String::new(), call, from: 0, bytes: 0 };
+    let read = ReadLines { lines: vec![line], bytes: BYTES, count: 1 };
+    machine.writer.round(3, [Ask::Expand(first[0], Box::new(spec.clone()), read, None, oneshot::channel().0)]);
+    assert_eq!(told(&mut machine).len(), 513);
+    assert!(machine.view.unfinished(first[0].job).is_some());
+    let again: Table = load(machine.writer.journal()).unwrap();
+    assert_eq!(&again, machine.writer.table());
 }
