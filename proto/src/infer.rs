@@ -55,6 +55,8 @@ pub struct Parameters {
     pub others: Vec<(String, InferParameter)>,
     /// The attempt at a job that it is; clients cannot say so.
     pub job: Option<JobAttempt>,
+    /// Whether a job asks: where this process ends it is asked again.
+    pub of_job: bool,
 }
 
 /// The name of an attempt at a job, which outlives the scheduler that gave it out.
@@ -78,6 +80,7 @@ impl Default for Parameters {
             sequence: None,
             others: Vec::new(),
             job: None,
+            of_job: false,
         }
     }
 }

@@ -138,7 +138,7 @@ impl Scheduler {
     }
 
     /// Takes no new requests; returns when those that were accepted are answered, or after `limit`.
-    /// Says how many were not.
+    /// Says how many of clients' were not.
     pub async fn drain(&self, limit: Duration) -> usize {
         self.core().drain();
         let deadline = Instant::now() + limit;
@@ -146,7 +146,7 @@ impl Scheduler {
             let left = self.core().unsettled();
             if left == 0 || Instant::now() >= deadline {
                 self.drained.send_replace(true);
-                return left;
+                return self.core().unsettled_of_clients();
             }
             tokio::time::sleep(Duration::from_millis(5)).await;
         }

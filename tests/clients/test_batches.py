@@ -205,6 +205,21 @@ def test_a_key_names_one_batch(client):
     assert first.id == again.id != client.batches.create(**wanted).id
 
 
+def test_a_server_that_is_told_to_stop_ends_well_with_a_batch_under_way(start, tmp_path):
+    server = start("up", {"delay": serving.simulated(tmp_path / "delay", 0.2, max_rows=1)})
+    with client_of(server.http) as client:
+        made = batch(client, [delayed(n) for n in range(100)], endpoint="/v2/models/delay/infer")
+        serving.until(lambda: client.batches.retrieve(made.id).request_counts.completed > 0, "a line")
+        # With status 0, whatever is under way.
+        before = server.scheduler
+        before.stop()
+        server.start_scheduler()
+        server.processes.remove(before)
+        server.until_ready()
+        done = ended(client, made)
+        assert numbers(lines_of(client, done.output_file_id)) == [[n] for n in range(100)]
+
+
 def test_a_batch_that_is_cancelled_keeps_what_is_done(slow):
     with client_of(slow.http) as client:
         made = batch(client, [delayed(n) for n in range(2000)], endpoint="/v2/models/delay/infer")
@@ -344,6 +359,8 @@ def test_a_table_is_answered_with_a_table(client):
     written.writerow(["quoted", 'two\nlines, and "quotes"', "minilm"])
     written.writerow(["lost", "x", "nobody-has-this"])
     out.write("short,x\n")
+    assert "custom_id has 257 bytes" in rows_of(client, table(
+        client, f"custom_id,input,model\n{'x' * 257},a,minilm\n", "/v1/embeddings").error_file_id)[0]["error_message"]
     done = table(client, out.getvalue(), "/v1/embeddings")
     count = len(EXPECTED["text"]) + 1
     assert (done.request_counts.completed, done.request_counts.failed) == (count, 2)

@@ -149,7 +149,7 @@ impl Terms {
             request.id = id.to_string();
         }
         if let Some(job) = self.job {
-            request.parameters.priority = job.priority;
+            (request.parameters.priority, request.parameters.of_job) = (job.priority, true);
             // What generates is begun anew where its scheduler dies.
             request.parameters.job = request.generation.is_none().then_some(job.attempt);
         }

@@ -291,6 +291,11 @@ impl<T, L: Clone> Core<T, L> {
         self.requests.len()
     }
 
+    /// The same of clients: what jobs ask is asked again by whoever leads next.
+    pub fn unsettled_of_clients(&self) -> usize {
+        self.requests.iter().filter(|(_, request)| !request.request.parameters.of_job).count()
+    }
+
     /// This scheduler's epoch.
     pub fn epoch(&self) -> u64 {
         self.epoch

@@ -124,11 +124,16 @@ fn parsed(line: &[u8], of: &FileCalls) -> (String, Result<HttpCall>) {
         }
     };
     let custom_id = written.custom_id.as_deref().unwrap_or_default().to_owned();
-    if custom_id.len() > CUSTOM_ID {
-        let text = format!("custom_id has {} bytes, it may have {CUSTOM_ID}", custom_id.len());
-        return (String::new(), Err(Error::invalid(text)));
+    named(custom_id, call(line, &written, of))
+}
+
+/// What a line calls itself, and its call, where that is short enough.
+pub(super) fn named(custom_id: String, call: Result<HttpCall>) -> (String, Result<HttpCall>) {
+    if custom_id.len() <= CUSTOM_ID {
+        return (custom_id, call);
     }
-    (custom_id, call(line, &written, of))
+    let text = format!("custom_id has {} bytes, it may have {CUSTOM_ID}", custom_id.len());
+    (String::new(), Err(Error::invalid(text)))
 }
 
 fn call(line: &[u8], written: &Written<'_>, of: &FileCalls) -> Result<HttpCall> {

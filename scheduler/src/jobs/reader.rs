@@ -46,7 +46,7 @@ impl Reader {
         Ok(self.held.clone())
     }
 
-    /// The file from there on; no more than so many bytes of it until more are allowed.
+    /// The file from there on.
     pub(super) fn from(&mut self, at: u64) -> Stream<'_> {
         Stream { reader: self, at }
     }

@@ -6,7 +6,7 @@ use orion_proto::{Code, Error, ModelSpec, Result, jobs::FileCalls};
 
 use super::{
     decide::ReadLines,
-    lines::{LONGEST, Line},
+    lines::{self, LONGEST, Line},
     reader::Reader,
     row,
 };
@@ -135,8 +135,9 @@ fn line(number: u64, header: &Header, row: Row, of: &FileCalls, model: Option<&M
         row.retain(|(name, _)| *name != CUSTOM_ID);
         row::call(&row, of, model)
     });
+    let (custom_id, call) = lines::named(custom_id.unwrap_or_default(), call);
     // It is not found by its bytes alone, without the header.
-    Line { number, custom_id: custom_id.unwrap_or_default(), call, from: 0, bytes: 0 }
+    Line { number, custom_id, call, from: 0, bytes: 0 }
 }
 
 fn named(header: &Header, row: Row) -> Result<Vec<(&str, String)>> {

@@ -182,7 +182,7 @@ impl Attempter {
         let mut request = InferRequest::try_from(request)?;
         request.id = request_id(attempt.name());
         request.parameters.priority = priority;
-        request.parameters.job = Some(attempt.name());
+        (request.parameters.job, request.parameters.of_job) = (Some(attempt.name()), true);
         let once = |left: Option<Duration>| {
             let mut request = request.clone();
             request.parameters.timeout = left.into_iter().chain(request.parameters.timeout).min();

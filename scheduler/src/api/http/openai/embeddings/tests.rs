@@ -115,6 +115,7 @@ fn parameters_come_beside_openais_own_fields() {
         tenant: None,
         others: Vec::new(),
         job: None,
+        of_job: false,
     };
     assert_eq!(all, expected);
     for (field, value) in [("priority", "6"), ("priority", "\"high\""), ("timeout", "-1"), ("idempotent", "1")] {
