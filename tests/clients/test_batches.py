@@ -387,6 +387,16 @@ def test_a_column_is_an_input_of_the_model(client):
     assert "'INPUT0' must be a number" in rows_of(client, done.error_file_id)[0]["error_message"]
 
 
+def test_a_row_that_does_not_end_leaves_those_before_it(client):
+    text = "INPUT0\n" + "".join(f"{n}\n" for n in range(300)) + '"' + "x" * (6 << 20)
+    done = table(client, text, "/v2/models/identity/infer")
+    assert done.status == "failed" and "is a quote not closed?" in done.errors.data[0].message
+    count = done.request_counts.completed
+    found = rows_of(client, done.output_file_id)
+    numbers_found = [float(row["OUTPUT0"]) for row in found]
+    assert len(found) == count > 0 and numbers_found == sorted(set(numbers_found)) and numbers_found[-1] < 300
+
+
 @pytest.mark.parametrize(("text", "path", "part"), [
     ("a,a\n1,2\n", "/v1/embeddings", "named 'a', each needs a name of its own"),
     ("other\n1\n", "/v2/models/identity/infer", "no column 'INPUT0'"),

@@ -77,7 +77,7 @@ pub(super) fn complete(call: &mut HttpCall) -> Result<()> {
     }
     let named = match (path, body.model) {
         (Path::Model(model), _) => Some(model.to_owned()),
-        (Path::Named, model) => model.map(Cow::into_owned),
+        (Path::Named, model) => model.map(Cow::into_owned).filter(|model| !model.is_empty()),
     };
     match named {
         Some(named) if call.model.is_empty() => call.model = named,
@@ -175,6 +175,7 @@ mod tests {
         assert!(at("/v1/models", "{}", "m").contains("/v1/embeddings"));
         assert!(at("/v2/models//infer", "{}", "m").contains("MODEL"));
         assert!(at("/v1/embeddings", "{}", "").contains("'model'"));
+        assert!(at("/v1/embeddings", r#"{"model": ""}"#, "").contains("'model'"));
         assert!(at("/v1/embeddings", r#"{"model": "a"}"#, "b").contains("'a'"));
         assert!(at("/v1/embeddings", "[]", "b").contains("object"));
         assert!(at("/v1/embeddings", r#"{"model": 3}"#, "").contains("string"));

@@ -146,6 +146,8 @@ impl Cluster {
                 }
             }
         }
+        // Nobody reads it while this scheduler leads: the server would keep what it could not say.
+        drop(news);
         let (front, mine) = (self.front.clone(), Arc::new(journal.clone()));
         let _watched = follower.watched;
         let jobs = self.start(&journal, move || Jobs::start(mine, front, follower.view, follower.table)).await?;

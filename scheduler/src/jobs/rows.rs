@@ -188,13 +188,14 @@ impl Beside {
     fn read_ahead(&mut self) -> Result<bool> {
         let (mut at, mut before, mut bytes) = (self.at, self.before, 0);
         let ahead = &mut self.ahead;
-        each(&mut self.reader, self.at, self.before, |number, row| {
+        let read = each(&mut self.reader, self.at, self.before, |number, row| {
             bytes += row.end - at;
             (at, before) = (row.end, number);
             ahead.push_back((number, row.values.into_iter().map(Option::unwrap_or_default).collect()));
             bytes < AHEAD
-        })?;
+        });
         (self.at, self.before) = (at, before);
-        Ok(!self.ahead.is_empty())
+        // A row that does not end takes nothing from those before it.
+        if self.ahead.is_empty() { read.map(|()| false) } else { Ok(true) }
     }
 }

@@ -55,8 +55,7 @@ impl Writer {
         let mut room = FORGET_AT_ONCE;
         for (due, id) in all {
             if room == 0 {
-                self.forgot = 0;
-                return Ok(());
+                break;
             }
             let left = Before(&*self.journal, &round.batch).ended(id)?;
             let is_done = match left.filter(|_| self.table.get(id).is_none()) {
@@ -67,6 +66,10 @@ impl Writer {
                 room = room.saturating_sub(1);
                 round.batch.not_due.push((due, id));
             }
+        }
+        if room == 0 {
+            // A job's lines may be left: they are next.
+            self.forgot = 0;
         }
         Ok(())
     }

@@ -34,6 +34,11 @@ impl Postgres {
         Ok(Box::new(Writing { journal: self.clone(), key, is_whole: false, place: 0, piece: Vec::new(), hash }))
     }
 
+    fn has_content(&self, address: &Address) -> Result<bool> {
+        let found: Vec<(i64,)> = self.rows(sqlx::query_as(COUNT).bind(address.to_vec()))?;
+        Ok(found != [(0,)])
+    }
+
     pub(super) fn read_content(&self, address: &Address, from: u64, most: usize) -> Result<Bytes> {
         let mut bytes = BytesMut::new();
         while bytes.len() < most {
@@ -44,7 +49,8 @@ impl Postgres {
                 query.bind(number(within).saturating_add(1) as i32).bind((most - bytes.len()).min(PIECE) as i32);
             let rows: Vec<(Vec<u8>,)> = self.rows(query)?;
             match rows.first() {
-                None if place == 0 => {
+                // An end that is none would be taken for the file's.
+                None if place == 0 || !self.has_content(address)? => {
                     let name = blake3::Hash::from_bytes(*address);
                     return Err(Error::new(Code::Internal, format!("content {name} is not in the journal's database")));
                 }

@@ -32,11 +32,11 @@ impl News {
     pub async fn next(&mut self) {
         match &mut self.0 {
             // A connection that was lost is made anew by it; what was missed meanwhile is found by looking.
-            Some(listener) => {
-                if listener.recv().await.is_err() {
-                    self.0 = None;
-                }
-            }
+            Some(listener) => match listener.recv().await {
+                // What came meanwhile is one piece of news.
+                Ok(_) => while listener.next_buffered().is_some() {},
+                Err(_) => self.0 = None,
+            },
             None => std::future::pending().await,
         }
     }
