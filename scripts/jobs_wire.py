@@ -40,11 +40,11 @@ class Jobs:
     def submit(self, values, **fields):
         return self.call("Submit")(self.spec(values, **fields), timeout=30).id
 
-    def asked(self, job):
-        return self.message("orion.v1.GetJobRequest")(id=job)
+    def asked(self, job, **fields):
+        return self.message("orion.v1.GetJobRequest")(id=job, **fields)
 
-    def get(self, job):
-        return self.call("Get")(self.asked(job), timeout=30)
+    def get(self, job, **fields):
+        return self.call("Get")(self.asked(job, **fields), timeout=30)
 
     def watch(self, job):
         return list(self.call("Watch", "unary_stream")(self.asked(job), timeout=60))

@@ -196,6 +196,10 @@ def test_no_line_is_lost_or_answered_twice_when_processes_are_killed(slow):
     verify = [str(serving.BINARY), "journal", "verify", str(slow.folder / "scheduler" / "jobs.redb")]
     checked = subprocess.run(verify, capture_output=True, text=True, check=False, env=serving.environment())
     assert checked.returncode == 0, checked.stderr
+    for content in (slow.folder / "scheduler" / "contents").iterdir():
+        content.unlink()
+    checked = subprocess.run(verify, capture_output=True, text=True, check=False, env=serving.environment())
+    assert checked.returncode == 1 and "needs a content that cannot be read" in checked.stderr, checked.stderr
 
 
 def test_a_key_names_one_batch(client):

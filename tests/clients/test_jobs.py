@@ -81,7 +81,8 @@ def test_what_is_large_is_kept_beside_the_journal_for_as_long_as_its_job(start):
     small = jobs.submit([1])
     # One without a key that is the same in all is kept once.
     again = jobs.submit(large)
-    assert jobs.get(again).spec.inference.raw_input_contents[0] == jobs.spec(large).spec.inference.raw_input_contents[0]
+    assert not jobs.get(again).spec.inference.raw_input_contents
+    assert jobs.get(again, with_inputs=True).spec.inference.raw_input_contents[0] == jobs.spec(large).spec.inference.raw_input_contents[0]
     assert jobs.watch(small)[-1].state == "succeeded"
     server.scheduler.kill()
     jobs = started_anew(server)

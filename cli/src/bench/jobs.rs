@@ -202,7 +202,7 @@ async fn to_its_end(client: &mut Client, seconds: Duration) -> Result<Part, Fail
     while begun.elapsed() < seconds {
         let one = Instant::now();
         let id = client.jobs.submit(job()).await?.into_inner().id;
-        let mut seen = client.jobs.watch(GetJobRequest { id }).await?.into_inner();
+        let mut seen = client.jobs.watch(GetJobRequest { id, ..Default::default() }).await?.into_inner();
         while seen.message().await?.is_some() {}
         times.saturating_record(nanoseconds(one));
     }

@@ -42,13 +42,15 @@ pub(super) async fn put(client: &mut Client, path: &Path) -> Result<files::File,
     let read = tokio::task::spawn_blocking(move || send(reader, name, &sender, |bytes| counted.inc(bytes)));
     let kept = client.files.put(ReceiverStream::new(receiver)).await;
     bar.finish_and_clear();
-    // A server that refuses it stops the reading too.
-    let kept = kept?.into_inner();
+    // A server that refuses it knows why; one whose file broke off does not.
+    if !read.is_finished() {
+        return Ok(kept?.into_inner());
+    }
     match read.await {
         Ok(read) => read.map_err(unread)?,
         Err(_) => return Err(Failure::new(format!("reading '{shown}' failed unexpectedly"))),
     }
-    Ok(kept)
+    Ok(kept?.into_inner())
 }
 
 fn send(

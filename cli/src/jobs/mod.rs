@@ -9,7 +9,7 @@ use std::io::Write;
 
 use clap::{Args, Subcommand};
 use orion_proto::jobs::{GetJobRequest, ListJobsRequest, job_result::Outcome};
-use orion_scheduler::jobs::shown::json;
+use orion_scheduler::jobs::shown::{answer_ids, json};
 
 use crate::{
     Failure,
@@ -106,7 +106,7 @@ pub(crate) fn run(arguments: &JobsArguments, out: &mut dyn Write) -> Result<(), 
     block_on(async {
         let mut client = arguments.server.connect().await?;
         let (client, format) = (&mut client, arguments.server.output);
-        let asked = |id: &u64| GetJobRequest { id: *id };
+        let asked = |id: &u64| GetJobRequest { id: *id, ..Default::default() };
         match &arguments.command {
             JobsCommand::Submit(submit) => submit::submit(client, submit, &texts, format, out).await,
             JobsCommand::Batch(batch) => submit::batch(client, batch, format, out).await,
@@ -149,15 +149,15 @@ async fn result(
     format: Format,
     out: &mut dyn Write,
 ) -> Result<(), Failure> {
-    let job = client.jobs.get(GetJobRequest { id }).await?.into_inner();
+    let job = client.jobs.get(GetJobRequest { id, ..Default::default() }).await?.into_inner();
     if job.progress.is_some() {
-        let end = if errors { "errors" } else { "output" };
-        return file::read(client, format!("file-{id}-{end}"), out).await;
+        let (succeeded, others) = answer_ids(id);
+        return file::read(client, if errors { others } else { succeeded }, out).await;
     }
     if errors {
         return Err(Failure::new(format!("job {id} is no file, its error is in: orion jobs show {id}")));
     }
-    match client.jobs.result(GetJobRequest { id }).await?.into_inner().outcome {
+    match client.jobs.result(GetJobRequest { id, ..Default::default() }).await?.into_inner().outcome {
         Some(Outcome::Inference(response)) => {
             let answer = Answer::read(response)?;
             match format {

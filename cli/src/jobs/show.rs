@@ -58,22 +58,20 @@ pub(super) fn rows(jobs: &[Job]) -> Table {
 }
 
 /// How far a job is that is a file: how much of it was taken up, and what came of that.
-pub(super) fn far(job: &Job, progress: &Progress) -> String {
+pub(super) fn far(progress: &Progress) -> String {
     let share = progress.read_bytes as f64 / progress.bytes.max(1) as f64 * 100.0;
     let Progress { rows, succeeded, failed, .. } = progress;
     let under_way = rows.saturating_sub(succeeded + failed);
-    format!("job {}: {share:.0} % read, {succeeded} lines succeeded, {failed} did not, {under_way} under way", job.id)
+    format!("{share:.0} % read, {succeeded} lines succeeded, {failed} did not, {under_way} under way")
 }
 
 fn in_words(job: &Job) -> String {
-    let progress = job.progress.as_ref().map(|progress| far(job, progress));
-    let progress = progress.as_deref().and_then(|far| far.split_once(": ")).map(|(_, far)| far.to_owned());
     let mut shown = facts([
         ("job", job.id.to_string()),
         ("model", model(job).to_owned()),
         ("state", job.state.clone()),
         ("why", job.reason.clone()),
-        ("lines", progress.unwrap_or_default()),
+        ("lines", job.progress.as_ref().map(far).unwrap_or_default()),
         ("line of", job.row.as_ref().map(|row| format!("job {}, line {}", row.job, row.line)).unwrap_or_default()),
         ("attempt", job.attempt.to_string()),
         ("labels", labels(job)),

@@ -52,10 +52,10 @@ fn is_gone(status: &Status) -> bool {
 
 async fn follow(client: &mut Client, id: u64, spinner: &indicatif::ProgressBar) -> Result<Job, Status> {
     let mut last = Job::default();
-    let mut jobs = client.jobs.watch(GetJobRequest { id }).await?.into_inner();
+    let mut jobs = client.jobs.watch(GetJobRequest { id, ..Default::default() }).await?.into_inner();
     while let Some(job) = jobs.message().await? {
         spinner.set_message(match &job.progress {
-            Some(progress) => show::far(&job, progress),
+            Some(progress) => format!("job {id}: {}", show::far(progress)),
             None => format!("job {id} is {}, attempt {}", job.state, job.attempt),
         });
         last = job;

@@ -19,6 +19,7 @@ use super::{
     files::{self, ERRORS, OUTPUT},
     large,
     reader::Reader,
+    shown,
     snapshot::submission,
     view::{View, row_term},
 };
@@ -174,7 +175,7 @@ fn write(text: &mut Vec<u8>, job: &Job, result: Option<JobResult>) -> Result<()>
             text.extend_from_slice(b",\"error\":null}\n");
         }
         None => {
-            let (code, message) = job.reason.split_once(": ").unwrap_or((job.state.as_str(), job.reason.as_str()));
+            let (code, message) = shown::why(job);
             let attempts = job
                 .failed
                 .iter()

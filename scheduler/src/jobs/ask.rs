@@ -8,6 +8,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::{
     decide::{Attempt, ReadLines},
+    files::Announced,
     large::Needed,
 };
 use crate::journal::Staged;
@@ -26,7 +27,7 @@ pub(super) enum Ask {
     /// Lines of a job's file are taken up; with room for their specifications.
     Expand(Attempt, Box<JobSpec>, ReadLines, Option<OwnedSemaphorePermit>, Reply<()>),
     /// A file is kept from now on.
-    File(Box<File>, Staged, Reply<File>),
+    File(Announced, Staged, Reply<File>),
     /// A file is kept no more.
     NoFile(u64, Reply<File>),
     /// A worker has an attempt that was under way when this scheduler came to lead.

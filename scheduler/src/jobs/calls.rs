@@ -9,6 +9,7 @@ use orion_proto::{
 use serde::Deserialize;
 
 use super::files::{CSV, JSONL};
+use crate::api::http::reply::excerpt;
 
 /// Paths that jobs may call, beside those of a model's `infer` and `generate`.
 pub(crate) const PATHS: [&str; 4] = ["/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/rerank"];
@@ -43,7 +44,7 @@ fn path(path: &str) -> Result<Path<'_>> {
             Ok(Path::Model(model))
         }
         _ => {
-            let shown: String = path.chars().filter(|c| !c.is_control()).take(100).collect();
+            let shown = excerpt(path);
             let known = PATHS.join(", ");
             Err(Error::invalid(format!(
                 "path '{shown}' is none that a job can call, it must be {known}, /v2/models/MODEL/infer or /v2/models/MODEL/generate"

@@ -9,7 +9,10 @@ use orion_proto::{
 };
 
 use super::{Jobs, ask::Ask, terms::Millis, view::View};
-use crate::journal::{Staging, address};
+use crate::{
+    api::http::reply::excerpt,
+    journal::{Staging, address},
+};
 
 /// At the end of the ids of what came of a file's lines.
 pub(super) const OUTPUT: &str = "-output";
@@ -57,11 +60,19 @@ fn term(purpose: &str) -> String {
     format!("{LISTED}{purpose}")
 }
 
+/// A file that is not kept yet, and for how long it will be.
+#[derive(Debug)]
+pub(crate) struct Announced {
+    pub(super) name: String,
+    pub(super) purpose: String,
+    pub(super) keep: Millis,
+}
+
 /// What is said of a file before it comes.
 ///
 /// # Errors
 /// INVALID_ARGUMENT naming what is wrong.
-pub(crate) fn announced(name: &str, purpose: &str, keep: Millis) -> Result<File> {
+pub(crate) fn announced(name: &str, purpose: &str, keep: Millis) -> Result<Announced> {
     let plain = |text: &str, most| text.len() <= most && !text.contains(char::is_control);
     if name.is_empty() || !plain(name, NAME_BYTES) {
         return Err(Error::invalid(format!(
@@ -72,7 +83,7 @@ pub(crate) fn announced(name: &str, purpose: &str, keep: Millis) -> Result<File>
         return Err(Error::invalid(format!("a purpose may have {PURPOSE_BYTES} bytes without control characters")));
     }
     let keep = if keep == 0 { KEEP } else { keep.min(LONGEST_KEEP) };
-    Ok(File { name: name.into(), purpose: purpose.into(), expires_unix_ms: keep, ..File::default() })
+    Ok(Announced { name: name.into(), purpose: purpose.into(), keep })
 }
 
 impl Jobs {
@@ -88,10 +99,10 @@ impl Jobs {
     ///
     /// # Errors
     /// The journal cannot be written.
-    pub(crate) async fn keep_file(&self, file: File, staged: Box<dyn Staging>) -> Result<File> {
+    pub(crate) async fn keep_file(&self, file: Announced, staged: Box<dyn Staging>) -> Result<File> {
         let finished = tokio::task::spawn_blocking(move || staged.finish()).await;
         let staged = finished.map_err(|_| Error::new(Code::Internal, "keeping the file failed unexpectedly"))??;
-        self.ask(|reply| Ask::File(Box::new(file), staged, reply)).await
+        self.ask(|reply| Ask::File(file, staged, reply)).await
     }
 
     /// Keeps a file no more.
@@ -108,10 +119,7 @@ impl Jobs {
 }
 
 pub(super) fn unknown(id: &str) -> Error {
-    Error::new(
-        Code::NotFound,
-        format!("there is no file '{}'", id.chars().filter(|c| !c.is_control()).take(100).collect::<String>()),
-    )
+    Error::new(Code::NotFound, format!("there is no file '{}'", excerpt(id)))
 }
 
 impl View {

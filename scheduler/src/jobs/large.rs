@@ -14,6 +14,9 @@ use crate::journal::{Address, Journal, Staged, address};
 /// Bytes of an input or a result from which on it is a content.
 pub(super) const LARGE: usize = 64 << 10;
 
+/// Bytes of a specification without its inputs.
+const MOST_REST: usize = 1 << 20;
+
 /// A content that a job needs, and the part of it that is the job's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Needed {
@@ -89,6 +92,19 @@ pub(super) fn taken(journal: &dyn Journal, spec: &mut JobSpec) -> Result<Staged>
         _ => {}
     }
     Ok(staged)
+}
+
+/// Checks what stays in a row of a job whose inputs were taken out.
+///
+/// # Errors
+/// INVALID_ARGUMENT.
+pub(super) fn check_rest(spec: &JobSpec) -> Result<()> {
+    match spec.encoded_len() {
+        bytes if bytes > MOST_REST => {
+            Err(Error::invalid(format!("the job has {bytes} bytes beside its inputs, it may have {MOST_REST}")))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn staged(journal: &dyn Journal, bytes: &[u8]) -> Result<Staged> {

@@ -168,6 +168,7 @@ impl Jobs {
         let journal = self.view.journal().clone();
         let kept = tokio::task::spawn_blocking(move || {
             let staged = large::taken(&*journal, &mut spec)?;
+            large::check_rest(&spec)?;
             Ok((spec, Some(staged)))
         });
         kept.await.map_err(|_| Error::new(Code::Internal, "keeping its inputs failed unexpectedly"))?

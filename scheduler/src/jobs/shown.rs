@@ -3,6 +3,8 @@
 use orion_proto::jobs::{Job, JobSpec, Progress, job_spec::Work};
 use serde_json::{Value, json};
 
+use super::files;
+
 /// The kinds of work, as they are listed by.
 pub(super) const KINDS: [&str; 4] = ["", "inference", "call", "file"];
 
@@ -50,6 +52,16 @@ pub fn json(job: &Job) -> Value {
         "row": row.map(|row| json!({ "job": row.job, "line": row.line, "custom_id": row.custom_id })),
         "progress": job.progress.as_ref().map(progress),
     })
+}
+
+/// The files of what came of a file's lines: of those that succeeded, and of the others.
+pub fn answer_ids(job: u64) -> (String, String) {
+    (files::id(job, files::OUTPUT), files::id(job, files::ERRORS))
+}
+
+/// The code and the message of a job that did not succeed; empty where it did.
+pub fn why(job: &Job) -> (&str, &str) {
+    job.reason.split_once(": ").unwrap_or(("", &job.reason))
 }
 
 /// How far a job is that is a file.

@@ -171,7 +171,7 @@ impl Writer {
                 round.answer(done, reply);
             }
             Ask::File(file, staged, reply) => {
-                let done = broken.map_or_else(|| self.keep_file(round, *file, staged), Err);
+                let done = broken.map_or_else(|| self.keep_file(round, file, staged), Err);
                 round.answer(done, reply);
             }
             Ask::NoFile(number, reply) => {

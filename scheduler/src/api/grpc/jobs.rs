@@ -40,9 +40,11 @@ impl JobsService {
         Self(Leading::new(seat))
     }
 
-    async fn get_job(&self, id: u64) -> Result<Job, Status> {
+    async fn get_job(&self, GetJobRequest { id, with_inputs }: GetJobRequest) -> Result<Job, Status> {
         let view = self.0.view()?;
-        Ok(off_thread(move || view.get_whole(id)).await.map_err(|error| self.0.unsure(error))?)
+        Ok(off_thread(move || if with_inputs { view.get_whole(id) } else { view.get(id) })
+            .await
+            .map_err(|error| self.0.unsure(error))?)
     }
 
     /// A job, and then again whenever it has changed, as this scheduler knows.
@@ -143,7 +145,7 @@ impl jobs_server::Jobs for JobsService {
         {
             return answer;
         }
-        Ok(Response::new(self.get_job(asked.id).await?))
+        Ok(Response::new(self.get_job(asked).await?))
     }
 
     async fn list(&self, request: Request<ListJobsRequest>) -> Answer<ListJobsResponse> {
@@ -179,7 +181,7 @@ impl jobs_server::Jobs for JobsService {
             }
             Doer::Here(jobs) => {
                 jobs.cancel(asked.id).await?;
-                Ok(Response::new(self.get_job(asked.id).await?))
+                Ok(Response::new(self.get_job(asked).await?))
             }
         }
     }
@@ -192,7 +194,7 @@ impl jobs_server::Jobs for JobsService {
             }
             Doer::Here(jobs) => {
                 jobs.retry(asked.id).await?;
-                Ok(Response::new(self.get_job(asked.id).await?))
+                Ok(Response::new(self.get_job(asked).await?))
             }
         }
     }

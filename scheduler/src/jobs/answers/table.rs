@@ -8,7 +8,7 @@ use orion_proto::{
 };
 use serde_json::Value;
 
-use crate::jobs::{reader::Reader, row::answer, rows::Beside};
+use crate::jobs::{reader::Reader, row::answer, rows::Beside, shown::why};
 
 /// Columns of what did not succeed.
 const ERROR: [&str; 2] = ["error_code", "error_message"];
@@ -55,7 +55,7 @@ impl Table {
             }
             Some(_) => Err(damaged()),
             None => {
-                let (code, message) = job.reason.split_once(": ").unwrap_or((&job.state, &job.reason));
+                let (code, message) = why(job);
                 let [first, second] = ERROR.map(str::to_owned);
                 Ok(vec![(first, code.into()), (second, message.into())])
             }

@@ -3,16 +3,20 @@
 use std::collections::BTreeSet;
 
 use orion_proto::{
-    Error,
+    Code, Error,
     files::File,
-    jobs::{FileCalls, HttpCall, JobSpec, job_spec::Work},
+    jobs::{FileCalls, HttpAnswer, HttpCall, JobResult, JobSpec, job_result::Outcome, job_spec::Work},
 };
+use prost::Message;
 use rand::{RngExt, rngs::StdRng};
 use tokio::sync::oneshot::{self, Receiver};
 
 use super::{Ask, Machine, Table, Told, load};
 use crate::{
-    jobs::{decide::ReadLines, lines::Line, snapshot::submission},
+    jobs::{
+        answers::Answers, decide::ReadLines, files::Announced, lines::Line, shown::answer_ids, snapshot::submission,
+        view::row_term,
+    },
     journal::{Journal, Staged, power::Disk},
 };
 
@@ -60,7 +64,8 @@ impl Machine {
         }
         random.random_bool(0.2).then(|| {
             let (reply, answer) = oneshot::channel();
-            let file = File { name: "f".into(), expires_unix_ms: random.random_range(1..200_000), ..File::default() };
+            let keep = random.random_range(1..200_000);
+            let file = Announced { name: "f".into(), purpose: String::new(), keep };
             // Some are the same as others.
             let same = random.random_range(0..4);
             let kept = self.writer.journal().stage().and_then(|mut staging| {
@@ -69,7 +74,7 @@ impl Machine {
             });
             // The disk of a simulation holds none.
             let staged = kept.unwrap_or_else(|_| Staged::nowhere([same; 32], BYTES));
-            asks.push(Ask::File(Box::new(file), staged, reply));
+            asks.push(Ask::File(file, staged, reply));
             answer
         })
     }
@@ -94,8 +99,8 @@ pub(super) fn is_kept_while_needed(journal: &dyn Journal, table: &Table) -> bool
 fn files_that_were_read_take_no_place() {
     let mut machine = Machine::start(&Disk::new(u64::MAX, 0), 1).unwrap();
     let (reply, mut kept) = oneshot::channel();
-    let file = File { name: "f".into(), expires_unix_ms: 1 << 40, ..File::default() };
-    machine.writer.round(1, [Ask::File(Box::new(file), Staged::nowhere([7; 32], BYTES), reply)]);
+    let file = Announced { name: "f".into(), purpose: String::new(), keep: 1 << 40 };
+    machine.writer.round(1, [Ask::File(file, Staged::nowhere([7; 32], BYTES), reply)]);
     let file_id = kept.try_recv().unwrap().unwrap().id;
     let (path, format) = ("/v1/embeddings".into(), "jsonl".into());
     let work = Some(Work::File(FileCalls { file_id, path, format, model: String::new() }));
@@ -123,4 +128,44 @@ fn files_that_were_read_take_no_place() {
     assert!(machine.view.unfinished(first[0].job).is_some());
     let again: Table = load(machine.writer.journal()).unwrap();
     assert_eq!(&again, machine.writer.table());
+}
+
+/// A machine with a file whose only line has succeeded, and its job.
+fn with_answers(keep_ms: u64) -> (Machine, u64) {
+    let mut machine = Machine::start(&Disk::new(u64::MAX, 0), 1).unwrap();
+    let (reply, mut kept) = oneshot::channel();
+    let file = Announced { name: "f".into(), purpose: String::new(), keep: 1 << 40 };
+    machine.writer.round(1, [Ask::File(file, Staged::nowhere([7; 32], BYTES), reply)]);
+    let file_id = kept.try_recv().unwrap().unwrap().id;
+    let (path, format) = ("/v1/embeddings".into(), "jsonl".into());
+    let work = Some(Work::File(FileCalls { file_id, path, format, model: String::new() }));
+    let spec = JobSpec { work, keep_ms, ..JobSpec::default() };
+    machine.writer.round(2, [Ask::Submit(Box::new(spec.clone()), None, None, oneshot::channel().0)]);
+    let Ok(Told::Begin(of_file, _)) = machine.told.try_recv() else { panic!("the file was not begun") };
+    let call = Ok(HttpCall { path: "/v1/embeddings".into(), body: "{}".into(), model: "half".into() });
+    let line = Line { number: 1, custom_id: String::new(), call, from: 0, bytes: 0 };
+    let read = ReadLines { lines: vec![line], bytes: BYTES, count: 1 };
+    machine.writer.round(3, [Ask::Expand(of_file, Box::new(spec), read, None, oneshot::channel().0)]);
+    let Ok(Told::Begin(of_line, task)) = machine.told.try_recv() else { panic!("its line was not begun") };
+    assert_eq!(task.spec.priority, "low", "a file goes after all others, and its lines with it");
+    let answer = HttpAnswer { status: 200, body: "{}".into(), ..HttpAnswer::default() };
+    let result = JobResult { outcome: Some(Outcome::Call(answer)) }.encode_to_vec();
+    machine.writer.round(4, [Ask::Settle(of_line, Ok((result.into(), None)), oneshot::channel().0)]);
+    assert_eq!(machine.view.get(of_file.job).unwrap().state, "succeeded");
+    (machine, of_file.job)
+}
+
+/// Who reads what came of a file while that is forgotten is told, and does not take what is left for all of it.
+#[test]
+fn what_is_forgotten_while_it_is_read_is_an_error() {
+    let (mut machine, job) = with_answers(1);
+    let (output, errors) = answer_ids(job);
+    let open = |machine: &Machine, id: &str| Answers::open(&machine.view, id).map(Option::unwrap);
+    assert!(open(&machine, &output).unwrap().next().unwrap().unwrap().starts_with(b"{"));
+    assert!(open(&machine, &errors).unwrap().next().unwrap().is_none());
+    let mut reading = open(&machine, &output).unwrap();
+    machine.writer.round(100_000, [Ask::Tick]);
+    assert_eq!(reading.next().unwrap_err().code, Code::NotFound);
+    assert_eq!(open(&machine, &output).err().unwrap().code, Code::NotFound);
+    assert!(machine.writer.journal().found(&row_term(job), u64::MAX, 1).unwrap().is_empty());
 }

@@ -13,8 +13,9 @@ use crate::{
     jobs::{
         ask::Told,
         decide::{Attempt, Past, ReadLines},
-        files::{self, ERRORS, OUTPUT},
+        files::{self, Announced},
         round::{Before, Round},
+        shown,
         table::Phase,
         view::terms,
     },
@@ -45,11 +46,8 @@ impl Writer {
             let Some(job) = self.table.get(id).filter(|job| job.is_complete() && job.phase == Phase::Running) else {
                 continue;
             };
-            let answers = FileAnswers {
-                output_file_id: files::id(id, OUTPUT),
-                error_file_id: files::id(id, ERRORS),
-                progress: job.progress,
-            };
+            let (output_file_id, error_file_id) = shown::answer_ids(id);
+            let answers = FileAnswers { output_file_id, error_file_id, progress: job.progress };
             let result = JobResult { outcome: Some(Outcome::File(answers)) };
             let ends = self.table.complete(round.now, id, self.epoch);
             match ends.and_then(|record| self.write(round, record)) {
@@ -65,12 +63,18 @@ impl Writer {
         round.told.extend(running.map(|row| Told::Stop(row.id)));
     }
 
-    pub(super) fn keep_file(&mut self, round: &mut Round, mut file: File, staged: Staged) -> Result<File> {
+    pub(super) fn keep_file(&mut self, round: &mut Round, announced: Announced, staged: Staged) -> Result<File> {
         let number = self.table.next();
-        (file.id, file.bytes, file.address) = (files::id(number, ""), staged.bytes, staged.address.to_vec().into());
-        file.created_unix_ms = round.now;
-        // It says how long it is kept until it is.
-        file.expires_unix_ms = round.now.saturating_add(file.expires_unix_ms);
+        let Announced { name, purpose, keep } = announced;
+        let file = File {
+            id: files::id(number, ""),
+            name,
+            purpose,
+            bytes: staged.bytes,
+            created_unix_ms: round.now,
+            expires_unix_ms: round.now.saturating_add(keep),
+            address: staged.address.to_vec().into(),
+        };
         self.write(round, Record { unix_ms: round.now, event: Some(Event::Filed(file.clone())) })?;
         round.batch.keepers.push((staged.address, number));
         round.batch.staged.push(staged);

@@ -6,6 +6,8 @@ use orion_proto::{
 };
 use serde_json::{Value, json};
 
+use crate::jobs::shown::{answer_ids, why};
+
 /// The batch.
 ///
 /// # Errors
@@ -20,7 +22,8 @@ pub(super) fn shown(job: &Job) -> Result<Value> {
     let seconds = |unix_ms: u64| (unix_ms > 0).then_some(unix_ms / 1000);
     let ended = |of: &str| (status == of).then(|| seconds(job.ended_unix_ms)).flatten();
     let expires = (spec.deadline_ms > 0).then(|| job.submitted_unix_ms.saturating_add(spec.deadline_ms) / 1000);
-    let (code, message) = job.reason.split_once(": ").unwrap_or(("", &job.reason));
+    let (code, message) = why(job);
+    let (output, errors_of) = answer_ids(job.id);
     let errors = (status == "failed").then(
         || json!({ "object": "list", "data": [{ "code": code, "message": message, "param": null, "line": null }] }),
     );
@@ -32,8 +35,8 @@ pub(super) fn shown(job: &Job) -> Result<Value> {
         "input_file_id": file_id,
         "completion_window": window(spec.deadline_ms),
         "status": status,
-        "output_file_id": (progress.succeeded > 0).then(|| format!("file-{}-output", job.id)),
-        "error_file_id": (progress.failed > 0).then(|| format!("file-{}-errors", job.id)),
+        "output_file_id": (progress.succeeded > 0).then_some(output),
+        "error_file_id": (progress.failed > 0).then_some(errors_of),
         "created_at": job.submitted_unix_ms / 1000,
         "in_progress_at": seconds(job.begun_unix_ms),
         "expires_at": expires,

@@ -79,7 +79,7 @@ pub(super) async fn create(State(api): State<Api>, headers: HeaderMap, body: Bod
     };
     let id = api.0.jobs.submit(call(&headers, SubmitJobRequest { spec: Some(spec) })).await;
     let id = id.map_err(|status| refused(&status))?.into_inner().id;
-    answered(api.0.jobs.get(call(&headers, GetJobRequest { id })).await)
+    answered(api.0.jobs.get(call(&headers, GetJobRequest { id, ..Default::default() })).await)
 }
 
 pub(super) async fn one(
@@ -88,7 +88,7 @@ pub(super) async fn one(
     Path(id): Path<String>,
 ) -> Result<Response, Refusal> {
     let id = numbered(&id, PREFIX)?;
-    answered(api.0.jobs.get(call(&headers, GetJobRequest { id })).await)
+    answered(api.0.jobs.get(call(&headers, GetJobRequest { id, ..Default::default() })).await)
 }
 
 pub(super) async fn cancel(
@@ -98,10 +98,15 @@ pub(super) async fn cancel(
 ) -> Result<Response, Refusal> {
     let id = numbered(&id, PREFIX)?;
     // Of another kind of job it is not a batch's number.
-    let job =
-        api.0.jobs.get(call(&headers, GetJobRequest { id })).await.map_err(|status| refused(&status))?.into_inner();
+    let job = api
+        .0
+        .jobs
+        .get(call(&headers, GetJobRequest { id, ..Default::default() }))
+        .await
+        .map_err(|status| refused(&status))?
+        .into_inner();
     shown(&job)?;
-    answered(api.0.jobs.cancel(call(&headers, GetJobRequest { id })).await)
+    answered(api.0.jobs.cancel(call(&headers, GetJobRequest { id, ..Default::default() })).await)
 }
 
 fn answered(job: Result<tonic::Response<Job>, tonic::Status>) -> Result<Response, Refusal> {

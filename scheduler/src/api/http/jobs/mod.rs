@@ -134,21 +134,21 @@ async fn submit(State(api): State<Api>, headers: HeaderMap, body: Body) -> std::
     let submitted = api.0.jobs.submit(call(&headers, SubmitJobRequest { spec })).await;
     let id = submitted.map_err(|status| refused(&status))?.into_inner().id;
     // It is on disk: one that cannot be looked at now is accepted all the same.
-    let job = api.0.jobs.get(call(&headers, GetJobRequest { id })).await;
+    let job = api.0.jobs.get(call(&headers, GetJobRequest { id, ..Default::default() })).await;
     let job = job.map_or_else(|_| serde_json::json!({ "id": id }), |job| shown::json(&job.into_inner()));
     Ok((StatusCode::CREATED, reply::json(&job)).into_response())
 }
 
 async fn one(State(api): State<Api>, headers: HeaderMap, Id(id): Id) -> std::result::Result<Response, Refusal> {
-    answered(api.0.jobs.get(call(&headers, GetJobRequest { id })).await)
+    answered(api.0.jobs.get(call(&headers, GetJobRequest { id, ..Default::default() })).await)
 }
 
 async fn cancel(State(api): State<Api>, headers: HeaderMap, Id(id): Id) -> std::result::Result<Response, Refusal> {
-    answered(api.0.jobs.cancel(call(&headers, GetJobRequest { id })).await)
+    answered(api.0.jobs.cancel(call(&headers, GetJobRequest { id, ..Default::default() })).await)
 }
 
 async fn retry(State(api): State<Api>, headers: HeaderMap, Id(id): Id) -> std::result::Result<Response, Refusal> {
-    answered(api.0.jobs.retry(call(&headers, GetJobRequest { id })).await)
+    answered(api.0.jobs.retry(call(&headers, GetJobRequest { id, ..Default::default() })).await)
 }
 
 fn answered(job: std::result::Result<tonic::Response<Job>, tonic::Status>) -> std::result::Result<Response, Refusal> {

@@ -24,7 +24,7 @@ pub(super) async fn result(
     headers: HeaderMap,
     Id(id): Id,
 ) -> std::result::Result<Response, Refusal> {
-    let result = api.0.jobs.result(call(&headers, GetJobRequest { id })).await;
+    let result = api.0.jobs.result(call(&headers, GetJobRequest { id, ..Default::default() })).await;
     match result.map_err(|status| refused(&status))?.into_inner().outcome {
         Some(Outcome::Call(answer)) => Ok(called(answer)),
         Some(Outcome::Inference(answer)) => Ok(inferred(answer)?),

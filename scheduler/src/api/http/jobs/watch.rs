@@ -11,7 +11,7 @@ use crate::{
 };
 
 pub(super) async fn watch(State(api): State<Api>, headers: HeaderMap, Id(id): Id) -> Result<Response, Refusal> {
-    let jobs = api.0.jobs.watch(call(&headers, GetJobRequest { id })).await;
+    let jobs = api.0.jobs.watch(call(&headers, GetJobRequest { id, ..Default::default() })).await;
     let jobs = jobs.map_err(|status| refused(&status))?.into_inner();
     Ok(events(jobs.map(|job| match job {
         Ok(job) => shown::json(&job).to_string(),
