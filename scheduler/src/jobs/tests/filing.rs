@@ -130,8 +130,8 @@ fn files_that_were_read_take_no_place() {
     assert_eq!(&again, machine.writer.table());
 }
 
-/// A machine with a file whose only line has succeeded, and its job.
-fn with_answers(keep_ms: u64) -> (Machine, u64) {
+/// A machine with a file of which this was read, its job, and its specification, which is kept for a moment.
+fn with_lines(lines: Vec<Line>) -> (Machine, u64) {
     let mut machine = Machine::start(&Disk::new(u64::MAX, 0), 1).unwrap();
     let (reply, mut kept) = oneshot::channel();
     let file = Announced { name: "f".into(), purpose: String::new(), keep: 1 << 40 };
@@ -139,33 +139,49 @@ fn with_answers(keep_ms: u64) -> (Machine, u64) {
     let file_id = kept.try_recv().unwrap().unwrap().id;
     let (path, format) = ("/v1/embeddings".into(), "jsonl".into());
     let work = Some(Work::File(FileCalls { file_id, path, format, model: String::new() }));
-    let spec = JobSpec { work, keep_ms, ..JobSpec::default() };
+    let spec = JobSpec { work, keep_ms: 1, ..JobSpec::default() };
     machine.writer.round(2, [Ask::Submit(Box::new(spec.clone()), None, None, oneshot::channel().0)]);
     let Ok(Told::Begin(of_file, _)) = machine.told.try_recv() else { panic!("the file was not begun") };
-    let call = Ok(HttpCall { path: "/v1/embeddings".into(), body: "{}".into(), model: "half".into() });
-    let line = Line { number: 1, custom_id: String::new(), call, from: 0, bytes: 0 };
-    let read = ReadLines { lines: vec![line], bytes: BYTES, count: 1 };
+    let read = ReadLines { count: lines.len() as u64, lines, bytes: BYTES };
     machine.writer.round(3, [Ask::Expand(of_file, Box::new(spec), read, None, oneshot::channel().0)]);
-    let Ok(Told::Begin(of_line, task)) = machine.told.try_recv() else { panic!("its line was not begun") };
-    assert_eq!(task.spec.priority, "low", "a file goes after all others, and its lines with it");
-    let answer = HttpAnswer { status: 200, body: "{}".into(), ..HttpAnswer::default() };
-    let result = JobResult { outcome: Some(Outcome::Call(answer)) }.encode_to_vec();
-    machine.writer.round(4, [Ask::Settle(of_line, Ok((result.into(), None)), oneshot::channel().0)]);
-    assert_eq!(machine.view.get(of_file.job).unwrap().state, "succeeded");
     (machine, of_file.job)
 }
 
 /// Who reads what came of a file while that is forgotten is told, and does not take what is left for all of it.
 #[test]
 fn what_is_forgotten_while_it_is_read_is_an_error() {
-    let (mut machine, job) = with_answers(1);
-    let (output, errors) = answer_ids(job);
-    let open = |machine: &Machine, id: &str| Answers::open(&machine.view, id).map(Option::unwrap);
-    assert!(open(&machine, &output).unwrap().next().unwrap().unwrap().starts_with(b"{"));
-    assert!(open(&machine, &errors).unwrap().next().unwrap().is_none());
-    let mut reading = open(&machine, &output).unwrap();
+    let line =
+        |number| Line { number, custom_id: String::new(), call: Err(Error::invalid("it is none")), from: 0, bytes: 0 };
+    let (mut machine, job) = with_lines((1..=1500).map(line).collect());
+    assert_eq!(machine.view.get(job).unwrap().state, "succeeded");
+    let (_, errors) = answer_ids(job);
+    let open = |machine: &Machine| Answers::open(&machine.view, &errors).map(Option::unwrap);
+    let mut whole = open(&machine).unwrap();
+    let pieces = std::iter::from_fn(|| whole.next().unwrap());
+    assert_eq!(pieces.map(|piece| piece.iter().filter(|byte| **byte == b'\n').count()).sum::<usize>(), 1500);
+    let mut reading = open(&machine).unwrap();
+    let left = |machine: &Machine| machine.writer.journal().found(&row_term(job), u64::MAX, 2000).unwrap().len();
+    // A thousand at once, and the others at once after: nobody waits for them, and no round is long.
     machine.writer.round(100_000, [Ask::Tick]);
+    assert_eq!((left(&machine), machine.view.get(job).is_ok()), (500, true));
     assert_eq!(reading.next().unwrap_err().code, Code::NotFound);
-    assert_eq!(open(&machine, &output).err().unwrap().code, Code::NotFound);
-    assert!(machine.writer.journal().found(&row_term(job), u64::MAX, 1).unwrap().is_empty());
+    assert_eq!(open(&machine).err().unwrap().code, Code::NotFound);
+    machine.writer.round(100_001, [Ask::Tick]);
+    assert_eq!((left(&machine), machine.view.get(job).is_ok()), (0, false));
+}
+
+#[test]
+fn a_line_s_answer_is_read_when_it_has_ended() {
+    let call = Ok(HttpCall { path: "/v1/embeddings".into(), body: "{}".into(), model: "half".into() });
+    let (mut machine, job) = with_lines(vec![Line { number: 1, custom_id: String::new(), call, from: 0, bytes: 0 }]);
+    let (output, errors) = answer_ids(job);
+    let read = |machine: &Machine, id: &str| Answers::open(&machine.view, id).unwrap().unwrap().next().unwrap();
+    assert!(read(&machine, &output).is_none() && read(&machine, &errors).is_none());
+    let Ok(Told::Begin(of_line, task)) = machine.told.try_recv() else { panic!("its line was not begun") };
+    assert_eq!(task.spec.priority, "low", "a file goes after all others, and its lines with it");
+    let answer = HttpAnswer { status: 200, body: "{}".into(), ..HttpAnswer::default() };
+    let result = JobResult { outcome: Some(Outcome::Call(answer)) }.encode_to_vec();
+    machine.writer.round(4, [Ask::Settle(of_line, Ok((result.into(), None)), oneshot::channel().0)]);
+    assert_eq!(machine.view.get(job).unwrap().state, "succeeded");
+    assert!(read(&machine, &output).unwrap().starts_with(b"{") && read(&machine, &errors).is_none());
 }
