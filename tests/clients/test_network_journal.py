@@ -131,7 +131,8 @@ def test_a_leader_without_its_database_makes_room(cluster, fault):
     outcomes.each_ended_once(records, acknowledged)
     begin = epochs(records)
     print(f"epochs begin at {begin}, the journal has {len(records)} records")
-    assert set(begin) == {1, 2}, "the first did not lead again, and nobody else did"
+    # Where the machine stands still for longer than the lease, the lead is won once more.
+    assert {1, 2} <= set(begin)
     # All that the first acknowledged for itself is before the second's epoch, and all else after it.
     assert all(job < begin[2] for job in jobs.values()) and between > begin[2]
     late = [job for key, job in load.acknowledged.items() if key not in led]

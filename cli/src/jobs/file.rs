@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    io::{self, Read, Write},
+    io::{self, IsTerminal, Read, Write},
     path::Path,
 };
 
@@ -17,6 +17,8 @@ use crate::{Failure, client::Client, progress};
 const PIECE: usize = 1 << 20;
 /// Pieces that are read ahead.
 const AHEAD: usize = 4;
+/// What a file of Parquet begins with.
+const PARQUET: &[u8] = b"PAR1";
 
 /// Sends a file, or standard input.
 pub(super) async fn put(client: &mut Client, path: &Path) -> Result<files::File, Failure> {
@@ -76,6 +78,10 @@ fn send(
 pub(super) async fn read(client: &mut Client, id: String, out: &mut dyn Write) -> Result<(), Failure> {
     let mut pieces = client.files.read(ReadFileRequest { id, from: 0 }).await?.into_inner();
     while let Some(piece) = pieces.message().await? {
+        if piece.piece.starts_with(PARQUET) && io::stdout().is_terminal() {
+            let text = "it is a table of Parquet, send it to a file: orion jobs result ID > answers.parquet";
+            return Err(Failure::new(text));
+        }
         out.write_all(&piece.piece).map_err(|error| Failure::new(format!("it cannot be written: {error}")))?;
     }
     Ok(())

@@ -39,10 +39,10 @@ Examples:
   orion jobs batch texts.jsonl --path /v1/embeddings --model minilm --watch
   orion jobs result 12 > answers.jsonl
   orion jobs batch texts.csv --path /v1/embeddings --model minilm
-  orion jobs batch rows.csv --path /v2/models/iris/infer
+  orion jobs batch rows.parquet --path /v2/models/iris/infer
 
-A line is an object as OpenAI's batches have it (custom_id, method, url, body), or a body for --path. A column of CSV is a field of
-the body, or an input of the model that infers.")]
+A line is an object as OpenAI's batches have it (custom_id, method, url, body), or a body for --path. A column of CSV or Parquet is
+a field of the body, or an input of the model that infers.")]
 pub(super) struct BatchArguments {
     /// The file; '-' reads standard input
     file: PathBuf,
@@ -52,8 +52,8 @@ pub(super) struct BatchArguments {
     /// The model of bodies that name none
     #[arg(long, default_value = "", hide_default_value = true)]
     model: String,
-    /// jsonl or csv [default: what the file's name says]
-    #[arg(long, value_parser = ["", "jsonl", "csv"], default_value = "", hide_default_value = true, hide_possible_values = true)]
+    /// jsonl, csv or parquet [default: what the file's name says]
+    #[arg(long, value_parser = ["", "jsonl", "csv", "parquet"], default_value = "", hide_default_value = true, hide_possible_values = true)]
     format: String,
     #[command(flatten)]
     terms: TermsArguments,

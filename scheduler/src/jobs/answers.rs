@@ -11,9 +11,8 @@ use orion_proto::{
 };
 use serde_json::{Value, json, value::RawValue};
 
+mod parquet;
 mod table;
-
-use table::Table;
 
 use super::{
     files::{self, ERRORS, OUTPUT},
@@ -30,6 +29,7 @@ const FOUND: usize = 10_000;
 const TOGETHER: usize = 64;
 /// Bytes that are written at once, but for the last line.
 const PIECE: usize = 256 << 10;
+const BUSY: &str = "too many tables of Parquet are being read, try again when one is done";
 
 /// Which of a job's lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,8 +51,15 @@ pub(crate) struct Answers {
     which: Which,
     /// The last first.
     rows: Vec<u64>,
-    /// Of a file of CSV.
-    table: Option<Table>,
+    table: Table,
+}
+
+/// How they are written.
+enum Table {
+    Lines,
+    Csv(Box<table::Table>),
+    /// Until it is finished.
+    Parquet(Option<Box<parquet::Table>>),
 }
 
 impl Answers {
@@ -72,7 +79,15 @@ impl Answers {
         let left = view.get(job)?;
         let content = address(&content)?;
         let reader = || Reader::new(view.journal().clone(), content, bytes);
-        let table = (calls.format == files::CSV).then(|| Table::new(reader(), calls.path.clone())).transpose()?;
+        let table = match calls.format.as_str() {
+            files::CSV => Table::Csv(Box::new(table::Table::new(reader(), calls.path)?)),
+            files::PARQUET => {
+                let place = view.places().of_readers.clone().try_acquire_owned();
+                let place = place.map_err(|_| Error::new(Code::ResourceExhausted, BUSY))?;
+                Table::Parquet(Some(Box::new(parquet::Table::new(&reader(), calls.path, place)?)))
+            }
+            _ => Table::Lines,
+        };
         let (mut rows, mut before) = (Vec::new(), u64::MAX);
         loop {
             let found = view.journal().found(&row_term(job), before, FOUND)?;
@@ -101,12 +116,20 @@ impl Answers {
             {
                 let result = result.map(|bytes| large::result(&**self.view.journal(), row.id, bytes)).transpose()?;
                 match &mut self.table {
-                    Some(table) => table.write(&mut text, &row, result.as_ref())?,
-                    None => write(&mut text, &row, result)?,
+                    Table::Lines => write(&mut text, &row, result)?,
+                    Table::Csv(table) => table.write(&mut text, &row, result.as_ref())?,
+                    Table::Parquet(Some(table)) => table.write(&mut text, &row, result.as_ref())?,
+                    Table::Parquet(None) => {}
                 }
             }
             // What there is no room for is read again.
             self.rows.extend(rows.rev().map(|(row, _)| row.id));
+        }
+        if self.rows.is_empty()
+            && let Table::Parquet(table) = &mut self.table
+            && let Some(mut table) = table.take()
+        {
+            table.finish(&mut text)?;
         }
         Ok((!text.is_empty()).then(|| text.into()))
     }
@@ -148,7 +171,11 @@ impl View {
             bytes += lines.len() as u64;
         }
         let created_unix_ms = self.get(job)?.submitted_unix_ms;
-        let format = if answers.table.is_some() { files::CSV } else { files::JSONL };
+        let format = match answers.table {
+            Table::Lines => files::JSONL,
+            Table::Csv(_) => files::CSV,
+            Table::Parquet(_) => files::PARQUET,
+        };
         let (id, name, purpose) = (id.to_owned(), format!("{id}.{format}"), "batch_output".to_owned());
         Ok(File { id, name, purpose, bytes, created_unix_ms, ..File::default() })
     }

@@ -8,7 +8,7 @@ use orion_proto::{
 };
 use serde::Deserialize;
 
-use super::files::{CSV, JSONL};
+use super::files::{CSV, JSONL, PARQUET};
 use crate::api::http::reply::excerpt;
 
 /// Paths that jobs may call, beside those of a model's `infer` and `generate`.
@@ -57,7 +57,7 @@ fn path(path: &str) -> Result<Path<'_>> {
 pub(super) fn inferred(file: &FileCalls) -> Option<(&str, &str)> {
     let parts: Vec<&str> = file.path.split('/').collect();
     match parts[..] {
-        _ if file.format != CSV => None,
+        _ if ![CSV, PARQUET].contains(&file.format.as_str()) => None,
         ["", "v2", "models", model, "infer"] => Some((model, "")),
         ["", "v2", "models", model, "versions", version, "infer"] => Some((model, version)),
         _ => None,
@@ -134,11 +134,13 @@ pub(super) fn check_file(file: &FileCalls) -> Result<()> {
     }
     match file.format.as_str() {
         "" | JSONL => {}
-        CSV if file.path.is_empty() => {
-            return Err(Error::invalid("a file of CSV does not say what its rows call, the job must: path"));
+        CSV | PARQUET if file.path.is_empty() => {
+            return Err(Error::invalid("a table does not say what its rows call, the job must: path"));
         }
-        CSV => {}
-        other => return Err(Error::invalid(format!("format '{}' must be jsonl or csv", other.escape_default()))),
+        CSV | PARQUET => {}
+        other => {
+            return Err(Error::invalid(format!("format '{}' must be jsonl, csv or parquet", other.escape_default())));
+        }
     }
     if !file.path.is_empty() {
         path(&file.path)?;

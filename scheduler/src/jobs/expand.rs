@@ -13,13 +13,15 @@ use orion_proto::{
     jobs::{FileCalls, JobSpec, Progress},
 };
 use prost::Message;
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::{
     Jobs,
     ask::Ask,
     decide::{Attempt, ReadLines},
-    files::CSV,
+    files::{CSV, PARQUET},
     lines::{self, LONGEST, Piece, lines},
+    parquet::{self, Parquet},
     reader::Reader,
     rows::{self, Header},
 };
@@ -56,13 +58,24 @@ pub(super) async fn expand(
         }
         let open = progress.rows.saturating_sub(progress.succeeded).saturating_sub(progress.failed);
         let room = reading.lines_of_one().saturating_sub(usize::try_from(open).unwrap_or(usize::MAX));
+        let places = &jobs.view().places().of_jobs;
         if room < reading.lines_of_one() / 2 {
+            // Its place is another's while it waits, where one is wanted.
+            source = source.filter(|source: &Source| source.place.is_none() || places.available_permits() > 0);
             tokio::time::sleep(LOOK).await;
             continue;
         }
-        let begins =
-            || Source::new(Reader::new(jobs.view().journal().clone(), address, progress.bytes), calls, model.clone());
-        let mut from = source.take().unwrap_or_else(begins);
+        let mut from = match source.take() {
+            Some(source) => source,
+            None => {
+                let place = match calls.format == PARQUET {
+                    true => places.clone().acquire_owned().await.ok(),
+                    false => None,
+                };
+                let reader = Reader::new(jobs.view().journal().clone(), address, progress.bytes);
+                Source { reader, of: calls.clone(), table: None, model: model.clone(), place }
+            }
+        };
         let next =
             tokio::task::spawn_blocking(move || from.next(progress, room.min(AT_ONCE)).map(|read| (from, read))).await;
         let (from, read) = next.map_err(|_| Error::new(Code::Internal, "reading its file failed unexpectedly"))??;
@@ -103,27 +116,34 @@ impl Drop for Reading {
 struct Source {
     reader: Reader,
     of: FileCalls,
-    /// Of a file of CSV, once it was read.
-    header: Option<Header>,
+    /// Of a table, once it was opened.
+    table: Option<Table>,
     model: Option<Arc<ModelSpec>>,
+    /// Among the files of Parquet that are read.
+    place: Option<OwnedSemaphorePermit>,
+}
+
+enum Table {
+    Csv(Header),
+    Parquet(Box<Parquet>),
 }
 
 impl Source {
-    fn new(reader: Reader, of: &FileCalls, model: Option<Arc<ModelSpec>>) -> Self {
-        Self { reader, of: of.clone(), header: None, model }
-    }
-
     /// The lines after those that were taken up.
     fn next(&mut self, progress: Progress, most: usize) -> Result<ReadLines> {
         let after = (progress.read_bytes, progress.lines);
-        if self.of.format != CSV {
-            return self.lines(after, most);
+        let table = match &mut self.table {
+            Some(table) => table,
+            none => match self.of.format.as_str() {
+                CSV => none.insert(Table::Csv(rows::header(&mut self.reader)?)),
+                PARQUET => none.insert(Table::Parquet(Box::new(self.reader.parquet()?))),
+                _ => return self.lines(after, most),
+            },
+        };
+        match table {
+            Table::Csv(header) => rows::rows(&mut self.reader, header, after, most, &self.of, self.model.as_deref()),
+            Table::Parquet(file) => parquet::rows::rows(file, after.1, most, &self.of, self.model.as_deref()),
         }
-        if self.header.is_none() {
-            self.header = Some(rows::header(&mut self.reader)?);
-        }
-        let Some(header) = &self.header else { return Err(Error::new(Code::Internal, "its file has no header")) };
-        rows::rows(&mut self.reader, header, after, most, &self.of, self.model.as_deref())
     }
 
     fn lines(&mut self, (from, before): (u64, u64), most: usize) -> Result<ReadLines> {

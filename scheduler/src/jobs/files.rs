@@ -20,6 +20,7 @@ pub(super) const ERRORS: &str = "-errors";
 /// Formats of files.
 pub(super) const JSONL: &str = "jsonl";
 pub(super) const CSV: &str = "csv";
+pub(super) const PARQUET: &str = "parquet";
 /// How long a file is kept where nothing is said, and at most.
 const KEEP: Millis = 30 * 24 * 3600 * 1000;
 const LONGEST_KEEP: Millis = 3650 * 24 * 3600 * 1000;
@@ -45,7 +46,8 @@ pub(super) fn number(id: &str) -> Option<u64> {
 
 /// The format that a file's name says.
 pub(super) fn format_of(name: &str) -> &'static str {
-    if name.to_ascii_lowercase().ends_with(".csv") { CSV } else { JSONL }
+    let ends = |format: &str| name.to_ascii_lowercase().ends_with(&format!(".{format}"));
+    [CSV, PARQUET].into_iter().find(|format| ends(format)).unwrap_or(JSONL)
 }
 
 /// The terms by which a file is found.

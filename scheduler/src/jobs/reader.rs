@@ -5,6 +5,7 @@ use std::{io, sync::Arc};
 use bytes::Bytes;
 use orion_proto::Result;
 
+use super::parquet::Parquet;
 use crate::journal::{Address, Journal};
 
 /// Bytes that are read at once.
@@ -44,6 +45,14 @@ impl Reader {
         self.held = self.journal.content(&self.address, from, least.max(AT_A_TIME))?;
         self.from = from;
         Ok(self.held.clone())
+    }
+
+    /// The file as one of Parquet.
+    ///
+    /// # Errors
+    /// As [`Parquet::open`].
+    pub(super) fn parquet(&self) -> Result<Parquet> {
+        Parquet::open(self.journal.clone(), self.address, self.length)
     }
 
     /// The file from there on.

@@ -12,11 +12,30 @@ use super::calls;
 const TEXTS: [&str; 9] =
     ["input", "prompt", "query", "text", "text_input", "model", "user", "suffix", "encoding_format"];
 
+/// A value of a row.
+#[derive(Clone, Debug)]
+pub(super) enum Given {
+    /// As it is written; of a column of numbers or lists it is JSON.
+    Text(String),
+    /// As its file's column has it.
+    Value(Value),
+}
+
+impl Given {
+    /// An empty value is one that is not given.
+    fn is_empty(&self) -> bool {
+        match self {
+            Self::Text(text) => text.is_empty(),
+            Self::Value(value) => value.is_null(),
+        }
+    }
+}
+
 /// The call of a row; `model` is that of an `infer`.
 ///
 /// # Errors
 /// INVALID_ARGUMENT naming the column that is wrong or missing.
-pub(super) fn call(row: &[(&str, String)], of: &FileCalls, model: Option<&ModelSpec>) -> Result<HttpCall> {
+pub(super) fn call(row: &[(&str, Given)], of: &FileCalls, model: Option<&ModelSpec>) -> Result<HttpCall> {
     let body = match model {
         Some(model) => inputs(row, model)?,
         None => fields(row),
@@ -26,61 +45,68 @@ pub(super) fn call(row: &[(&str, String)], of: &FileCalls, model: Option<&ModelS
     Ok(call)
 }
 
-fn fields(row: &[(&str, String)]) -> Value {
-    let field = |(name, text): &(&str, String)| {
-        // An empty value is one that is not given.
-        (!text.is_empty()).then(|| ((*name).to_owned(), value(name, text)))
-    };
+fn fields(row: &[(&str, Given)]) -> Value {
+    let field = |(name, cell): &(&str, Given)| (!cell.is_empty()).then(|| ((*name).to_owned(), value(name, cell)));
     Value::Object(row.iter().filter_map(field).collect::<Map<_, _>>())
 }
 
 /// What is JSON and no text counts as that.
-fn value(name: &str, text: &str) -> Value {
-    if TEXTS.contains(&name) {
-        return text.into();
-    }
-    match serde_json::from_str(text) {
-        Ok(Value::String(_)) | Err(_) => text.into(),
-        Ok(value) => value,
+fn value(name: &str, cell: &Given) -> Value {
+    let is_text = TEXTS.contains(&name);
+    match cell {
+        Given::Text(text) if is_text => text.as_str().into(),
+        Given::Text(text) => match serde_json::from_str(text) {
+            Ok(Value::String(_)) | Err(_) => text.as_str().into(),
+            Ok(value) => value,
+        },
+        Given::Value(value) if is_text && !value.is_array() => value.to_string().into(),
+        Given::Value(value) => value.clone(),
     }
 }
 
-fn inputs(row: &[(&str, String)], model: &ModelSpec) -> Result<Value> {
-    let mut inputs = Vec::new();
-    for input in &model.inputs {
-        match row.iter().find(|(name, _)| *name == input.name) {
-            Some((_, text)) if !text.is_empty() || input.datatype == Datatype::Bytes => {
-                inputs.push(tensor(input, text)?)
-            }
-            _ if input.optional => {}
-            Some(_) => {
-                return Err(Error::invalid(format!(
-                    "column '{}' is empty, model '{}' needs it",
-                    input.name, model.name
-                )));
-            }
-            None => {
-                let text = format!("the file has no column '{}', model '{}' needs it", input.name, model.name);
-                return Err(Error::invalid(text));
-            }
+fn inputs(row: &[(&str, Given)], model: &ModelSpec) -> Result<Value> {
+    let inputs = model.inputs.iter().filter_map(|input| one_input(row, input, model.name.as_str()).transpose());
+    Ok(json!({ "inputs": inputs.collect::<Result<Vec<_>>>()? }))
+}
+
+fn one_input(row: &[(&str, Given)], input: &TensorSpec, model: &str) -> Result<Option<Value>> {
+    match row.iter().find(|(name, _)| *name == input.name) {
+        Some((_, Given::Text(text))) if input.datatype == Datatype::Bytes => {
+            Ok(Some(texts(input, vec![text.as_str().into()], &[])))
         }
+        Some((_, cell)) if !cell.is_empty() => tensor(input, cell).map(Some),
+        _ if input.optional => Ok(None),
+        Some(_) => Err(Error::invalid(format!("column '{}' is empty, model '{model}' needs it", input.name))),
+        None => Err(Error::invalid(format!("the file has no column '{}', model '{model}' needs it", input.name))),
     }
-    Ok(json!({ "inputs": inputs }))
 }
 
-fn tensor(input: &TensorSpec, text: &str) -> Result<Value> {
+fn tensor(input: &TensorSpec, cell: &Given) -> Result<Value> {
     let wrong = |why: &str| Error::invalid(format!("column '{}' {why}", input.name));
-    let (mut dims, mut data) = (Vec::new(), Vec::new());
+    let value = match cell {
+        Given::Text(text) => {
+            serde_json::from_str(text).map_err(|_| wrong("must be a number, or a list of numbers such as [1, 2]"))?
+        }
+        Given::Value(value) => value.clone(),
+    };
     if input.datatype == Datatype::Bytes {
-        data.push(text.into());
-    } else {
-        let value: Value =
-            serde_json::from_str(text).map_err(|_| wrong("must be a number, or a list of numbers such as [1, 2]"))?;
-        flatten(value, 0, &mut dims, &mut data).ok_or_else(|| wrong("must be numbers, its lists all of one length"))?;
+        return match value {
+            Value::Array(all) if all.iter().all(Value::is_string) => {
+                let count = all.len();
+                Ok(texts(input, all, &[count]))
+            }
+            _ => Err(wrong("must be a text, or a list of texts")),
+        };
     }
+    let (mut dims, mut data) = (Vec::new(), Vec::new());
+    flatten(value, 0, &mut dims, &mut data).ok_or_else(|| wrong("must be numbers, its lists all of one length"))?;
     Ok(
         json!({ "name": input.name, "datatype": input.datatype.name(), "shape": shape(input, &dims, data.len()), "data": data }),
     )
+}
+
+fn texts(input: &TensorSpec, data: Vec<Value>, dims: &[usize]) -> Value {
+    json!({ "name": input.name, "datatype": input.datatype.name(), "shape": shape(input, dims, data.len()), "data": data })
 }
 
 /// The numbers of nested lists, and how long those of each level are.
@@ -150,6 +176,10 @@ pub(super) fn answer(path: &str, body: &Value) -> Vec<(String, Value)> {
 mod tests {
     use super::*;
 
+    fn text(text: &str) -> Given {
+        Given::Text(text.into())
+    }
+
     fn input(name: &str, datatype: Datatype, shape: &[i64], optional: bool) -> TensorSpec {
         TensorSpec { name: name.into(), datatype, shape: shape.into(), optional }
     }
@@ -158,29 +188,42 @@ mod tests {
     fn a_column_is_a_field() {
         let of = FileCalls { path: "/v1/completions".into(), model: "m".into(), ..FileCalls::default() };
         let row = [
-            ("prompt", "17".to_owned()),
-            ("max_tokens", "4".into()),
-            ("stop", "[\"a\"]".into()),
-            ("user", String::new()),
+            ("prompt", text("17")),
+            ("max_tokens", text("4")),
+            ("stop", text("[\"a\"]")),
+            ("user", text("")),
+            ("suffix", Given::Value(json!(3))),
+            ("seed", Given::Value(json!(5))),
+            ("n", Given::Value(Value::Null)),
         ];
         let body: Value = serde_json::from_slice(&call(&row, &of, None).unwrap().body).unwrap();
-        assert_eq!(body, json!({ "model": "m", "prompt": "17", "max_tokens": 4, "stop": ["a"] }));
+        assert_eq!(
+            body,
+            json!({ "model": "m", "prompt": "17", "max_tokens": 4, "stop": ["a"], "suffix": "3", "seed": 5 })
+        );
     }
 
     #[test]
     fn a_column_is_an_input_of_the_model() {
-        let at = |input: &TensorSpec, text| {
-            tensor(input, text).map(|tensor| (tensor["shape"].to_string(), tensor["data"].to_string()))
+        let cell = |input: &TensorSpec, cell: Given| {
+            let tensor = one_input(&[(input.name.as_str(), cell)], input, "m")?.unwrap();
+            Ok::<_, Error>((tensor["shape"].to_string(), tensor["data"].to_string()))
         };
+        let at = |input: &TensorSpec, written: &str| cell(input, text(written));
         let matrix = input("x", Datatype::Fp32, &[-1, -1], false);
         assert_eq!(at(&matrix, "[1, 2.5]").unwrap(), ("[1,2]".into(), "[1,2.5]".into()));
+        assert_eq!(cell(&matrix, Given::Value(json!([1, 2.5]))).unwrap(), ("[1,2]".into(), "[1,2.5]".into()));
         assert_eq!(at(&matrix, "3").unwrap(), ("[1,1]".into(), "[3]".into()));
         assert_eq!(at(&input("x", Datatype::Int64, &[-1], false), "3").unwrap().0, "[1]");
         let image = input("x", Datatype::Fp32, &[-1, 2, 2], false);
         assert_eq!(at(&image, "[1, 2, 3, 4]").unwrap().0, "[1,2,2]");
         assert_eq!(at(&image, "[[1, 2], [3, 4]]").unwrap().0, "[1,2,2]");
-        let text = input("t", Datatype::Bytes, &[-1], false);
-        assert_eq!(at(&text, "[1]").unwrap(), ("[1]".into(), "[\"[1]\"]".into()));
+        let one = input("t", Datatype::Bytes, &[-1], false);
+        assert_eq!(at(&one, "[1]").unwrap(), ("[1]".into(), "[\"[1]\"]".into()));
+        let many = input("t", Datatype::Bytes, &[-1, -1], false);
+        assert_eq!(cell(&many, Given::Value(json!(["a", "b"]))).unwrap(), ("[1,2]".into(), "[\"a\",\"b\"]".into()));
+        assert!(cell(&many, Given::Value(json!([1]))).unwrap_err().message.contains("'t'"));
+        assert!(cell(&matrix, Given::Value(Value::Null)).unwrap_err().message.contains("is empty"));
         for wrong in ["x", "\"x\"", "[[1], [1, 2]]", "[1, [2]]", "[[1], 2]", "{}", "[null]"] {
             assert!(at(&matrix, wrong).unwrap_err().message.contains("'x'"), "{wrong}");
         }

@@ -8,17 +8,17 @@ use super::{
     decide::ReadLines,
     lines::{self, LONGEST, Line},
     reader::Reader,
-    row,
+    row::{self, Given},
 };
 
 /// Columns of a file.
 const MOST_COLUMNS: usize = 1024;
 /// Bytes of rows that are taken up at once, but for the last.
-const AT_ONCE: u64 = 1 << 20;
+pub(super) const AT_ONCE: u64 = 1 << 20;
 /// Bytes of rows that are read ahead, but for the last.
 const AHEAD: u64 = 64 << 10;
 /// What names a row.
-const CUSTOM_ID: &str = "custom_id";
+pub(super) const CUSTOM_ID: &str = "custom_id";
 
 /// The first row: the names of the columns, and where the next begins.
 #[derive(Clone, Debug)]
@@ -133,6 +133,7 @@ fn line(number: u64, header: &Header, row: Row, of: &FileCalls, model: Option<&M
         named.as_ref().ok().and_then(|row| Some(row.iter().find(|(name, _)| *name == CUSTOM_ID)?.1.clone()));
     let call = named.and_then(|mut row| {
         row.retain(|(name, _)| *name != CUSTOM_ID);
+        let row: Vec<(&str, Given)> = row.into_iter().map(|(name, text)| (name, Given::Text(text))).collect();
         row::call(&row, of, model)
     });
     let (custom_id, call) = lines::named(custom_id.unwrap_or_default(), call);

@@ -16,6 +16,7 @@ use tokio::sync::broadcast;
 
 use super::{
     large::{self, Needed},
+    parquet::Places,
     shown::{KINDS, kind},
     snapshot::{specs, submission},
     table::{Change, Phase, Unfinished},
@@ -43,6 +44,7 @@ pub struct View {
     open: RwLock<BTreeMap<u64, Arc<Unfinished>>>,
     told: broadcast::Sender<Changed>,
     ended: OnceLock<Error>,
+    places: Places,
 }
 
 /// What is said to watchers.
@@ -56,7 +58,13 @@ pub enum Changed {
 
 impl View {
     pub(super) fn new(journal: Arc<dyn Journal>) -> Self {
-        Self { journal, open: RwLock::default(), told: broadcast::Sender::new(BEHIND), ended: OnceLock::new() }
+        let told = broadcast::Sender::new(BEHIND);
+        Self { journal, open: RwLock::default(), told, ended: OnceLock::new(), places: Places::default() }
+    }
+
+    /// What limits how many files of Parquet are read.
+    pub(super) fn places(&self) -> &Places {
+        &self.places
     }
 
     /// A job is open, and so.

@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::jobs::{reader::Reader, row::answer, rows::Beside, shown::why};
 
 /// Columns of what did not succeed.
-const ERROR: [&str; 2] = ["error_code", "error_message"];
+pub(super) const ERROR: [&str; 2] = ["error_code", "error_message"];
 
 /// A table that is being written.
 pub(super) struct Table {
@@ -35,7 +35,7 @@ impl Table {
         let columns = match &self.columns {
             Some(columns) => columns,
             None => {
-                let columns = names(&self.beside.header.names, &answers);
+                let columns = names(&self.beside.header.names, answers.iter().map(|(name, _)| name.as_str()));
                 out.write_record(self.beside.header.names.iter().chain(&columns)).map_err(unwritten)?;
                 self.columns.insert(answers.iter().map(|(name, _)| name.clone()).collect())
             }
@@ -64,11 +64,11 @@ impl Table {
 }
 
 /// The answers' columns beside the file's own, none of which they may be called like.
-fn names(own: &[String], answers: &[(String, Value)]) -> Vec<String> {
+pub(super) fn names<'a>(own: &[String], answers: impl Iterator<Item = &'a str>) -> Vec<String> {
     let mut taken: BTreeSet<String> = own.iter().cloned().collect();
     let mut names = Vec::new();
-    for (name, _) in answers {
-        let mut name = name.clone();
+    for name in answers {
+        let mut name = name.to_owned();
         while !taken.insert(name.clone()) {
             name.push_str("_out");
         }

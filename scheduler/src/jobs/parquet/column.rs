@@ -1,0 +1,284 @@
+//! One column: its values record by record, as JSON and as they are.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
+use orion_proto::{Error, Result};
+use parquet::{
+    basic::Type as Physical,
+    column::reader::{ColumnReader, ColumnReaderImpl, get_column_reader, get_typed_column_reader},
+    data_type::{
+        BoolType, ByteArray, ByteArrayType, DataType, DoubleType, FixedLenByteArray, FixedLenByteArrayType, FloatType,
+        Int32Type, Int64Type, Int96, Int96Type,
+    },
+    file::{metadata::RowGroupMetaData, writer::SerializedColumnWriter},
+    schema::types::ColumnDescPtr,
+};
+use serde_json::Value;
+
+use super::{
+    shape::Shape,
+    source::{Pages, Source},
+    unread,
+};
+use crate::jobs::lines::LONGEST;
+
+/// Records that are read at once, and values of lists that they may have.
+const RECORDS: usize = 64;
+const VALUES: u64 = 4 << 20;
+
+/// A column of a group of rows, record after record.
+pub(super) trait Column: Send {
+    /// Goes to the next record; the first is next at the beginning.
+    ///
+    /// # Errors
+    /// INVALID_ARGUMENT where there is none, or the file is damaged.
+    fn advance(&mut self) -> Result<()>;
+
+    /// The record as JSON; null where it is not there, or no JSON can be made of it.
+    ///
+    /// # Errors
+    /// INVALID_ARGUMENT where it is too long or no text.
+    fn value(&self) -> Result<Value>;
+
+    /// Adds the record to those that are kept.
+    fn keep(&mut self);
+
+    /// Bytes that are kept.
+    fn kept_bytes(&self) -> usize;
+
+    /// What is kept, which is then written.
+    fn take(&mut self) -> Box<dyn Kept>;
+}
+
+/// Records of a column that are to be written.
+pub(in crate::jobs) trait Kept: Send {
+    /// Writes them.
+    fn write(&self, into: &mut SerializedColumnWriter<'_>) -> parquet::errors::Result<()>;
+}
+
+/// Opens a column of a group of rows.
+pub(super) fn open(
+    source: &Source,
+    group: &RowGroupMetaData,
+    place: usize,
+    shape: Shape,
+    held: &Arc<AtomicU64>,
+) -> Result<Box<dyn Column>> {
+    let column = group.column(place);
+    let rows =
+        usize::try_from(group.num_rows()).map_err(|_| Error::invalid("a group of the file has too many rows"))?;
+    let left = Arc::new(AtomicU64::new(u64::MAX));
+    let pages = Pages::new(source.clone(), column, rows, held.clone(), left.clone())?;
+    let descr = column.column_descr_ptr();
+    let reader = get_column_reader(descr.clone(), Box::new(pages));
+    Ok(match descr.physical_type() {
+        Physical::BOOLEAN => typed::<BoolType>(reader, descr, shape, left),
+        Physical::INT32 => typed::<Int32Type>(reader, descr, shape, left),
+        Physical::INT64 => typed::<Int64Type>(reader, descr, shape, left),
+        Physical::INT96 => typed::<Int96Type>(reader, descr, shape, left),
+        Physical::FLOAT => typed::<FloatType>(reader, descr, shape, left),
+        Physical::DOUBLE => typed::<DoubleType>(reader, descr, shape, left),
+        Physical::BYTE_ARRAY => typed::<ByteArrayType>(reader, descr, shape, left),
+        Physical::FIXED_LEN_BYTE_ARRAY => typed::<FixedLenByteArrayType>(reader, descr, shape, left),
+    })
+}
+
+fn typed<T: DataType<T: Shown>>(
+    reader: ColumnReader,
+    descr: ColumnDescPtr,
+    shape: Shape,
+    left: Arc<AtomicU64>,
+) -> Box<dyn Column> {
+    let (most, reader) = (descr.max_def_level(), get_typed_column_reader(reader));
+    let (held, kept) = (Cells::<T>::new(most > 0, shape.is_list), Cells::new(most > 0, shape.is_list));
+    Box::new(Typed { reader, shape, most, left, held, at: Span::default(), kept })
+}
+
+/// Values, and where they belong. <https://parquet.apache.org/docs/file-format/nestedencoding/>
+pub(super) struct Cells<T: DataType> {
+    pub(super) values: Vec<T::T>,
+    pub(super) definitions: Vec<i16>,
+    pub(super) repetitions: Vec<i16>,
+    /// Whether the column has such levels.
+    levels: (bool, bool),
+}
+
+impl<T: DataType> Cells<T> {
+    pub(super) fn new(is_optional: bool, is_list: bool) -> Self {
+        let levels = (is_optional, is_list);
+        Self { values: Vec::new(), definitions: Vec::new(), repetitions: Vec::new(), levels }
+    }
+}
+
+/// Where a record is among those that are held.
+#[derive(Clone, Copy, Default)]
+struct Span {
+    levels: (usize, usize),
+    values: (usize, usize),
+}
+
+struct Typed<T: DataType> {
+    reader: ColumnReaderImpl<T>,
+    shape: Shape,
+    /// The definition level of what is there.
+    most: i16,
+    left: Arc<AtomicU64>,
+    held: Cells<T>,
+    at: Span,
+    kept: Cells<T>,
+}
+
+impl<T: DataType<T: Shown>> Typed<T> {
+    /// Reads records behind the last.
+    fn refill(&mut self) -> Result<()> {
+        let Cells { values, definitions, repetitions, .. } = &mut self.held;
+        values.clear();
+        definitions.clear();
+        repetitions.clear();
+        self.at = Span::default();
+        // What has no lists has one value a record.
+        let most = if self.shape.is_list { VALUES } else { u64::MAX };
+        self.left.store(most, Ordering::Relaxed);
+        let read = self.reader.read_records(RECORDS, Some(definitions), Some(repetitions), values);
+        let (_, found, levels) = read.map_err(unread)?;
+        if self.most == 0 {
+            definitions.resize(found, 0);
+        }
+        if !self.shape.is_list {
+            repetitions.clear();
+            repetitions.resize(definitions.len(), 0);
+        }
+        let is_sound = definitions.len() == repetitions.len() && (levels == definitions.len() || self.most == 0);
+        let present = definitions.iter().filter(|level| **level == self.most).count();
+        if !is_sound || present != values.len() || repetitions.first().is_some_and(|first| *first != 0) {
+            return Err(Error::invalid("the file is damaged: its lists and values do not fit together"));
+        }
+        Ok(())
+    }
+
+    fn levels(&self) -> &[i16] {
+        &self.held.definitions[self.at.levels.0..self.at.levels.1]
+    }
+
+    fn values(&self) -> &[T::T] {
+        &self.held.values[self.at.values.0..self.at.values.1]
+    }
+}
+
+impl<T: DataType<T: Shown>> Column for Typed<T> {
+    fn advance(&mut self) -> Result<()> {
+        if self.at.levels.1 >= self.held.definitions.len() {
+            self.refill()?;
+        }
+        let begins = self.at.levels.1;
+        let rest = self.held.repetitions.get(begins + 1..).unwrap_or_default();
+        if begins >= self.held.definitions.len() {
+            return Err(Error::invalid("the file is damaged: a column has fewer rows than its group"));
+        }
+        let ends = begins + 1 + rest.iter().position(|level| *level == 0).unwrap_or(rest.len());
+        let present = self.held.definitions[begins..ends].iter().filter(|level| **level == self.most).count();
+        let from = self.at.values.1;
+        self.at = Span { levels: (begins, ends), values: (from, from + present) };
+        Ok(())
+    }
+
+    fn value(&self) -> Result<Value> {
+        let bytes: usize = self.values().iter().map(Shown::bytes).sum::<usize>() + self.levels().len();
+        if bytes > LONGEST {
+            return Err(Error::invalid(format!("it has {bytes} bytes, a row may have {LONGEST}")));
+        }
+        let mut values = self.values().iter();
+        let mut next = |level: &i16| match (*level == self.most).then(|| values.next()).flatten() {
+            Some(value) => value.shown(self.shape.is_unsigned),
+            None => Ok(Value::Null),
+        };
+        if !self.shape.is_list {
+            return self.levels().iter().map(next).next().unwrap_or(Ok(Value::Null));
+        }
+        match self.levels() {
+            [only] if *only < self.shape.elements => {
+                Ok(if *only + 1 == self.shape.elements { Value::Array(Vec::new()) } else { Value::Null })
+            }
+            levels => levels.iter().map(&mut next).collect::<Result<_>>().map(Value::Array),
+        }
+    }
+
+    fn keep(&mut self) {
+        let (levels, values) = (self.at.levels, self.at.values);
+        self.kept.definitions.extend_from_slice(&self.held.definitions[levels.0..levels.1]);
+        self.kept.repetitions.extend_from_slice(&self.held.repetitions[levels.0..levels.1]);
+        self.kept.values.extend_from_slice(&self.held.values[values.0..values.1]);
+    }
+
+    fn kept_bytes(&self) -> usize {
+        self.kept.values.iter().map(Shown::bytes).sum::<usize>() + 4 * self.kept.definitions.len()
+    }
+
+    fn take(&mut self) -> Box<dyn Kept> {
+        let (is_optional, is_list) = self.kept.levels;
+        Box::new(std::mem::replace(&mut self.kept, Cells::new(is_optional, is_list)))
+    }
+}
+
+impl<T: DataType> Kept for Cells<T> {
+    fn write(&self, into: &mut SerializedColumnWriter<'_>) -> parquet::errors::Result<()> {
+        let definitions = self.levels.0.then_some(&*self.definitions);
+        let repetitions = self.levels.1.then_some(&*self.repetitions);
+        into.typed::<T>().write_batch(&self.values, definitions, repetitions).map(|_| ())
+    }
+}
+
+/// A value as JSON.
+trait Shown {
+    /// Bytes that it has.
+    fn bytes(&self) -> usize;
+
+    /// Null where no JSON is of it.
+    fn shown(&self, is_unsigned: bool) -> Result<Value>;
+}
+
+macro_rules! shown {
+    ($type:ty, |$value:ident, $is_unsigned:ident| $shown:expr) => {
+        impl Shown for $type {
+            fn bytes(&self) -> usize {
+                size_of::<Self>()
+            }
+
+            fn shown(&self, $is_unsigned: bool) -> Result<Value> {
+                let $value = self;
+                Ok($shown)
+            }
+        }
+    };
+}
+
+shown!(bool, |value, _is_unsigned| (*value).into());
+shown!(i32, |value, is_unsigned| if is_unsigned { value.cast_unsigned().into() } else { (*value).into() });
+shown!(i64, |value, is_unsigned| if is_unsigned { value.cast_unsigned().into() } else { (*value).into() });
+shown!(f32, |value, _is_unsigned| (*value).into());
+shown!(f64, |value, _is_unsigned| (*value).into());
+shown!(Int96, |_value, _is_unsigned| Value::Null);
+
+impl Shown for ByteArray {
+    fn bytes(&self) -> usize {
+        self.len()
+    }
+
+    fn shown(&self, _: bool) -> Result<Value> {
+        let text = std::str::from_utf8(self.data()).map_err(|_| Error::invalid("it is no UTF-8 text"))?;
+        Ok(text.into())
+    }
+}
+
+impl Shown for FixedLenByteArray {
+    fn bytes(&self) -> usize {
+        self.len()
+    }
+
+    fn shown(&self, _: bool) -> Result<Value> {
+        Ok(Value::Null)
+    }
+}

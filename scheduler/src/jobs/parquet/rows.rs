@@ -1,0 +1,98 @@
+//! The rows of a file of Parquet as calls.
+
+use orion_proto::{Error, ModelSpec, Result, jobs::FileCalls};
+use serde_json::Value;
+
+use super::Parquet;
+use crate::{
+    api::http::reply::excerpt,
+    jobs::{
+        decide::ReadLines,
+        lines::{self, LONGEST, Line},
+        row::{self, Given},
+        rows::{AT_ONCE, CUSTOM_ID},
+    },
+};
+
+/// The rows after those that were taken up, at most so many.
+///
+/// # Errors
+/// INVALID_ARGUMENT where the file is damaged; INTERNAL where it cannot be read.
+pub(in crate::jobs) fn rows(
+    file: &mut Parquet,
+    before: u64,
+    most: usize,
+    of: &FileCalls,
+    model: Option<&ModelSpec>,
+) -> Result<ReadLines> {
+    let (rows, mut taken) = (file.rows(), 0);
+    let mut read = ReadLines { lines: Vec::new(), bytes: 0, count: before };
+    while read.count < rows && read.lines.len() < most && taken < AT_ONCE {
+        file.go_to(read.count + 1)?;
+        read.count += 1;
+        let line = line(read.count, file, of, model);
+        taken += line.call.as_ref().map_or(0, |call| call.body.len() as u64);
+        read.lines.push(line);
+    }
+    read.bytes = place(file.source.length, read.count, rows);
+    Ok(read)
+}
+
+/// How much of a file is behind this row; all of it only behind the last.
+fn place(length: u64, row: u64, rows: u64) -> u64 {
+    if row >= rows {
+        return length;
+    }
+    // What it is of is less than the file's length.
+    let share = u128::from(length) * u128::from(row) / u128::from(rows);
+    u64::try_from(share).unwrap_or(length).min(length.saturating_sub(1))
+}
+
+fn line(number: u64, file: &Parquet, of: &FileCalls, model: Option<&ModelSpec>) -> Line {
+    let named = named(file);
+    let custom_id = named.as_ref().ok().and_then(|row| match &row.iter().find(|(name, _)| *name == CUSTOM_ID)?.1 {
+        Given::Text(text) => Some(text.clone()),
+        Given::Value(Value::Null) => None,
+        Given::Value(value) => Some(value.to_string()),
+    });
+    let call = named.and_then(|mut row| {
+        row.retain(|(name, _)| *name != CUSTOM_ID);
+        row::call(&row, of, model)
+    });
+    let call = call.and_then(|call| match call.body.len() {
+        bytes if bytes > LONGEST => Err(Error::invalid(format!("the row is too long, one may have {LONGEST} bytes"))),
+        _ => Ok(call),
+    });
+    let (custom_id, call) = lines::named(custom_id.unwrap_or_default(), call);
+    Line { number, custom_id, call, from: 0, bytes: 0 }
+}
+
+fn named(file: &Parquet) -> Result<Vec<(&str, Given)>> {
+    let named = |(name, value): (_, Result<Value>)| match value {
+        Ok(Value::String(text)) => Ok((name, Given::Text(text))),
+        Ok(value) => Ok((name, Given::Value(value))),
+        Err(Error { code, message, .. }) => {
+            Err(Error::new(code, format!("the value of column '{}' cannot be taken: {message}", excerpt(name))))
+        }
+    };
+    file.names().zip(file.values()).map(named).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_read_when_its_last_row_is() {
+        for (length, rows) in [(100, 7), (100, 1000), (5, 1_000_000), (u64::MAX, u64::MAX)] {
+            let mut before = 0;
+            for row in [1, 2, rows / 2, rows - 1] {
+                let now = place(length, row, rows);
+                assert!(now >= before && now < length || rows == row, "{length} {row} {rows}");
+                before = now;
+            }
+            assert_eq!(place(length, rows, rows), length);
+        }
+        assert_eq!(place(12, 0, 0), 12);
+    }
+}

@@ -1,0 +1,221 @@
+//! A file's bytes and pages, none of which may be larger than what there is memory for.
+
+use std::{
+    io::{self, BufReader, Read},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use bytes::Bytes;
+use orion_proto::{Error as Refused, Result as Checked};
+use parquet::{
+    column::page::{Page, PageMetadata, PageReader},
+    errors::{ParquetError, Result},
+    file::{
+        metadata::ColumnChunkMetaData,
+        reader::{ChunkReader, Length, SerializedPageReader},
+    },
+};
+
+use super::thrift::structure;
+use crate::journal::{Address, Journal};
+
+/// Bytes of a page's header.
+const HEADER: usize = 64 << 10;
+/// Bytes of a page, and of all pages of a file that are held at once.
+const PAGE: u64 = 32 << 20;
+const PAGES: u64 = 128 << 20;
+/// What a value of a dictionary takes beside its bytes.
+const ENTRY: u64 = 32;
+/// Page types, and encodings of texts that say how much is to be made of little.
+const PAGE_TYPES: [i64; 3] = [0, 2, 3];
+const ENCODINGS: [i64; 2] = [6, 7];
+
+/// A content that is read wherever it is asked for.
+#[derive(Clone)]
+pub(super) struct Source {
+    pub(super) journal: Arc<dyn Journal>,
+    pub(super) address: Address,
+    pub(super) length: u64,
+}
+
+impl Source {
+    /// As many bytes as there are from there on, but no more than so many.
+    pub(super) fn some(&self, from: u64, most: usize) -> io::Result<Bytes> {
+        self.journal.content(&self.address, from, most).map_err(io::Error::other)
+    }
+}
+
+impl Length for Source {
+    fn len(&self) -> u64 {
+        self.length
+    }
+}
+
+impl ChunkReader for Source {
+    type T = BufReader<Onwards>;
+
+    fn get_read(&self, start: u64) -> Result<Self::T> {
+        Ok(BufReader::with_capacity(HEADER, Onwards { source: self.clone(), at: start }))
+    }
+
+    fn get_bytes(&self, start: u64, length: usize) -> Result<Bytes> {
+        let bytes = self.some(start, length)?;
+        match bytes.len() == length {
+            true => Ok(bytes),
+            false => Err(ParquetError::EOF(format!("it has no {length} bytes at {start}"))),
+        }
+    }
+}
+
+/// A content from a place on.
+pub(super) struct Onwards {
+    source: Source,
+    at: u64,
+}
+
+impl Read for Onwards {
+    fn read(&mut self, room: &mut [u8]) -> io::Result<usize> {
+        if self.at >= self.source.length {
+            return Ok(0);
+        }
+        let some = self.source.some(self.at, room.len())?;
+        room[..some.len()].copy_from_slice(&some);
+        self.at += some.len() as u64;
+        Ok(some.len())
+    }
+}
+
+/// What a page says of itself.
+#[derive(Debug, Default)]
+struct Header {
+    bytes: u64,
+    compressed: u64,
+    values: u64,
+    is_dictionary: bool,
+}
+
+fn header(bytes: &[u8]) -> Option<(u64, Header)> {
+    let (mut header, mut is_sound) = (Header::default(), true);
+    let length = structure(bytes, &mut |fields, value| {
+        let count = u64::try_from(value);
+        match fields {
+            [1] => {
+                is_sound &= PAGE_TYPES.contains(&value);
+                header.is_dictionary |= value == 2;
+            }
+            // Whichever of them is taken where one is there twice.
+            [2] => header.bytes = header.bytes.max(count.unwrap_or(u64::MAX)),
+            [3] => header.compressed = header.compressed.max(count.unwrap_or(u64::MAX)),
+            [5 | 7 | 8, 1] => header.values = header.values.max(count.unwrap_or(u64::MAX)),
+            [5, 2] | [8, 4] => is_sound &= !ENCODINGS.contains(&value),
+            _ => {}
+        }
+    })?;
+    is_sound.then_some((length as u64, header))
+}
+
+/// Reads the pages of a column, each looked at before it is unpacked.
+pub(super) struct Pages {
+    inner: SerializedPageReader<Source>,
+    source: Source,
+    at: u64,
+    end: u64,
+    /// Of all columns of the file.
+    held: Arc<AtomicU64>,
+    /// What is held of it for this column: the dictionary and the page.
+    own: [u64; 2],
+    /// Values that may be read before it is set anew.
+    values_left: Arc<AtomicU64>,
+}
+
+impl Pages {
+    /// Those of a column in a group of so many rows.
+    ///
+    /// # Errors
+    /// INVALID_ARGUMENT where they are not in the file.
+    pub(super) fn new(
+        source: Source,
+        column: &ColumnChunkMetaData,
+        rows: usize,
+        held: Arc<AtomicU64>,
+        values_left: Arc<AtomicU64>,
+    ) -> Checked<Self> {
+        let from = column.dictionary_page_offset().unwrap_or(column.data_page_offset());
+        let range = u64::try_from(from).ok().zip(u64::try_from(column.compressed_size()).ok());
+        let end = range.and_then(|(from, length)| from.checked_add(length).map(|end| (from, end)));
+        let Some((at, end)) = end.filter(|(_, end)| *end <= source.length && column.file_path().is_none()) else {
+            return Err(Refused::invalid(format!("the file does not have its column '{}'", column.column_path())));
+        };
+        let inner = SerializedPageReader::new(Arc::new(source.clone()), column, rows, None).map_err(super::unread)?;
+        Ok(Self { inner, source, at, end, held, own: [0; 2], values_left })
+    }
+
+    /// Looks at the next page.
+    fn look(&mut self) -> Result<()> {
+        if self.at >= self.end {
+            return Ok(());
+        }
+        let bytes = self.source.some(self.at, HEADER)?;
+        let wrong = |what: &str| ParquetError::General(format!("the page at {} {what}", self.at));
+        let (length, page) = header(&bytes).ok_or_else(|| {
+            wrong("is of a kind that is not read: texts must be PLAIN or of a dictionary, and nothing encrypted")
+        })?;
+        if page.bytes > PAGE || page.compressed > PAGE {
+            return Err(wrong(&format!("has more than {PAGE} bytes, write smaller ones")));
+        }
+        let entries = if page.is_dictionary { page.values } else { 0 };
+        if entries > page.bytes {
+            return Err(wrong("has more values than bytes"));
+        }
+        let (place, needed) = (usize::from(!page.is_dictionary), page.bytes + page.compressed + entries * ENTRY);
+        let before = self.held.fetch_add(needed, Ordering::Relaxed);
+        self.held.fetch_sub(self.own[place], Ordering::Relaxed);
+        let had = std::mem::replace(&mut self.own[place], needed);
+        if before.saturating_sub(had).saturating_add(needed) > PAGES {
+            return Err(wrong(&format!("and those beside it have more than {PAGES} bytes, write smaller ones")));
+        }
+        let values = if page.is_dictionary { 0 } else { page.values };
+        let left = self.values_left.load(Ordering::Relaxed);
+        let left = left.checked_sub(values).ok_or_else(|| wrong("has lists that are too long, write smaller pages"))?;
+        self.values_left.store(left, Ordering::Relaxed);
+        self.at = self.at.saturating_add(length).saturating_add(page.compressed);
+        Ok(())
+    }
+}
+
+impl Drop for Pages {
+    fn drop(&mut self) {
+        self.held.fetch_sub(self.own.iter().sum(), Ordering::Relaxed);
+    }
+}
+
+impl Iterator for Pages {
+    type Item = Result<Page>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.get_next_page().transpose()
+    }
+}
+
+impl PageReader for Pages {
+    fn get_next_page(&mut self) -> Result<Option<Page>> {
+        self.look()?;
+        self.inner.get_next_page()
+    }
+
+    // Whoever asks for these reads headers that were not looked at.
+    fn peek_next_page(&mut self) -> Result<Option<PageMetadata>> {
+        Err(ParquetError::NYI("pages are read in their order".into()))
+    }
+
+    fn skip_next_page(&mut self) -> Result<()> {
+        Err(ParquetError::NYI("pages are read in their order".into()))
+    }
+
+    fn at_record_boundary(&mut self) -> Result<bool> {
+        Ok(self.at >= self.end)
+    }
+}

@@ -1,0 +1,158 @@
+use proptest::{prelude::*, sample::Index};
+use serde_json::json;
+
+use super::{
+    write::{Kind, Writer, Written, column},
+    *,
+};
+use crate::journal::{Batch, Embedded};
+
+/// Each kind, as a value a row and as a list.
+fn kinds() -> Vec<(String, Kind, bool)> {
+    let all = [Kind::Bool, Kind::Int32, Kind::Int64, Kind::Float, Kind::Double, Kind::Text];
+    let both = |kind| [false, true].map(|is_list| (format!("{kind:?} {is_list}"), kind, is_list));
+    all.into_iter().flat_map(both).collect()
+}
+
+/// What a column of this kind may have in this row.
+fn value(kind: Kind, row: usize) -> Value {
+    match kind {
+        _ if row.is_multiple_of(5) => Value::Null,
+        Kind::Bool => (row % 2 == 1).into(),
+        Kind::Int32 => (row as i32 * -7).into(),
+        Kind::Int64 => (row as i64 * 1_000_000_007).into(),
+        Kind::Float => (row as f32 / 4.0).into(),
+        Kind::Double => (row as f64 / 3.0).into(),
+        Kind::Text => format!("row {row}").into(),
+    }
+}
+
+fn cell(kind: Kind, is_list: bool, row: usize) -> Value {
+    match row % 4 {
+        _ if !is_list => value(kind, row),
+        0 => Value::Null,
+        long => json!((1..long).map(|place| value(kind, row + place)).collect::<Vec<_>>()),
+    }
+}
+
+/// A file of all kinds, in groups of so many rows.
+fn written(rows: usize, group: usize) -> Vec<u8> {
+    let kinds = kinds();
+    let columns = kinds.iter().map(|(name, kind, is_list)| column(name, *kind, *is_list).unwrap());
+    let (fields, mut columns): (Vec<_>, Vec<Box<dyn Written>>) = columns.unzip();
+    let mut writer = Writer::new(fields).unwrap();
+    for row in 0..rows {
+        for (column, (_, kind, is_list)) in columns.iter_mut().zip(&kinds) {
+            column.push(&cell(*kind, *is_list, row)).unwrap();
+        }
+        if row + 1 == rows || (row + 1) % group == 0 {
+            writer.group(&columns.iter_mut().map(|column| column.take()).collect::<Vec<_>>()).unwrap();
+        }
+    }
+    writer.close().unwrap();
+    writer.take()
+}
+
+/// A journal in a folder that has such contents.
+struct Contents {
+    journal: Arc<dyn Journal>,
+    _home: tempfile::TempDir,
+}
+
+impl Contents {
+    fn new() -> Self {
+        let home = tempfile::tempdir().unwrap();
+        let journal = Arc::new(Embedded::open(&home.path().join("jobs.redb")).unwrap());
+        Self { journal, _home: home }
+    }
+
+    fn open(&self, bytes: &[u8]) -> Result<Parquet> {
+        let mut staging = self.journal.stage().unwrap();
+        staging.write(bytes).unwrap();
+        let staged = staging.finish().unwrap();
+        let address = staged.address;
+        let batch = Batch { keepers: vec![(address, 1)], staged: vec![staged], ..Batch::default() };
+        self.journal.append(self.journal.end().unwrap(), &batch).unwrap();
+        Parquet::open(self.journal.clone(), address, bytes.len() as u64)
+    }
+}
+
+#[test]
+fn what_is_written_is_read_wherever_it_begins() {
+    let (contents, kinds) = (Contents::new(), kinds());
+    let bytes = written(300, 130);
+    for first in [1, 2, 65, 130, 131, 299] {
+        let mut file = contents.open(&bytes).unwrap();
+        assert_eq!(file.rows(), 300);
+        for row in (first..=300).step_by(if first == 2 { 7 } else { 1 }) {
+            file.go_to(row as u64).unwrap();
+            let found = file.values().collect::<Result<Vec<_>>>().unwrap();
+            let wanted = kinds.iter().map(|(_, kind, is_list)| cell(*kind, *is_list, row - 1));
+            assert_eq!(found, wanted.collect::<Vec<_>>(), "row {row}");
+        }
+        assert!(file.go_to(301).unwrap_err().message.contains("300 rows"));
+    }
+}
+
+#[test]
+fn rows_that_are_kept_are_written_as_they_were() {
+    let contents = Contents::new();
+    let mut file = contents.open(&written(300, 130)).unwrap();
+    let mut writer = Writer::new(file.fields().to_vec()).unwrap();
+    let rows: Vec<u64> = (1..=300).filter(|row| row % 3 != 1).collect();
+    for (place, row) in rows.iter().enumerate() {
+        if place % 64 == 63 || place > 0 && file.leaves_group(*row) {
+            writer.group(&file.take()).unwrap();
+        }
+        file.go_to(*row).unwrap();
+        assert!(file.keep() > 0);
+    }
+    writer.group(&file.take()).unwrap();
+    writer.close().unwrap();
+    let mut again = contents.open(&writer.take()).unwrap();
+    for (place, row) in rows.iter().enumerate() {
+        again.go_to(place as u64 + 1).unwrap();
+        let wanted = kinds().into_iter().map(|(_, kind, is_list)| cell(kind, is_list, *row as usize - 1));
+        let found = again.values().collect::<Result<Vec<_>>>().unwrap();
+        assert_eq!(found, wanted.collect::<Vec<_>>(), "row {row}");
+    }
+}
+
+#[test]
+fn what_is_no_file_of_parquet_says_so() {
+    let contents = Contents::new();
+    let error = |bytes: &[u8]| contents.open(bytes).err().map(|error| error.message).unwrap_or_default();
+    assert!(error(b"PAR1").contains("no Parquet"));
+    assert!(error(b"id,text\n1,one\n").contains("no Parquet"));
+    assert!(error(b"PAR1\x05\x00\x00\x00PARE").contains("encrypted"));
+    assert!(error(b"PAR1\xff\xff\xff\x7fPAR1").contains("2147483647 bytes"));
+    assert!(error(b"PAR1\x40\x00\x00\x00PAR1").contains("damaged"));
+    let bytes = written(10, 10);
+    for end in (0..bytes.len() - 1).step_by(97) {
+        assert!(!error(&bytes[..end]).is_empty(), "cut at {end}");
+    }
+}
+
+proptest! {
+    /// Whatever is changed in a file, reading it ends, with rows or an error.
+    #[test]
+    fn damaged_files_are_read_or_refused(at in prop::collection::vec((any::<Index>(), any::<u8>()), 1..6), near_end: bool) {
+        let contents = Contents::new();
+        let mut bytes = written(200, 80);
+        for (index, byte) in at {
+            let part = if near_end { bytes.len() * 3 / 4 } else { 0 };
+            let place = part + index.index(bytes.len() - part);
+            bytes[place] = byte;
+        }
+        if let Ok(mut file) = contents.open(&bytes) {
+            let rows = file.rows().min(1000);
+            for row in 1..=rows {
+                if file.go_to(row).is_err() {
+                    break;
+                }
+                file.values().for_each(drop);
+                file.keep();
+            }
+        }
+    }
+}
