@@ -23,6 +23,12 @@ pub(crate) fn seconds(value: f64) -> String {
     }
 }
 
+/// A time as RFC 3339 has it.
+pub(crate) fn utc(unix_ms: u64) -> String {
+    let time = i64::try_from(unix_ms).ok().and_then(chrono::DateTime::from_timestamp_millis);
+    time.map_or_else(|| format!("{unix_ms} ms"), |time| time.format("%Y-%m-%dT%H:%M:%S%.3fZ").to_string())
+}
+
 fn long(seconds: u64) -> String {
     let (days, hours, minutes) = (seconds / 86_400, seconds / 3_600 % 24, seconds / 60 % 60);
     match (days, hours) {

@@ -122,6 +122,11 @@ impl Front {
         }
     }
 
+    /// Why this model cannot answer now; none where it can, or there is none.
+    pub fn not_ready(&self, name: &str) -> Option<String> {
+        self.0.core().why_not_ready(name).map(|error| error.message)
+    }
+
     /// Names of all models that can answer now, sorted.
     pub fn ready_models(&self) -> Vec<String> {
         let ready = |view: &ModelView| view.state.answers();

@@ -163,6 +163,23 @@ def test_a_model_that_does_not_answer_leaves_places_to_others(start, tmp_path):
         jobs.call("Cancel")(jobs.asked(job), timeout=30)
 
 
+def test_a_job_says_what_it_waits_for_and_what_happened(slow):
+    slow.worker.kill()
+    # Until its lease has ended it may be back.
+    serving.until(lambda: not slow.ready("delay"), "the model to be gone", 30)
+    jobs = Jobs(slow)
+    waits = jobs.submit([7], model="delay")
+    serving.until(lambda: "model 'delay' is not ready: " in jobs.get(waits).reason, "what it waits for")
+    command = [str(serving.BINARY), "jobs", "logs", str(waits), "--follow", "--server", slow.grpc]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=serving.environment()) as follows:
+        before = [follows.stdout.readline() for _ in range(3)]
+        slow.start_worker()
+        after, _ = follows.communicate(timeout=60)
+    assert "submitted: inference of model 'delay'" in before[0] and "attempt 1: begins" in before[1]
+    assert "is not ready" in before[2] and after.splitlines()[-1].endswith(" info  attempt 1: succeeded")
+    assert jobs.get(waits).reason == ""
+
+
 def started_anew(server):
     server.start_scheduler()
     server.until_ready()

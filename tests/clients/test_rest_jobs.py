@@ -55,19 +55,22 @@ class Rest:
         response = responses.get(str(status), responses["default"])
         if "$ref" in response:
             response = self.document["components"]["responses"][response["$ref"].rsplit("/", 1)[1]]
-        (content,) = response["content"].values()
+        content = response["content"]["application/json"]
         schema = {**content["schema"], "components": self.document["components"]}
         Draft202012Validator(schema).validate(value)
 
     def watch(self, job):
         """Each state that the job was in, to its end."""
+        return self.events(f"/v1/jobs/{job}/watch", "Job")
+
+    def events(self, path, schema):
         connection = http.client.HTTPConnection(self.server.http, timeout=60)
-        connection.request("GET", f"/v1/jobs/{job}/watch")
+        connection.request("GET", path)
         answer = connection.getresponse()
         assert answer.status == 200 and answer.getheader("content-type") == "text/event-stream"
         events = [json.loads(line.removeprefix(b"data: ")) for line in answer.read().split(b"\n\n") if line]
         connection.close()
-        schema = {"$ref": "#/components/schemas/Job", "components": self.document["components"]}
+        schema = {"$ref": f"#/components/schemas/{schema}", "components": self.document["components"]}
         for event in events:
             Draft202012Validator(schema).validate(event)
         return events
@@ -112,6 +115,11 @@ def test_a_job_that_failed_says_why_and_is_retried(rest):
     again = rest("POST", f"/v1/jobs/{job['id']}/retry")
     assert again["state"] in ("queued", "running", "failed")
     assert rest.watch(job["id"])[-1]["attempt"] == 4
+    lines = rest("GET", f"/v1/jobs/{job['id']}/logs")["lines"]
+    assert [line["level"] for line in lines] == ["info", "info", *["warn"] * 4, "error"]
+    assert lines[0]["text"] == "submitted: call of model 'nobody-has-this'" and "NOT_FOUND" in lines[2]["text"]
+    assert rest.events(f"/v1/jobs/{job['id']}/logs?follow=true", "LogLine") == lines
+    rest("GET", f"/v1/jobs/{job['id']}/logs?folow=true", status=400)
 
 
 def test_a_job_over_grpc_has_its_answer_here_too(rest, server):

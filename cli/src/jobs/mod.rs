@@ -1,6 +1,7 @@
 //! `orion jobs`: work that is submitted once and run until it has ended, whoever dies meanwhile.
 
 mod file;
+mod logs;
 mod show;
 mod submit;
 mod watch;
@@ -68,6 +69,15 @@ enum JobsCommand {
         /// The job's number
         id: u64,
     },
+    /// Print what happened to a job: its attempts, what it waits for, how it ended
+    #[command(after_help = "Examples:\n  orion jobs logs 12\n  orion jobs logs 12 --follow")]
+    Logs {
+        /// The job's number
+        id: u64,
+        /// Go on until it has ended
+        #[arg(long, short)]
+        follow: bool,
+    },
     /// End a job that has not ended, and those that wait for it
     #[command(after_help = "Examples:\n  orion jobs cancel 12")]
     Cancel {
@@ -118,6 +128,7 @@ pub(crate) fn run(arguments: &JobsArguments, out: &mut dyn Write) -> Result<(), 
             }
             JobsCommand::Show { id } => show::one(client.jobs.get(asked(id)).await?.into_inner(), format, out),
             JobsCommand::Watch { id } => watch::watch(client, *id, format, out).await,
+            JobsCommand::Logs { id, follow } => logs::logs(client, *id, *follow, format, out).await,
             JobsCommand::Cancel { id } => show::one(client.jobs.cancel(asked(id)).await?.into_inner(), format, out),
             JobsCommand::Retry { id } => show::one(client.jobs.retry(asked(id)).await?.into_inner(), format, out),
             JobsCommand::Result { id, errors } => result(client, *id, *errors, format, out).await,

@@ -147,6 +147,12 @@ impl<T, L: Clone> Core<T, L> {
         !goes_on && self.copy_for(now, index, (admitted.rows, admitted.bytes), within, room)
     }
 
+    /// Why this model cannot answer now; none where it can, or there is none.
+    pub fn why_not_ready(&self, name: &str) -> Option<Error> {
+        let index = self.index(name).ok()?;
+        (!self.model_state(index).answers()).then(|| self.not_ready(index))
+    }
+
     /// Why a model cannot answer, for a client.
     pub(super) fn not_ready(&self, index: usize) -> Error {
         let model = &self.models[index];

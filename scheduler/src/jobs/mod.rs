@@ -13,6 +13,7 @@ mod expand;
 pub(crate) mod files;
 mod large;
 mod lines;
+pub mod logs;
 mod parquet;
 mod queue;
 mod reader;

@@ -10,7 +10,7 @@ use orion_proto::{
     Code, Error, Result,
     jobs::{Job, JobResult, JobSpec, ListJobsRequest, ListJobsResponse, Row, job_spec::Work},
 };
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use prost::Message;
 use tokio::sync::broadcast;
 
@@ -45,6 +45,8 @@ pub struct View {
     told: broadcast::Sender<Changed>,
     ended: OnceLock<Error>,
     places: Places,
+    /// What running jobs wait for.
+    waits: Mutex<HashMap<u64, String>>,
 }
 
 /// What is said to watchers.
@@ -59,7 +61,14 @@ pub enum Changed {
 impl View {
     pub(super) fn new(journal: Arc<dyn Journal>) -> Self {
         let told = broadcast::Sender::new(BEHIND);
-        Self { journal, open: RwLock::default(), told, ended: OnceLock::new(), places: Places::default() }
+        Self {
+            journal,
+            open: RwLock::default(),
+            told,
+            ended: OnceLock::new(),
+            places: Places::default(),
+            waits: Mutex::default(),
+        }
     }
 
     /// What limits how many files of Parquet are read.
@@ -92,6 +101,20 @@ impl View {
     fn tell(&self, id: u64) {
         // Nobody may watch.
         let _ = self.told.send(Changed::Job(id));
+    }
+
+    /// What a running job waits for; none where it waits no longer.
+    pub(super) fn waits(&self, id: u64, what: Option<String>) {
+        let mut waits = self.waits.lock();
+        let is_new = what != waits.get(&id).cloned();
+        match what {
+            Some(what) => waits.insert(id, what),
+            None => waits.remove(&id),
+        };
+        drop(waits);
+        if is_new {
+            self.tell(id);
+        }
     }
 
     /// Nothing changes any more.
@@ -145,6 +168,11 @@ impl View {
             let open = self.open.read();
             ids.iter().filter_map(|id| open.get(id)).map(|job| (job.id, shown(job))).collect()
         };
+        let waits = self.waits.lock();
+        for (id, job) in found.iter_mut().filter(|(_, job)| job.state == "running") {
+            job.reason = waits.get(id).cloned().unwrap_or_default();
+        }
+        drop(waits);
         let others: Vec<u64> = ids.iter().filter(|id| !found.contains_key(id)).copied().collect();
         if !others.is_empty() {
             found.extend(self.journal.ended_of(&others)?.into_iter().map(|job| (job.id, job)));

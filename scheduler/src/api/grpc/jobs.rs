@@ -9,8 +9,8 @@ use futures::{
 use orion_proto::{
     Code, Error,
     jobs::{
-        GetJobRequest, Job, JobResult, ListJobsRequest, ListJobsResponse, SubmitJobRequest, SubmitJobResponse,
-        jobs_server,
+        GetJobRequest, Job, JobLogsRequest, JobResult, ListJobsRequest, ListJobsResponse, LogLine, SubmitJobRequest,
+        SubmitJobResponse, jobs_server,
     },
 };
 use tokio::sync::{
@@ -21,6 +21,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::leader::{self, Doer, Leading, off_thread, reached};
 use crate::jobs::{
+    logs::Log,
     seat::Seat,
     view::{Changed, View},
 };
@@ -101,6 +102,7 @@ fn is_open(job: &Job) -> bool {
 impl jobs_server::Jobs for JobsService {
     type SubmitStreamStream = BoxStream<'static, Result<SubmitJobResponse, Status>>;
     type WatchStream = BoxStream<'static, Result<Job, Status>>;
+    type LogsStream = BoxStream<'static, Result<LogLine, Status>>;
 
     async fn submit(&self, request: Request<SubmitJobRequest>) -> Answer<SubmitJobResponse> {
         let (metadata, _, asked) = request.into_parts();
@@ -173,6 +175,19 @@ impl jobs_server::Jobs for JobsService {
         Ok(Response::new(here?))
     }
 
+    async fn logs(&self, request: Request<JobLogsRequest>) -> Answer<Self::LogsStream> {
+        let (metadata, _, JobLogsRequest { id, follow }) = request.into_parts();
+        let asked = Request::from_parts(metadata, tonic::Extensions::new(), GetJobRequest { id, with_inputs: false });
+        let jobs =
+            if follow { self.watch(asked).await?.into_inner() } else { once(self.get(asked).await?.into_inner()) };
+        let lines = jobs.scan(Log::default(), |log, job| {
+            let lines = job.map(|job| log.next(&job));
+            let lines = lines.map_or_else(|error| vec![Err(error)], |lines| lines.into_iter().map(Ok).collect());
+            std::future::ready(Some(stream::iter(lines)))
+        });
+        Ok(Response::new(lines.flatten().boxed()))
+    }
+
     async fn cancel(&self, request: Request<GetJobRequest>) -> Answer<Job> {
         let (metadata, _, asked) = request.into_parts();
         match self.0.doer(&metadata)? {
@@ -210,6 +225,10 @@ impl jobs_server::Jobs for JobsService {
         let result = off_thread(move || view.result(asked.id)).await;
         Ok(Response::new(result.map_err(|error| self.0.unsure(error))?))
     }
+}
+
+fn once(job: Job) -> BoxStream<'static, Result<Job, Status>> {
+    stream::once(async { Ok(job) }).boxed()
 }
 
 /// A job that has not changed is not said again: several changes may be read at once.

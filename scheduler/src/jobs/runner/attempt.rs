@@ -25,6 +25,7 @@ use crate::{
         expand::expand,
         large::{self, LARGE, Needed},
         terms::Terms,
+        view::View,
     },
     journal::Staged,
 };
@@ -60,6 +61,15 @@ struct Expected(Front, JobAttempt);
 impl Drop for Expected {
     fn drop(&mut self) {
         self.0.unexpect(self.1);
+    }
+}
+
+/// A job that waits, of which that is told until it waits no longer or has ended.
+struct Waits(Arc<View>, u64);
+
+impl Drop for Waits {
+    fn drop(&mut self) {
+        self.0.waits(self.1, None);
     }
 }
 
@@ -106,7 +116,7 @@ impl Attempter {
     /// Takes up the lines of a file; the job ends with the last of them.
     async fn take_up(&self, attempt: Attempt, spec: &JobSpec, calls: &FileCalls) {
         let taken_up = async {
-            let model = self.model_of(calls).await?;
+            let model = self.model_of(attempt, calls).await?;
             expand(&self.jobs, attempt, spec, calls, model).await
         };
         if let Err(error) = taken_up.await {
@@ -115,9 +125,9 @@ impl Attempter {
     }
 
     /// The model whose inputs are the columns of a file.
-    async fn model_of(&self, calls: &FileCalls) -> Result<Option<Arc<ModelSpec>>> {
+    async fn model_of(&self, attempt: Attempt, calls: &FileCalls) -> Result<Option<Arc<ModelSpec>>> {
         let Some((name, version)) = inferred(calls) else { return Ok(None) };
-        self.wait_for_model(name, version).await?;
+        self.wait_for_model(attempt, name, version).await?;
         self.front.model_spec(name, version).map(Some)
     }
 
@@ -145,7 +155,7 @@ impl Attempter {
     /// Does the work of a job whose inputs are a content.
     async fn work_with(&self, needs: Needed, attempt: Attempt, spec: JobSpec, ends: Option<Instant>) -> Result<Bytes> {
         // What cannot begin has none of them in memory.
-        self.wait_for_model(&Terms::of(&spec, 0).model, "").await?;
+        self.wait_for_model(attempt, &Terms::of(&spec, 0).model, "").await?;
         let _room = self.jobs.inputs_room(needs.bytes()).await;
         let journal = self.jobs.view().journal().clone();
         let read = tokio::task::spawn_blocking(move || needs.complete(&*journal, spec)).await;
@@ -159,7 +169,7 @@ impl Attempter {
             Some(Work::Inference(request)) => self.infer(attempt, request, priority, ends).await?,
             Some(Work::Call(call)) => {
                 let once = |left| self.calls.call(&call, ForJob { attempt: attempt.name(), priority, left });
-                Outcome::Call(self.until_begun(&model, "", ends, once).await?)
+                Outcome::Call(self.until_begun(attempt, (&model, ""), ends, once).await?)
             }
             _ => return Err(Error::new(Code::Unimplemented, "this scheduler cannot run work of this kind")),
         };
@@ -188,20 +198,20 @@ impl Attempter {
             request.parameters.timeout = left.into_iter().chain(request.parameters.timeout).min();
             self.front.infer(request)
         };
-        let answered = self.until_begun(&request.model, &request.version, ends, once).await?;
+        let answered = self.until_begun(attempt, (&request.model, &request.version), ends, once).await?;
         Ok(Outcome::Inference(response(answered, request.id)))
     }
 
     /// Asks, within what is left of its time, until what is asked has begun: before that it is no attempt.
     async fn until_begun<T, F: Future<Output = Result<T>>>(
         &self,
-        model: &str,
-        version: &str,
+        attempt: Attempt,
+        (model, version): (&str, &str),
         ends: Option<Instant>,
         once: impl Fn(Option<Duration>) -> F,
     ) -> Result<T> {
         loop {
-            self.wait_for_model(model, version).await?;
+            self.wait_for_model(attempt, model, version).await?;
             let left = ends.map(|ends| ends.saturating_duration_since(Instant::now()).max(Duration::from_millis(1)));
             match once(left).await {
                 Err(Error { code: Code::ResourceExhausted, retry_after: Some(after), .. }) => {
@@ -215,8 +225,13 @@ impl Attempter {
     }
 
     /// Returns when the model can answer: after a start its workers have yet to come back.
-    async fn wait_for_model(&self, model: &str, version: &str) -> Result<()> {
+    async fn wait_for_model(&self, attempt: Attempt, model: &str, version: &str) -> Result<()> {
+        if self.front.model_ready(model, version)? {
+            return Ok(());
+        }
+        let waits = Waits(self.jobs.view().clone(), attempt.job);
         while !self.front.model_ready(model, version)? {
+            waits.0.waits(attempt.job, self.front.not_ready(model));
             tokio::time::sleep(PATIENCE).await;
         }
         Ok(())

@@ -56,6 +56,7 @@ pub(super) fn routes(jobs: JobsService, files: FilesService, max_message_bytes: 
         .route("/v1/jobs", post(submit).get(list))
         .route("/v1/jobs/{id}", get(one))
         .route("/v1/jobs/{id}/watch", get(watch::watch))
+        .route("/v1/jobs/{id}/logs", get(watch::logs))
         .route("/v1/jobs/{id}/result", get(result::result))
         .route("/v1/jobs/{id}/cancel", post(cancel))
         .route("/v1/jobs/{id}/retry", post(retry))
