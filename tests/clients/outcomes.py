@@ -26,7 +26,7 @@ def ended(jobs, job):
             last = jobs.watch(job)[-1]
             return last if last.state in ENDED else None
         except grpc.RpcError as error:
-            assert error.code().name in ("UNAVAILABLE", "FAILED_PRECONDITION", "DEADLINE_EXCEEDED"), error
+            assert error.code().name in ("UNAVAILABLE", "DEADLINE_EXCEEDED"), error
             return None
 
     return serving.until(end, f"the end of job {job}")

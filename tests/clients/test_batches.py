@@ -196,8 +196,12 @@ def test_no_line_is_lost_or_answered_twice_when_processes_are_killed(slow):
     verify = [str(serving.BINARY), "journal", "verify", str(slow.folder / "scheduler" / "jobs.redb")]
     checked = subprocess.run(verify, capture_output=True, text=True, check=False, env=serving.environment())
     assert checked.returncode == 0, checked.stderr
-    for content in (slow.folder / "scheduler" / "contents").iterdir():
-        content.unlink()
+    (content,) = (slow.folder / "scheduler" / "contents").iterdir()
+    kept = content.read_bytes()
+    content.write_bytes(kept[:5000] + bytes([kept[5000] ^ 1]) + kept[5001:])
+    checked = subprocess.run(verify, capture_output=True, text=True, check=False, env=serving.environment())
+    assert checked.returncode == 1 and "is not what its address says" in checked.stderr, checked.stderr
+    content.unlink()
     checked = subprocess.run(verify, capture_output=True, text=True, check=False, env=serving.environment())
     assert checked.returncode == 1 and "needs a content that cannot be read" in checked.stderr, checked.stderr
 

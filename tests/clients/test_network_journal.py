@@ -46,7 +46,7 @@ class Cluster:
         try:
             return scheduler.jobs.call("Submit")(spec, timeout=10).id
         except grpc.RpcError as error:
-            assert error.code().name in ("UNAVAILABLE", "FAILED_PRECONDITION", "DEADLINE_EXCEEDED"), error
+            assert error.code().name in ("UNAVAILABLE", "DEADLINE_EXCEEDED"), error
             return None
 
     def processes(self):

@@ -11,6 +11,7 @@ pub(crate) mod cluster;
 mod decide;
 mod expand;
 pub(crate) mod files;
+mod inputs;
 mod large;
 mod lines;
 pub mod logs;
@@ -51,6 +52,7 @@ pub(crate) use self::runner::request_id;
 use self::{
     ask::{Ask, Reply},
     clock::Clock,
+    inputs::Inputs,
     large::LARGE,
     snapshot::load,
     table::Table,
@@ -66,8 +68,6 @@ use crate::{
 const ASKED_AHEAD: usize = 8192;
 /// KiB of jobs that are on their way to the disk before more is held back.
 const ROOM_KIB: usize = 64 << 10;
-/// KiB of large inputs that attempts have in memory, before more are held back.
-const INPUTS_KIB: usize = 256 << 10;
 
 /// The jobs of this scheduler, cheap to clone.
 #[derive(Clone)]
@@ -76,8 +76,7 @@ pub struct Jobs {
     view: Arc<View>,
     /// KiB of jobs that may be on their way to the disk.
     room: Arc<Semaphore>,
-    /// KiB of large inputs that attempts may have in memory.
-    inputs: Arc<Semaphore>,
+    inputs: Inputs,
     /// Files that are read at this moment.
     files: Arc<AtomicUsize>,
     /// Turns true when this scheduler leads no more.
@@ -116,8 +115,7 @@ impl Jobs {
             Error::new(Code::Internal, format!("the journal's thread could not be started: {error}"))
         })?;
         let (room, left) = (Arc::new(Semaphore::new(ROOM_KIB)), Arc::new(watch::Sender::new(false)));
-        let inputs = Arc::new(Semaphore::new(INPUTS_KIB));
-        let files = Arc::new(AtomicUsize::new(0));
+        let (inputs, files) = (Inputs::default(), Arc::new(AtomicUsize::new(0)));
         let jobs = Self { asks, view, room, inputs, files, left, epoch, term, runner: Arc::default() };
         let runner = tokio::spawn(runner::run(front, jobs.clone(), term, told));
         *jobs.runner.lock() = Some(runner);
@@ -252,12 +250,6 @@ impl Jobs {
     async fn room(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
         let kib = bytes.div_ceil(1024).clamp(1, ROOM_KIB);
         self.room.clone().acquire_many_owned(u32::try_from(kib).unwrap_or(u32::MAX)).await.ok()
-    }
-
-    /// The same for the large inputs of an attempt.
-    async fn inputs_room(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
-        let kib = bytes.div_ceil(1024).clamp(1, INPUTS_KIB);
-        self.inputs.clone().acquire_many_owned(u32::try_from(kib).unwrap_or(u32::MAX)).await.ok()
     }
 
     async fn ask<T>(&self, ask: impl FnOnce(Reply<T>) -> Ask) -> Result<T> {

@@ -1,11 +1,12 @@
 //! Whether a journal is what its records say, without running any of it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use orion_proto::{
     Code, Error, Result,
-    jobs::{Job, Progress},
+    jobs::{Job, JobResult, KeptContent, Progress, job_result::Outcome},
 };
+use prost::Message;
 
 use super::{
     files::LISTED as FILES,
@@ -14,10 +15,12 @@ use super::{
     terms::Terms,
     view::{ALL, row_term},
 };
-use crate::journal::{Journal, address};
+use crate::journal::{Address, Journal, address};
 
 /// Jobs that are looked at together.
 const AT_ONCE: usize = 1000;
+/// Bytes of a content that are read together.
+const PIECE: usize = 1 << 20;
 
 /// What a journal holds.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -32,19 +35,20 @@ pub struct Verified {
     pub ended: BTreeMap<String, usize>,
 }
 
-/// Follows all records from the last snapshot on, and looks at each job that is listed, and at the lines of those that are files.
+/// Follows all records from the last snapshot on, and looks at each job that is listed, at the lines of those that are files, and at
+/// all bytes of what they need and have to show.
 ///
 /// # Errors
 /// INTERNAL, naming the record or the job that is not as it must be.
 pub fn verify(journal: &dyn Journal) -> Result<Verified> {
-    let table = snapshot::load(journal)?;
+    let (table, mut contents) = (snapshot::load(journal)?, Contents { journal, known: HashMap::new() });
     let mut found = Verified { next: table.next(), epoch: table.epoch(), ..Verified::default() };
     each(journal, ALL, |id| {
         let Some(submitted) = snapshot::submission(journal, id)? else {
             return Err(wrong(id, "is listed, and what it was asked to do is missing"));
         };
-        kept(journal, id, &submitted.address, submitted.bytes)?;
-        let progress = match one(journal, &table, id)? {
+        contents.needed(id, &submitted.address, submitted.bytes)?;
+        let progress = match one(&mut contents, &table, id)? {
             None => {
                 found.unfinished += 1;
                 table.get(id).and_then(|job| job.progress)
@@ -58,12 +62,12 @@ pub fn verify(journal: &dyn Journal) -> Result<Verified> {
             }
         };
         match progress {
-            Some(progress) => rows(journal, &table, id, &progress).map(|open| found.unfinished += open),
+            Some(progress) => rows(&mut contents, &table, id, &progress).map(|open| found.unfinished += open),
             None => Ok(()),
         }
     })?;
     each(journal, FILES, |id| match journal.file(id)? {
-        Some(file) => kept(journal, id, &file.address, file.bytes),
+        Some(file) => contents.needed(id, &file.address, file.bytes),
         None => Err(wrong(id, "is listed as a file, and there is none")),
     })?;
     let open = table.unfinished().count();
@@ -74,16 +78,58 @@ pub fn verify(journal: &dyn Journal) -> Result<Verified> {
     Ok(found)
 }
 
-/// Looks whether a content is there that is needed, to its last byte.
-fn kept(journal: &dyn Journal, id: u64, content: &[u8], bytes: u64) -> Result<()> {
-    if content.is_empty() {
-        return Ok(());
+/// The contents of a journal, and how many bytes those have that were looked at.
+struct Contents<'j> {
+    journal: &'j dyn Journal,
+    known: HashMap<Address, u64>,
+}
+
+impl Contents<'_> {
+    /// Looks whether a content is there that is needed, and is what its address says; none is where there is no address.
+    fn needed(&mut self, id: u64, content: &[u8], bytes: u64) -> Result<()> {
+        if content.is_empty() {
+            return Ok(());
+        }
+        let address = address(content)?;
+        let found = match self.known.get(&address) {
+            Some(known) => *known,
+            None => self.read(id, &address)?,
+        };
+        self.known.insert(address, found);
+        match found == bytes {
+            true => Ok(()),
+            false => Err(wrong(id, &format!("needs a content of {bytes} bytes, which has {found}"))),
+        }
     }
-    let last = journal.content(&address(content)?, bytes.saturating_sub(1), 2);
-    match last {
-        Ok(last) if last.len() as u64 == bytes.min(1) => Ok(()),
-        Ok(_) => Err(wrong(id, &format!("needs a content of {bytes} bytes, which has another length"))),
-        Err(error) => Err(wrong(id, &format!("needs a content that cannot be read: {}", error.message))),
+
+    fn read(&self, id: u64, address: &Address) -> Result<u64> {
+        let mut hash = blake3::Hasher::new();
+        loop {
+            let piece = self.journal.content(address, hash.count(), PIECE);
+            match piece {
+                Ok(piece) if piece.is_empty() => break,
+                Ok(piece) => _ = hash.update(&piece),
+                Err(error) => {
+                    return Err(wrong(id, &format!("needs a content that cannot be read: {}", error.message)));
+                }
+            }
+        }
+        match hash.finalize().as_bytes() == address {
+            true => Ok(hash.count()),
+            false => Err(wrong(id, "needs a content that is not what its address says")),
+        }
+    }
+
+    /// Looks at a result, and at the content that it is where its row has none.
+    fn result(&mut self, id: u64, row: bytes::Bytes) -> Result<()> {
+        match JobResult::decode(row)
+            .map_err(|error| wrong(id, &format!("has a result that cannot be read: {error}")))?
+        {
+            JobResult { outcome: Some(Outcome::Kept(KeptContent { address, bytes })) } => {
+                self.needed(id, &address, bytes)
+            }
+            _ => Ok(()),
+        }
     }
 }
 
@@ -103,22 +149,24 @@ fn each(journal: &dyn Journal, term: &str, mut look: impl FnMut(u64) -> Result<(
 }
 
 /// What is left of a job; none where it has not ended.
-fn one(journal: &dyn Journal, table: &Table, id: u64) -> Result<Option<Job>> {
+fn one(contents: &mut Contents<'_>, table: &Table, id: u64) -> Result<Option<Job>> {
+    let journal = contents.journal;
     if table.get(id).is_some() {
         return Ok(None);
     }
     let left = journal.ended(id)?.ok_or_else(|| wrong(id, "is listed, and has neither ended nor not"))?;
-    if (left.state == "succeeded") != journal.result(id)?.is_some() {
-        return Err(wrong(id, &format!("has {}, and its result says otherwise", left.state)));
+    match journal.result(id)? {
+        Some(row) if left.state == "succeeded" => contents.result(id, row).map(|()| Some(left)),
+        None if left.state != "succeeded" => Ok(Some(left)),
+        _ => Err(wrong(id, &format!("has {}, and its result says otherwise", left.state))),
     }
-    Ok(Some(left))
 }
 
 /// Looks at the lines of a file's job; how many have not ended.
-fn rows(journal: &dyn Journal, table: &Table, id: u64, progress: &Progress) -> Result<usize> {
+fn rows(contents: &mut Contents<'_>, table: &Table, id: u64, progress: &Progress) -> Result<usize> {
     let (mut succeeded, mut failed, mut open) = (0, 0, 0);
-    each(journal, &row_term(id), |row| {
-        match one(journal, table, row)? {
+    each(contents.journal, &row_term(id), |row| {
+        match one(contents, table, row)? {
             None => open += 1,
             Some(left) if left.state == "succeeded" => succeeded += 1,
             Some(_) => failed += 1,

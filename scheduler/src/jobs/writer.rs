@@ -324,7 +324,8 @@ impl Writer {
             }
             Err(error) => {
                 self.breaks(error.clone());
-                round.answers.into_iter().for_each(|answer| answer(Err(error.clone())));
+                let told = to_clients(error);
+                round.answers.into_iter().for_each(|answer| answer(Err(told.clone())));
             }
         }
     }
@@ -341,9 +342,21 @@ impl Writer {
     }
 
     fn leave(&mut self, why: Error) {
+        let why = to_clients(why);
         self.view.ends(why.clone());
         self.runner = None;
         self.broken.get_or_insert(why);
+    }
+}
+
+/// A leader that was refused stops; who asked it may ask whoever leads now, which may be the same scheduler anew.
+fn to_clients(error: Error) -> Error {
+    match error.code {
+        Code::FailedPrecondition => {
+            let text = "the lead has gone to another scheduler, or was won anew; what was asked is done or not: ask again, with the same idempotency key";
+            Error::new(Code::Unavailable, text)
+        }
+        _ => error,
     }
 }
 

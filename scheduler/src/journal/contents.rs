@@ -56,16 +56,27 @@ pub struct Staged {
 pub(super) enum Place {
     File(Arc<TempPath>),
     Rows([u8; 16]),
-    /// Nowhere: of tests that read none of it.
+    /// Nowhere: of tests without a folder.
     #[cfg(test)]
     Nowhere,
 }
 
+/// Bytes of a content that is nowhere, all of which are the same.
+#[cfg(test)]
+pub(crate) const NOWHERE: usize = 100;
+
 #[cfg(test)]
 impl Staged {
-    /// One that is said to have so many bytes.
-    pub(crate) fn nowhere(address: Address, bytes: u64) -> Self {
-        Self { address, bytes, place: Place::Nowhere }
+    /// One of these bytes.
+    pub(crate) fn nowhere(byte: u8) -> Self {
+        let address = *blake3::hash(&[byte; NOWHERE]).as_bytes();
+        Self { address, bytes: NOWHERE as u64, place: Place::Nowhere }
+    }
+
+    /// What one of this address has from there on.
+    pub(super) fn read_nowhere(address: &Address, from: u64) -> Bytes {
+        let byte = (0..=u8::MAX).find(|byte| Self::nowhere(*byte).address == *address).unwrap();
+        vec![byte; NOWHERE.saturating_sub(from as usize)].into()
     }
 
     pub(super) fn is_nowhere(&self) -> bool {
@@ -84,7 +95,9 @@ struct Writing {
 
 fn unkept(error: &io::Error) -> Error {
     let code = if error.kind() == io::ErrorKind::StorageFull { Code::ResourceExhausted } else { Code::Unavailable };
-    Error::new(code, format!("it cannot be kept: {error}"))
+    // Clients see it, so it names no path.
+    tracing::warn!(%error, "content_not_kept");
+    Error::new(code, format!("it cannot be kept: {}", error.kind()))
 }
 
 impl Folder {
@@ -135,8 +148,11 @@ impl Folder {
 
     pub(super) fn read(&self, address: &Address, from: u64, most: usize) -> Result<Bytes> {
         let path = self.file(address);
-        read(&path, from, most)
-            .map_err(|error| Error::new(Code::Internal, format!("{} cannot be read: {error}", path.display())))
+        read(&path, from, most).map_err(|error| {
+            tracing::error!(path = %path.display(), %error, "content_not_read");
+            let name = blake3::Hash::from_bytes(*address);
+            Error::new(Code::Internal, format!("content {name} cannot be read: {}", error.kind()))
+        })
     }
 
     /// Removes what nothing keeps: what was on its way when the process ended.

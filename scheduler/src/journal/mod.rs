@@ -17,6 +17,8 @@ use orion_proto::{
     journal::{Record, Snapshot},
 };
 
+#[cfg(test)]
+pub(crate) use contents::NOWHERE;
 pub use contents::{Address, Staged, Staging, address};
 pub use embedded::Embedded;
 pub use postgres::Postgres;

@@ -14,7 +14,7 @@ use super::{
 use crate::{
     jobs::{
         Attempt,
-        tests::life::{self, Heard, Life, Wish},
+        tests::life::{self, Heard, Life, Wish, result_of},
     },
     journal::power::Disk,
 };
@@ -90,10 +90,6 @@ impl Runner {
         }
         wishes
     }
-}
-
-fn result_of(job: u64) -> Vec<u8> {
-    format!("result of {job}").into_bytes()
 }
 
 impl Cluster {

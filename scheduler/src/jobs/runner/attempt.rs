@@ -155,8 +155,9 @@ impl Attempter {
     /// Does the work of a job whose inputs are a content.
     async fn work_with(&self, needs: Needed, attempt: Attempt, spec: JobSpec, ends: Option<Instant>) -> Result<Bytes> {
         // What cannot begin has none of them in memory.
-        self.wait_for_model(attempt, &Terms::of(&spec, 0).model, "").await?;
-        let _room = self.jobs.inputs_room(needs.bytes()).await;
+        let model = Terms::of(&spec, 0).model;
+        self.wait_for_model(attempt, &model, "").await?;
+        let _room = self.jobs.inputs.room(&model, needs.bytes()).await;
         let journal = self.jobs.view().journal().clone();
         let read = tokio::task::spawn_blocking(move || needs.complete(&*journal, spec)).await;
         let spec = read.map_err(|_| Error::new(Code::Internal, "reading its inputs failed unexpectedly"))??;

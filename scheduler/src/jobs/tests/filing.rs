@@ -17,11 +17,11 @@ use crate::{
         answers::Answers, decide::ReadLines, files::Announced, lines::Line, shown::answer_ids, snapshot::submission,
         view::row_term,
     },
-    journal::{Journal, Staged, power::Disk},
+    journal::{Journal, NOWHERE, Staged, power::Disk},
 };
 
 /// Bytes that each file is said to have.
-const BYTES: u64 = 100;
+const BYTES: u64 = NOWHERE as u64;
 
 pub(super) fn work(random: &mut StdRng, files: &[String]) -> Option<Work> {
     let file_id = files[random.random_range(0..files.len())].clone();
@@ -73,7 +73,7 @@ impl Machine {
                 staging.finish()
             });
             // The disk of a simulation holds none.
-            let staged = kept.unwrap_or_else(|_| Staged::nowhere([same; 32], BYTES));
+            let staged = kept.unwrap_or_else(|_| Staged::nowhere(same));
             asks.push(Ask::File(file, staged, reply));
             answer
         })
@@ -100,7 +100,7 @@ fn files_that_were_read_take_no_place() {
     let mut machine = Machine::start(&Disk::new(u64::MAX, 0), 1).unwrap();
     let (reply, mut kept) = oneshot::channel();
     let file = Announced { name: "f".into(), purpose: String::new(), keep: 1 << 40 };
-    machine.writer.round(1, [Ask::File(file, Staged::nowhere([7; 32], BYTES), reply)]);
+    machine.writer.round(1, [Ask::File(file, Staged::nowhere(7), reply)]);
     let file_id = kept.try_recv().unwrap().unwrap().id;
     let (path, format) = ("/v1/embeddings".into(), "jsonl".into());
     let work = Some(Work::File(FileCalls { file_id, path, format, model: String::new() }));
@@ -135,7 +135,7 @@ fn with_lines(lines: Vec<Line>) -> (Machine, u64) {
     let mut machine = Machine::start(&Disk::new(u64::MAX, 0), 1).unwrap();
     let (reply, mut kept) = oneshot::channel();
     let file = Announced { name: "f".into(), purpose: String::new(), keep: 1 << 40 };
-    machine.writer.round(1, [Ask::File(file, Staged::nowhere([7; 32], BYTES), reply)]);
+    machine.writer.round(1, [Ask::File(file, Staged::nowhere(7), reply)]);
     let file_id = kept.try_recv().unwrap().unwrap().id;
     let (path, format) = ("/v1/embeddings".into(), "jsonl".into());
     let work = Some(Work::File(FileCalls { file_id, path, format, model: String::new() }));

@@ -8,9 +8,10 @@ use std::{
 use orion_proto::{
     Code, Error, JobAttempt, Result,
     inference::ModelInferRequest,
-    jobs::{JobSpec, RetryPolicy, job_spec::Work},
+    jobs::{HttpAnswer, JobResult, JobSpec, RetryPolicy, job_result::Outcome, job_spec::Work},
     journal::record::Event,
 };
+use prost::Message;
 use tokio::sync::{mpsc, oneshot};
 
 use super::{Ask, Attempt, Told, View, Writer, load, verify};
@@ -123,4 +124,11 @@ pub(crate) fn found(disk: &Disk) -> Vec<(u64, Option<Vec<u8>>, usize)> {
     }
     let result = |job: u64| journal.result(job).unwrap().map(|bytes| bytes.to_vec());
     jobs.into_iter().map(|job| (job, result(job), ends.get(&job).copied().unwrap_or(0))).collect()
+}
+
+/// What a job of a simulation has to show.
+pub(crate) fn result_of(job: u64) -> Vec<u8> {
+    let body = format!("result of {job}").into();
+    let answer = HttpAnswer { status: 200, body, ..HttpAnswer::default() };
+    JobResult { outcome: Some(Outcome::Call(answer)) }.encode_to_vec()
 }

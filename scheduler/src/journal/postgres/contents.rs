@@ -106,7 +106,7 @@ impl Drop for Writing {
     fn drop(&mut self) {
         if !self.is_whole && self.place > 0 {
             let (reads, key) = (self.journal.reads.clone(), self.key.to_vec());
-            self.journal.runtime.spawn(async move {
+            self.journal.runtime.handle().spawn(async move {
                 // What cannot be removed is swept.
                 let _ = sqlx::query(REMOVE).bind(key).execute(&reads).await;
             });

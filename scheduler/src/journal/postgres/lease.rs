@@ -18,8 +18,8 @@ impl Postgres {
     pub async fn lead(&self, address: &str) -> Result<bool> {
         let lease = format!("{} milliseconds", LEASE_MS);
         let query = sqlx::query_scalar("SELECT orion_lead_1($1, $2, $3::interval)").bind(self.holder.to_vec());
-        let asked = query.bind(address.to_owned()).bind(lease).fetch_one(&self.writes);
-        soon(asked).await
+        let (writes, query) = (self.writes.clone(), query.bind(address.to_owned()).bind(lease));
+        self.soon(async move { query.fetch_one(&writes).await }).await
     }
 
     /// Lets another lead at once.
@@ -28,7 +28,8 @@ impl Postgres {
     /// As [`Postgres::lead`].
     pub async fn resign(&self) -> Result<()> {
         let query = sqlx::query("UPDATE orion_leader SET expires = '-infinity' WHERE holder = $1");
-        soon(query.bind(self.holder.to_vec()).execute(&self.writes)).await.map(|_| ())
+        let (writes, query) = (self.writes.clone(), query.bind(self.holder.to_vec()));
+        self.soon(async move { query.execute(&writes).await }).await.map(|_| ())
     }
 
     /// Where the scheduler is that leads, if one does.
@@ -37,11 +38,18 @@ impl Postgres {
     /// As [`Postgres::lead`].
     pub async fn leader(&self) -> Result<Option<String>> {
         let query = sqlx::query_scalar("SELECT address FROM orion_leader WHERE expires > clock_timestamp()");
-        soon(query.fetch_optional(&self.writes)).await
+        let writes = self.writes.clone();
+        self.soon(async move { query.fetch_optional(&writes).await }).await
     }
-}
 
-async fn soon<T>(asked: impl Future<Output = std::result::Result<T, sqlx::Error>>) -> Result<T> {
-    let answered = tokio::time::timeout(Duration::from_millis(LEASE_MS / 2), asked).await;
-    answered.map_err(|_| unreachable("it did not answer in time"))?.map_err(unreachable)
+    async fn soon<T: Send + 'static>(
+        &self,
+        asked: impl Future<Output = std::result::Result<T, sqlx::Error>> + Send + 'static,
+    ) -> Result<T> {
+        let asked = async {
+            let answered = tokio::time::timeout(Duration::from_millis(LEASE_MS / 2), asked).await;
+            answered.map_err(|_| unreachable("it did not answer in time"))?.map_err(unreachable)
+        };
+        self.runtime.run(asked).await
+    }
 }

@@ -1,5 +1,6 @@
 //! The journal of a cluster, in PostgreSQL: several schedulers follow it, and the one that holds the lease appends.
 
+mod apart;
 mod append;
 mod contents;
 mod lease;
@@ -22,9 +23,11 @@ use sqlx::{
     postgres::{PgConnectOptions, PgPoolOptions, PgRow},
     query::QueryAs,
 };
-use tokio::runtime::Handle;
 
-use self::append::{number, statement};
+use self::{
+    apart::Apart,
+    append::{number, statement},
+};
 use super::{Address, Batch, Journal, NotAppended, Staging};
 
 pub use lease::LEASE_MS;
@@ -62,7 +65,7 @@ pub struct Postgres {
     options: PgConnectOptions,
     writes: PgPool,
     reads: PgPool,
-    runtime: Handle,
+    runtime: Apart,
     /// Who appends, where it holds the lead.
     holder: [u8; 16],
 }
@@ -93,26 +96,26 @@ impl Postgres {
     /// # Errors
     /// INVALID_ARGUMENT where the URL is wrong.
     pub fn new(url: &str) -> Result<Self> {
-        Ok(Self::of(options(url)?.application_name("orion").options(SETTINGS)))
+        let options = options(url)?.application_name("orion").options(SETTINGS);
+        let runtime = Apart::new().map_err(|error| Error::new(Code::Unavailable, format!("no threads: {error}")))?;
+        Ok(Self::of(options, runtime))
     }
 
-    fn of(options: PgConnectOptions) -> Self {
+    fn of(options: PgConnectOptions, runtime: Apart) -> Self {
+        // A connection belongs to the runtime that it was made in.
+        let entered = runtime.handle().enter();
         let pool = |connections| PgPoolOptions::new().max_connections(connections).acquire_timeout(PATIENCE);
         let (writes, reads) = (pool(WRITERS), pool(READERS));
-        Self {
-            writes: writes.connect_lazy_with(options.clone()),
-            reads: reads.connect_lazy_with(options.clone()),
-            options,
-            runtime: Handle::current(),
-            holder: rand::random(),
-        }
+        let (writes, reads) = (writes.connect_lazy_with(options.clone()), reads.connect_lazy_with(options.clone()));
+        drop(entered);
+        Self { options, writes, reads, runtime, holder: rand::random() }
     }
 
     /// The same journal for who does not hold the lead, over new connections: those that a network swallowed without a word
-    /// would be waited for. It must be called where a runtime runs.
+    /// would be waited for.
     #[must_use]
     pub fn anew(&self) -> Self {
-        Self::of(self.options.clone())
+        Self::of(self.options.clone(), self.runtime.clone())
     }
 
     /// Makes the tables where they are not there.
@@ -120,8 +123,10 @@ impl Postgres {
     /// # Errors
     /// UNAVAILABLE where the server cannot be reached or refuses.
     pub async fn make_tables(&self) -> Result<()> {
-        let made = async { tokio::time::timeout(PATIENCE, self.try_make_tables()).await };
-        made.await.map_err(|_| unreachable("it does not answer"))?.map_err(unreachable)
+        let journal = self.clone();
+        let made = async move { tokio::time::timeout(PATIENCE, journal.try_make_tables()).await };
+        let made = async { made.await.map_err(|_| unreachable("it does not answer"))?.map_err(unreachable) };
+        self.runtime.run(made).await
     }
 
     async fn try_make_tables(&self) -> std::result::Result<(), sqlx::Error> {
@@ -139,7 +144,7 @@ impl Postgres {
         asked: impl Future<Output = std::result::Result<T, sqlx::Error>>,
     ) -> std::result::Result<T, String> {
         let answered = async { tokio::time::timeout(PATIENCE, asked).await };
-        match self.runtime.block_on(answered) {
+        match self.runtime.handle().block_on(answered) {
             Ok(answered) => answered.map_err(|error| error.to_string()),
             Err(_) => Err(format!("it did not answer within {} s", PATIENCE.as_secs())),
         }
