@@ -1,6 +1,8 @@
 """Files of Parquet as jobs, written and read with pyarrow: in every way that it writes them, and made to be wrong."""
 
+import csv
 import io
+import json
 import random
 
 import numpy as np
@@ -10,7 +12,7 @@ import pytest
 
 import serving
 from serving import EXPECTED
-from test_batches import client, client_of, ended, slow  # noqa: F401
+from test_batches import client, client_of, contents, ended, slow  # noqa: F401
 
 INFER = "/v2/models/identity/infer"
 
@@ -163,3 +165,34 @@ def test_each_row_once_whoever_is_killed(slow):
         found = table_of(client, done.output_file_id)
     assert found["n"].to_pylist() == list(range(rows))
     assert [row[0] for row in found["OUTPUT0"].to_pylist()] == [float(n) for n in range(rows)]
+
+
+def test_large_rows_are_kept_beside_the_journal_for_as_long_as_their_job(slow):
+    """A row of 200 KB, after a kill of the scheduler too, and in each format of tables."""
+    long = [[float(n + place) for place in range(20_000)] for n in range(40)]
+    table = pa.table({"INPUT0": pa.array(long, pa.list_(pa.float32())), "n": range(40)})
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(table.column_names)
+    writer.writerows(zip(long, range(40), strict=True))
+    with client_of(slow.http) as client:
+        before = contents(slow)
+        for name, content in (("rows.parquet", written(table)), ("rows.csv", text.getvalue().encode())):
+            file = client.files.create(file=(name, content), purpose="batch")
+            path = {"path": "/v2/models/delay/infer", "file_id": file.id}
+            job = json.loads(slow.get("/v1/jobs", method="POST", body=json.dumps({"file": path, "keep_ms": 10_000}), headers={
+                "content-type": "application/json"})[2])["id"]
+            client.files.delete(file.id)
+            made = f"batch_{job}"
+            serving.until(lambda made=made: client.batches.retrieve(made).request_counts.completed > 3, "some rows", 60)
+            slow.scheduler.kill()
+            slow.start_scheduler()
+            slow.until_ready()
+            # The file, and its rows in groups; none of them is in the journal.
+            assert len(contents(slow)) > len(before) + 2
+            done = ended(client, client.batches.retrieve(made))
+            assert counts(done) == (40, 0)
+            output = client.files.content(done.output_file_id)
+            if name.endswith("parquet"):
+                assert pq.read_table(io.BytesIO(output.content))["OUTPUT0"].to_pylist() == long
+        serving.until(lambda: contents(slow) <= before, "all of it to be forgotten", 60)

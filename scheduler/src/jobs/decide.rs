@@ -52,12 +52,14 @@ pub enum Submission {
 }
 
 /// What was read of a job's file, and as far as which byte and line of it.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 #[allow(missing_docs)] // said above
 pub struct ReadLines {
     pub(super) lines: Vec<Line>,
     pub(super) bytes: u64,
     pub(super) count: u64,
+    /// Of a table: its large rows, each where its line says.
+    pub(super) large: Option<Staged>,
 }
 
 /// An attempt as its runner names it. Only the current attempt of the current epoch may say how it ended.
@@ -148,10 +150,11 @@ impl Table {
             let mut submitted = Submitted { row, ..Submitted::default() };
             let (mut call, wrong) = call.map_or_else(|error| (HttpCall::default(), Some(error)), |call| (call, None));
             if call.body.len() > LARGE && bytes > 0 {
-                // It is in its file, which its file's job keeps.
+                // It is in its file, which its file's job keeps, or among the large rows, which each of them keeps.
                 call.body.clear();
                 (submitted.from, submitted.bytes) = (from, bytes);
-                submitted.address = job.address.map(Vec::from).unwrap_or_default().into();
+                let address = read.large.as_ref().map(|large| large.address).or(job.address);
+                submitted.address = address.map(Vec::from).unwrap_or_default().into();
             }
             let (work, priority, retry) =
                 (Some(Work::Call(call)), terms::name(job.terms.priority).to_owned(), of.retry.clone());

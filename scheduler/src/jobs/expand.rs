@@ -140,10 +140,12 @@ impl Source {
                 _ => return self.lines(after, most),
             },
         };
-        match table {
+        let mut read = match table {
             Table::Csv(header) => rows::rows(&mut self.reader, header, after, most, &self.of, self.model.as_deref()),
             Table::Parquet(file) => parquet::rows::rows(file, after.1, most, &self.of, self.model.as_deref()),
-        }
+        }?;
+        self.reader.apart(&mut read)?;
+        Ok(read)
     }
 
     fn lines(&mut self, (from, before): (u64, u64), most: usize) -> Result<ReadLines> {
@@ -154,11 +156,11 @@ impl Source {
             let read = lines(Piece { bytes: &piece, from, before, is_last }, most, &self.of);
             if read.bytes > 0 {
                 let (bytes, count) = (from + read.bytes, before + read.count);
-                return Ok(ReadLines { lines: read.lines, bytes, count });
+                return Ok(ReadLines { lines: read.lines, bytes, count, large: None });
             }
         }
         let (count, bytes) = (before + 1, self.after_line(from)?);
-        Ok(ReadLines { lines: vec![lines::too_long(count)], bytes, count })
+        Ok(ReadLines { lines: vec![lines::too_long(count)], bytes, count, large: None })
     }
 
     /// Where the line ends that begins there.

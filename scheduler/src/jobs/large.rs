@@ -8,7 +8,10 @@ use orion_proto::{
 };
 use prost::Message;
 
-use super::lines;
+use super::{
+    decide::ReadLines,
+    lines::{self, Line},
+};
 use crate::journal::{Address, Journal, Staged, address};
 
 /// Bytes of an input or a result from which on it is a content.
@@ -105,6 +108,31 @@ pub(super) fn check_rest(spec: &JobSpec) -> Result<()> {
         }
         _ => Ok(()),
     }
+}
+
+/// Takes the large rows of a table out of what was read of it, to be kept as one content, each as a line.
+///
+/// # Errors
+/// As of [`Journal::stage`].
+pub(super) fn rows_apart(journal: &dyn Journal, read: &mut ReadLines) -> Result<()> {
+    let is_large = |line: &&mut Line| line.bytes == 0 && line.call.as_ref().is_ok_and(|call| call.body.len() > LARGE);
+    let (mut staging, mut at) = (None, 0);
+    for line in read.lines.iter_mut().filter(is_large) {
+        let Ok(call) = &line.call else { continue };
+        let staging = match &mut staging {
+            Some(staging) => staging,
+            none => none.insert(journal.stage()?),
+        };
+        let [before, after] = lines::AROUND.map(str::as_bytes);
+        for piece in [before, &call.body, after] {
+            staging.write(piece)?;
+            line.bytes += piece.len() as u64;
+        }
+        line.from = at;
+        at += line.bytes;
+    }
+    read.large = staging.map(|staging| staging.finish()).transpose()?;
+    Ok(())
 }
 
 fn staged(journal: &dyn Journal, bytes: &[u8]) -> Result<Staged> {

@@ -127,6 +127,19 @@ fn parsed(line: &[u8], of: &FileCalls) -> (String, Result<HttpCall>) {
     named(custom_id, call(line, &written, of))
 }
 
+/// What is around the body of a table's row where it is kept as a line.
+pub(super) const AROUND: [&str; 2] = [r#"{"body":"#, "}\n"];
+
+/// A row of a table, which is not found by its bytes alone.
+pub(super) fn row(number: u64, custom_id: String, call: Result<HttpCall>) -> Line {
+    let call = call.and_then(|call| match call.body.len() + AROUND[0].len() + AROUND[1].len() {
+        bytes if bytes > LONGEST => Err(Error::invalid(format!("the row is too long, one may have {LONGEST} bytes"))),
+        _ => Ok(call),
+    });
+    let (custom_id, call) = named(custom_id, call);
+    Line { number, custom_id, call, from: 0, bytes: 0 }
+}
+
 /// What a line calls itself, and its call, where that is short enough.
 pub(super) fn named(custom_id: String, call: Result<HttpCall>) -> (String, Result<HttpCall>) {
     if custom_id.len() <= CUSTOM_ID {

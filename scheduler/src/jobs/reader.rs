@@ -5,7 +5,7 @@ use std::{io, sync::Arc};
 use bytes::Bytes;
 use orion_proto::Result;
 
-use super::parquet::Parquet;
+use super::{decide::ReadLines, large, parquet::Parquet};
 use crate::journal::{Address, Journal};
 
 /// Bytes that are read at once.
@@ -53,6 +53,14 @@ impl Reader {
     /// As [`Parquet::open`].
     pub(super) fn parquet(&self) -> Result<Parquet> {
         Parquet::open(self.journal.clone(), self.address, self.length)
+    }
+
+    /// Takes the large rows out of what was read of it as a table.
+    ///
+    /// # Errors
+    /// As of [`Journal::stage`].
+    pub(super) fn apart(&self, read: &mut ReadLines) -> Result<()> {
+        large::rows_apart(&*self.journal, read)
     }
 
     /// The file from there on.

@@ -113,7 +113,7 @@ pub(super) fn rows(
     of: &FileCalls,
     model: Option<&ModelSpec>,
 ) -> Result<ReadLines> {
-    let mut read = ReadLines { lines: Vec::new(), bytes: from.max(header.end), count: before };
+    let mut read = ReadLines { bytes: from.max(header.end), count: before, ..ReadLines::default() };
     let (start, mut is_full) = (read.bytes, false);
     each(reader, start, before, |number, row| {
         (read.bytes, read.count) = (row.end, number);
@@ -136,9 +136,7 @@ fn line(number: u64, header: &Header, row: Row, of: &FileCalls, model: Option<&M
         let row: Vec<(&str, Given)> = row.into_iter().map(|(name, text)| (name, Given::Text(text))).collect();
         row::call(&row, of, model)
     });
-    let (custom_id, call) = lines::named(custom_id.unwrap_or_default(), call);
-    // It is not found by its bytes alone, without the header.
-    Line { number, custom_id, call, from: 0, bytes: 0 }
+    lines::row(number, custom_id.unwrap_or_default(), call)
 }
 
 fn named(header: &Header, row: Row) -> Result<Vec<(&str, String)>> {

@@ -90,16 +90,32 @@ impl Contents<'_> {
         if content.is_empty() {
             return Ok(());
         }
-        let address = address(content)?;
-        let found = match self.known.get(&address) {
-            Some(known) => *known,
-            None => self.read(id, &address)?,
-        };
-        self.known.insert(address, found);
-        match found == bytes {
-            true => Ok(()),
-            false => Err(wrong(id, &format!("needs a content of {bytes} bytes, which has {found}"))),
+        match self.length(id, address(content)?)? {
+            found if found == bytes => Ok(()),
+            found => Err(wrong(id, &format!("needs a content of {bytes} bytes, which has {found}"))),
         }
+    }
+
+    /// Looks whether a large row of a table is there.
+    fn row(&mut self, id: u64) -> Result<()> {
+        let Some(submitted) = snapshot::submission(self.journal, id)?.filter(|row| !row.address.is_empty()) else {
+            return Ok(());
+        };
+        let ends = submitted.from.saturating_add(submitted.bytes);
+        match self.length(id, address(&submitted.address)?)? {
+            found if ends <= found => Ok(()),
+            found => Err(wrong(id, &format!("needs a content to its byte {ends}, which has {found}"))),
+        }
+    }
+
+    /// How many bytes a content has that is what its address says.
+    fn length(&mut self, id: u64, address: Address) -> Result<u64> {
+        if let Some(known) = self.known.get(&address) {
+            return Ok(*known);
+        }
+        let found = self.read(id, &address)?;
+        self.known.insert(address, found);
+        Ok(found)
     }
 
     fn read(&self, id: u64, address: &Address) -> Result<u64> {
@@ -166,6 +182,7 @@ fn one(contents: &mut Contents<'_>, table: &Table, id: u64) -> Result<Option<Job
 fn rows(contents: &mut Contents<'_>, table: &Table, id: u64, progress: &Progress) -> Result<usize> {
     let (mut succeeded, mut failed, mut open) = (0, 0, 0);
     each(contents.journal, &row_term(id), |row| {
+        contents.row(row)?;
         match one(contents, table, row)? {
             None => open += 1,
             Some(left) if left.state == "succeeded" => succeeded += 1,

@@ -276,7 +276,7 @@ impl Writer {
         let place = self.table.next();
         let changes = self.table.apply(&record).map_err(|error| Error::new(Code::Internal, error.to_string()))?;
         if let Some(Event::Submitted(submitted)) = &record.event {
-            Self::index(round, place, submitted);
+            self.index(round, place, submitted);
         }
         round.batch.records.push(record);
         for change in &changes {

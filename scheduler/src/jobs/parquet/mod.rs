@@ -127,11 +127,15 @@ impl Parquet {
         self.metadata.file_metadata().schema().get_fields()
     }
 
-    /// Goes to the row of this number, from 1; it is not before the last.
+    /// Goes to the row of this number, from 1; one that is before the last is looked for from the beginning.
     ///
     /// # Errors
     /// INVALID_ARGUMENT where there is none or the file is damaged; INTERNAL where it cannot be read.
     pub(super) fn go_to(&mut self, row: u64) -> Result<()> {
+        if row < self.at {
+            self.columns.clear();
+            (self.group, self.left, self.at) = (0, 0, 0);
+        }
         // Groups that are before it are not read.
         while self.leaves_group(row) {
             self.at += self.left;

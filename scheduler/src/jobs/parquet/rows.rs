@@ -8,7 +8,7 @@ use crate::{
     api::http::reply::excerpt,
     jobs::{
         decide::ReadLines,
-        lines::{self, LONGEST, Line},
+        lines::{self, Line},
         row::{self, Given},
         rows::{AT_ONCE, CUSTOM_ID},
     },
@@ -26,7 +26,7 @@ pub(in crate::jobs) fn rows(
     model: Option<&ModelSpec>,
 ) -> Result<ReadLines> {
     let (rows, mut taken) = (file.rows(), 0);
-    let mut read = ReadLines { lines: Vec::new(), bytes: 0, count: before };
+    let mut read = ReadLines { count: before, ..ReadLines::default() };
     while read.count < rows && read.lines.len() < most && taken < AT_ONCE {
         file.go_to(read.count + 1)?;
         read.count += 1;
@@ -59,12 +59,7 @@ fn line(number: u64, file: &Parquet, of: &FileCalls, model: Option<&ModelSpec>) 
         row.retain(|(name, _)| *name != CUSTOM_ID);
         row::call(&row, of, model)
     });
-    let call = call.and_then(|call| match call.body.len() {
-        bytes if bytes > LONGEST => Err(Error::invalid(format!("the row is too long, one may have {LONGEST} bytes"))),
-        _ => Ok(call),
-    });
-    let (custom_id, call) = lines::named(custom_id.unwrap_or_default(), call);
-    Line { number, custom_id, call, from: 0, bytes: 0 }
+    lines::row(number, custom_id.unwrap_or_default(), call)
 }
 
 fn named(file: &Parquet) -> Result<Vec<(&str, Given)>> {

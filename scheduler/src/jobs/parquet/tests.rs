@@ -90,6 +90,9 @@ fn what_is_written_is_read_wherever_it_begins() {
             let wanted = kinds.iter().map(|(_, kind, is_list)| cell(*kind, *is_list, row - 1));
             assert_eq!(found, wanted.collect::<Vec<_>>(), "row {row}");
         }
+        file.go_to(first as u64).unwrap();
+        let wanted = kinds.iter().map(|(_, kind, is_list)| cell(*kind, *is_list, first - 1)).collect::<Vec<_>>();
+        assert_eq!(file.values().collect::<Result<Vec<_>>>().unwrap(), wanted, "back at {first}");
         assert!(file.go_to(301).unwrap_err().message.contains("300 rows"));
     }
 }

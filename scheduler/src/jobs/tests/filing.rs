@@ -56,7 +56,7 @@ impl Machine {
             let count = numbers.clone().last().unwrap_or(progress.lines);
             let lines = numbers.map(|number| line(random, number)).collect();
             let bytes = (progress.read_bytes + random.random_range(20..60)).min(BYTES);
-            let read = ReadLines { lines, bytes, count };
+            let read = ReadLines { lines, bytes, count, large: None };
             asks.push(Ask::Expand(*attempt, Box::new(spec.clone()), read, None, oneshot::channel().0));
         }
         if random.random_bool(0.05) {
@@ -122,7 +122,7 @@ fn files_that_were_read_take_no_place() {
     assert_eq!(first.len(), 512);
     let call = Ok(HttpCall { path: "/v1/embeddings".into(), body: "{}".into(), model: "half".into() });
     let line = Line { number: 1, custom_id: String::new(), call, from: 0, bytes: 0 };
-    let read = ReadLines { lines: vec![line], bytes: BYTES, count: 1 };
+    let read = ReadLines { lines: vec![line], bytes: BYTES, count: 1, large: None };
     machine.writer.round(3, [Ask::Expand(first[0], Box::new(spec.clone()), read, None, oneshot::channel().0)]);
     assert_eq!(told(&mut machine).len(), 513);
     assert!(machine.view.unfinished(first[0].job).is_some());
@@ -142,7 +142,7 @@ fn with_lines(lines: Vec<Line>) -> (Machine, u64) {
     let spec = JobSpec { work, keep_ms: 1, ..JobSpec::default() };
     machine.writer.round(2, [Ask::Submit(Box::new(spec.clone()), None, None, oneshot::channel().0)]);
     let Ok(Told::Begin(of_file, _)) = machine.told.try_recv() else { panic!("the file was not begun") };
-    let read = ReadLines { count: lines.len() as u64, lines, bytes: BYTES };
+    let read = ReadLines { count: lines.len() as u64, lines, bytes: BYTES, large: None };
     machine.writer.round(3, [Ask::Expand(of_file, Box::new(spec), read, None, oneshot::channel().0)]);
     (machine, of_file.job)
 }

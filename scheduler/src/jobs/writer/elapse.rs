@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use orion_proto::{
     Code, Error, Result,
     files::File,
-    jobs::Job,
+    jobs::{Job, job_spec::Work},
     journal::{Forgotten, Record, Submitted, record::Event},
 };
 
@@ -13,7 +13,7 @@ use super::Writer;
 use crate::{
     jobs::{
         decide::Past,
-        files::terms as file_terms,
+        files::{JSONL, terms as file_terms},
         round::{Before, Round},
         snapshot::submission,
         terms::{Millis, Terms},
@@ -100,7 +100,9 @@ impl Writer {
         }
         // A file's lines go before it, some at a time.
         if left.progress.is_some() {
-            *room -= self.forget_rows(round, id, *room)?;
+            let file = address(&content)?;
+            let is_table = matches!(&spec.work, Some(Work::File(calls)) if calls.format != JSONL);
+            *room -= self.forget_rows(round, id, is_table.then_some(file), *room)?;
             if *room == 0 {
                 return Ok(false);
             }
@@ -112,13 +114,17 @@ impl Writer {
         Ok(true)
     }
 
-    fn forget_rows(&mut self, round: &mut Round, id: u64, most: usize) -> Result<usize> {
+    /// Forgets lines of a job's file; of a table's rows, also what is large, which is not in the file.
+    fn forget_rows(&mut self, round: &mut Round, id: u64, table: Option<Address>, most: usize) -> Result<usize> {
         let rows = self.journal.found(&row_term(id), u64::MAX, most)?;
         let left = self.journal.ended_of(&rows)?;
         let kept = left.iter().filter_map(|row| Some((row.id, address(&row.result_address).ok()?)));
         let kept: HashMap<u64, Address> = kept.collect();
         for row in &rows {
-            let (terms, contents) = (vec![row_term(id)], kept.get(row).copied().into_iter().collect());
+            let submitted = table.map(|_| submission(&*self.journal, *row)).transpose()?.flatten();
+            let own =
+                submitted.and_then(|submitted| address(&submitted.address).ok()).filter(|own| Some(*own) != table);
+            let (terms, contents) = (vec![row_term(id)], kept.get(row).copied().into_iter().chain(own).collect());
             self.forgets(round, journal::Forgotten { job: *row, terms, contents, ..Default::default() })?;
         }
         Ok(rows.len())

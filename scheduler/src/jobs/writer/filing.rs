@@ -24,19 +24,22 @@ use crate::{
 
 impl Writer {
     /// What a submitted job is found by, and what it needs.
-    pub(super) fn index(round: &mut Round, id: u64, submitted: &Submitted) {
+    pub(super) fn index(&self, round: &mut Round, id: u64, submitted: &Submitted) {
         let Some(spec) = &submitted.spec else { return };
         round.batch.terms.extend(terms(spec, submitted.row.as_ref()).into_iter().map(|term| (term, id)));
         if !spec.idempotency_key.is_empty() {
             round.batch.keys.push((spec.idempotency_key.clone(), id));
         }
-        // A line is in its file, which its file's job keeps.
-        let content = address(&submitted.address).ok().filter(|_| submitted.row.is_none());
+        // A line that is in its file is kept by its file's job.
+        let file = submitted.row.as_ref().and_then(|row| self.table.get(row.job)?.address);
+        let content = address(&submitted.address).ok().filter(|content| Some(*content) != file);
         round.batch.keepers.extend(content.map(|content| (content, id)));
     }
 
     pub(super) fn expand(&mut self, round: &mut Round, attempt: Attempt, of: &JobSpec, read: ReadLines) -> Result<()> {
+        let large = read.large.clone();
         let records = self.table.expand(round.now, attempt, of, read)?;
+        round.batch.staged.extend(large);
         records.into_iter().try_for_each(|record| self.write(round, record))
     }
 
