@@ -1,17 +1,14 @@
 //! One column: its values record by record, as JSON and as they are.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
-};
+use std::sync::atomic::Ordering;
 
 use orion_proto::{Error, Result};
 use parquet::{
     basic::Type as Physical,
     column::reader::{ColumnReader, ColumnReaderImpl, get_column_reader, get_typed_column_reader},
     data_type::{
-        BoolType, ByteArray, ByteArrayType, DataType, DoubleType, FixedLenByteArray, FixedLenByteArrayType, FloatType,
-        Int32Type, Int64Type, Int96, Int96Type,
+        BoolType, ByteArrayType, DataType, DoubleType, FixedLenByteArrayType, FloatType, Int32Type, Int64Type,
+        Int96Type,
     },
     file::{metadata::RowGroupMetaData, writer::SerializedColumnWriter},
     schema::types::ColumnDescPtr,
@@ -19,15 +16,19 @@ use parquet::{
 use serde_json::Value;
 
 use super::{
+    Held,
+    lists::{Lists, VALUES},
     shape::Shape,
+    shown::Shown,
     source::{Pages, Source},
     unread,
 };
 use crate::jobs::lines::LONGEST;
 
-/// Records that are read at once, and values of lists that they may have.
+/// Records that are read at once.
 const RECORDS: usize = 64;
-const VALUES: u64 = 4 << 20;
+/// Bytes of the levels of a value.
+const LEVELS: usize = 4;
 
 /// A column of a group of rows, record after record.
 pub(super) trait Column: Send {
@@ -43,11 +44,8 @@ pub(super) trait Column: Send {
     /// INVALID_ARGUMENT where it is too long or no text.
     fn value(&self) -> Result<Value>;
 
-    /// Adds the record to those that are kept.
-    fn keep(&mut self);
-
-    /// Bytes that are kept.
-    fn kept_bytes(&self) -> usize;
+    /// Adds the record to those that are kept, and says how many bytes these have.
+    fn keep(&mut self) -> usize;
 
     /// What is kept, which is then written.
     fn take(&mut self) -> Box<dyn Kept>;
@@ -65,24 +63,24 @@ pub(super) fn open(
     group: &RowGroupMetaData,
     place: usize,
     shape: Shape,
-    held: &Arc<AtomicU64>,
+    held: &Held,
 ) -> Result<Box<dyn Column>> {
     let column = group.column(place);
     let rows =
         usize::try_from(group.num_rows()).map_err(|_| Error::invalid("a group of the file has too many rows"))?;
-    let left = Arc::new(AtomicU64::new(u64::MAX));
-    let pages = Pages::new(source.clone(), column, rows, held.clone(), left.clone())?;
+    let lists = Lists::new(held.values.clone(), group.num_columns());
+    let pages = Pages::new(source.clone(), column, rows, held.pages.clone(), lists.left.clone())?;
     let descr = column.column_descr_ptr();
     let reader = get_column_reader(descr.clone(), Box::new(pages));
     Ok(match descr.physical_type() {
-        Physical::BOOLEAN => typed::<BoolType>(reader, descr, shape, left),
-        Physical::INT32 => typed::<Int32Type>(reader, descr, shape, left),
-        Physical::INT64 => typed::<Int64Type>(reader, descr, shape, left),
-        Physical::INT96 => typed::<Int96Type>(reader, descr, shape, left),
-        Physical::FLOAT => typed::<FloatType>(reader, descr, shape, left),
-        Physical::DOUBLE => typed::<DoubleType>(reader, descr, shape, left),
-        Physical::BYTE_ARRAY => typed::<ByteArrayType>(reader, descr, shape, left),
-        Physical::FIXED_LEN_BYTE_ARRAY => typed::<FixedLenByteArrayType>(reader, descr, shape, left),
+        Physical::BOOLEAN => typed::<BoolType>(reader, descr, shape, lists),
+        Physical::INT32 => typed::<Int32Type>(reader, descr, shape, lists),
+        Physical::INT64 => typed::<Int64Type>(reader, descr, shape, lists),
+        Physical::INT96 => typed::<Int96Type>(reader, descr, shape, lists),
+        Physical::FLOAT => typed::<FloatType>(reader, descr, shape, lists),
+        Physical::DOUBLE => typed::<DoubleType>(reader, descr, shape, lists),
+        Physical::BYTE_ARRAY => typed::<ByteArrayType>(reader, descr, shape, lists),
+        Physical::FIXED_LEN_BYTE_ARRAY => typed::<FixedLenByteArrayType>(reader, descr, shape, lists),
     })
 }
 
@@ -90,11 +88,11 @@ fn typed<T: DataType<T: Shown>>(
     reader: ColumnReader,
     descr: ColumnDescPtr,
     shape: Shape,
-    left: Arc<AtomicU64>,
+    lists: Lists,
 ) -> Box<dyn Column> {
     let (most, reader) = (descr.max_def_level(), get_typed_column_reader(reader));
     let (held, kept) = (Cells::<T>::new(most > 0, shape.is_list), Cells::new(most > 0, shape.is_list));
-    Box::new(Typed { reader, shape, most, left, held, at: Span::default(), kept })
+    Box::new(Typed { reader, shape, most, lists, records: 1, held, at: Span::default(), kept, kept_bytes: 0 })
 }
 
 /// Values, and where they belong. <https://parquet.apache.org/docs/file-format/nestedencoding/>
@@ -125,15 +123,21 @@ struct Typed<T: DataType> {
     shape: Shape,
     /// The definition level of what is there.
     most: i16,
-    left: Arc<AtomicU64>,
+    lists: Lists,
+    /// How many are read next.
+    records: usize,
     held: Cells<T>,
     at: Span,
     kept: Cells<T>,
+    kept_bytes: usize,
 }
 
 impl<T: DataType<T: Shown>> Typed<T> {
     /// Reads records behind the last.
     fn refill(&mut self) -> Result<()> {
+        if self.held.definitions.capacity() as u64 > self.lists.share {
+            self.held = Cells::new(self.held.levels.0, self.held.levels.1);
+        }
         let Cells { values, definitions, repetitions, .. } = &mut self.held;
         values.clear();
         definitions.clear();
@@ -141,9 +145,9 @@ impl<T: DataType<T: Shown>> Typed<T> {
         self.at = Span::default();
         // What has no lists has one value a record.
         let most = if self.shape.is_list { VALUES } else { u64::MAX };
-        self.left.store(most, Ordering::Relaxed);
-        let read = self.reader.read_records(RECORDS, Some(definitions), Some(repetitions), values);
-        let (_, found, levels) = read.map_err(unread)?;
+        self.lists.left.store(most, Ordering::Relaxed);
+        let read = self.reader.read_records(self.records, Some(definitions), Some(repetitions), values);
+        let (records, found, levels) = read.map_err(unread)?;
         if self.most == 0 {
             definitions.resize(found, 0);
         }
@@ -155,6 +159,12 @@ impl<T: DataType<T: Shown>> Typed<T> {
         let present = definitions.iter().filter(|level| **level == self.most).count();
         if !is_sound || present != values.len() || repetitions.first().is_some_and(|first| *first != 0) {
             return Err(Error::invalid("the file is damaged: its lists and values do not fit together"));
+        }
+        self.records = RECORDS;
+        if self.shape.is_list {
+            let each = (levels / records.max(1)).max(1) as u64;
+            self.records = usize::try_from(self.lists.share / each).unwrap_or(RECORDS).clamp(1, RECORDS);
+            self.lists.hold(levels as u64)?;
         }
         Ok(())
     }
@@ -206,19 +216,19 @@ impl<T: DataType<T: Shown>> Column for Typed<T> {
         }
     }
 
-    fn keep(&mut self) {
+    fn keep(&mut self) -> usize {
         let (levels, values) = (self.at.levels, self.at.values);
         self.kept.definitions.extend_from_slice(&self.held.definitions[levels.0..levels.1]);
         self.kept.repetitions.extend_from_slice(&self.held.repetitions[levels.0..levels.1]);
         self.kept.values.extend_from_slice(&self.held.values[values.0..values.1]);
-    }
-
-    fn kept_bytes(&self) -> usize {
-        self.kept.values.iter().map(Shown::bytes).sum::<usize>() + 4 * self.kept.definitions.len()
+        let (own, levels) = (self.values().iter().map(Shown::bytes).sum::<usize>(), self.levels().len());
+        self.kept_bytes += own + LEVELS * levels;
+        self.kept_bytes
     }
 
     fn take(&mut self) -> Box<dyn Kept> {
         let (is_optional, is_list) = self.kept.levels;
+        self.kept_bytes = 0;
         Box::new(std::mem::replace(&mut self.kept, Cells::new(is_optional, is_list)))
     }
 }
@@ -228,57 +238,5 @@ impl<T: DataType> Kept for Cells<T> {
         let definitions = self.levels.0.then_some(&*self.definitions);
         let repetitions = self.levels.1.then_some(&*self.repetitions);
         into.typed::<T>().write_batch(&self.values, definitions, repetitions).map(|_| ())
-    }
-}
-
-/// A value as JSON.
-trait Shown {
-    /// Bytes that it has.
-    fn bytes(&self) -> usize;
-
-    /// Null where no JSON is of it.
-    fn shown(&self, is_unsigned: bool) -> Result<Value>;
-}
-
-macro_rules! shown {
-    ($type:ty, |$value:ident, $is_unsigned:ident| $shown:expr) => {
-        impl Shown for $type {
-            fn bytes(&self) -> usize {
-                size_of::<Self>()
-            }
-
-            fn shown(&self, $is_unsigned: bool) -> Result<Value> {
-                let $value = self;
-                Ok($shown)
-            }
-        }
-    };
-}
-
-shown!(bool, |value, _is_unsigned| (*value).into());
-shown!(i32, |value, is_unsigned| if is_unsigned { value.cast_unsigned().into() } else { (*value).into() });
-shown!(i64, |value, is_unsigned| if is_unsigned { value.cast_unsigned().into() } else { (*value).into() });
-shown!(f32, |value, _is_unsigned| (*value).into());
-shown!(f64, |value, _is_unsigned| (*value).into());
-shown!(Int96, |_value, _is_unsigned| Value::Null);
-
-impl Shown for ByteArray {
-    fn bytes(&self) -> usize {
-        self.len()
-    }
-
-    fn shown(&self, _: bool) -> Result<Value> {
-        let text = std::str::from_utf8(self.data()).map_err(|_| Error::invalid("it is no UTF-8 text"))?;
-        Ok(text.into())
-    }
-}
-
-impl Shown for FixedLenByteArray {
-    fn bytes(&self) -> usize {
-        self.len()
-    }
-
-    fn shown(&self, _: bool) -> Result<Value> {
-        Ok(Value::Null)
     }
 }

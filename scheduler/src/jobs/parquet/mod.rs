@@ -19,8 +19,10 @@ use serde_json::Value;
 use tokio::sync::Semaphore;
 
 mod column;
+mod lists;
 pub(super) mod rows;
 mod shape;
+mod shown;
 mod source;
 #[cfg(test)]
 mod tests;
@@ -56,14 +58,20 @@ impl Default for Places {
     }
 }
 
+/// What columns have in memory: bytes of pages, and values of lists.
+#[derive(Default)]
+struct Held {
+    pages: Arc<AtomicU64>,
+    values: Arc<AtomicU64>,
+}
+
 /// A file whose rows are read.
 pub(super) struct Parquet {
     source: Source,
     metadata: ParquetMetaData,
     /// Of its columns.
     shapes: Vec<Shape>,
-    /// Bytes of their pages.
-    held: Arc<AtomicU64>,
+    held: Held,
     columns: Vec<Box<dyn Column>>,
     /// The group of rows that follows, and how many rows are left of this one.
     group: usize,
@@ -94,7 +102,7 @@ impl Parquet {
             }
             shapes.push(shape::shape(field)?);
         }
-        let held = Arc::default();
+        let held = Held::default();
         let file = Self { source, metadata, shapes, held, columns: Vec::new(), group: 0, left: 0, at: 0 };
         file.check()?;
         Ok(file)
@@ -174,7 +182,7 @@ impl Parquet {
 
     /// Adds the row to those that are kept, and says how many bytes they have.
     pub(super) fn keep(&mut self) -> usize {
-        self.columns.iter_mut().map(|column| (column.keep(), column.kept_bytes()).1).sum()
+        self.columns.iter_mut().map(|column| column.keep()).sum()
     }
 
     /// The rows that are kept, column by column.
@@ -215,6 +223,6 @@ fn guarded<R>(read: impl FnOnce() -> Result<R>) -> Result<R> {
 fn unread(error: ParquetError) -> Error {
     match error {
         ParquetError::External(error) => Error::new(Code::Internal, format!("its file cannot be read: {error}")),
-        error => Error::invalid(format!("the file is damaged: {error}")),
+        error => Error::invalid(format!("the file cannot be read: {error}")),
     }
 }

@@ -1,3 +1,5 @@
+use std::sync::atomic::Ordering;
+
 use proptest::{prelude::*, sample::Index};
 use serde_json::json;
 
@@ -118,6 +120,31 @@ fn rows_that_are_kept_are_written_as_they_were() {
         let wanted = kinds().into_iter().map(|(_, kind, is_list)| cell(kind, is_list, *row as usize - 1));
         let found = again.values().collect::<Result<Vec<_>>>().unwrap();
         assert_eq!(found, wanted.collect::<Vec<_>>(), "row {row}");
+    }
+}
+
+/// Such as images: many lists of which few fit into memory at once.
+#[test]
+fn long_lists_are_read_some_at_a_time() {
+    let contents = Contents::new();
+    let (names, rows, long) = (["a", "b", "c"], 90, 100_000);
+    let columns = names.iter().map(|name| column(name, Kind::Float, true).unwrap());
+    let (fields, mut columns): (Vec<_>, Vec<Box<dyn Written>>) = columns.unzip();
+    let value = |row: usize| Value::Array((0..long).map(|place| json!((row * long + place) as f32)).collect());
+    for row in 0..rows {
+        columns.iter_mut().for_each(|column| column.push(&value(row)).unwrap());
+    }
+    let mut writer = Writer::new(fields).unwrap();
+    writer.group(&columns.iter_mut().map(|column| column.take()).collect::<Vec<_>>()).unwrap();
+    writer.close().unwrap();
+    let mut file = contents.open(&writer.take()).unwrap();
+    for row in 0..rows {
+        file.go_to(row as u64 + 1).unwrap();
+        assert!(file.held.values.load(Ordering::Relaxed) <= lists::VALUES);
+        if row % 30 == 29 {
+            let found = file.values().collect::<Result<Vec<_>>>().unwrap();
+            assert_eq!(found, vec![value(row); 3], "row {row}");
+        }
     }
 }
 
