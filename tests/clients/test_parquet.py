@@ -1,6 +1,7 @@
 """Files of Parquet as jobs, written and read with pyarrow: in every way that it writes them, and made to be wrong."""
 
 import csv
+import decimal
 import io
 import json
 import random
@@ -130,6 +131,73 @@ def test_pages_that_unpack_to_much_are_refused(client):
         assert len(content) < 2_000_000
         done = done_of(client, content, INFER)
         assert done.status == "failed" and "write smaller" in done.errors.data[0].message, done.errors
+
+
+def peak(server):
+    """MiB that the scheduler has had in memory at most."""
+    status = open(f"/proc/{server.scheduler.child.pid}/status").read()
+    return int(status.split("VmHWM:")[1].split()[0]) // 1024
+
+
+def test_little_that_is_much_takes_no_memory(slow):
+    """Lists of millions of the same texts in many columns, and pages that rows of long texts would hold; also where it is read."""
+    with client_of(slow.http) as client:
+        texts = pa.table({f"c{n}": [["x"] * 4_000_000] for n in range(8)})
+        short, long = [[1.0]] * 40, ["y" * 25_000_000, "z"] * 20
+        pages = pa.table({"INPUT0": pa.array(short, pa.list_(pa.float32())), "beside": long})
+        settings = {"compression": "zstd", "use_dictionary": False, "data_page_size": 1, "write_batch_size": 1}
+        for content, is_read in ((written(texts, compression="zstd"), False), (written(pages, **settings), True)):
+            assert len(content) < 1_000_000
+            before = peak(slow)
+            done = done_of(client, content, INFER)
+            assert done.status == ("completed" if is_read else "failed"), done.errors
+            if is_read:
+                found = table_of(client, done.output_file_id)
+                assert [len(text) for text in found["beside"].to_pylist()] == [len(text) for text in long]
+            else:
+                assert "write smaller pages or lists" in done.errors.data[0].message
+            print(f"{before} MiB before, then {peak(slow)}")
+            assert peak(slow) < before + 900, "MiB"
+
+
+def test_what_is_only_beside_may_be_anything(client):
+    table = pa.table({
+        "INPUT0": [[1.5]] * 3, "bytes": pa.array([b"\xff\xfe"] * 3, pa.binary()), "long": ["x" * 3_000_000] * 3,
+        "money": pa.array([decimal.Decimal("1.50")] * 3, pa.decimal128(5, 2)), "nan": [float("nan")] * 3,
+    })
+    done = done_of(client, written(table), INFER)
+    assert counts(done) == (3, 0)
+    found = table_of(client, done.output_file_id)
+    assert found.drop_columns(["OUTPUT0", "nan"]).equals(table.drop_columns(["nan"]))
+
+
+@pytest.mark.parametrize(("values", "part"), [
+    (pa.array([decimal.Decimal("1.50")], pa.decimal128(5, 2)), "decimal"),
+    (pa.array([float("nan")], pa.float32()), "not finite"),
+    (pa.array([b"1234"], pa.binary(4)), "has no JSON"),
+    (pa.array([[1.0] * 600_000], pa.list_(pa.float32())), "it may have"),
+])
+def test_an_input_that_cannot_be_one_says_why(client, values, part):
+    done = done_of(client, written(pa.table({"INPUT0": values})), INFER)
+    assert counts(done) == (0, 1)
+    assert part in table_of(client, done.error_file_id)["error_message"].to_pylist()[0]
+
+
+def test_answers_of_several_kinds_are_read(client):
+    table = pa.table({"input": ["a", "b", "c"], "model": ["minilm"] * 3, "encoding_format": [None, "base64", None]})
+    done = done_of(client, written(table), "/v1/embeddings")
+    assert counts(done) == (3, 0)
+    found = table_of(client, done.output_file_id)["embedding"].to_pylist()
+    assert len(json.loads(found[0])) == 384 and found[1][:2] != "[0"
+    mixed = done_of(client, written(pa.table({"INPUT0": ["1.5", "[1, 2]"]})), INFER)
+    assert table_of(client, mixed.output_file_id)["OUTPUT0"].to_pylist() == [[1.5], [1.0, 2.0]]
+
+
+def test_rows_that_a_few_bytes_say_are_refused(client):
+    content = written(pa.table({"INPUT0": pa.array(np.zeros(3_000_000, bool))}), compression="zstd", row_group_size=1 << 30)
+    assert len(content) < 1_000_000
+    done = done_of(client, content, INFER)
+    assert done.status == "failed" and "3000000 rows" in done.errors.data[0].message
 
 
 def test_damaged_files_end_with_an_error_or_rows(client):

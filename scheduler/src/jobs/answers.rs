@@ -52,6 +52,8 @@ pub(crate) struct Answers {
     /// The last first.
     rows: Vec<u64>,
     table: Table,
+    /// Whether what came of the rows was looked at: the first must be written as the last.
+    is_seen: bool,
 }
 
 /// How they are written.
@@ -98,7 +100,7 @@ impl Answers {
         if left.ended_unix_ms > 0 && left.progress.is_some_and(|progress| progress.rows != rows.len() as u64) {
             return Err(forgotten(job));
         }
-        Ok(Some(Self { view: view.clone(), job, which, rows, table }))
+        Ok(Some(Self { view: view.clone(), job, which, rows, table, is_seen: false }))
     }
 
     /// The next lines; none after the last.
@@ -106,6 +108,9 @@ impl Answers {
     /// # Errors
     /// NOT_FOUND where they have been forgotten since; INTERNAL where the journal cannot be read or is damaged.
     pub(crate) fn next(&mut self) -> Result<Option<Bytes>> {
+        if !std::mem::replace(&mut self.is_seen, true) {
+            self.look()?;
+        }
         let mut text = Vec::new();
         while !self.rows.is_empty() && text.len() < PIECE {
             let mut some = self.rows.split_off(self.rows.len().saturating_sub(TOGETHER));
@@ -132,6 +137,24 @@ impl Answers {
             table.finish(&mut text)?;
         }
         Ok((!text.is_empty()).then(|| text.into()))
+    }
+
+    fn look(&mut self) -> Result<()> {
+        let Table::Parquet(table) = &mut self.table else { return Ok(()) };
+        let Some(mut table) = table.take() else { return Ok(()) };
+        for some in self.rows.rchunks(TOGETHER) {
+            for (row, result) in self.ended(some)? {
+                let result = result.map(|bytes| large::result(&**self.view.journal(), row.id, bytes)).transpose()?;
+                table.look(&row, result.as_ref())?;
+            }
+        }
+        self.table = Table::Parquet(Some(table));
+        Ok(())
+    }
+
+    /// Whether others wait for their turn while this is read.
+    pub(crate) fn takes_a_place(&self) -> bool {
+        matches!(self.table, Table::Parquet(Some(_)))
     }
 
     /// Those of these lines that have ended so, and their results as their rows have them.

@@ -69,7 +69,7 @@ pub(super) async fn expand(
             Some(source) => source,
             None => {
                 let place = match calls.format == PARQUET {
-                    true => places.clone().acquire_owned().await.ok(),
+                    true => jobs.view().place(attempt.job).await,
                     false => None,
                 };
                 let reader = Reader::new(jobs.view().journal().clone(), address, progress.bytes);

@@ -67,7 +67,7 @@ fn line(unix_ms: Millis, attempt: u32, level: &str, text: String) -> LogLine {
 fn submitted(job: &Job) -> String {
     let of = match (kind(job.spec.as_ref()), model(job)) {
         (kind, "") => format!("submitted: {kind}"),
-        (kind, model) => format!("submitted: {kind} of model '{model}'"),
+        (kind, model) => format!("submitted: {kind} of model '{}'", model.escape_default()),
     };
     match &job.row {
         Some(row) => format!("{of}, line {} of the file of job {}", row.line, row.job),

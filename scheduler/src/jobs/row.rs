@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use super::calls;
 
 /// Fields that are texts, whatever they look like.
-const TEXTS: [&str; 9] =
+pub(super) const TEXTS: [&str; 9] =
     ["input", "prompt", "query", "text", "text_input", "model", "user", "suffix", "encoding_format"];
 
 /// A value of a row.

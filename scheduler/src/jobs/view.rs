@@ -12,7 +12,7 @@ use orion_proto::{
 };
 use parking_lot::{Mutex, RwLock};
 use prost::Message;
-use tokio::sync::broadcast;
+use tokio::sync::{OwnedSemaphorePermit, broadcast};
 
 use super::{
     large::{self, Needed},
@@ -74,6 +74,18 @@ impl View {
     /// What limits how many files of Parquet are read.
     pub(super) fn places(&self) -> &Places {
         &self.places
+    }
+
+    /// A place among the files of Parquet that jobs read.
+    pub(super) async fn place(&self, job: u64) -> Option<OwnedSemaphorePermit> {
+        let places = &self.places.of_jobs;
+        if let Ok(place) = places.clone().try_acquire_owned() {
+            return Some(place);
+        }
+        self.waits(job, Some("waits until fewer files of Parquet are read".into()));
+        let place = places.clone().acquire_owned().await.ok();
+        self.waits(job, None);
+        place
     }
 
     /// A job is open, and so.

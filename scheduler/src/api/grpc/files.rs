@@ -17,7 +17,8 @@ use orion_proto::{
         files_client::FilesClient, files_server,
     },
 };
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming, metadata::MetadataMap, transport::Channel};
 
 use super::leader::{self, Doer, Leading, off_thread, reached};
@@ -211,7 +212,42 @@ impl Reading {
 }
 
 /// Its pieces: no thread waits for a client that reads slowly.
-fn read(reading: Reading) -> impl Stream<Item = Result<FilePiece, Status>> + Send {
+fn read(reading: Reading) -> BoxStream<'static, Result<FilePiece, Status>> {
+    match reading {
+        Reading::Answers(ref answers, ..) if answers.takes_a_place() => in_time(pieces(reading)).boxed(),
+        reading => pieces(reading).boxed(),
+    }
+}
+
+/// The same, but for who does not take a piece for so long: others wait.
+fn in_time(
+    pieces: impl Stream<Item = Result<FilePiece, Status>> + Send + 'static,
+) -> impl Stream<Item = Result<FilePiece, Status>> {
+    let (taken, given) = mpsc::channel(1);
+    let (late, was_late) = oneshot::channel();
+    tokio::spawn(async move {
+        tokio::pin!(pieces);
+        while let Some(piece) = pieces.next().await {
+            match tokio::time::timeout(STALL, taken.send(piece)).await {
+                Ok(Ok(())) => {}
+                // Nobody reads it any more.
+                Ok(Err(_)) => return,
+                // It ends with an error: it would be taken for whole.
+                Err(_) => {
+                    let _ = late.send(());
+                    return;
+                }
+            }
+        }
+    });
+    let ends = stream::once(was_late).filter_map(|late| {
+        let error = || Error::new(Code::DeadlineExceeded, "it was read too slowly, and others wait");
+        std::future::ready(late.is_ok().then(|| Err(error().into())))
+    });
+    ReceiverStream::new(given).chain(ends)
+}
+
+fn pieces(reading: Reading) -> impl Stream<Item = Result<FilePiece, Status>> + Send {
     stream::unfold(Some(reading), |reading| async move {
         let mut reading = reading?;
         let read = off_thread(move || reading.next().map(|piece| (piece, reading))).await;

@@ -25,7 +25,8 @@ const GROUP: usize = 16 << 20;
 pub(super) struct Table {
     beside: Parquet,
     path: String,
-    /// Once the columns of the answers are known.
+    /// Of the answers.
+    columns: Vec<Column>,
     begun: Option<Begun>,
     _place: OwnedSemaphorePermit,
 }
@@ -38,17 +39,32 @@ struct Begun {
     waits: bool,
 }
 
-/// A column of an answer.
-struct Found {
+/// A column of the answers.
+struct Column {
     name: String,
-    value: Value,
     kind: Kind,
     is_list: bool,
 }
 
 impl Table {
     pub(super) fn new(reader: &Reader, path: String, place: OwnedSemaphorePermit) -> Result<Self> {
-        Ok(Self { beside: reader.parquet()?, path, begun: None, _place: place })
+        Ok(Self { beside: reader.parquet()?, path, columns: Vec::new(), begun: None, _place: place })
+    }
+
+    /// Looks at what came of a row: what its columns are is known when all have been looked at.
+    pub(super) fn look(&mut self, job: &Job, result: Option<&JobResult>) -> Result<()> {
+        for (found, _) in self.found(job, result)? {
+            match self.columns.iter_mut().find(|known| known.name == found.name) {
+                None => self.columns.push(found),
+                Some(known) => {
+                    let kind = known.kind.with(found.kind);
+                    // Lists and others than numbers are JSON, as lists they would be taken apart.
+                    let is_plain = known.kind == found.kind || kind != Kind::Text;
+                    (known.is_list, known.kind) = (is_plain && (known.is_list || found.is_list), kind);
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Writes what came of this row, which is after those before.
@@ -60,9 +76,9 @@ impl Table {
         self.beside.go_to(row)?;
         let found = self.found(job, result)?;
         let begun = self.begun.take();
-        let begun = self.begun.insert(begun.map_or_else(|| Begun::new(&self.beside, &found), Ok)?);
+        let begun = self.begun.insert(begun.map_or_else(|| Begun::new(&self.beside, &self.columns), Ok)?);
         for (name, written) in &mut begun.answers {
-            let value = found.iter().find(|found| found.name == *name).map_or(&Value::Null, |found| &found.value);
+            let value = found.iter().find(|(found, _)| found.name == *name).map_or(&Value::Null, |(_, value)| value);
             written.push(value)?;
         }
         begun.waits = true;
@@ -77,7 +93,7 @@ impl Table {
     /// Writes what is left.
     pub(super) fn finish(&mut self, text: &mut Vec<u8>) -> Result<()> {
         if self.begun.is_none() {
-            self.begun = Some(Begun::new(&self.beside, &[])?);
+            self.begun = Some(Begun::new(&self.beside, &self.columns)?);
         }
         self.flush()?;
         if let Some(begun) = &mut self.begun {
@@ -105,7 +121,7 @@ impl Table {
         }
     }
 
-    fn found(&self, job: &Job, result: Option<&JobResult>) -> Result<Vec<Found>> {
+    fn found(&self, job: &Job, result: Option<&JobResult>) -> Result<Vec<(Column, Value)>> {
         let damaged = || Error::new(Code::Internal, format!("the result of job {} is damaged", job.id));
         match result.and_then(|result| result.outcome.as_ref()) {
             Some(Outcome::Call(HttpAnswer { body, .. })) => {
@@ -116,11 +132,8 @@ impl Table {
             Some(_) => Err(damaged()),
             None => {
                 let (code, message) = why(job);
-                let text = |name: &str, value: &str| Found {
-                    name: name.into(),
-                    value: value.into(),
-                    kind: Kind::Text,
-                    is_list: false,
+                let text = |name: &str, value: &str| {
+                    (Column { name: name.into(), kind: Kind::Text, is_list: false }, Value::from(value))
                 };
                 Ok(vec![text(ERROR[0], code), text(ERROR[1], message)])
             }
@@ -130,7 +143,7 @@ impl Table {
 
 impl Begun {
     /// A table whose rows have these answers beside the file's own columns.
-    fn new(beside: &Parquet, found: &[Found]) -> Result<Self> {
+    fn new(beside: &Parquet, found: &[Column]) -> Result<Self> {
         let own: Vec<String> = beside.names().map(str::to_owned).collect();
         let mut fields = beside.fields().to_vec();
         let mut answers = Vec::new();
@@ -144,7 +157,7 @@ impl Begun {
 }
 
 /// A column of an answer, and what it is by the tensor that it is of, or by itself where it is of none.
-fn found(name: String, value: Value, output: &Value) -> Found {
+fn found(name: String, value: Value, output: &Value) -> (Column, Value) {
     let (kind, is_list) = match output["datatype"].as_str() {
         Some(datatype) => {
             let kind = match datatype {
@@ -162,5 +175,5 @@ fn found(name: String, value: Value, output: &Value) -> Found {
         None if value.as_array().is_some_and(|all| all.iter().all(Value::is_number)) => (Kind::Float, true),
         None => (Kind::Text, false),
     };
-    Found { name, value, kind, is_list }
+    (Column { name, kind, is_list }, value)
 }

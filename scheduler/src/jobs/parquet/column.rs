@@ -1,14 +1,14 @@
 //! One column: its values record by record, as JSON and as they are.
 
-use std::sync::atomic::Ordering;
+use std::sync::{Arc, atomic::AtomicU64};
 
 use orion_proto::{Error, Result};
 use parquet::{
     basic::Type as Physical,
     column::reader::{ColumnReader, ColumnReaderImpl, get_column_reader, get_typed_column_reader},
     data_type::{
-        BoolType, ByteArrayType, DataType, DoubleType, FixedLenByteArrayType, FloatType, Int32Type, Int64Type,
-        Int96Type,
+        BoolType, ByteArray, ByteArrayType, DataType, DoubleType, FixedLenByteArrayType, FloatType, Int32Type,
+        Int64Type, Int96, Int96Type,
     },
     file::{metadata::RowGroupMetaData, writer::SerializedColumnWriter},
     schema::types::ColumnDescPtr,
@@ -16,17 +16,13 @@ use parquet::{
 use serde_json::Value;
 
 use super::{
-    Held,
-    lists::{Lists, VALUES},
+    budget::Share,
     shape::Shape,
     shown::Shown,
     source::{Pages, Source},
     unread,
 };
-use crate::jobs::lines::LONGEST;
 
-/// Records that are read at once.
-const RECORDS: usize = 64;
 /// Bytes of the levels of a value.
 const LEVELS: usize = 4;
 
@@ -38,11 +34,14 @@ pub(super) trait Column: Send {
     /// INVALID_ARGUMENT where there is none, or the file is damaged.
     fn advance(&mut self) -> Result<()>;
 
-    /// The record as JSON; null where it is not there, or no JSON can be made of it.
+    /// The record as JSON; null where it is not there.
     ///
     /// # Errors
-    /// INVALID_ARGUMENT where it is too long or no text.
+    /// INVALID_ARGUMENT where no JSON can be made of it.
     fn value(&self) -> Result<Value>;
+
+    /// Bytes of the record.
+    fn bytes(&self) -> usize;
 
     /// Adds the record to those that are kept, and says how many bytes these have.
     fn keep(&mut self) -> usize;
@@ -63,36 +62,49 @@ pub(super) fn open(
     group: &RowGroupMetaData,
     place: usize,
     shape: Shape,
-    held: &Held,
+    held: &Arc<AtomicU64>,
 ) -> Result<Box<dyn Column>> {
     let column = group.column(place);
     let rows =
         usize::try_from(group.num_rows()).map_err(|_| Error::invalid("a group of the file has too many rows"))?;
-    let lists = Lists::new(held.values.clone(), group.num_columns());
-    let pages = Pages::new(source.clone(), column, rows, held.pages.clone(), lists.left.clone())?;
     let descr = column.column_descr_ptr();
+    // Buffers double as they grow.
+    let value_bytes = 2 * (LEVELS + width(descr.physical_type())) as u64;
+    let share = Share::new(held.clone(), group.num_columns(), if shape.is_list { value_bytes } else { 0 });
+    let pages = Pages::new(source.clone(), column, rows, share.clone())?;
     let reader = get_column_reader(descr.clone(), Box::new(pages));
     Ok(match descr.physical_type() {
-        Physical::BOOLEAN => typed::<BoolType>(reader, descr, shape, lists),
-        Physical::INT32 => typed::<Int32Type>(reader, descr, shape, lists),
-        Physical::INT64 => typed::<Int64Type>(reader, descr, shape, lists),
-        Physical::INT96 => typed::<Int96Type>(reader, descr, shape, lists),
-        Physical::FLOAT => typed::<FloatType>(reader, descr, shape, lists),
-        Physical::DOUBLE => typed::<DoubleType>(reader, descr, shape, lists),
-        Physical::BYTE_ARRAY => typed::<ByteArrayType>(reader, descr, shape, lists),
-        Physical::FIXED_LEN_BYTE_ARRAY => typed::<FixedLenByteArrayType>(reader, descr, shape, lists),
+        Physical::BOOLEAN => typed::<BoolType>(reader, descr, shape, share),
+        Physical::INT32 => typed::<Int32Type>(reader, descr, shape, share),
+        Physical::INT64 => typed::<Int64Type>(reader, descr, shape, share),
+        Physical::INT96 => typed::<Int96Type>(reader, descr, shape, share),
+        Physical::FLOAT => typed::<FloatType>(reader, descr, shape, share),
+        Physical::DOUBLE => typed::<DoubleType>(reader, descr, shape, share),
+        Physical::BYTE_ARRAY => typed::<ByteArrayType>(reader, descr, shape, share),
+        Physical::FIXED_LEN_BYTE_ARRAY => typed::<FixedLenByteArrayType>(reader, descr, shape, share),
     })
+}
+
+/// Bytes of a value of this type in memory.
+fn width(physical: Physical) -> usize {
+    match physical {
+        Physical::BOOLEAN => size_of::<bool>(),
+        Physical::INT32 | Physical::FLOAT => size_of::<i32>(),
+        Physical::INT64 | Physical::DOUBLE => size_of::<i64>(),
+        Physical::INT96 => size_of::<Int96>(),
+        Physical::BYTE_ARRAY | Physical::FIXED_LEN_BYTE_ARRAY => size_of::<ByteArray>(),
+    }
 }
 
 fn typed<T: DataType<T: Shown>>(
     reader: ColumnReader,
     descr: ColumnDescPtr,
     shape: Shape,
-    lists: Lists,
+    share: Arc<Share>,
 ) -> Box<dyn Column> {
     let (most, reader) = (descr.max_def_level(), get_typed_column_reader(reader));
     let (held, kept) = (Cells::<T>::new(most > 0, shape.is_list), Cells::new(most > 0, shape.is_list));
-    Box::new(Typed { reader, shape, most, lists, records: 1, held, at: Span::default(), kept, kept_bytes: 0 })
+    Box::new(Typed { reader, shape, most, share, held, at: Span::default(), kept, kept_bytes: 0 })
 }
 
 /// Values, and where they belong. <https://parquet.apache.org/docs/file-format/nestedencoding/>
@@ -123,9 +135,7 @@ struct Typed<T: DataType> {
     shape: Shape,
     /// The definition level of what is there.
     most: i16,
-    lists: Lists,
-    /// How many are read next.
-    records: usize,
+    share: Arc<Share>,
     held: Cells<T>,
     at: Span,
     kept: Cells<T>,
@@ -135,19 +145,13 @@ struct Typed<T: DataType> {
 impl<T: DataType<T: Shown>> Typed<T> {
     /// Reads records behind the last.
     fn refill(&mut self) -> Result<()> {
-        if self.held.definitions.capacity() as u64 > self.lists.share {
-            self.held = Cells::new(self.held.levels.0, self.held.levels.1);
-        }
+        // What was long must not stay reserved.
+        self.held = Cells::new(self.held.levels.0, self.held.levels.1);
         let Cells { values, definitions, repetitions, .. } = &mut self.held;
-        values.clear();
-        definitions.clear();
-        repetitions.clear();
         self.at = Span::default();
-        // What has no lists has one value a record.
-        let most = if self.shape.is_list { VALUES } else { u64::MAX };
-        self.lists.left.store(most, Ordering::Relaxed);
-        let read = self.reader.read_records(self.records, Some(definitions), Some(repetitions), values);
+        let read = self.reader.read_records(self.share.next(), Some(definitions), Some(repetitions), values);
         let (records, found, levels) = read.map_err(unread)?;
+        self.share.read(records);
         if self.most == 0 {
             definitions.resize(found, 0);
         }
@@ -159,12 +163,6 @@ impl<T: DataType<T: Shown>> Typed<T> {
         let present = definitions.iter().filter(|level| **level == self.most).count();
         if !is_sound || present != values.len() || repetitions.first().is_some_and(|first| *first != 0) {
             return Err(Error::invalid("the file is damaged: its lists and values do not fit together"));
-        }
-        self.records = RECORDS;
-        if self.shape.is_list {
-            let each = (levels / records.max(1)).max(1) as u64;
-            self.records = usize::try_from(self.lists.share / each).unwrap_or(RECORDS).clamp(1, RECORDS);
-            self.lists.hold(levels as u64)?;
         }
         Ok(())
     }
@@ -196,9 +194,8 @@ impl<T: DataType<T: Shown>> Column for Typed<T> {
     }
 
     fn value(&self) -> Result<Value> {
-        let bytes: usize = self.values().iter().map(Shown::bytes).sum::<usize>() + self.levels().len();
-        if bytes > LONGEST {
-            return Err(Error::invalid(format!("it has {bytes} bytes, a row may have {LONGEST}")));
+        if let Some(why) = self.shape.no_number {
+            return Err(Error::invalid(why));
         }
         let mut values = self.values().iter();
         let mut next = |level: &i16| match (*level == self.most).then(|| values.next()).flatten() {
@@ -216,13 +213,18 @@ impl<T: DataType<T: Shown>> Column for Typed<T> {
         }
     }
 
+    fn bytes(&self) -> usize {
+        self.values().iter().map(Shown::bytes).sum::<usize>() + self.levels().len()
+    }
+
     fn keep(&mut self) -> usize {
         let (levels, values) = (self.at.levels, self.at.values);
         self.kept.definitions.extend_from_slice(&self.held.definitions[levels.0..levels.1]);
         self.kept.repetitions.extend_from_slice(&self.held.repetitions[levels.0..levels.1]);
-        self.kept.values.extend_from_slice(&self.held.values[values.0..values.1]);
-        let (own, levels) = (self.values().iter().map(Shown::bytes).sum::<usize>(), self.levels().len());
-        self.kept_bytes += own + LEVELS * levels;
+        let kept = &self.held.values[values.0..values.1];
+        self.kept.values.extend(kept.iter().map(Shown::owned));
+        let each = LEVELS + size_of::<T::T>();
+        self.kept_bytes += kept.iter().map(Shown::bytes).sum::<usize>() + each * (levels.1 - levels.0);
         self.kept_bytes
     }
 

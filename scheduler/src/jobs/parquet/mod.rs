@@ -2,6 +2,7 @@
 //! A column is a value a row or a list of them. What a file says of itself is held against its bytes before it is believed.
 
 use std::{
+    io,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, atomic::AtomicU64},
 };
@@ -18,8 +19,8 @@ use parquet::{
 use serde_json::Value;
 use tokio::sync::Semaphore;
 
+mod budget;
 mod column;
-mod lists;
 pub(super) mod rows;
 mod shape;
 mod shown;
@@ -33,12 +34,17 @@ use column::Column;
 pub(super) use column::Kept;
 use shape::Shape;
 use source::Source;
+use thrift::Seen;
 
 use crate::journal::{Address, Journal};
 
 /// Columns of a file, and bytes that it may say of itself.
 const MOST_COLUMNS: usize = 1024;
 const MOST_METADATA: usize = 4 << 20;
+/// Rows that any file may have: a few bytes may be billions of the same.
+const FEW_ROWS: u64 = 1_000_000;
+/// Levels of a schema: its root, a list, what is repeated, a value; and those that are refused with a word.
+const DEEPEST: usize = 8;
 /// Bytes at the end: how many it says of itself, and what it is.
 const TAIL: usize = 8;
 
@@ -58,20 +64,14 @@ impl Default for Places {
     }
 }
 
-/// What columns have in memory: bytes of pages, and values of lists.
-#[derive(Default)]
-struct Held {
-    pages: Arc<AtomicU64>,
-    values: Arc<AtomicU64>,
-}
-
 /// A file whose rows are read.
 pub(super) struct Parquet {
     source: Source,
     metadata: ParquetMetaData,
     /// Of its columns.
     shapes: Vec<Shape>,
-    held: Held,
+    /// Bytes that its columns have in memory.
+    held: Arc<AtomicU64>,
     columns: Vec<Box<dyn Column>>,
     /// The group of rows that follows, and how many rows are left of this one.
     group: usize,
@@ -102,17 +102,27 @@ impl Parquet {
             }
             shapes.push(shape::shape(field)?);
         }
-        let held = Held::default();
+        let held = Arc::default();
         let file = Self { source, metadata, shapes, held, columns: Vec::new(), group: 0, left: 0, at: 0 };
         file.check()?;
         Ok(file)
     }
 
     fn check(&self) -> Result<()> {
-        let (mut rows, count) = (0u64, self.metadata.file_metadata().num_rows());
+        let (mut rows, mut bytes, count) = (0u64, 0u64, self.metadata.file_metadata().num_rows());
         for group in self.metadata.row_groups() {
             let own = u64::try_from(group.num_rows()).ok();
             rows = own.and_then(|own| rows.checked_add(own)).unwrap_or(u64::MAX);
+            let sizes =
+                group.columns().iter().map(|column| u64::try_from(column.compressed_size()).unwrap_or(u64::MAX));
+            bytes = sizes.fold(bytes, u64::saturating_add);
+        }
+        if bytes > self.source.length {
+            return Err(Error::invalid("the file is damaged: its columns have more bytes than it"));
+        }
+        let most = self.source.length.max(FEW_ROWS);
+        if rows > most {
+            return Err(Error::invalid(format!("the file has {rows} rows, one of its length may have {most}")));
         }
         if i64::try_from(rows) != Ok(count) {
             return Err(Error::invalid("the file is damaged: its groups have other rows than it says"));
@@ -175,9 +185,14 @@ impl Parquet {
         Ok(())
     }
 
-    /// The values of the row, column by column.
-    pub(super) fn values(&self) -> impl Iterator<Item = Result<Value>> {
-        self.columns.iter().map(|column| column.value())
+    /// The value of the row in this column.
+    pub(super) fn value(&self, place: usize) -> Result<Value> {
+        self.columns.get(place).map_or(Ok(Value::Null), |column| column.value())
+    }
+
+    /// Bytes of the row, column by column.
+    pub(super) fn bytes(&self) -> impl Iterator<Item = usize> {
+        self.columns.iter().map(|column| column.bytes())
     }
 
     /// Adds the row to those that are kept, and says how many bytes they have.
@@ -210,8 +225,40 @@ fn metadata(source: &Source) -> Result<ParquetMetaData> {
     let damaged = || Error::invalid("the file is damaged: what it says of itself cannot be read");
     let begins = begins.checked_sub(length as u64).ok_or_else(damaged)?;
     let bytes = source.get_bytes(begins, length).map_err(unread)?;
-    thrift::structure(&bytes, &mut |_, _| ()).ok_or_else(damaged)?;
+    let mut depth = Depth::default();
+    thrift::structure(&bytes, &mut |fields, seen| depth.seen(fields, seen)).ok_or_else(damaged)?;
+    if depth.most > DEEPEST {
+        return Err(Error::invalid("the file's columns must be values or lists of values: they are nested deeper"));
+    }
     ParquetMetaDataReader::decode_metadata(&bytes).map_err(unread)
+}
+
+/// How deep a schema is: its types come in the order of a walk, each with the number of those below it.
+#[derive(Default)]
+struct Depth {
+    /// Those that are still to come, on each level.
+    left: Vec<i64>,
+    children: i64,
+    most: usize,
+}
+
+impl Depth {
+    fn seen(&mut self, fields: &[i16], seen: Seen) {
+        match (fields, seen) {
+            ([2, 5], Seen::Integer(children)) => self.children = children,
+            ([2], Seen::Element) if self.most <= DEEPEST => {
+                while self.left.last() == Some(&0) {
+                    self.left.pop();
+                }
+                if let Some(left) = self.left.last_mut() {
+                    *left -= 1;
+                }
+                self.left.extend(Some(std::mem::take(&mut self.children)).filter(|children| *children > 0));
+                self.most = self.most.max(self.left.len());
+            }
+            _ => {}
+        }
+    }
 }
 
 /// What the library makes of a damaged file is an error, also where it gives up.
@@ -222,7 +269,9 @@ fn guarded<R>(read: impl FnOnce() -> Result<R>) -> Result<R> {
 
 fn unread(error: ParquetError) -> Error {
     match error {
-        ParquetError::External(error) => Error::new(Code::Internal, format!("its file cannot be read: {error}")),
+        ParquetError::External(error) if error.is::<io::Error>() => {
+            Error::new(Code::Internal, format!("its file cannot be read: {error}"))
+        }
         error => Error::invalid(format!("the file cannot be read: {error}")),
     }
 }

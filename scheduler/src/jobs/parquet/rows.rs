@@ -8,8 +8,8 @@ use crate::{
     api::http::reply::excerpt,
     jobs::{
         decide::ReadLines,
-        lines::{self, Line},
-        row::{self, Given},
+        lines::{self, LONGEST, Line},
+        row::{self, Given, TEXTS},
         rows::{AT_ONCE, CUSTOM_ID},
     },
 };
@@ -49,7 +49,7 @@ fn place(length: u64, row: u64, rows: u64) -> u64 {
 }
 
 fn line(number: u64, file: &Parquet, of: &FileCalls, model: Option<&ModelSpec>) -> Line {
-    let named = named(file);
+    let named = named(file, model);
     let custom_id = named.as_ref().ok().and_then(|row| match &row.iter().find(|(name, _)| *name == CUSTOM_ID)?.1 {
         Given::Text(text) => Some(text.clone()),
         Given::Value(Value::Null) => None,
@@ -62,15 +62,29 @@ fn line(number: u64, file: &Parquet, of: &FileCalls, model: Option<&ModelSpec>) 
     lines::row(number, custom_id.unwrap_or_default(), call)
 }
 
-fn named(file: &Parquet) -> Result<Vec<(&str, Given)>> {
-    let named = |(name, value): (_, Result<Value>)| match value {
-        Ok(Value::String(text)) => Ok((name, Given::Text(text))),
-        Ok(value) => Ok((name, Given::Value(value))),
-        Err(Error { code, message, .. }) => {
-            Err(Error::new(code, format!("the value of column '{}' cannot be taken: {message}", excerpt(name))))
+/// The columns that a call is made of: the inputs of its model, or all that have JSON.
+fn named<'f>(file: &'f Parquet, model: Option<&ModelSpec>) -> Result<Vec<(&'f str, Given)>> {
+    let is_used =
+        |name: &str| name == CUSTOM_ID || model.is_none_or(|model| model.inputs.iter().any(|input| input.name == name));
+    // Before any of it is made: much may come of little.
+    let bytes = file.names().zip(file.bytes()).filter(|(name, _)| is_used(name)).map(|(_, bytes)| bytes).sum::<usize>();
+    if bytes > LONGEST {
+        return Err(Error::invalid(format!("the row has {bytes} bytes, it may have {LONGEST}")));
+    }
+    let mut row = Vec::new();
+    for (place, name) in file.names().enumerate().filter(|(_, name)| is_used(name)) {
+        match file.value(place) {
+            Ok(Value::String(text)) => row.push((name, Given::Text(text))),
+            Ok(value) => row.push((name, Given::Value(value))),
+            // A field that it cannot be is none.
+            Err(_) if model.is_none() && !TEXTS.contains(&name) => {}
+            Err(Error { code, message, .. }) => {
+                let text = format!("the value of column '{}' cannot be taken: {message}", excerpt(name));
+                return Err(Error::new(code, text));
+            }
         }
-    };
-    file.names().zip(file.values()).map(named).collect()
+    }
+    Ok(row)
 }
 
 #[cfg(test)]

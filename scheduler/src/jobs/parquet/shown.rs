@@ -9,7 +9,12 @@ pub(super) trait Shown {
     /// Bytes that it has.
     fn bytes(&self) -> usize;
 
-    /// Null where no JSON is of it.
+    /// The same without the page that it may be a part of.
+    fn owned(&self) -> Self
+    where
+        Self: Sized;
+
+    /// As JSON.
     fn shown(&self, is_unsigned: bool) -> Result<Value>;
 }
 
@@ -18,6 +23,10 @@ macro_rules! shown {
         impl Shown for $type {
             fn bytes(&self) -> usize {
                 size_of::<Self>()
+            }
+
+            fn owned(&self) -> Self {
+                *self
             }
 
             fn shown(&self, $is_unsigned: bool) -> Result<Value> {
@@ -31,9 +40,26 @@ macro_rules! shown {
 shown!(bool, |value, _is_unsigned| (*value).into());
 shown!(i32, |value, is_unsigned| if is_unsigned { value.cast_unsigned().into() } else { (*value).into() });
 shown!(i64, |value, is_unsigned| if is_unsigned { value.cast_unsigned().into() } else { (*value).into() });
-shown!(f32, |value, _is_unsigned| short(*value).into());
-shown!(f64, |value, _is_unsigned| (*value).into());
-shown!(Int96, |_value, _is_unsigned| Value::Null);
+shown!(f32, |value, _is_unsigned| finite(short(*value))?);
+shown!(f64, |value, _is_unsigned| finite(*value)?);
+
+impl Shown for Int96 {
+    fn bytes(&self) -> usize {
+        size_of::<Self>()
+    }
+
+    fn owned(&self) -> Self {
+        *self
+    }
+
+    fn shown(&self, _: bool) -> Result<Value> {
+        Ok(Value::Null)
+    }
+}
+
+fn finite(value: f64) -> Result<Value> {
+    serde_json::Number::from_f64(value).map(Value::Number).ok_or_else(|| Error::invalid("it is not finite"))
+}
 
 /// The number of fewest digits that is this one: as it is it would have some twenty.
 fn short(value: f32) -> f64 {
@@ -46,6 +72,10 @@ impl Shown for ByteArray {
         self.len()
     }
 
+    fn owned(&self) -> Self {
+        self.data().to_vec().into()
+    }
+
     fn shown(&self, _: bool) -> Result<Value> {
         let text = std::str::from_utf8(self.data()).map_err(|_| Error::invalid("it is no UTF-8 text"))?;
         Ok(text.into())
@@ -55,6 +85,10 @@ impl Shown for ByteArray {
 impl Shown for FixedLenByteArray {
     fn bytes(&self) -> usize {
         self.len()
+    }
+
+    fn owned(&self) -> Self {
+        self.data().to_vec().into()
     }
 
     fn shown(&self, _: bool) -> Result<Value> {

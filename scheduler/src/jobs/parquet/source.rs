@@ -2,10 +2,7 @@
 
 use std::{
     io::{self, BufReader, Read},
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::Arc,
 };
 
 use bytes::Bytes;
@@ -19,14 +16,16 @@ use parquet::{
     },
 };
 
-use super::thrift::structure;
+use super::{
+    budget::{MOST, Share},
+    thrift::{Seen, structure},
+};
 use crate::journal::{Address, Journal};
 
 /// Bytes of a page's header.
 const HEADER: usize = 64 << 10;
-/// Bytes of a page, and of all pages of a file that are held at once.
+/// Bytes of a page.
 const PAGE: u64 = 32 << 20;
-const PAGES: u64 = 128 << 20;
 /// What a value of a dictionary takes beside its bytes.
 const ENTRY: u64 = 32;
 /// Page types, and encodings of texts that say how much is to be made of little.
@@ -99,7 +98,8 @@ struct Header {
 
 fn header(bytes: &[u8]) -> Option<(u64, Header)> {
     let (mut header, mut is_sound) = (Header::default(), true);
-    let length = structure(bytes, &mut |fields, value| {
+    let length = structure(bytes, &mut |fields, seen| {
+        let Seen::Integer(value) = seen else { return };
         let count = u64::try_from(value);
         match fields {
             [1] => {
@@ -123,12 +123,7 @@ pub(super) struct Pages {
     source: Source,
     at: u64,
     end: u64,
-    /// Of all columns of the file.
-    held: Arc<AtomicU64>,
-    /// What is held of it for this column: the dictionary and the page.
-    own: [u64; 2],
-    /// Values that may be read before it is set anew.
-    values_left: Arc<AtomicU64>,
+    share: Arc<Share>,
 }
 
 impl Pages {
@@ -136,13 +131,7 @@ impl Pages {
     ///
     /// # Errors
     /// INVALID_ARGUMENT where they are not in the file.
-    pub(super) fn new(
-        source: Source,
-        column: &ColumnChunkMetaData,
-        rows: usize,
-        held: Arc<AtomicU64>,
-        values_left: Arc<AtomicU64>,
-    ) -> Checked<Self> {
+    pub(super) fn new(source: Source, column: &ColumnChunkMetaData, rows: usize, share: Arc<Share>) -> Checked<Self> {
         let from = column.dictionary_page_offset().unwrap_or(column.data_page_offset());
         let range = u64::try_from(from).ok().zip(u64::try_from(column.compressed_size()).ok());
         let end = range.and_then(|(from, length)| from.checked_add(length).map(|end| (from, end)));
@@ -150,7 +139,7 @@ impl Pages {
             return Err(Refused::invalid(format!("the file does not have its column '{}'", column.column_path())));
         };
         let inner = SerializedPageReader::new(Arc::new(source.clone()), column, rows, None).map_err(super::unread)?;
-        Ok(Self { inner, source, at, end, held, own: [0; 2], values_left })
+        Ok(Self { inner, source, at, end, share })
     }
 
     /// Looks at the next page.
@@ -166,29 +155,20 @@ impl Pages {
         if page.bytes > PAGE || page.compressed > PAGE {
             return Err(wrong(&format!("has more than {PAGE} bytes, write smaller ones")));
         }
-        let entries = if page.is_dictionary { page.values } else { 0 };
-        if entries > page.bytes {
+        if page.is_dictionary && page.values > page.bytes {
             return Err(wrong("has more values than bytes"));
         }
-        let (place, needed) = (usize::from(!page.is_dictionary), page.bytes + page.compressed + entries * ENTRY);
-        let before = self.held.fetch_add(needed, Ordering::Relaxed);
-        self.held.fetch_sub(self.own[place], Ordering::Relaxed);
-        let had = std::mem::replace(&mut self.own[place], needed);
-        if before.saturating_sub(had).saturating_add(needed) > PAGES {
-            return Err(wrong(&format!("and those beside it have more than {PAGES} bytes, write smaller ones")));
+        let has_room = match page.is_dictionary {
+            true => self.share.dictionary(page.bytes + page.values * ENTRY),
+            false => self.share.page(page.bytes, page.values),
+        };
+        if !has_room {
+            let why =
+                format!("and what is beside it take more than {MOST} bytes of memory, write smaller pages or lists");
+            return Err(wrong(&why));
         }
-        let values = if page.is_dictionary { 0 } else { page.values };
-        let left = self.values_left.load(Ordering::Relaxed);
-        let left = left.checked_sub(values).ok_or_else(|| wrong("has lists that are too long, write smaller pages"))?;
-        self.values_left.store(left, Ordering::Relaxed);
         self.at = self.at.saturating_add(length).saturating_add(page.compressed);
         Ok(())
-    }
-}
-
-impl Drop for Pages {
-    fn drop(&mut self) {
-        self.held.fetch_sub(self.own.iter().sum(), Ordering::Relaxed);
     }
 }
 

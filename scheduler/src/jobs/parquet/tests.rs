@@ -55,6 +55,10 @@ fn written(rows: usize, group: usize) -> Vec<u8> {
     writer.take()
 }
 
+fn values(file: &Parquet) -> Result<Vec<Value>> {
+    (0..file.fields().len()).map(|place| file.value(place)).collect()
+}
+
 /// A journal in a folder that has such contents.
 struct Contents {
     journal: Arc<dyn Journal>,
@@ -88,13 +92,13 @@ fn what_is_written_is_read_wherever_it_begins() {
         assert_eq!(file.rows(), 300);
         for row in (first..=300).step_by(if first == 2 { 7 } else { 1 }) {
             file.go_to(row as u64).unwrap();
-            let found = file.values().collect::<Result<Vec<_>>>().unwrap();
+            let found = values(&file).unwrap();
             let wanted = kinds.iter().map(|(_, kind, is_list)| cell(*kind, *is_list, row - 1));
             assert_eq!(found, wanted.collect::<Vec<_>>(), "row {row}");
         }
         file.go_to(first as u64).unwrap();
         let wanted = kinds.iter().map(|(_, kind, is_list)| cell(*kind, *is_list, first - 1)).collect::<Vec<_>>();
-        assert_eq!(file.values().collect::<Result<Vec<_>>>().unwrap(), wanted, "back at {first}");
+        assert_eq!(values(&file).unwrap(), wanted, "back at {first}");
         assert!(file.go_to(301).unwrap_err().message.contains("300 rows"));
     }
 }
@@ -118,7 +122,7 @@ fn rows_that_are_kept_are_written_as_they_were() {
     for (place, row) in rows.iter().enumerate() {
         again.go_to(place as u64 + 1).unwrap();
         let wanted = kinds().into_iter().map(|(_, kind, is_list)| cell(kind, is_list, *row as usize - 1));
-        let found = again.values().collect::<Result<Vec<_>>>().unwrap();
+        let found = values(&again).unwrap();
         assert_eq!(found, wanted.collect::<Vec<_>>(), "row {row}");
     }
 }
@@ -140,12 +144,36 @@ fn long_lists_are_read_some_at_a_time() {
     let mut file = contents.open(&writer.take()).unwrap();
     for row in 0..rows {
         file.go_to(row as u64 + 1).unwrap();
-        assert!(file.held.values.load(Ordering::Relaxed) <= lists::VALUES);
+        assert!(file.held.load(Ordering::Relaxed) <= budget::MOST / 2);
         if row % 30 == 29 {
-            let found = file.values().collect::<Result<Vec<_>>>().unwrap();
+            let found = values(&file).unwrap();
             assert_eq!(found, vec![value(row); 3], "row {row}");
         }
     }
+}
+
+/// A list of structures in Thrift, each of which is a group of a schema with so many types below it.
+fn schema(children: impl ExactSizeIterator<Item = u8>) -> Vec<u8> {
+    let count = children.len();
+    // 1: version 1, 2: list of structures, each {4: name "g", 5: num_children}, 3: no rows, 4: no groups of rows.
+    let mut footer = vec![0x15, 0x02, 0x19, 0xfc, (count & 0x7f) as u8 | 0x80, (count >> 7) as u8];
+    for children in children {
+        footer.extend([0x48, 0x01, b'g', 0x15, children * 2, 0x00]);
+    }
+    footer.extend([0x16, 0x00, 0x19, 0x0c, 0x00]);
+    let length = u32::try_from(footer.len()).unwrap().to_le_bytes();
+    [b"PAR1".as_slice(), &footer, &length, b"PAR1"].concat()
+}
+
+/// What decodes it calls itself for each level.
+#[test]
+fn a_schema_that_is_nested_deep_is_refused_before_it_is_decoded() {
+    let contents = Contents::new();
+    let error = |bytes: &[u8]| contents.open(bytes).err().map(|error| error.message).unwrap_or_default();
+    assert!(error(&schema([1; 10_000].into_iter())).contains("nested deeper"));
+    assert!(error(&schema([2, 1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0].into_iter())).contains("nested deeper"));
+    let wide = error(&schema([3, 0, 0, 0].into_iter()));
+    assert!(!wide.contains("nested deeper") && !wide.is_empty(), "{wide}");
 }
 
 #[test]
@@ -180,7 +208,7 @@ proptest! {
                 if file.go_to(row).is_err() {
                     break;
                 }
-                file.values().for_each(drop);
+                drop(values(&file));
                 file.keep();
             }
         }

@@ -6,9 +6,17 @@ const DEEPEST: usize = 16;
 /// Least bytes of a structure in a list: what decodes one takes some hundred bytes for each.
 const LEAST: usize = 3;
 
-/// Goes through the structure that bytes begin with; `seen` gets each integer with the fields that it is in. The bytes that it took;
+/// What is met in a structure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Seen {
+    Integer(i64),
+    /// A structure of a list has ended.
+    Element,
+}
+
+/// Goes through the structure that bytes begin with; `seen` gets what is met, with the fields that it is in. The bytes that it took;
 /// none where it is no structure, or does not end.
-pub(super) fn structure(bytes: &[u8], seen: &mut dyn FnMut(&[i16], i64)) -> Option<usize> {
+pub(super) fn structure(bytes: &[u8], seen: &mut dyn FnMut(&[i16], Seen)) -> Option<usize> {
     let mut walk = Walk { bytes, at: 0, fields: Vec::with_capacity(DEEPEST), seen };
     walk.fields_of_one()?;
     Some(walk.at)
@@ -18,7 +26,7 @@ struct Walk<'w> {
     bytes: &'w [u8],
     at: usize,
     fields: Vec<i16>,
-    seen: &'w mut dyn FnMut(&[i16], i64),
+    seen: &'w mut dyn FnMut(&[i16], Seen),
 }
 
 impl Walk<'_> {
@@ -49,7 +57,7 @@ impl Walk<'_> {
             3 => self.skip(1),
             4..=6 => {
                 let value = self.integer()?;
-                (self.seen)(&self.fields, value);
+                (self.seen)(&self.fields, Seen::Integer(value));
                 Some(())
             }
             7 => self.skip(8),
@@ -74,6 +82,9 @@ impl Walk<'_> {
         let begins = self.at;
         for _ in 0..count {
             self.value(head & 15, true)?;
+            if head & 15 == 12 {
+                (self.seen)(&self.fields, Seen::Element);
+            }
         }
         let is_wide = head & 15 != 12 || (self.at - begins) as u64 >= count.saturating_mul(LEAST as u64);
         is_wide.then_some(())
@@ -129,7 +140,11 @@ mod tests {
 
     fn integers(bytes: &[u8]) -> Option<(usize, Found)> {
         let mut all = Vec::new();
-        let length = structure(bytes, &mut |fields, value| all.push((fields.to_vec(), value)))?;
+        let length = structure(bytes, &mut |fields, seen| {
+            if let Seen::Integer(value) = seen {
+                all.push((fields.to_vec(), value));
+            }
+        })?;
         Some((length, all))
     }
 

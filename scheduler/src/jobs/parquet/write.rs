@@ -84,6 +84,18 @@ pub(in crate::jobs) enum Kind {
     Text,
 }
 
+impl Kind {
+    /// What values of both are.
+    pub(in crate::jobs) fn with(self, other: Self) -> Self {
+        match (self, other) {
+            (one, other) if one == other => one,
+            (Self::Int32 | Self::Int64, Self::Int32 | Self::Int64) => Self::Int64,
+            (Self::Text | Self::Bool, _) | (_, Self::Text | Self::Bool) => Self::Text,
+            _ => Self::Double,
+        }
+    }
+}
+
 /// A column that is written value by value.
 pub(in crate::jobs) trait Written: Send {
     /// The next row's value; null where there is none.
