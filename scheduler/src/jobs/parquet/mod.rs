@@ -14,7 +14,7 @@ use parquet::{
         metadata::{ParquetMetaData, ParquetMetaDataReader},
         reader::ChunkReader,
     },
-    schema::types::TypePtr,
+    schema::types::{Type, TypePtr},
 };
 use serde_json::Value;
 use tokio::sync::Semaphore;
@@ -34,17 +34,18 @@ use column::Column;
 pub(super) use column::Kept;
 use shape::Shape;
 use source::Source;
-use thrift::Seen;
 
 use crate::journal::{Address, Journal};
 
 /// Columns of a file, and bytes that it may say of itself.
 const MOST_COLUMNS: usize = 1024;
-const MOST_METADATA: usize = 4 << 20;
+const MOST_METADATA: usize = 2 << 20;
 /// Rows that any file may have: a few bytes may be billions of the same.
 const FEW_ROWS: u64 = 1_000_000;
 /// Levels of a schema: its root, a list, what is repeated, a value; and those that are refused with a word.
 const DEEPEST: usize = 8;
+/// Bytes of a stack on which so much metadata is decoded: a level of a schema has 5 bytes of it, and takes some 800 there.
+const STACK: usize = 512 << 20;
 /// Bytes at the end: how many it says of itself, and what it is.
 const TAIL: usize = 8;
 
@@ -225,40 +226,26 @@ fn metadata(source: &Source) -> Result<ParquetMetaData> {
     let damaged = || Error::invalid("the file is damaged: what it says of itself cannot be read");
     let begins = begins.checked_sub(length as u64).ok_or_else(damaged)?;
     let bytes = source.get_bytes(begins, length).map_err(unread)?;
-    let mut depth = Depth::default();
-    thrift::structure(&bytes, &mut |fields, seen| depth.seen(fields, seen)).ok_or_else(damaged)?;
-    if depth.most > DEEPEST {
+    thrift::structure(&bytes, &mut |_, _| ()).ok_or_else(damaged)?;
+    let no_thread = |_| Error::new(Code::Internal, "its metadata cannot be read: there is no thread for it");
+    std::thread::scope(|scope| {
+        let decoding = std::thread::Builder::new().stack_size(STACK);
+        let decoding = decoding.spawn_scoped(scope, || guarded(|| decoded(&bytes))).map_err(no_thread)?;
+        decoding.join().map_err(|_| damaged())?
+    })
+}
+
+/// Decodes it, where the stack is deep enough: the library calls itself for each level of a schema, also where it is dropped.
+fn decoded(bytes: &[u8]) -> Result<ParquetMetaData> {
+    let metadata = ParquetMetaDataReader::decode_metadata(bytes).map_err(unread)?;
+    if metadata.file_metadata().schema().get_fields().iter().any(|field| is_deep(field, DEEPEST)) {
         return Err(Error::invalid("the file's columns must be values or lists of values: they are nested deeper"));
     }
-    ParquetMetaDataReader::decode_metadata(&bytes).map_err(unread)
+    Ok(metadata)
 }
 
-/// How deep a schema is: its types come in the order of a walk, each with the number of those below it.
-#[derive(Default)]
-struct Depth {
-    /// Those that are still to come, on each level.
-    left: Vec<i64>,
-    children: i64,
-    most: usize,
-}
-
-impl Depth {
-    fn seen(&mut self, fields: &[i16], seen: Seen) {
-        match (fields, seen) {
-            ([2, 5], Seen::Integer(children)) => self.children = children,
-            ([2], Seen::Element) if self.most <= DEEPEST => {
-                while self.left.last() == Some(&0) {
-                    self.left.pop();
-                }
-                if let Some(left) = self.left.last_mut() {
-                    *left -= 1;
-                }
-                self.left.extend(Some(std::mem::take(&mut self.children)).filter(|children| *children > 0));
-                self.most = self.most.max(self.left.len());
-            }
-            _ => {}
-        }
-    }
+fn is_deep(field: &Type, most: usize) -> bool {
+    !field.is_primitive() && (most == 0 || field.get_fields().iter().any(|field| is_deep(field, most - 1)))
 }
 
 /// What the library makes of a damaged file is an error, also where it gives up.

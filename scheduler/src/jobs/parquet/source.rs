@@ -18,7 +18,7 @@ use parquet::{
 
 use super::{
     budget::{MOST, Share},
-    thrift::{Seen, structure},
+    thrift::{BINARY, I32, I64, STRUCTURE, Seen, TRUTHS, structure},
 };
 use crate::journal::{Address, Journal};
 
@@ -99,6 +99,9 @@ struct Header {
 fn header(bytes: &[u8]) -> Option<(u64, Header)> {
     let (mut header, mut is_sound) = (Header::default(), true);
     let length = structure(bytes, &mut |fields, seen| {
+        if let Seen::Field(kind) = seen {
+            is_sound &= is_of_its_type(fields, kind);
+        }
         let Seen::Integer(value) = seen else { return };
         let count = u64::try_from(value);
         match fields {
@@ -115,6 +118,19 @@ fn header(bytes: &[u8]) -> Option<(u64, Header)> {
         }
     })?;
     is_sound.then_some((length as u64, header))
+}
+
+/// Whether a field of a page's header is of the type that it must be: the library reads each as that, whatever it says to be, and
+/// what was hidden in one would be seen by the library alone.
+fn is_of_its_type(fields: &[i16], kind: u8) -> bool {
+    match fields {
+        [1..=4] | [5, 1..=4] | [7, 1 | 2] | [8, 1..=6] => kind == I32,
+        [5..=8] | [5, 5] | [8, 8] => kind == STRUCTURE,
+        [7, 3] | [8, 7] | [5, 5, 7 | 8] | [8, 8, 7 | 8] => TRUTHS.contains(&kind),
+        [5, 5, 3 | 4] | [8, 8, 3 | 4] => kind == I64,
+        [5, 5, 1 | 2 | 5 | 6] | [8, 8, 1 | 2 | 5 | 6] => kind == BINARY,
+        _ => true,
+    }
 }
 
 /// Reads the pages of a column, each looked at before it is unpacked.

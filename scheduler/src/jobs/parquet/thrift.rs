@@ -1,6 +1,13 @@
 //! Looks at what is in Thrift's compact protocol before it is decoded: that it ends, and what its integers are.
 //! <https://github.com/apache/thrift/blob/master/doc/specs/thrift-compact-protocol.md>
 
+/// Types of fields.
+pub(super) const TRUTHS: [u8; 2] = [1, 2];
+pub(super) const I32: u8 = 5;
+pub(super) const I64: u8 = 6;
+pub(super) const BINARY: u8 = 8;
+pub(super) const STRUCTURE: u8 = 12;
+
 /// Structures in structures.
 const DEEPEST: usize = 16;
 /// Least bytes of a structure in a list: what decodes one takes some hundred bytes for each.
@@ -9,9 +16,9 @@ const LEAST: usize = 3;
 /// What is met in a structure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Seen {
+    /// A field of this type begins.
+    Field(u8),
     Integer(i64),
-    /// A structure of a list has ended.
-    Element,
 }
 
 /// Goes through the structure that bytes begin with; `seen` gets what is met, with the fields that it is in. The bytes that it took;
@@ -45,6 +52,7 @@ impl Walk<'_> {
                 more => field.checked_add(i16::from(more))?,
             };
             self.fields.push(field);
+            (self.seen)(&self.fields, Seen::Field(head & 15));
             self.value(head & 15, false)?;
             self.fields.pop();
         }
@@ -57,6 +65,10 @@ impl Walk<'_> {
             3 => self.skip(1),
             4..=6 => {
                 let value = self.integer()?;
+                // Who reads it would take what fits of it.
+                if kind == I32 && i32::try_from(value).is_err() {
+                    return None;
+                }
                 (self.seen)(&self.fields, Seen::Integer(value));
                 Some(())
             }
@@ -82,9 +94,6 @@ impl Walk<'_> {
         let begins = self.at;
         for _ in 0..count {
             self.value(head & 15, true)?;
-            if head & 15 == 12 {
-                (self.seen)(&self.fields, Seen::Element);
-            }
         }
         let is_wide = head & 15 != 12 || (self.at - begins) as u64 >= count.saturating_mul(LEAST as u64);
         is_wide.then_some(())
