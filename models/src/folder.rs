@@ -7,7 +7,7 @@ use crate::{
     layout::{files_ending, is_gguf, is_onnx, model_type, newest_version, only_gguf, onnx_file},
     magika, nano_ocr, onnx,
     orion_toml::{Kind, OrionToml},
-    silero_vad, simulated, unreadable, unservable, vision, whisper,
+    silero_vad, simulated, training, unreadable, unservable, vision, whisper,
 };
 use orion_proto::{Code, Error, ModelName, ModelPolicy, ModelSpec, Result};
 
@@ -15,7 +15,7 @@ pub(crate) const SERVED: &str = "served today are .gguf and .onnx files, folders
                       \"llama\", \"mistral\", \"qwen2\", \"qwen3\" or \"whisper\", tokenizer.json, *.safetensors), \
                       folders of models of images (config.json of model_type \"efficientnet-lite\", \"resnet\" or \
                       \"crnn-ocr\", *.safetensors), Magika (config.min.json, model.onnx), Silero VAD (config.json of \
-                      model_type \"silero-vad\", model.safetensors) and folders whose orion.toml says kind = \
+                      model_type \"silero-vad\", model.safetensors), what `orion train` leaves and folders whose orion.toml says kind = \
                       \"simulated\"";
 
 /// Says what a model's path holds, from its configuration and headers alone; every length is checked against its file.
@@ -89,6 +89,7 @@ impl Place<'_> {
             "whisper" => self.whisper(),
             images if vision::MODEL_TYPES.contains(&images) => self.vision(),
             nano_ocr::MODEL_TYPE => self.nano_ocr(),
+            training::MODEL_TYPE => self.trained(),
             "bert" => self.bert(),
             _ => Err(unservable(format!("config.json's model_type '{model_type}' is not served yet; {SERVED}"))),
         }
@@ -124,6 +125,13 @@ impl Place<'_> {
         let spec = simulated::spec(self.name, self.version.clone(), self.max_rows(), &latency, policy);
         let weight_bytes = spec.memory_bytes;
         self.manifest(spec, 0.0, weight_bytes, Family::Simulated(latency))
+    }
+
+    fn trained(&self) -> Result<Manifest> {
+        let source = training::Source::inspect(&self.folder)?;
+        let spec = source.spec(self.name, self.version.clone(), self.max_rows());
+        let (flops, weight_bytes) = (source.flops(), source.weight_bytes());
+        self.manifest(spec, flops, weight_bytes, Family::Trained(source))
     }
 
     fn onnx(&self, file: &Path) -> Result<Manifest> {

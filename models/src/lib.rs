@@ -39,6 +39,7 @@ mod tiny_bert;
 #[doc(hidden)]
 pub mod tiny_llama;
 mod tokenizer;
+pub mod training;
 mod vision;
 mod whisper;
 
@@ -187,6 +188,7 @@ enum Family {
     Onnx(onnx::Source),
     SileroVad(silero_vad::Source),
     Simulated(orion_toml::Simulated),
+    Trained(training::Source),
     Whisper(whisper::Source),
 }
 
@@ -233,6 +235,7 @@ pub fn load_at(manifest: &Manifest, pace: &Arc<Pace>, progress: &dyn Fn(f32)) ->
         Family::Simulated(latency) => {
             Loaded::Model(Box::new(simulated::SimulatedModel::load(spec, latency.clone(), pace.clone(), progress)))
         }
+        Family::Trained(source) => Loaded::Model(Box::new(training::Classifier::load(spec, source, progress)?)),
         Family::Whisper(source) => Loaded::Model(Box::new(whisper::Whisper::load(spec, source, progress)?)),
     })
 }

@@ -15,6 +15,7 @@ mod policy;
 mod sequence;
 mod spec;
 mod tensor;
+pub mod training;
 
 pub use bytes_tensor::{bytes_elements, encode_bytes_elements};
 pub use datatype::Datatype;

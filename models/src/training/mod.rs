@@ -1,0 +1,25 @@
+//! Training: what one worker computes of it. Who computes what, and how sums are made, is others' affair.
+
+mod convolution;
+mod data;
+mod learner;
+mod network;
+mod optimizer;
+mod product;
+mod progress;
+mod state;
+#[cfg(test)]
+mod tests;
+mod trained;
+
+use orion_proto::{Code, Error};
+
+pub use learner::{EXTRAS, Learner, Work};
+pub(crate) use network::Network;
+pub use progress::{Evaluation, Progress, Taken};
+pub(crate) use trained::{Classifier, MODEL_TYPE, Source};
+
+/// What the tensor library says went wrong.
+fn failed(error: &candle_core::Error) -> Error {
+    Error::new(Code::Internal, format!("training failed: {error}"))
+}

@@ -1,0 +1,173 @@
+//! What a plan may say.
+
+use super::{Architecture, Optimizer, Plan};
+use crate::{Error, ModelName, Result};
+
+const MOST_LAYERS: usize = 64;
+const MOST_WIDTH: usize = 1 << 16;
+const MOST_BATCH: usize = 1 << 20;
+const MOST_MICRO_BATCHES: usize = 4096;
+const MOST_STEPS: u64 = 1 << 40;
+const MOST_WORKERS: usize = 1024;
+const MOST_KERNEL: usize = 15;
+/// Bytes of a path: it travels in a control message.
+const PATH_BYTES: usize = 1024;
+
+impl Plan {
+    /// Refuses what cannot be meant, all of it at once.
+    pub(super) fn check(&self) -> Result<()> {
+        let mut wrong = Vec::new();
+        if let Err(error) = ModelName::new(&self.name) {
+            wrong.push(format!("name: {}", error.message));
+        }
+        self.check_model(&mut wrong);
+        self.check_data(&mut wrong);
+        self.check_optimizer(&mut wrong);
+        self.check_steps(&mut wrong);
+        if wrong.is_empty() {
+            return Ok(());
+        }
+        Err(Error::invalid(format!("the plan of the training: {}", wrong.join("; "))))
+    }
+
+    fn check_model(&self, wrong: &mut Vec<String>) {
+        let (hidden, dropout) = match &self.model {
+            Architecture::Mlp(mlp) => (&mlp.hidden, mlp.dropout),
+            Architecture::Cnn(cnn) => {
+                widths("model.channels", &cnn.channels, wrong);
+                if cnn.channels.is_empty() {
+                    wrong.push("model.channels is empty, a network without convolutions is kind = \"mlp\"".into());
+                }
+                if cnn.kernel % 2 == 0 || cnn.kernel > MOST_KERNEL {
+                    wrong.push(format!("model.kernel is {}, it must be odd and at most {MOST_KERNEL}", cnn.kernel));
+                }
+                (&cnn.hidden, cnn.dropout)
+            }
+        };
+        widths("model.hidden", hidden, wrong);
+        if !(0.0..1.0).contains(&dropout) {
+            wrong.push(format!("model.dropout is {dropout}, it must be from 0 to below 1"));
+        }
+    }
+
+    fn check_data(&self, wrong: &mut Vec<String>) {
+        if self.data.train.is_empty() {
+            wrong.push("data.train is empty, it must be a path, store:NAME@VERSION or a URL".into());
+        }
+        for (name, path) in [("data.train", &self.data.train), ("data.test", &self.data.test)] {
+            if path.len() > PATH_BYTES {
+                wrong.push(format!("{name} has {} bytes, {PATH_BYTES} are at most", path.len()));
+            }
+        }
+    }
+
+    fn check_optimizer(&self, wrong: &mut Vec<String>) {
+        let rate = self.optimizer.learning_rate();
+        if !(rate.is_finite() && rate > 0.0) {
+            wrong.push(format!("optimizer.learning_rate is {rate}, it must be above 0"));
+        }
+        let mut share = |name: &str, value: f32| {
+            if !(0.0..1.0).contains(&value) {
+                wrong.push(format!("optimizer.{name} is {value}, it must be from 0 to below 1"));
+            }
+        };
+        match &self.optimizer {
+            Optimizer::Sgd { momentum, weight_decay, .. } => {
+                share("momentum", *momentum);
+                share("weight_decay", *weight_decay);
+            }
+            Optimizer::Adamw { betas, epsilon, weight_decay, .. } => {
+                share("betas[0]", betas[0]);
+                share("betas[1]", betas[1]);
+                share("weight_decay", *weight_decay);
+                if !(epsilon.is_finite() && *epsilon > 0.0) {
+                    wrong.push(format!("optimizer.epsilon is {epsilon}, it must be above 0"));
+                }
+            }
+        }
+        if matches!(self.optimizer, Optimizer::Sgd { nesterov: true, momentum: 0.0, .. }) {
+            wrong.push("optimizer.nesterov needs optimizer.momentum above 0".into());
+        }
+        if !(0.0..=1.0).contains(&self.schedule.least) {
+            wrong.push(format!("schedule.least is {}, it must be from 0 to 1", self.schedule.least));
+        }
+    }
+
+    fn check_steps(&self, wrong: &mut Vec<String>) {
+        let training = &self.training;
+        if training.steps == 0 && training.epochs == 0 {
+            wrong.push("training.epochs or training.steps must be above 0".into());
+        }
+        if training.steps > 0 && training.epochs > 0 {
+            wrong.push("training.epochs and training.steps are both given, one of them says how long it takes".into());
+        }
+        if training.steps.max(training.epochs) > MOST_STEPS {
+            wrong.push(format!("training.steps and training.epochs are at most {MOST_STEPS}"));
+        }
+        if !(1..=MOST_BATCH).contains(&training.batch) {
+            wrong.push(format!("training.batch is {}, it must be from 1 to {MOST_BATCH}", training.batch));
+        } else if training.micro_batch > training.batch {
+            let (micro, batch) = (training.micro_batch, training.batch);
+            wrong.push(format!("training.micro_batch is {micro}, it is part of a batch of {batch}"));
+        } else if self.micro_batches() > MOST_MICRO_BATCHES {
+            let count = self.micro_batches();
+            wrong.push(format!("a batch has {count} micro-batches, {MOST_MICRO_BATCHES} are at most"));
+        }
+        if !(training.clip_norm.is_finite() && training.clip_norm >= 0.0) {
+            wrong.push(format!("training.clip_norm is {}, it must be 0 or more", training.clip_norm));
+        }
+        let workers = &self.workers;
+        if workers.least == 0 || workers.least > MOST_WORKERS || workers.most > MOST_WORKERS {
+            wrong.push(format!("workers.least must be from 1 to {MOST_WORKERS}, workers.most at most {MOST_WORKERS}"));
+        }
+        if workers.most > 0 && workers.most < workers.least {
+            wrong.push(format!("workers.most is {}, below workers.least, {}", workers.most, workers.least));
+        }
+    }
+}
+
+fn widths(name: &str, widths: &[usize], wrong: &mut Vec<String>) {
+    if widths.len() > MOST_LAYERS {
+        wrong.push(format!("{name} has {} layers, {MOST_LAYERS} are at most", widths.len()));
+    }
+    if let Some(width) = widths.iter().find(|width| !(1..=MOST_WIDTH).contains(*width)) {
+        wrong.push(format!("{name} has a layer of {width}, it must be from 1 to {MOST_WIDTH}"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Plan;
+
+    const LEAST: &str =
+        r#"{"name": "m", "model": {"kind": "mlp", "hidden": [4]}, "data": {"train": "d"}, "training": {"epochs": 1}}"#;
+
+    #[test]
+    fn a_plan_is_read_and_written() {
+        let plan = Plan::from_json(LEAST).unwrap();
+        assert_eq!((plan.micro_batch(), plan.micro_batches(), plan.steps(1280)), (16, 8, 10));
+        assert_eq!(Plan::from_json(&plan.to_json()).unwrap(), plan);
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        let refused = |from: &str, to: &str| {
+            assert!(LEAST.contains(from));
+            Plan::from_json(&LEAST.replace(from, to)).unwrap_err().message
+        };
+        let typed = refused("\"hidden\": [4]", "\"hidden\": 4");
+        assert!(typed.contains("model") && typed.contains("sequence"), "{typed}");
+        let unknown = refused("\"epochs\"", "\"epoch\"");
+        assert!(unknown.contains("training") && unknown.contains("epoch"), "{unknown}");
+        let kind = refused("\"mlp\"", "\"rnn\"");
+        assert!(kind.contains("rnn") && kind.contains("mlp"), "{kind}");
+        let many = refused(
+            "\"training\": {\"epochs\": 1}",
+            r#""training": {"batch": 0}, "optimizer": {"kind": "sgd", "learning_rate": -1, "nesterov": true}, "workers": {"least": 3, "most": 2}"#,
+        );
+        for part in ["training.epochs", "training.batch", "learning_rate", "nesterov", "workers.most is 2"] {
+            assert!(many.contains(part), "{part}: {many}");
+        }
+        assert!(refused("\"m\"", "\"a/b\"").contains("a/b"));
+    }
+}

@@ -1,0 +1,309 @@
+//! The plan of a training, as TOML and JSON have it.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Error, Result};
+
+/// A model that is to be trained, on what, and how.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Plan {
+    /// Under which it is served once it is trained.
+    pub name: String,
+    /// What it is made of.
+    pub model: Architecture,
+    /// What it learns from.
+    pub data: Data,
+    /// How a gradient becomes a step.
+    #[serde(default)]
+    pub optimizer: Optimizer,
+    /// How large the steps are as time goes by.
+    #[serde(default)]
+    pub schedule: Schedule,
+    /// How many steps, of how many examples.
+    #[serde(default)]
+    pub training: Steps,
+    /// Who takes part.
+    #[serde(default)]
+    pub workers: Workers,
+}
+
+/// What a network is made of.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Architecture {
+    /// Dense layers.
+    Mlp(Mlp),
+    /// Convolutions, then dense layers.
+    Cnn(Cnn),
+}
+
+/// Dense layers, each followed by ReLU, then the classes.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Mlp {
+    /// Width of each.
+    pub hidden: Vec<usize>,
+    /// Share of the values before the last layer that is left out while training, 0 to 1.
+    #[serde(default)]
+    pub dropout: f32,
+}
+
+/// Blocks of a convolution that keeps the image's size, ReLU and the greatest of 2 × 2 pixels; then dense layers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Cnn {
+    /// What comes out of each block.
+    pub channels: Vec<usize>,
+    /// Pixels of a side of each convolution's window, odd.
+    #[serde(default = "Cnn::kernel")]
+    pub kernel: usize,
+    /// Width of each dense layer.
+    #[serde(default)]
+    pub hidden: Vec<usize>,
+    /// Share of the values before the last layer that is left out while training, 0 to 1.
+    #[serde(default)]
+    pub dropout: f32,
+}
+
+impl Cnn {
+    fn kernel() -> usize {
+        3
+    }
+}
+
+/// Where examples lie. A path is one that every worker has, `store:NAME@VERSION`, or a URL that a model might have.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Data {
+    /// A folder of IDX files, or a table of CSV.
+    pub train: String,
+    /// What is not trained on, to see how good it is; empty: what the folder has for that.
+    #[serde(default)]
+    pub test: String,
+    /// Of a table: the column that says the class.
+    #[serde(default = "Data::label")]
+    pub label: String,
+}
+
+impl Data {
+    fn label() -> String {
+        "label".into()
+    }
+}
+
+/// How a gradient becomes a step.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Optimizer {
+    /// Stochastic gradient descent, as PyTorch's `SGD`.
+    Sgd {
+        /// The largest size of a step.
+        learning_rate: f32,
+        /// Share of the step before that is taken again.
+        #[serde(default)]
+        momentum: f32,
+        /// Whether the momentum is looked ahead with.
+        #[serde(default)]
+        nesterov: bool,
+        /// Share of a weight that is added to its gradient.
+        #[serde(default)]
+        weight_decay: f32,
+    },
+    /// Adam with decoupled weight decay (Loshchilov and Hutter, arXiv:1711.05101), as PyTorch's `AdamW`.
+    Adamw {
+        /// The largest size of a step.
+        #[serde(default = "Optimizer::rate")]
+        learning_rate: f32,
+        /// How slowly the means of gradients and of their squares follow.
+        #[serde(default = "Optimizer::betas")]
+        betas: [f32; 2],
+        /// What keeps a small mean from a large step.
+        #[serde(default = "Optimizer::epsilon")]
+        epsilon: f32,
+        /// Share of a weight that it loses for each learning rate of 1.
+        #[serde(default = "Optimizer::decay")]
+        weight_decay: f32,
+    },
+}
+
+impl Optimizer {
+    fn rate() -> f32 {
+        1e-3
+    }
+
+    fn betas() -> [f32; 2] {
+        [0.9, 0.999]
+    }
+
+    fn epsilon() -> f32 {
+        1e-8
+    }
+
+    fn decay() -> f32 {
+        0.01
+    }
+
+    /// The largest size of a step.
+    pub fn learning_rate(&self) -> f32 {
+        match self {
+            Self::Sgd { learning_rate, .. } | Self::Adamw { learning_rate, .. } => *learning_rate,
+        }
+    }
+}
+
+impl Default for Optimizer {
+    fn default() -> Self {
+        Self::Adamw {
+            learning_rate: Self::rate(),
+            betas: Self::betas(),
+            epsilon: Self::epsilon(),
+            weight_decay: Self::decay(),
+        }
+    }
+}
+
+/// How large steps are as time goes by.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Schedule {
+    /// After the warm-up.
+    pub kind: ScheduleKind,
+    /// Steps in which the size grows from nothing.
+    pub warmup_steps: u64,
+    /// Share of the largest size that is left at the end.
+    pub least: f32,
+}
+
+/// What the learning rate does after the warm-up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ScheduleKind {
+    /// It stays.
+    #[default]
+    Constant,
+    /// It falls along a line.
+    Linear,
+    /// It falls along half a wave.
+    Cosine,
+}
+
+impl Schedule {
+    /// The learning rate of a step, counted from 0, of so many; `largest` is the optimizer's.
+    pub fn rate(&self, largest: f32, step: u64, steps: u64) -> f32 {
+        let warm = self.warmup_steps.min(steps);
+        if step < warm {
+            return largest * (step + 1) as f32 / warm as f32;
+        }
+        let share = (step - warm) as f64 / (steps - warm).max(1) as f64;
+        let left = match self.kind {
+            ScheduleKind::Constant => return largest,
+            ScheduleKind::Linear => 1.0 - share,
+            ScheduleKind::Cosine => (1.0 + (std::f64::consts::PI * share).cos()) / 2.0,
+        };
+        let least = f64::from(self.least);
+        (f64::from(largest) * (least + (1.0 - least) * left)) as f32
+    }
+}
+
+/// How many steps, of how many examples.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Steps {
+    /// Times that each example is seen; 0: `steps` says it.
+    pub epochs: u64,
+    /// Steps in all; 0: `epochs` says it.
+    pub steps: u64,
+    /// Examples of a step, over all workers.
+    pub batch: usize,
+    /// Examples that one worker takes at once: a batch is so many of these, whoever takes them. Between two of them the device
+    /// is given to requests.
+    pub micro_batch: usize,
+    /// From which weights, order and dropout follow.
+    pub seed: u64,
+    /// Gradients are shortened to this length; 0: they are not.
+    pub clip_norm: f32,
+    /// Steps between two looks at the test data; 0: once an epoch.
+    pub evaluate_steps: u64,
+    /// Looks without a better result after which training ends; 0: it goes on.
+    pub patience: u64,
+    /// Steps between two checkpoints; 0: at each look at the test data.
+    pub checkpoint_steps: u64,
+}
+
+impl Default for Steps {
+    fn default() -> Self {
+        Self {
+            epochs: 0,
+            steps: 0,
+            batch: 128,
+            micro_batch: 0,
+            seed: 0,
+            clip_norm: 0.0,
+            evaluate_steps: 0,
+            patience: 0,
+            checkpoint_steps: 0,
+        }
+    }
+}
+
+/// Who takes part.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Workers {
+    /// It begins with so many.
+    pub least: usize,
+    /// At most; 0: as many as there are micro-batches.
+    pub most: usize,
+}
+
+impl Default for Workers {
+    fn default() -> Self {
+        Self { least: 1, most: 0 }
+    }
+}
+
+impl Plan {
+    /// Reads JSON.
+    ///
+    /// # Errors
+    /// INVALID_ARGUMENT naming the field that is wrong and what would be right.
+    pub fn from_json(text: &str) -> Result<Self> {
+        let reader = &mut serde_json::Deserializer::from_str(text);
+        let plan: Self = serde_path_to_error::deserialize(reader).map_err(|error| {
+            let (path, inner) = (error.path().to_string(), error.inner().to_string());
+            let place = if path == "." { String::new() } else { format!("{path}: ") };
+            Error::invalid(format!("the plan of the training: {place}{inner}"))
+        })?;
+        plan.check()?;
+        Ok(plan)
+    }
+
+    /// The same as JSON.
+    pub fn to_json(&self) -> String {
+        // Numbers and texts alone: there is nothing that cannot be written.
+        serde_json::to_string(self).unwrap_or_default()
+    }
+
+    /// Steps in all, of so many examples.
+    pub fn steps(&self, examples: usize) -> u64 {
+        let of_epochs = |epochs: u64| epochs.saturating_mul(examples as u64) / self.training.batch.max(1) as u64;
+        match (self.training.steps, self.training.epochs) {
+            (0, epochs) => of_epochs(epochs.max(1)).max(1),
+            (steps, _) => steps,
+        }
+    }
+
+    /// Examples that one worker takes at once.
+    pub fn micro_batch(&self) -> usize {
+        match self.training.micro_batch {
+            0 => self.training.batch.div_ceil(8).max(1),
+            size => size,
+        }
+    }
+
+    /// Micro-batches of a step.
+    pub fn micro_batches(&self) -> usize {
+        self.training.batch.div_ceil(self.micro_batch()).max(1)
+    }
+}
