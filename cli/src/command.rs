@@ -6,7 +6,7 @@ use clap::{Parser, Subcommand};
 
 use crate::{
     Failure, bench, cache, completion, doctor, explain, generate, infer, jobs, journal, models, nodes, pull, push,
-    serve, status,
+    serve, status, train,
 };
 
 /// Runs models on the machines you have
@@ -34,6 +34,7 @@ pub(crate) enum Command {
     Infer(infer::InferArguments),
     Generate(generate::GenerateArguments),
     Chat(generate::ChatArguments),
+    Train(train::TrainArguments),
     Jobs(jobs::JobsArguments),
     Journal(journal::JournalArguments),
     Models(models::ModelsArguments),
@@ -58,6 +59,7 @@ impl Command {
             Self::Infer(arguments) => infer::run(&arguments, out),
             Self::Generate(arguments) => generate::run(&arguments, out),
             Self::Chat(arguments) => generate::run_chat(&arguments, out),
+            Self::Train(arguments) => train::run(&arguments, out),
             Self::Jobs(arguments) => jobs::run(&arguments, out),
             Self::Journal(arguments) => journal::run(&arguments, out),
             Self::Models(arguments) => models::run(&arguments, out),

@@ -147,6 +147,9 @@ fn line(place: u64, record: &Record) -> Value {
             ("expanded", json!({ "job": read.job, "read_bytes": read.read_bytes, "lines": read.lines }))
         }
         Some(Event::Filed(file)) => ("filed", json!({ "file": file.id, "name": file.name, "bytes": file.bytes })),
+        Some(Event::Published(made)) => {
+            ("published", json!({ "job": made.job, "model": made.name, "path": made.path }))
+        }
         Some(Event::Forgotten(forgotten)) => ("forgotten", json!({ "job": forgotten.job })),
     };
     line["event"] = event.into();

@@ -31,6 +31,7 @@ mod status;
 mod store;
 mod table;
 mod tensor_text;
+mod train;
 mod units;
 
 use std::{ffi::OsString, io::Write, process::ExitCode};

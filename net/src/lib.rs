@@ -3,6 +3,7 @@
 //! [`WorkerLink`] and [`SchedulerLink`] are the two ends of a session; a carrier implements them. In one process they
 //! are direct calls; over gRPC they are [`Outbox`] and [`Inbox`] (framing, interleaving, credit) and [`KeepAlive`].
 //! A [`Strategy`] says which replica a request goes to, a [`Breaker`] where not, a [`RetryBudget`] when not again.
+//! Workers that train make sums of what each computed ([`reduce`]).
 //! A model travels as chunks ([`artifact`]), each in a [`codec`]; what has no chunks yet comes from an [`origin`].
 //! Everything here but [`FrameStream`] and [`receive`] is synchronous and takes the time as an argument.
 
@@ -22,6 +23,7 @@ mod mix;
 pub mod origin;
 mod outbox;
 mod quality;
+pub mod reduce;
 mod retry_budget;
 pub mod store;
 pub mod swarm;

@@ -3,6 +3,7 @@
 mod generating;
 mod generation_tensors;
 mod reclaiming;
+mod training;
 
 use std::sync::Arc;
 

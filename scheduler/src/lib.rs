@@ -17,3 +17,4 @@ pub mod scheduler;
 pub mod server;
 pub mod session;
 pub mod simulate;
+mod training;

@@ -22,6 +22,7 @@ use crate::{
     front::{Answered, Front},
     repository::Repository,
     session::Traffic,
+    training::reports::Reports,
 };
 
 pub(crate) type Ticket = oneshot::Sender<Result<Answered>>;
@@ -48,6 +49,7 @@ pub struct Scheduler {
     drained: watch::Sender<bool>,
     alarm: Arc<AlarmClock>,
     relayed: Traffic,
+    trainings: Arc<Reports>,
 }
 
 thread_local! {
@@ -73,6 +75,7 @@ impl Scheduler {
             drained: watch::Sender::new(false),
             alarm: AlarmClock::new(),
             relayed: Traffic::default(),
+            trainings: Arc::default(),
         });
         let remembered = scheduler.curves.as_ref().map(|file| file.lock().read()).unwrap_or_default();
         let nodes = scheduler.nodes.as_ref().map(|file| file.lock().read()).unwrap_or_default();
@@ -176,6 +179,11 @@ impl Scheduler {
     /// What was relayed between workers.
     pub(crate) fn relayed(&self) -> &Traffic {
         &self.relayed
+    }
+
+    /// What workers say of trainings.
+    pub(crate) fn trainings(&self) -> &Arc<Reports> {
+        &self.trainings
     }
 
     pub(crate) fn repository(&self) -> &Repository {

@@ -1,9 +1,11 @@
 //! One OS thread per device. Models live on it; kernels use a pool of its own, sized by the cores that it owns.
 
 mod kept;
+mod shelf;
+mod spare;
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::BTreeMap,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc,
@@ -21,6 +23,9 @@ use parking_lot::Mutex;
 
 pub(crate) use kept::known_figures;
 use kept::{Held, Kept, on_pool};
+use shelf::Shelf;
+use spare::Spare;
+pub(crate) use spare::SpareWork;
 
 use crate::{
     outcome::{self, Done, Outcome, model_request, rows_of},
@@ -56,52 +61,8 @@ enum Job {
     Run(Arc<Worker>, Batch, Instant),
     Install(Loaded, Told),
     Remove(String, u64, Gone),
-}
-
-/// What a model's batches and its removal share.
-#[derive(Default)]
-struct Shelf {
-    models: HashMap<String, Held>,
-    /// How each generator is filled, whether or not it is on the shelf.
-    loads: BTreeMap<String, GeneratorLoad>,
-    /// By model: jobs that wait for the device or are on it.
-    pending: HashMap<String, usize>,
-    /// The memory that the batch may take which runs now: its model is off the shelf.
-    running: u64,
-}
-
-impl Shelf {
-    /// Bytes that a batch of the hungriest model may still take, beside what the one that runs has or will have soon.
-    fn room(&self) -> u64 {
-        self.models.values().map(Held::room).max().unwrap_or(0).saturating_sub(self.running)
-    }
-
-    fn put(&mut self, name: String, held: Held) {
-        if let Kept::Generator(sequences) = &held.kept {
-            self.loads.insert(name.clone(), sequences.load());
-        }
-        self.models.insert(name, held);
-    }
-
-    fn begun(&mut self, name: &str) {
-        *self.pending.entry(name.to_owned()).or_default() += 1;
-    }
-
-    fn ended(&mut self, name: &str) {
-        if let Some(count) = self.pending.get_mut(name) {
-            *count = count.saturating_sub(1);
-            if *count == 0 {
-                self.pending.remove(name);
-            }
-        }
-    }
-
-    /// The model of this load, off the shelf.
-    fn take(&mut self, name: &str, load: u64) -> Option<Held> {
-        self.models.get(name).filter(|held| held.load == load)?;
-        self.loads.remove(name);
-        self.models.remove(name)
-    }
+    /// Spare work is there.
+    Look,
 }
 
 /// A device's threads: one runs batches, one drops models beside them.
@@ -109,6 +70,7 @@ pub(crate) struct Executor {
     device: Arc<str>,
     jobs: mpsc::Sender<Job>,
     discards: mpsc::Sender<(Option<Held>, Gone)>,
+    spare: mpsc::Sender<SpareWork>,
     shelf: Arc<Mutex<Shelf>>,
 }
 
@@ -117,6 +79,7 @@ impl Executor {
     /// `moves`: what comes to this process's memory and leaves it beside the batches.
     pub(crate) fn start(device: Arc<str>, cores: usize, busy: Arc<AtomicUsize>, moves: Arc<Moves>) -> Result<Self> {
         let (jobs, queue) = mpsc::channel();
+        let (spare, spare_queue) = mpsc::channel();
         let no_thread = |error: &dyn std::fmt::Display| {
             Error::new(Code::Internal, format!("cannot start the executor of {device}: {error}"))
         };
@@ -129,6 +92,7 @@ impl Executor {
             shelf: shelf.clone(),
             generating: Vec::new(),
             moves: moves.clone(),
+            spare: Spare::new(spare_queue),
         };
         thread.spawn(move || state.work(&queue, &busy)).map_err(|error| no_thread(&error))?;
         let (discards, discarded) = mpsc::channel::<(Option<Held>, Gone)>();
@@ -141,7 +105,7 @@ impl Executor {
             }
         };
         thread.spawn(empty).map_err(|error| no_thread(&error))?;
-        Ok(Self { device, jobs, discards, shelf })
+        Ok(Self { device, jobs, discards, spare, shelf })
     }
 
     /// Runs a batch that arrived then; its result is delivered by the worker.
@@ -171,6 +135,13 @@ impl Executor {
         }
     }
 
+    /// Does this when nobody waits for the device, or for so long that a tenth of its time is owed to it.
+    pub(crate) fn spare(&self, work: SpareWork) {
+        // The thread lives as long as this does; what it drops tells whoever waits that it was not done.
+        let _ = self.spare.send(work);
+        self.send(Job::Look);
+    }
+
     /// How each generator is filled, by its model's name.
     pub(crate) fn loads(&self) -> BTreeMap<String, GeneratorLoad> {
         self.shelf.lock().loads.clone()
@@ -189,6 +160,7 @@ impl Executor {
             Job::Run(worker, batch, _) => worker.deliver(outcome::refused(&batch, &ended())),
             Job::Install(_, told) => told(Err(ended())),
             Job::Remove(_, _, gone) => gone(),
+            Job::Look => {}
         }
     }
 }
@@ -202,6 +174,7 @@ struct Thread {
     /// Generators that have sequences under way, and removals that wait for their end.
     generating: Vec<Generating>,
     moves: Arc<Moves>,
+    spare: Spare,
 }
 
 struct Generating {
@@ -219,18 +192,30 @@ impl Thread {
     fn work(&mut self, queue: &mpsc::Receiver<Job>, busy: &AtomicUsize) {
         loop {
             // Generations that begin share the very next step; of batches and loads, one goes between two steps.
-            let job = match self.generating.is_empty() {
-                true => queue.recv().ok(),
-                false => match queue.try_recv() {
-                    Ok(job) => Some(job),
-                    Err(mpsc::TryRecvError::Empty) => {
-                        self.step(busy);
-                        continue;
-                    }
-                    Err(mpsc::TryRecvError::Disconnected) => None,
-                },
+            self.spare.look();
+            if self.spare.is_owed() {
+                self.do_spare(busy);
+            }
+            let job = match queue.try_recv() {
+                Ok(job) => Some(job),
+                Err(mpsc::TryRecvError::Empty) if !self.generating.is_empty() => {
+                    let started = Instant::now();
+                    self.step(busy);
+                    self.spare.waited(started.elapsed());
+                    continue;
+                }
+                Err(mpsc::TryRecvError::Empty) if self.spare.is_there() => {
+                    self.do_spare(busy);
+                    continue;
+                }
+                Err(mpsc::TryRecvError::Empty) => queue.recv().ok(),
+                Err(mpsc::TryRecvError::Disconnected) => None,
             };
             let Some(job) = job else { return };
+            if let Job::Look = job {
+                continue;
+            }
+            let started = Instant::now();
             busy.fetch_add(1, Ordering::Relaxed);
             match job {
                 Job::Remove(name, load, gone) => self.remove(name, load, gone),
@@ -247,6 +232,7 @@ impl Thread {
                     busy.fetch_sub(1, Ordering::Relaxed);
                     result.into_iter().for_each(|result| worker.deliver(result));
                     self.step(busy);
+                    self.spare.waited(started.elapsed());
                     continue;
                 }
                 Job::Install(loaded, told) => {
@@ -255,8 +241,26 @@ impl Thread {
                     self.shelf.lock().ended(&name);
                     told(measured);
                 }
+                Job::Look => {}
             }
             busy.fetch_sub(1, Ordering::Relaxed);
+            self.spare.waited(started.elapsed());
+        }
+    }
+
+    fn do_spare(&mut self, busy: &AtomicUsize) {
+        self.make_pool();
+        busy.fetch_add(1, Ordering::Relaxed);
+        self.spare.run(self.pool.as_ref());
+        busy.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    fn make_pool(&mut self) {
+        if self.pool.is_none() {
+            let device = self.device.clone();
+            let threads = rayon::ThreadPoolBuilder::new().num_threads(self.cores);
+            let threads = threads.thread_name(move |index| format!("orion-{device}-{index}"));
+            self.pool = threads.build().inspect_err(|error| tracing::error!(%error, "no_compute_threads")).ok();
         }
     }
 
@@ -326,11 +330,8 @@ impl Thread {
             InMemory::Generator(generator) => Kept::Generator(Sequences::new(generator)),
         };
         let mut held = Held { load, kept, _memory: memory, _pin: pin };
-        if self.pool.is_none() && held.computes() {
-            let device = self.device.clone();
-            let threads = rayon::ThreadPoolBuilder::new().num_threads(self.cores);
-            let threads = threads.thread_name(move |index| format!("orion-{device}-{index}"));
-            self.pool = threads.build().inspect_err(|error| tracing::error!(%error, "no_compute_threads")).ok();
+        if held.computes() {
+            self.make_pool();
         }
         let measured = held.warm_up(self.pool.as_ref(), &self.moves);
         if measured.is_ok() {

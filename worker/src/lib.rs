@@ -18,6 +18,7 @@ mod residency;
 mod sequences;
 pub mod session;
 mod simulate;
+mod training;
 mod warm_up;
 mod worker;
 

@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 use crate::{
     artifacts::Local,
     device::{Device, inspect},
-    executor::{Loaded, WarmedUp, known_figures},
+    executor::{Loaded, SpareWork, WarmedUp, known_figures},
     fetched::local,
     lane::Lane,
     outcome,
@@ -112,6 +112,14 @@ impl Residency {
             let text = format!("device '{name}' is unknown to this worker, its devices are: {}", known.join(", "));
             Error::new(Code::NotFound, text)
         })
+    }
+
+    /// Does this on the first device, when it has nothing else to do.
+    pub(crate) fn spare(&self, work: SpareWork) {
+        // There is one: `new` refuses to be without.
+        if let Some(device) = self.devices.first() {
+            device.executor.spare(work);
+        }
     }
 
     pub(crate) fn run(&self, worker: &Arc<Worker>, batch: Batch, arrived: Instant) {

@@ -29,6 +29,7 @@ use crate::{
     outcome::{Done, Outcome, batch_failed, model_request},
     residency::Residency,
     simulate::Simulation,
+    training::Trainings,
 };
 
 /// Bytes of a message of telemetry, with room for what is written around it and for round trips.
@@ -51,6 +52,8 @@ pub struct Options {
     pub labels: BTreeMap<String, String>,
     /// Devices that are emulated in place of this machine's own.
     pub simulation: Option<Simulation>,
+    /// The folder of what may be trained on here.
+    pub datasets: Option<PathBuf>,
     /// The store of this machine's models; none: only models that lie in files.
     pub artifacts: Option<Artifacts>,
 }
@@ -67,6 +70,7 @@ pub struct Worker {
     fetched: Fetched,
     busy: Arc<AtomicUsize>,
     residency: Residency,
+    trainings: Trainings,
     measurement: Mutex<Option<Measurement>>,
 }
 
@@ -99,6 +103,7 @@ impl Worker {
             epoch: AtomicU64::new(0),
             fetched: Fetched::default(),
             busy,
+            trainings: Trainings::default(),
             measurement: Mutex::new(None),
         }))
     }
@@ -320,6 +325,7 @@ impl WorkerLink for WorkerHandle {
                     artifacts.serve_relayed(relayed.ticket);
                 }
             }
+            to_worker::Message::Training(order) => self.0.trainings.order(&self.0, order),
             to_worker::Message::Cancel(cancel) => self.0.cancel(cancel.batch, cancel.attempts),
             // The session's own, handled by its carrier.
             _ => {}

@@ -17,6 +17,7 @@ use crate::{
     client::{Client, ServerArguments, block_on},
     infer::Answer,
     table::{Format, write, write_json, write_table},
+    train,
 };
 
 /// Submit jobs, which survive whatever dies, look at them, and fetch their results
@@ -176,6 +177,7 @@ async fn result(
                 Format::Table => write(out, &answer.as_tables(&[])),
             }
         }
+        Some(Outcome::Trained(model)) => train::result(&model, format, out),
         Some(Outcome::Call(answer)) => write(out, &format!("{}\n", String::from_utf8_lossy(&answer.body))),
         _ => Err(Failure::new(format!("the result of job {id} is of a kind that this command does not know"))),
     }

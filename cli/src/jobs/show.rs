@@ -46,7 +46,7 @@ pub(super) fn rows(jobs: &[Job]) -> Table {
     for job in jobs {
         shown.add_row([
             figure(job.id),
-            Cell::new(if job.progress.is_some() { "(a file)" } else { model(job) }),
+            Cell::new(if job.progress.is_some() { "(a file)".to_owned() } else { model(job) }),
             state(&job.state),
             figure(job.attempt),
             figure(ago(job.submitted_unix_ms)),
@@ -68,10 +68,11 @@ pub(super) fn far(progress: &Progress) -> String {
 fn in_words(job: &Job) -> String {
     let mut shown = facts([
         ("job", job.id.to_string()),
-        ("model", model(job).to_owned()),
+        ("model", model(job)),
         ("state", job.state.clone()),
         ("why", job.reason.clone()),
         ("lines", job.progress.as_ref().map(far).unwrap_or_default()),
+        ("training", job.training.as_ref().map(crate::train::far).unwrap_or_default()),
         ("line of", job.row.as_ref().map(|row| format!("job {}, line {}", row.job, row.line)).unwrap_or_default()),
         ("attempt", job.attempt.to_string()),
         ("labels", labels(job)),

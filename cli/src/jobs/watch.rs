@@ -56,7 +56,10 @@ async fn follow(client: &mut Client, id: u64, spinner: &indicatif::ProgressBar) 
     while let Some(job) = jobs.message().await? {
         spinner.set_message(match &job.progress {
             Some(progress) => format!("job {id}: {}", show::far(progress)),
-            None => format!("job {id} is {}, attempt {}", job.state, job.attempt),
+            None => match &job.training {
+                Some(course) => format!("job {id}: {}", crate::train::far(course)),
+                None => format!("job {id} is {}, attempt {}", job.state, job.attempt),
+            },
         });
         last = job;
     }

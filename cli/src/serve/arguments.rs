@@ -84,6 +84,9 @@ pub(super) struct NodeFlags {
     /// Address under which other workers reach this one, to fetch models from it
     #[arg(long, env = "ORION_PEER", value_name = "ADDR")]
     pub(super) peer: Option<SocketAddr>,
+    /// Folder of what models are trained on here; a plan names what is in it
+    #[arg(long, env = "ORION_DATASETS", value_name = "DIR")]
+    pub(super) datasets: Option<PathBuf>,
     /// Nodes and buckets that have models, tried beside the workers that the scheduler names
     #[arg(long, env = "ORION_FROM", value_name = "ADDR|URL[,…]", value_delimiter = ',')]
     pub(super) from: Vec<String>,

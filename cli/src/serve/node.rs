@@ -27,6 +27,9 @@ pub(super) fn options(
         mistakes.extend(found.into_iter().map(|mistake| format!("--simulate {mistake}")));
         None
     });
+    if let Some(folder) = flags.datasets.as_deref().filter(|folder| !folder.is_dir()) {
+        mistakes.push(format!("--datasets {} is not a folder", folder.display()));
+    }
     if !mistakes.is_empty() {
         return Err(Failure::new(mistakes.join("\nerror: ")));
     }
@@ -38,6 +41,7 @@ pub(super) fn options(
         zone: flags.zone.clone().unwrap_or_default(),
         labels,
         simulation,
+        datasets: flags.datasets.clone(),
         artifacts: transfers.map(|transfers| transfers.artifacts.clone()),
     })
 }

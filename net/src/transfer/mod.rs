@@ -21,6 +21,7 @@ mod push;
 mod relay;
 mod sending;
 mod service;
+mod sums;
 #[cfg(test)]
 mod tests;
 mod token;
@@ -33,5 +34,6 @@ pub use import::Import;
 pub use node::{Node, NodeOptions};
 pub use path::{check_fetched, is_fetched};
 pub use relay::{Relay, relayed, relayed_worker};
+pub use sums::{Cohort, Exchange, Stopped};
 pub use token::PeerToken;
 pub use window::Seen;

@@ -19,6 +19,7 @@ use super::{
     held::Held,
     relay::Relay,
     sending::{Sending, State, Way, say},
+    sums::Trainings,
     token::PeerToken,
     window::{Seen, Window},
 };
@@ -73,6 +74,7 @@ pub(super) struct Shared {
     pub(super) origins: Arc<Origins>,
     pub(super) coders: Coders,
     pub(super) buffers: Buffers,
+    pub(super) trainings: Trainings,
     started: Instant,
     state: Mutex<State>,
 }
@@ -93,6 +95,7 @@ impl Node {
             origins,
             coders: Coders::default(),
             buffers: Buffers::default(),
+            trainings: Trainings::default(),
             started,
             state,
         }))

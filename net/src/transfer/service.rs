@@ -188,6 +188,25 @@ impl Peer for Node {
         Ok(Response::new(Box::pin(UnboundedReceiverStream::new(answers).map(Ok).chain(refused))))
     }
 
+    async fn exchange(
+        &self,
+        request: Request<Streaming<wire::Numbers>>,
+    ) -> std::result::Result<Response<wire::ExchangeEnd>, Status> {
+        self.take_numbers(request.into_inner()).await?;
+        Ok(Response::new(wire::ExchangeEnd {}))
+    }
+
+    type TrainingStateStream = Answer<Part>;
+
+    async fn training_state(
+        &self,
+        request: Request<wire::TrainingStateRequest>,
+    ) -> std::result::Result<Response<Self::TrainingStateStream>, Status> {
+        let state = self.offered_state(&request.into_inner()).await?;
+        let parts: Vec<_> = parts(&state).map(|bytes| Ok(Part { bytes })).collect();
+        Ok(Response::new(Box::pin(tokio_stream::iter(parts))))
+    }
+
     type UploadStream = Answer<wire::FromReceiver>;
 
     async fn upload(

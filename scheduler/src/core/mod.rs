@@ -63,6 +63,7 @@ mod submit;
 mod target;
 mod telemetry;
 mod tenants;
+mod trainers;
 mod trust;
 mod turn;
 mod unload;

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use bytes::Bytes;
-use orion_proto::{Error, Result, files::File, jobs::JobSpec};
+use orion_proto::{Error, Result, files::File, jobs::JobSpec, journal::Published};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::{
@@ -22,8 +22,8 @@ pub(super) enum Ask {
     Stop(u64, Error, Reply<()>),
     /// With room for its specification.
     Retry(u64, Option<OwnedSemaphorePermit>, Reply<()>),
-    /// How an attempt ended; its result as its row has it, and the content that it is in.
-    Settle(Attempt, Result<(Bytes, Option<Staged>)>, Reply<()>),
+    /// How an attempt ended.
+    Settle(Attempt, Result<Outcome>, Reply<()>),
     /// Lines of a job's file are taken up; with room for their specifications.
     Expand(Attempt, Box<JobSpec>, ReadLines, Option<OwnedSemaphorePermit>, Reply<()>),
     /// A file is kept from now on.
@@ -51,10 +51,21 @@ impl Ask {
             Self::Submit(_, _, Some(room), _)
             | Self::Retry(_, Some(room), _)
             | Self::Expand(_, _, _, Some(room), _) => room.num_permits() << 10,
-            Self::Settle(_, Ok((row, _)), _) => row.len(),
+            Self::Settle(_, Ok(outcome), _) => outcome.row.len(),
             _ => 0,
         }
     }
+}
+
+/// What an attempt has to show.
+#[derive(Debug, Default)]
+pub(super) struct Outcome {
+    /// Its result as a row has it.
+    pub(super) row: Bytes,
+    /// The content that the result is in, where it is too large for a row.
+    pub(super) staged: Option<Staged>,
+    /// A model that it has made.
+    pub(super) model: Option<Published>,
 }
 
 /// What the runner is told.

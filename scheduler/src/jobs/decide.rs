@@ -6,7 +6,9 @@ use orion_proto::{
     Code, Error, Result,
     files::File,
     jobs::{HttpCall, Job, JobSpec, Row, job_spec::Work},
-    journal::{Begun, Ended, Expanded, Failed, Joined, Left, Record, Released, Retried, Submitted, record::Event},
+    journal::{
+        Begun, Ended, Expanded, Failed, Joined, Left, Published, Record, Released, Retried, Submitted, record::Event,
+    },
 };
 
 use super::{
@@ -187,6 +189,15 @@ impl Table {
     pub fn succeed(&self, now: Millis, attempt: Attempt) -> Result<Record> {
         self.current(attempt)?;
         Ok(ended(now, attempt.job, attempt.attempt, "", ""))
+    }
+
+    /// What an attempt that succeeds has made is served.
+    ///
+    /// # Errors
+    /// FAILED_PRECONDITION where it is not the job's current one.
+    pub fn publish(&self, now: Millis, attempt: Attempt, model: Published) -> Result<Record> {
+        self.current(attempt)?;
+        Ok(record(now, Event::Published(model)))
     }
 
     /// An attempt failed: another follows, or the job ends, and with it those that wait for it.

@@ -65,7 +65,8 @@ fn line(unix_ms: Millis, attempt: u32, level: &str, text: String) -> LogLine {
 }
 
 fn submitted(job: &Job) -> String {
-    let of = match (kind(job.spec.as_ref()), model(job)) {
+    let model = model(job);
+    let of = match (kind(job.spec.as_ref()), model.as_str()) {
         (kind, "") => format!("submitted: {kind}"),
         (kind, model) => format!("submitted: {kind} of model '{}'", model.escape_default()),
     };

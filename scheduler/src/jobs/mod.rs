@@ -107,6 +107,12 @@ impl Jobs {
         let (runner, told) = mpsc::unbounded_channel();
         let clock = Clock::default();
         let writer = Writer::new(clock.now(), journal, known, view.clone(), runner, runner::PLACES)?;
+        for model in writer.table().models().values() {
+            // One that cannot be served any more keeps nobody else from being so.
+            if let Err(error) = front.serve(&model.name, &model.path) {
+                tracing::error!(model = model.name, %error, "trained_model_not_served");
+            }
+        }
         let (clock, epoch) = (clock.not_before(writer.last()), writer.epoch());
         // Before any worker joins that has some of it.
         let term = front.expect(writer.table().workers().clone(), writer.under_way());

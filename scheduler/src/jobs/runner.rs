@@ -2,6 +2,7 @@
 
 mod attempt;
 mod call;
+mod train;
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -78,6 +79,7 @@ pub(super) async fn run(front: Front, jobs: Jobs, term: u64, mut told: mpsc::Unb
         }
     }
     // Whoever leads next goes on with what runs.
+    attempter.leaves.say();
     front.hand_over(term);
     attempts.shutdown().await;
 }

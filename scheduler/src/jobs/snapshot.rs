@@ -23,7 +23,8 @@ pub(super) const SPECS_AT_ONCE: usize = 64;
 pub(super) fn snapshot(table: &Table) -> journal::Snapshot {
     let jobs = table.unfinished().map(|job| written(job)).collect();
     let workers = table.workers().iter().cloned().collect();
-    journal::Snapshot { next: table.next(), epoch: table.epoch(), jobs, unix_ms: table.last(), workers }
+    let models = table.models().values().cloned().collect();
+    journal::Snapshot { next: table.next(), epoch: table.epoch(), jobs, unix_ms: table.last(), workers, models }
 }
 
 fn written(job: &Unfinished) -> journal::Unfinished {
@@ -97,7 +98,8 @@ pub(super) fn written_down(journal: &dyn Journal) -> Result<Table> {
         }
     }
     let workers = snapshot.workers.into_iter().collect();
-    Ok(Table::restored(snapshot.next, snapshot.epoch, snapshot.unix_ms, workers, jobs))
+    let models = snapshot.models.into_iter().map(|model| (model.name.clone(), model)).collect();
+    Ok(Table::restored(snapshot.next, snapshot.epoch, snapshot.unix_ms, workers, models, jobs))
 }
 
 /// Follows all records that are there now and that the table has not followed yet, and tells what they do.

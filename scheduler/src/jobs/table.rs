@@ -10,7 +10,7 @@ use std::{
 
 use orion_proto::{
     jobs::{FailedAttempt, Job, JobSpec, Progress},
-    journal::{Begun, Ended, Failed, Joined, Left, Record, Released, Retried, Submitted, record::Event},
+    journal::{Begun, Ended, Failed, Joined, Left, Published, Record, Released, Retried, Submitted, record::Event},
 };
 use thiserror::Error;
 
@@ -62,22 +62,25 @@ pub struct Table {
     workers: BTreeSet<String>,
     /// Of each file's job, its lines that have not ended.
     rows: BTreeMap<u64, BTreeSet<u64>>,
+    /// Models that jobs have made, by name.
+    models: BTreeMap<String, Published>,
     /// How many run of each model, and of all; files run apart.
     running: BTreeMap<Arc<str>, usize>,
     all_running: usize,
 }
 
 impl Table {
-    /// After a snapshot of the jobs that had not ended, and the workers that were there, before the record of number `next`, the
+    /// After a snapshot of the jobs that had not ended, the workers that were there and the models that were made, before the record of number `next`, the
     /// last of which was of time `last`.
     pub fn restored(
         next: u64,
         epoch: u64,
         last: Millis,
         workers: BTreeSet<String>,
+        models: BTreeMap<String, Published>,
         jobs: impl IntoIterator<Item = Unfinished>,
     ) -> Self {
-        let mut table = Self { next, epoch, last, workers, ..Self::default() };
+        let mut table = Self { next, epoch, last, workers, models, ..Self::default() };
         jobs.into_iter().for_each(|job| _ = table.put(job));
         table
     }
@@ -105,6 +108,11 @@ impl Table {
     /// Workers that may have what runs.
     pub fn workers(&self) -> &BTreeSet<String> {
         &self.workers
+    }
+
+    /// Models that jobs have made, by name.
+    pub fn models(&self) -> &BTreeMap<String, Published> {
+        &self.models
     }
 
     /// All jobs that have not ended.
@@ -167,6 +175,10 @@ impl Table {
             }
             Event::Left(Left { worker }) => {
                 self.workers.remove(worker);
+                return Ok(Vec::new());
+            }
+            Event::Published(published) => {
+                self.models.insert(published.name.clone(), published.clone());
                 return Ok(Vec::new());
             }
             Event::Submitted(submitted) => return self.submitted(seq, at, submitted),

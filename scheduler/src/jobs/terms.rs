@@ -7,6 +7,7 @@ use prost::Message;
 use orion_proto::{
     Code, Error, Priority, Result,
     jobs::{JobSpec, RetryPolicy, job_spec::Work},
+    training::Plan,
 };
 
 use super::calls;
@@ -58,7 +59,7 @@ impl Terms {
     pub fn of(spec: &JobSpec, submitted: Millis) -> Self {
         let retry = spec.retry.clone().unwrap_or_default();
         // Whoever waits for an answer does not wait for a file.
-        let is_file = matches!(spec.work, Some(Work::File(_)));
+        let is_file = matches!(spec.work, Some(Work::File(_) | Work::Training(_)));
         let or = |value: u64, other: u64| if value == 0 { other } else { value };
         Self {
             key: spec.idempotency_key.clone(),
@@ -97,7 +98,7 @@ fn model(spec: &JobSpec) -> &str {
     match &spec.work {
         Some(Work::Inference(request)) => &request.model_name,
         Some(Work::Call(call)) => &call.model,
-        Some(Work::File(_)) | None => FILES,
+        Some(Work::File(_) | Work::Training(_)) | None => FILES,
     }
 }
 
@@ -138,13 +139,14 @@ pub fn check(spec: &JobSpec) -> Result<()> {
         return wrong(format!("the job has {bytes} bytes, it may have {MOST_SPEC_BYTES}"));
     }
     match &spec.work {
-        None => return wrong("the job has no work, it must name one: inference, call or file".into()),
+        None => return wrong("the job has no work, it must name one: inference, call, file or training".into()),
         Some(Work::Inference(request)) if request.model_name.is_empty() => {
             return wrong("the job's request names no model, it must: model_name".into());
         }
         Some(Work::Inference(_)) => {}
         Some(Work::Call(call)) => calls::check(call)?,
         Some(Work::File(file)) => calls::check_file(file)?,
+        Some(Work::Training(training)) => drop(Plan::from_json(&training.plan)?),
     }
     priority(&spec.priority)?;
     if spec.idempotency_key.len() > KEY_BYTES {

@@ -120,7 +120,7 @@ impl Machine {
                     let result = life::result_of(attempt.job);
                     let outcome = match random.random_range(0..3) {
                         0 => Err(Error::new(Code::Internal, "it failed")),
-                        _ => Ok((result.clone().into(), None)),
+                        _ => Ok(super::ask::Outcome { row: result.clone().into(), ..Default::default() }),
                     };
                     settles.push((attempt.job, outcome.is_ok().then_some(result), answer));
                     asks.push(Ask::Settle(attempt, outcome, reply));

@@ -1,5 +1,7 @@
 //! Jobs as clients see them: what is on disk, and nothing that is not yet.
 
+mod running;
+
 use std::{
     collections::{BTreeMap, HashMap},
     sync::{Arc, OnceLock},
@@ -8,7 +10,7 @@ use std::{
 use bytes::Bytes;
 use orion_proto::{
     Code, Error, Result,
-    jobs::{Job, JobResult, JobSpec, ListJobsRequest, ListJobsResponse, Row, job_spec::Work},
+    jobs::{Job, JobResult, JobSpec, ListJobsRequest, ListJobsResponse, Row, TrainingCourse, job_spec::Work},
 };
 use parking_lot::{Mutex, RwLock};
 use prost::Message;
@@ -47,6 +49,8 @@ pub struct View {
     places: Places,
     /// What running jobs wait for.
     waits: Mutex<HashMap<u64, String>>,
+    /// How trainings go.
+    trains: Mutex<HashMap<u64, TrainingCourse>>,
 }
 
 /// What is said to watchers.
@@ -68,6 +72,7 @@ impl View {
             ended: OnceLock::new(),
             places: Places::default(),
             waits: Mutex::default(),
+            trains: Mutex::default(),
         }
     }
 
@@ -113,20 +118,6 @@ impl View {
     fn tell(&self, id: u64) {
         // Nobody may watch.
         let _ = self.told.send(Changed::Job(id));
-    }
-
-    /// What a running job waits for; none where it waits no longer.
-    pub(super) fn waits(&self, id: u64, what: Option<String>) {
-        let mut waits = self.waits.lock();
-        let is_new = what != waits.get(&id).cloned();
-        match what {
-            Some(what) => waits.insert(id, what),
-            None => waits.remove(&id),
-        };
-        drop(waits);
-        if is_new {
-            self.tell(id);
-        }
     }
 
     /// Nothing changes any more.
@@ -185,6 +176,11 @@ impl View {
             job.reason = waits.get(id).cloned().unwrap_or_default();
         }
         drop(waits);
+        let trains = self.trains.lock();
+        for (id, job) in &mut found {
+            job.training = trains.get(id).cloned();
+        }
+        drop(trains);
         let others: Vec<u64> = ids.iter().filter(|id| !found.contains_key(id)).copied().collect();
         if !others.is_empty() {
             found.extend(self.journal.ended_of(&others)?.into_iter().map(|job| (job.id, job)));
@@ -226,7 +222,7 @@ impl View {
         known_state(&asked.state)?;
         if !KINDS.contains(&asked.kind.as_str()) {
             let shown = asked.kind.escape_default();
-            return Err(Error::invalid(format!("kind '{shown}' must be inference, call or file")));
+            return Err(Error::invalid(format!("kind '{shown}' must be inference, call, file or training")));
         }
         let term = match (asked.state.as_str(), asked.labels.iter().next()) {
             _ if asked.of_job > 0 => row_term(asked.of_job),
@@ -379,5 +375,6 @@ fn shown(job: &Unfinished) -> Job {
         row: job.row.clone(),
         progress: job.progress,
         result_address: Bytes::new(),
+        training: None,
     }
 }

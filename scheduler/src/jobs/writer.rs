@@ -7,7 +7,6 @@ mod filing;
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use bytes::Bytes;
 use orion_proto::{
     Code, Error, Result,
     jobs::{Job, JobSpec},
@@ -16,7 +15,7 @@ use orion_proto::{
 use tokio::sync::mpsc;
 
 use super::{
-    ask::{Ask, Told},
+    ask::{Ask, Outcome, Told},
     clock::Clock,
     decide::{Attempt, Past, Submission},
     round::{Before, Round},
@@ -244,9 +243,14 @@ impl Writer {
         self.write(round, record)
     }
 
-    fn settle(&mut self, round: &mut Round, attempt: Attempt, outcome: Result<(Bytes, Option<Staged>)>) -> Result<()> {
+    fn settle(&mut self, round: &mut Round, attempt: Attempt, outcome: Result<Outcome>) -> Result<()> {
         match outcome {
-            Ok((row, staged)) => {
+            Ok(Outcome { row, staged, model }) => {
+                // Served from the very append in which its job succeeds.
+                if let Some(model) = model {
+                    let record = self.table.publish(round.now, attempt, model)?;
+                    self.write(round, record)?;
+                }
                 let record = self.table.succeed(round.now, attempt)?;
                 round.batch.results.push((attempt.job, row));
                 self.write(round, record)?;

@@ -92,6 +92,7 @@ impl SchedulerLink for Session {
             Message::Held(held) => {
                 self.scheduler.with_core(|core, now| core.holds(now, self.number, &held.path, held.missing_bytes));
             }
+            Message::Training(report) => self.scheduler.trainings().say(self.name.clone(), report),
             Message::Drain(_) => {
                 tracing::info!(worker = %self.name, "worker_draining");
                 self.scheduler.with_core(|core, now| core.worker_drains(now, self.number));

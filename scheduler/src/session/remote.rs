@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use orion_net::{Batch, CONTROL_BYTES, Outbox, WorkerLink, encode_batch};
+use orion_net::{Batch, CONTROL_BYTES, Outbox, REPORT_BYTES, WorkerLink, encode_batch};
 use orion_proto::session::{ToWorker, to_worker};
 use parking_lot::Mutex;
 use prost::Message;
@@ -38,8 +38,11 @@ impl WorkerLink for RemoteWorker {
 
     fn control(&self, message: to_worker::Message) {
         let message = ToWorker { message: Some(message) };
-        if message.encoded_len() > CONTROL_BYTES {
-            tracing::error!(bytes = message.encoded_len(), limit = CONTROL_BYTES, "control_message_too_long");
+        // An order to train names all who take part; there are few.
+        let trains = matches!(message.message, Some(to_worker::Message::Training(_)));
+        let limit = if trains { REPORT_BYTES } else { CONTROL_BYTES };
+        if message.encoded_len() > limit {
+            tracing::error!(bytes = message.encoded_len(), limit, "control_message_too_long");
             return;
         }
         // Of advice that is not taken, more would keep orders out.

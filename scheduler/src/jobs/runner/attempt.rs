@@ -9,17 +9,18 @@ use bytes::Bytes;
 use orion_proto::{
     Code, Error, InferRequest, JobAttempt, ModelSpec, Priority, Result,
     inference::ModelInferRequest,
-    jobs::{FileCalls, JobResult, JobSpec, job_result::Outcome, job_spec::Work},
+    jobs::{FileCalls, JobResult, JobSpec, job_result, job_spec::Work},
+    journal::Published,
 };
 use prost::Message;
 
-use super::call::Calls;
+use super::{call::Calls, train::Leaves};
 use crate::{
     api::{grpc::response, terms::ForJob},
     front::Front,
     jobs::{
         Jobs,
-        ask::{Ask, Task},
+        ask::{Ask, Outcome, Task},
         calls::inferred,
         decide::Attempt,
         expand::expand,
@@ -38,9 +39,10 @@ pub(super) const MOST_RESULT_BYTES: usize = 64 << 20;
 /// What attempts are made with.
 #[derive(Clone)]
 pub(super) struct Attempter {
-    front: Front,
+    pub(super) front: Front,
     calls: Calls,
-    jobs: Jobs,
+    pub(super) jobs: Jobs,
+    pub(super) leaves: Leaves,
 }
 
 impl Attempt {
@@ -65,7 +67,7 @@ impl Drop for Expected {
 }
 
 /// A job that waits, of which that is told until it waits no longer or has ended.
-struct Waits(Arc<View>, u64);
+pub(super) struct Waits(pub(super) Arc<View>, pub(super) u64);
 
 impl Drop for Waits {
     fn drop(&mut self) {
@@ -75,7 +77,7 @@ impl Drop for Waits {
 
 impl Attempter {
     pub(super) fn new(front: Front, jobs: Jobs) -> Self {
-        Self { calls: Calls::new(&front), front, jobs }
+        Self { calls: Calls::new(&front), front, jobs, leaves: Leaves::default() }
     }
 
     /// Makes an attempt; the number of its job.
@@ -85,18 +87,25 @@ impl Attempter {
             self.take_up(attempt, &spec, calls).await;
             return attempt.job;
         }
+        if let Some(Work::Training(training)) = &spec.work {
+            let outcome = self.train(attempt, training).await;
+            self.settle(attempt, outcome).await;
+            return attempt.job;
+        }
         let ends = left.and_then(|left| Instant::now().checked_add(left));
         let outcome = match needs {
             None => self.work(attempt, spec, ends).await,
             Some(needs) => self.work_with(needs, attempt, spec, ends).await,
         };
+        let outcome = outcome.map(|result| (result, None));
         self.settle(attempt, outcome).await;
         attempt.job
     }
 
     /// Goes on with an attempt that a worker has; where none has, it is over, and does not count.
     pub(super) async fn resume(self, attempt: Attempt, task: Task) -> u64 {
-        if matches!(task.spec.work, Some(Work::File(_))) {
+        // Of a training, workers say how far they are when they are asked.
+        if matches!(task.spec.work, Some(Work::File(_) | Work::Training(_))) {
             return self.run(attempt, task).await;
         }
         // Whatever becomes of it, such as an end from outside, what nobody goes on with is called off.
@@ -132,13 +141,18 @@ impl Attempter {
     }
 
     /// Says how an attempt ended.
-    pub(super) async fn settle(&self, attempt: Attempt, outcome: Result<Bytes>) {
+    pub(super) async fn settle(&self, attempt: Attempt, outcome: Result<(Bytes, Option<Published>)>) {
+        let made = outcome.as_ref().ok().and_then(|(_, model)| model.clone());
         let outcome = match outcome {
-            Ok(result) => self.kept(result).await,
+            Ok((result, model)) => self.kept(result).await.map(|(row, staged)| Outcome { row, staged, model }),
             Err(error) => Err(error),
         };
         if let Err(error) = self.jobs.ask(|reply| Ask::Settle(attempt, outcome, reply)).await {
             tracing::warn!(job = attempt.job, attempt = attempt.attempt, %error, "outcome_dropped");
+        } else if let Some(model) = made
+            && let Err(error) = self.front.serve(&model.name, &model.path)
+        {
+            tracing::error!(job = attempt.job, %error, "trained_model_not_served");
         }
     }
 
@@ -170,7 +184,7 @@ impl Attempter {
             Some(Work::Inference(request)) => self.infer(attempt, request, priority, ends).await?,
             Some(Work::Call(call)) => {
                 let once = |left| self.calls.call(&call, ForJob { attempt: attempt.name(), priority, left });
-                Outcome::Call(self.until_begun(attempt, (&model, ""), ends, once).await?)
+                job_result::Outcome::Call(self.until_begun(attempt, (&model, ""), ends, once).await?)
             }
             _ => return Err(Error::new(Code::Unimplemented, "this scheduler cannot run work of this kind")),
         };
@@ -189,7 +203,7 @@ impl Attempter {
         request: ModelInferRequest,
         priority: Priority,
         ends: Option<Instant>,
-    ) -> Result<Outcome> {
+    ) -> Result<job_result::Outcome> {
         let mut request = InferRequest::try_from(request)?;
         request.id = request_id(attempt.name());
         request.parameters.priority = priority;
@@ -200,7 +214,7 @@ impl Attempter {
             self.front.infer(request)
         };
         let answered = self.until_begun(attempt, (&request.model, &request.version), ends, once).await?;
-        Ok(Outcome::Inference(response(answered, request.id)))
+        Ok(job_result::Outcome::Inference(response(answered, request.id)))
     }
 
     /// Asks, within what is left of its time, until what is asked has begun: before that it is no attempt.

@@ -87,5 +87,6 @@ pub(super) fn left_of(job: Unfinished, at: Millis, ended: &Ended) -> Job {
         // Lines that have not ended end with it.
         progress: job.progress.map(|p| Progress { failed: p.rows.saturating_sub(p.succeeded), ..p }),
         result_address: Bytes::new(),
+        training: None,
     }
 }

@@ -181,7 +181,14 @@ fn a_line_s_answer_is_read_when_it_has_ended() {
     assert_eq!(task.spec.priority, "low", "a file goes after all others, and its lines with it");
     let answer = HttpAnswer { status: 200, body: "{}".into(), ..HttpAnswer::default() };
     let result = JobResult { outcome: Some(Outcome::Call(answer)) }.encode_to_vec();
-    machine.writer.round(4, [Ask::Settle(of_line, Ok((result.into(), None)), oneshot::channel().0)]);
+    machine.writer.round(
+        4,
+        [Ask::Settle(
+            of_line,
+            Ok(crate::jobs::ask::Outcome { row: result.into(), ..Default::default() }),
+            oneshot::channel().0,
+        )],
+    );
     assert_eq!(machine.view.get(job).unwrap().state, "succeeded");
     assert!(read(&machine, &output).unwrap().starts_with(b"{") && read(&machine, &errors).is_none());
 }

@@ -73,7 +73,11 @@ impl Life {
             let (done, _) = oneshot::channel();
             asks.push(match wish {
                 Wish::Submit(key, model) => Ask::Submit(Box::new(spec(key, model)), None, None, number),
-                Wish::Settle(attempt, result) => Ask::Settle(attempt, Ok((result.into(), None)), done),
+                Wish::Settle(attempt, result) => Ask::Settle(
+                    attempt,
+                    Ok(crate::jobs::ask::Outcome { row: result.into(), ..Default::default() }),
+                    done,
+                ),
                 Wish::Fail(attempt) => {
                     Ask::Settle(attempt, Err(Error::new(Code::Unavailable, "a worker was lost")), done)
                 }

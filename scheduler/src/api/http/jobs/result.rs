@@ -33,6 +33,7 @@ pub(super) async fn result(
             "error_file_id": error_file_id,
             "progress": progress.as_ref().map(shown::progress),
         }))),
+        Some(Outcome::Trained(model)) => Ok(reply::json(&shown::trained(&model))),
         Some(Outcome::Kept(_)) | None => {
             Err(Error::new(Code::Internal, format!("the result of job {id} says nothing")).into())
         }

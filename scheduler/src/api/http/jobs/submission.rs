@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use axum::http::HeaderMap;
 use orion_proto::{
     Error, Result,
-    jobs::{FileCalls, HttpCall, JobSpec, RetryPolicy, job_spec::Work},
+    jobs::{FileCalls, HttpCall, JobSpec, RetryPolicy, Training, job_spec::Work},
 };
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -30,6 +30,9 @@ pub(super) struct Submission {
     call: Option<Call>,
     #[serde(default)]
     file: Option<File>,
+    /// The plan.
+    #[serde(default)]
+    training: Option<Box<RawValue>>,
     #[serde(default)]
     idempotency_key: String,
     #[serde(default)]
@@ -82,15 +85,16 @@ impl Submission {
     /// # Errors
     /// INVALID_ARGUMENT where it has not one kind of work, or two idempotency keys.
     pub(super) fn spec(self, headers: &HeaderMap) -> Result<JobSpec> {
-        let work = match (self.call, self.file) {
-            (Some(Call { path, body }), None) => {
+        let work = match (self.call, self.file, self.training) {
+            (Some(Call { path, body }), None, None) => {
                 let body = String::from(Box::<str>::from(body)).into();
                 Work::Call(HttpCall { path, body, model: String::new() })
             }
-            (None, Some(File { file_id, path, model, format })) => {
+            (None, Some(File { file_id, path, model, format }), None) => {
                 Work::File(FileCalls { file_id, path, model, format })
             }
-            _ => return Err(Error::invalid("the job must have one kind of work: 'call' or 'file'")),
+            (None, None, Some(plan)) => Work::Training(Training { plan: plan.get().to_owned() }),
+            _ => return Err(Error::invalid("the job must have one kind of work: 'call', 'file' or 'training'")),
         };
         let idempotency_key = match (key_of(headers)?, self.idempotency_key) {
             (header, own) if own.is_empty() => header,

@@ -1,0 +1,125 @@
+//! An attempt at a training: it brings workers together, and keeps them together until one of them has the result.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use orion_proto::{
+    Result,
+    jobs::{JobResult, TrainedModel, Training, TrainingCourse, job_result::Outcome},
+    journal::Published,
+    session::TrainingProgress,
+    training::Plan,
+};
+use prost::Message;
+
+use super::attempt::{Attempter, Waits};
+use crate::{
+    front::Front,
+    jobs::{decide::Attempt, view::View},
+    training::cohort::{Cohort, Terms},
+};
+
+/// How often it is looked who is there.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// Whether this scheduler leaves its trainings to whoever leads next.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Leaves(Arc<AtomicBool>);
+
+impl Leaves {
+    pub(super) fn say(&self) {
+        self.0.store(true, Ordering::Release);
+    }
+}
+
+/// A training that runs here. What ends it, ends it at its workers, unless another scheduler goes on with it.
+struct Running {
+    cohort: Cohort,
+    front: Front,
+    view: Arc<View>,
+    job: u64,
+    leaves: Leaves,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.view.trains(self.job, None);
+        if !self.leaves.0.load(Ordering::Acquire) && !self.front.draining() {
+            self.cohort.end().into_iter().for_each(|(worker, order)| self.front.order(&worker, order));
+        }
+    }
+}
+
+impl Attempter {
+    /// Trains; the result, and the model that was made.
+    pub(super) async fn train(&self, attempt: Attempt, training: &Training) -> Result<(Bytes, Option<Published>)> {
+        let plan = Plan::from_json(&training.plan)?;
+        let view = self.jobs.view().clone();
+        let waits = Waits(view.clone(), attempt.job);
+        let mut heard = self.front.listen(attempt.job);
+        let cohort = Cohort::new(terms(attempt, &plan));
+        let (front, leaves) = (self.front.clone(), self.leaves.clone());
+        let mut running = Running { cohort, front, view, job: attempt.job, leaves };
+        let (started, mut looks) = (Instant::now(), tokio::time::interval(LOOK));
+        looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let trained = loop {
+            let told = tokio::select! {
+                _ = looks.tick() => running.cohort.look(started.elapsed(), &self.front.trainers())?,
+                Some((worker, report)) = heard.next() => {
+                    let (told, trained) = running.cohort.heard(started.elapsed(), &worker, report)?;
+                    if let Some(trained) = trained {
+                        break trained;
+                    }
+                    told
+                }
+            };
+            for (worker, order) in told {
+                self.front.order(&worker, order);
+            }
+            waits.0.waits(attempt.job, running.cohort.waits());
+            running.view.trains(attempt.job, Some(running.course(running.cohort.progress())));
+        };
+        let course = running.course(&trained.progress.unwrap_or_default());
+        let (name, path, version) = (plan.name, trained.path, attempt.job.to_string());
+        let model = Published { job: attempt.job, name: name.clone(), path: path.clone() };
+        let outcome = Outcome::Trained(TrainedModel { name, version, path, course: Some(course) });
+        Ok((JobResult { outcome: Some(outcome) }.encode_to_vec().into(), Some(model)))
+    }
+}
+
+impl Running {
+    fn course(&self, progress: &TrainingProgress) -> TrainingCourse {
+        TrainingCourse {
+            step: progress.step,
+            steps: progress.steps,
+            train_loss: progress.train_loss,
+            test_loss: progress.test_loss,
+            test_accuracy: progress.test_accuracy,
+            learning_rate: progress.learning_rate,
+            examples_per_second: progress.examples_per_second,
+            workers: self.cohort.members().map(str::to_owned).collect(),
+            cohorts: self.cohort.generations(),
+        }
+    }
+}
+
+fn terms(attempt: Attempt, plan: &Plan) -> Terms {
+    let most = if plan.workers.most == 0 { plan.micro_batches() } else { plan.workers.most };
+    Terms {
+        job: attempt.job,
+        // Above all generations of earlier attempts, and of schedulers that led before.
+        base: (attempt.epoch << 40) | (u64::from(attempt.attempt) << 24),
+        plan: plan.to_json(),
+        train_path: plan.data.train.clone(),
+        test_path: plan.data.test.clone(),
+        version: attempt.job.to_string(),
+        least: plan.workers.least,
+        most: most.min(plan.micro_batches()).max(plan.workers.least),
+    }
+}

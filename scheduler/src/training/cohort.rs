@@ -1,0 +1,288 @@
+//! Who trains together. Workers come, leave and die; each change makes another generation, which goes on from where the one
+//! that is furthest is. What is decided here needs no clock and no link.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use orion_proto::{
+    Code, Error, Result,
+    session::{
+        EndTraining, Gather, Go, Trained, TrainingFault, TrainingMember, TrainingOrder, TrainingProgress,
+        TrainingReport, training_order, training_report::Report,
+    },
+};
+
+/// A worker that comes is taken in when the cohort has worked for so long: each change costs it a moment.
+const SETTLED: Duration = Duration::from_secs(2);
+/// The first pause after a generation that broke, and the longest.
+const PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// Generations that may break one after the other without a step between them.
+const MOST_BROKEN: u32 = 30;
+
+/// A worker that may take part.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Candidate {
+    pub(crate) name: String,
+    /// Where others reach it; empty: nowhere.
+    pub(crate) address: String,
+    /// Of its session: what was said in an earlier one may be lost.
+    pub(crate) session: u64,
+    /// Whether it was heard of just now; one that was not may still come back.
+    pub(crate) ready: bool,
+}
+
+/// What a worker is to be told.
+pub(crate) type Told = (String, TrainingOrder);
+
+/// What all members are told of the training.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Terms {
+    pub(crate) job: u64,
+    /// The generations of this attempt are above this.
+    pub(crate) base: u64,
+    pub(crate) plan: String,
+    pub(crate) train_path: String,
+    pub(crate) test_path: String,
+    pub(crate) version: String,
+    /// Workers that it needs, and that it takes at most.
+    pub(crate) least: usize,
+    pub(crate) most: usize,
+}
+
+#[derive(Debug, PartialEq)]
+enum State {
+    /// There are too few.
+    Few,
+    /// It broke, and is tried again then.
+    Broken(Duration),
+    /// These have said how far they are.
+    Gathering(BTreeMap<String, u64>),
+    /// Since then.
+    Working(Duration),
+}
+
+/// A training's workers.
+#[derive(Debug)]
+pub(crate) struct Cohort {
+    terms: Terms,
+    state: State,
+    members: Vec<Candidate>,
+    /// Who was ever told of it: they are told of its end.
+    told: BTreeSet<String>,
+    generations: u32,
+    broken: u32,
+    /// Who cannot do it, and why.
+    unfit: BTreeMap<String, Error>,
+    progress: TrainingProgress,
+}
+
+impl Cohort {
+    pub(crate) fn new(terms: Terms) -> Self {
+        Self {
+            terms,
+            state: State::Few,
+            members: Vec::new(),
+            told: BTreeSet::new(),
+            generations: 0,
+            broken: 0,
+            unfit: BTreeMap::new(),
+            progress: TrainingProgress::default(),
+        }
+    }
+
+    /// Names of those who take part, by rank.
+    pub(crate) fn members(&self) -> impl Iterator<Item = &str> {
+        self.members.iter().map(|member| member.name.as_str())
+    }
+
+    /// How many cohorts there were.
+    pub(crate) fn generations(&self) -> u32 {
+        self.generations
+    }
+
+    /// The last that was told of its progress.
+    pub(crate) fn progress(&self) -> &TrainingProgress {
+        &self.progress
+    }
+
+    /// What it waits for; none while it works.
+    pub(crate) fn waits(&self) -> Option<String> {
+        let unfit = |text: String| match self.unfit.iter().next() {
+            None => text,
+            Some((worker, error)) => format!("{text}; worker '{worker}' cannot: {}", error.message),
+        };
+        match &self.state {
+            State::Few if self.terms.least == 1 => Some(unfit("waits for a worker that can train".into())),
+            State::Few => Some(unfit(format!("waits for {} workers that can train", self.terms.least))),
+            State::Broken(_) => Some("its workers are brought together again".into()),
+            State::Gathering(ready) => {
+                let missing: Vec<&str> = self.members().filter(|name| !ready.contains_key(*name)).collect();
+                Some(format!("waits for {} to be ready", missing.join(", ")))
+            }
+            State::Working(_) => None,
+        }
+    }
+
+    /// Looks at who is there. What is to be told; an error where it has broken too often, or nobody who is there can do it.
+    pub(crate) fn look(&mut self, now: Duration, candidates: &[Candidate]) -> Result<Vec<Told>> {
+        let here = |name: &str| candidates.iter().find(|candidate| candidate.name == name);
+        let is_same = |now: &Candidate, was: &Candidate| now.address == was.address && now.session == was.session;
+        let lost = self.members.iter().any(|member| here(&member.name).is_none_or(|now| !is_same(now, member)));
+        match &self.state {
+            State::Few => Ok(self.gather(candidates)),
+            State::Broken(until) if *until > now => Ok(Vec::new()),
+            State::Broken(_) if self.broken > MOST_BROKEN => {
+                let text = format!("its workers could not work together, {MOST_BROKEN} times one after the other");
+                Err(Error::new(Code::Unavailable, text))
+            }
+            State::Broken(_) => Ok(self.gather(candidates)),
+            State::Gathering(_) | State::Working(_) if lost => Ok(self.gather(candidates)),
+            State::Working(since) if now.saturating_sub(*since) >= SETTLED => {
+                let others = self.chosen(candidates);
+                match others.len() > self.members.len() {
+                    true => Ok(self.gather(candidates)),
+                    false => Ok(Vec::new()),
+                }
+            }
+            State::Gathering(_) | State::Working(_) => Ok(Vec::new()),
+        }
+    }
+
+    /// Who takes part of those that are there: first those that did, since they hold the state.
+    fn chosen(&self, candidates: &[Candidate]) -> Vec<Candidate> {
+        let fit = |candidate: &&Candidate| candidate.ready && !self.unfit.contains_key(&candidate.name);
+        let mut chosen: Vec<Candidate> = candidates.iter().filter(fit).cloned().collect();
+        chosen.sort_by_key(|candidate| !self.members.iter().any(|member| member.name == candidate.name));
+        if chosen.len() > 1 {
+            let first = chosen[0].clone();
+            chosen.retain(|candidate| !candidate.address.is_empty());
+            if chosen.is_empty() {
+                chosen.push(first);
+            }
+        }
+        chosen.truncate(self.terms.most);
+        chosen
+    }
+
+    fn gather(&mut self, candidates: &[Candidate]) -> Vec<Told> {
+        let members = self.chosen(candidates);
+        if members.len() < self.terms.least {
+            // Those that are left find out that the others are gone.
+            self.state = State::Few;
+            self.members.clear();
+            return Vec::new();
+        }
+        self.generations += 1;
+        self.members = members;
+        self.state = State::Gathering(BTreeMap::new());
+        self.told.extend(self.members.iter().map(|member| member.name.clone()));
+        let all: Vec<TrainingMember> = self
+            .members
+            .iter()
+            .map(|member| TrainingMember { worker: member.name.clone(), address: member.address.clone() })
+            .collect();
+        let peers: Vec<String> =
+            candidates.iter().map(|other| other.address.clone()).filter(|at| !at.is_empty()).collect();
+        let order = |(rank, member): (usize, &Candidate)| {
+            let gather = Gather {
+                plan: self.terms.plan.clone(),
+                train_path: self.terms.train_path.clone(),
+                test_path: self.terms.test_path.clone(),
+                peers: peers.iter().filter(|peer| **peer != member.address).take(16).cloned().collect(),
+                members: all.clone(),
+                rank: rank as u32,
+                version: self.terms.version.clone(),
+            };
+            (member.name.clone(), self.order(training_order::Order::Gather(gather)))
+        };
+        self.members.iter().enumerate().map(order).collect()
+    }
+
+    fn order(&self, order: training_order::Order) -> TrainingOrder {
+        TrainingOrder { job: self.terms.job, generation: self.generation(), order: Some(order) }
+    }
+
+    fn generation(&self) -> u64 {
+        self.terms.base + u64::from(self.generations)
+    }
+
+    /// A worker says something. What is to be told, and what was trained where it is done; an error where it cannot be.
+    pub(crate) fn heard(
+        &mut self,
+        now: Duration,
+        worker: &str,
+        report: TrainingReport,
+    ) -> Result<(Vec<Told>, Option<Trained>)> {
+        let is_current = report.generation == self.generation() && self.members().any(|name| name == worker);
+        let Some(said) = report.report.filter(|_| is_current) else { return Ok((Vec::new(), None)) };
+        match said {
+            Report::Gathered(gathered) => {
+                let State::Gathering(ready) = &mut self.state else { return Ok((Vec::new(), None)) };
+                ready.insert(worker.into(), gathered.round);
+                Ok((self.go(now), None))
+            }
+            Report::Progress(progress) => {
+                self.broken = 0;
+                self.progress = progress;
+                Ok((Vec::new(), None))
+            }
+            Report::Broken(fault) => {
+                self.breaks(now, &error_of(fault));
+                Ok((Vec::new(), None))
+            }
+            Report::Failed(fault) => {
+                let error = error_of(fault);
+                // What was computed is wrong everywhere; what a worker lacks, others may have.
+                if matches!(self.state, State::Working(_)) || error.code == Code::InvalidArgument {
+                    return Err(error);
+                }
+                self.unfit.insert(worker.into(), error.clone());
+                self.members.retain(|member| member.name != worker);
+                self.state = State::Broken(now);
+                match self.members.is_empty() {
+                    true => Err(Error::new(error.code, format!("worker '{worker}': {}", error.message))),
+                    false => Ok((Vec::new(), None)),
+                }
+            }
+            Report::Trained(trained) => Ok((Vec::new(), Some(trained))),
+        }
+    }
+
+    fn breaks(&mut self, now: Duration, error: &Error) {
+        tracing::info!(job = self.terms.job, generation = self.generation(), %error, "cohort_broken");
+        let pause = PAUSE.saturating_mul(1 << self.broken.min(8)).min(LONGEST_PAUSE);
+        self.broken += 1;
+        self.state = State::Broken(now.saturating_add(pause));
+    }
+
+    /// Once all have said how far they are, they go on from whoever is furthest.
+    fn go(&mut self, now: Duration) -> Vec<Told> {
+        let State::Gathering(ready) = &self.state else { return Vec::new() };
+        let rounds: Option<Vec<u64>> = self.members().map(|name| ready.get(name).copied()).collect();
+        let Some(rounds) = rounds else { return Vec::new() };
+        let furthest = rounds.iter().copied().max().unwrap_or(0);
+        let source = rounds.iter().position(|round| *round == furthest).unwrap_or(0);
+        let behind = (0u32..).zip(&rounds).filter(|(_, round)| **round < furthest).map(|(rank, _)| rank);
+        let go = Go { source: source as u32, behind: behind.collect() };
+        self.state = State::Working(now);
+        let order = self.order(training_order::Order::Go(go));
+        self.members().map(|name| (name.to_owned(), order.clone())).collect()
+    }
+
+    /// What all are told when it is over.
+    pub(crate) fn end(&self) -> Vec<Told> {
+        let order = self.order(training_order::Order::End(EndTraining {}));
+        self.told.iter().map(|name| (name.clone(), order.clone())).collect()
+    }
+}
+
+fn error_of(fault: TrainingFault) -> Error {
+    Error::new(Code::from_name(&fault.code), fault.message)
+}
+
+#[cfg(test)]
+#[path = "cohort_tests.rs"]
+mod tests;

@@ -1,0 +1,100 @@
+use super::*;
+use orion_proto::session::Gathered;
+
+fn candidates(names: &str) -> Vec<Candidate> {
+    let one = |name: &str| Candidate { name: name.into(), address: format!("{name}:1"), session: 1, ready: true };
+    names.split_whitespace().map(one).collect()
+}
+
+fn cohort(least: usize) -> Cohort {
+    Cohort::new(Terms { job: 7, base: 100, least, most: 3, ..Terms::default() })
+}
+
+fn at(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+fn report(generation: u64, report: Report) -> TrainingReport {
+    TrainingReport { job: 7, generation, report: Some(report) }
+}
+
+/// All say how far they are; who is told to go, the source and those behind.
+fn gathered(cohort: &mut Cohort, now: u64, generation: u64, rounds: &[(&str, u64)]) -> (usize, u32, Vec<u32>) {
+    let mut told = Vec::new();
+    for (name, round) in rounds {
+        assert!(told.is_empty(), "all were told before {name} was ready");
+        let said = report(generation, Report::Gathered(Gathered { round: *round }));
+        told = cohort.heard(at(now), name, said).unwrap().0;
+    }
+    let Some((_, TrainingOrder { order: Some(training_order::Order::Go(go)), .. })) = told.first() else {
+        panic!("{told:?}")
+    };
+    (told.len(), go.source, go.behind.clone())
+}
+
+fn names(told: &[Told]) -> Vec<&str> {
+    told.iter().map(|(name, _)| name.as_str()).collect()
+}
+
+#[test]
+fn it_goes_on_from_whoever_is_furthest_when_workers_come_and_die() {
+    let mut cohort = cohort(2);
+    assert!(cohort.look(at(0), &candidates("a")).unwrap().is_empty());
+    assert!(cohort.waits().unwrap().contains("2 workers"));
+    assert_eq!(names(&cohort.look(at(1), &candidates("a b")).unwrap()), ["a", "b"]);
+    assert!(cohort.waits().unwrap().contains("a, b"));
+    assert_eq!(gathered(&mut cohort, 1, 101, &[("a", 0), ("b", 0)]), (2, 0, vec![]));
+    // One that comes is taken in a little later, and is behind.
+    assert!(cohort.look(at(2), &candidates("a b c")).unwrap().is_empty());
+    assert_eq!(names(&cohort.look(at(3), &candidates("c b a")).unwrap()), ["b", "a", "c"]);
+    assert_eq!(gathered(&mut cohort, 3, 102, &[("c", 0), ("a", 6), ("b", 5)]), (3, 1, vec![0, 2]));
+    // One dies; no more than three take part.
+    assert_eq!(names(&cohort.look(at(4), &candidates("b c d e")).unwrap()), ["b", "c", "d"]);
+    // What was said of an earlier generation does not count.
+    assert!(cohort.heard(at(4), "b", report(102, Report::Gathered(Gathered { round: 9 }))).unwrap().0.is_empty());
+    assert_eq!(gathered(&mut cohort, 4, 103, &[("b", 7), ("c", 7), ("d", 0)]), (3, 0, vec![2]));
+    assert_eq!(names(&cohort.end()), ["a", "b", "c", "d"]);
+    // Too few are left: it waits, and goes on.
+    assert!(cohort.look(at(5), &candidates("c")).unwrap().is_empty());
+    assert!(cohort.waits().unwrap().contains("2 workers"));
+    assert_eq!(names(&cohort.look(at(6), &candidates("c d")).unwrap()), ["c", "d"]);
+}
+
+#[test]
+fn what_breaks_is_tried_again_after_a_pause_and_not_for_ever() {
+    let mut cohort = cohort(1);
+    let mut generation = 101;
+    let mut now = 0;
+    loop {
+        match cohort.look(at(now), &candidates("a b")) {
+            Ok(told) => assert_eq!(told.len(), 2),
+            Err(error) => break assert_eq!(error.code, Code::Unavailable),
+        }
+        gathered(&mut cohort, now, generation, &[("a", 3), ("b", 3)]);
+        let fault = TrainingFault { code: "UNAVAILABLE".into(), message: "cut".into() };
+        cohort.heard(at(now), "a", report(generation, Report::Broken(fault))).unwrap();
+        assert!(cohort.look(at(now), &candidates("a b")).unwrap().is_empty());
+        (generation, now) = (generation + 1, now + 10);
+        assert!(generation < 200);
+    }
+    assert_eq!(generation - 101, 31);
+}
+
+#[test]
+fn who_cannot_is_left_out_unless_it_is_all() {
+    let mut cohort = cohort(1);
+    cohort.look(at(0), &candidates("a b")).unwrap();
+    let fault = TrainingFault { code: "NOT_FOUND".into(), message: "no such file".into() };
+    cohort.heard(at(0), "a", report(101, Report::Failed(fault.clone()))).unwrap();
+    assert_eq!(names(&cohort.look(at(0), &candidates("a b")).unwrap()), ["b"]);
+    let error = cohort.heard(at(0), "b", report(102, Report::Failed(fault.clone()))).unwrap_err();
+    assert!(error.code == Code::NotFound && error.message.contains("'b': no such file"), "{error}");
+    // One whose address nobody knows trains alone.
+    let mut alone = candidates("a");
+    alone[0].address.clear();
+    let mut cohort = self::cohort(1);
+    assert_eq!(cohort.look(at(0), &alone).unwrap().len(), 1);
+    // What goes wrong in a step would go wrong everywhere.
+    gathered(&mut cohort, 0, 101, &[("a", 0)]);
+    assert!(cohort.heard(at(0), "a", report(101, Report::Failed(fault))).is_err());
+}
