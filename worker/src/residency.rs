@@ -18,6 +18,7 @@ use crate::{
     device::{Device, inspect},
     executor::{Loaded, SpareWork, WarmedUp, known_figures},
     fetched::local,
+    inventory::Memory,
     lane::Lane,
     outcome,
     worker::Worker,
@@ -112,6 +113,12 @@ impl Residency {
             let text = format!("device '{name}' is unknown to this worker, its devices are: {}", known.join(", "));
             Error::new(Code::NotFound, text)
         })
+    }
+
+    /// Memory of this machine that is not taken, nor left for batches of what is on the first device, bytes.
+    pub(crate) fn free_bytes(&self) -> u64 {
+        let room = self.devices.first().map_or(0, |device| device.executor.room());
+        Memory::read().free_bytes.saturating_sub(room)
     }
 
     /// Does this on the first device, when it has nothing else to do.

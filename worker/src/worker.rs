@@ -29,7 +29,7 @@ use crate::{
     outcome::{Done, Outcome, batch_failed, model_request},
     residency::Residency,
     simulate::Simulation,
-    training::Trainings,
+    training::{self, Trainings},
 };
 
 /// Bytes of a message of telemetry, with room for what is written around it and for round trips.
@@ -80,6 +80,7 @@ impl Worker {
     /// # Errors
     /// INTERNAL when the system gives no thread.
     pub fn start(options: Options) -> Result<Arc<Self>> {
+        training::checkpoint::sweep(&options.data_dir);
         let inventory = Inventory::open();
         let mut capability = inventory.capability();
         capability.role = options.role.clone();

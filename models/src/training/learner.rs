@@ -6,7 +6,7 @@
 use std::path::Path;
 
 use candle_core::Tensor;
-use orion_proto::{Error, Result, training::Plan};
+use orion_proto::{Code, Error, Result, training::Plan};
 
 use super::{
     data::{Dataset, Order, Part, mix},
@@ -47,9 +47,11 @@ pub struct Learner {
 impl Learner {
     /// A training at its beginning. `train` and `test` are where the plan's paths lie on this machine.
     ///
+    /// `free_bytes`: what it may take of memory.
+    ///
     /// # Errors
-    /// FAILED_PRECONDITION or NOT_FOUND naming the file that does not fit.
-    pub fn open(plan: Plan, train: &Path, test: Option<&Path>) -> Result<Self> {
+    /// FAILED_PRECONDITION or NOT_FOUND naming the file that does not fit; RESOURCE_EXHAUSTED where it takes more memory.
+    pub fn open(plan: Plan, train: &Path, test: Option<&Path>, free_bytes: u64) -> Result<Self> {
         let read = Dataset::open(train, Part::Train)?;
         let train_data = read.ok_or_else(|| unservable(format!("{} has no examples", train.display())))?;
         let test = Dataset::open(test.unwrap_or(train), Part::Test)?;
@@ -61,6 +63,11 @@ impl Learner {
         }
         let classes = train_data.classes.max(test.as_ref().map_or(0, |test| test.classes));
         let network = Network::new(&plan.model, train_data.shape, classes.max(2))?;
+        let needed = memory_bytes(&network, plan.micro_batch(), plan.micro_batches());
+        if needed > free_bytes {
+            let text = format!("training it takes about {needed} bytes of memory, {free_bytes} are free");
+            return Err(Error::new(Code::ResourceExhausted, text));
+        }
         let weights = Weights::new(network.initial(plan.training.seed), &plan.optimizer);
         let steps = plan.steps(train_data.len());
         let tensors = network.tensors(&weights.values, true)?;
@@ -226,6 +233,15 @@ impl Learner {
         (self.weights, self.progress) = (weights, progress);
         Ok(())
     }
+}
+
+/// About what a training takes at most: its numbers, those that a step's sums are made of, and what a micro-batch leaves on its way.
+fn memory_bytes(network: &Network, micro_batch: usize, parts: usize) -> u64 {
+    // The weights as numbers and as tensors, two of the optimizer, the best, a gradient and its sum, the state that is written.
+    let copies = 10 + 4 * u64::from(parts.max(1).ilog2());
+    let numbers = (network.count() as u64).saturating_mul(copies);
+    let examples = (micro_batch.max(EVALUATED) as u64).saturating_mul(4 * network.activations() as u64);
+    numbers.saturating_add(examples).saturating_mul(4)
 }
 
 fn extras(loss: &Tensor, logits: &Tensor, classes: &[u32]) -> candle_core::Result<[f32; EXTRAS]> {

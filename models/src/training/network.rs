@@ -79,6 +79,20 @@ impl Network {
         self.input.iter().product()
     }
 
+    /// Values that one example leaves on its way through, with what the windows of one block see.
+    pub(super) fn activations(&self) -> usize {
+        let [_, mut height, mut width] = self.input;
+        let mut values = self.values();
+        for parameter in self.parameters.iter().filter(|parameter| parameter.shape.len() > 1) {
+            let pixels = if parameter.shape.len() == 4 { height * width } else { 1 };
+            values = values.saturating_add(parameter.shape[0].saturating_mul(pixels));
+            if parameter.shape.len() == 4 {
+                (height, width) = (height / 2, width / 2);
+            }
+        }
+        values
+    }
+
     /// Multiplications and additions for one example.
     pub(crate) fn flops(&self) -> f64 {
         let (mut height, mut width) = (self.input[1], self.input[2]);

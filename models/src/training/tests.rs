@@ -58,7 +58,7 @@ fn run(learner: &mut Learner, mut seen: impl FnMut(&mut Learner, Taken)) {
 fn it_learns_and_goes_on_from_its_state_to_the_same_bits() {
     let folder = tempfile::tempdir().unwrap();
     made(folder.path(), 640);
-    let mut learner = Learner::open(plan(""), folder.path(), None).unwrap();
+    let mut learner = Learner::open(plan(""), folder.path(), None, u64::MAX).unwrap();
     assert_eq!((learner.steps(), learner.parts(Work::Step)), (40, 4));
     let mut middle = None;
     run(&mut learner, |learner, _| {
@@ -69,12 +69,12 @@ fn it_learns_and_goes_on_from_its_state_to_the_same_bits() {
     let seen = learner.progress().test.unwrap();
     assert!(seen.accuracy > 0.95, "{seen:?}");
     assert_eq!(learner.progress().evaluated_at, 40);
-    let mut other = Learner::open(plan(""), folder.path(), None).unwrap();
+    let mut other = Learner::open(plan(""), folder.path(), None, u64::MAX).unwrap();
     other.restore(&middle.unwrap()).unwrap();
     assert_eq!(other.progress().step, 17);
     run(&mut other, |_, _| {});
     assert!(other.state().unwrap() == learner.state().unwrap());
-    let mut unlike = Learner::open(plan(", \"clip_norm\": 1"), folder.path(), None).unwrap();
+    let mut unlike = Learner::open(plan(", \"clip_norm\": 1"), folder.path(), None, u64::MAX).unwrap();
     assert!(unlike.restore(&learner.state().unwrap()).unwrap_err().message.contains("another plan"));
 }
 
@@ -82,7 +82,7 @@ fn it_learns_and_goes_on_from_its_state_to_the_same_bits() {
 fn a_part_is_the_same_bits_on_any_number_of_threads() {
     let folder = tempfile::tempdir().unwrap();
     made(folder.path(), 64);
-    let learner = Learner::open(plan(""), folder.path(), None).unwrap();
+    let learner = Learner::open(plan(""), folder.path(), None, u64::MAX).unwrap();
     let on = |threads| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
         pool.install(|| learner.compute(Work::Step, 2).unwrap())
@@ -94,7 +94,8 @@ fn a_part_is_the_same_bits_on_any_number_of_threads() {
 fn patience_ends_it_and_the_best_is_kept() {
     let folder = tempfile::tempdir().unwrap();
     made(folder.path(), 64);
-    let mut learner = Learner::open(plan(", \"patience\": 1, \"evaluate_steps\": 1"), folder.path(), None).unwrap();
+    let mut learner =
+        Learner::open(plan(", \"patience\": 1, \"evaluate_steps\": 1"), folder.path(), None, u64::MAX).unwrap();
     learner.progress.best = Some(Evaluation { loss: 0.0, accuracy: 1.0 });
     learner.progress.best_weights = vec![0.5; learner.network.count()];
     run(&mut learner, |_, _| {});
@@ -106,7 +107,7 @@ fn patience_ends_it_and_the_best_is_kept() {
 fn what_was_trained_is_served() {
     let folder = tempfile::tempdir().unwrap();
     made(folder.path(), 640);
-    let mut learner = Learner::open(plan(""), folder.path(), None).unwrap();
+    let mut learner = Learner::open(plan(""), folder.path(), None, u64::MAX).unwrap();
     run(&mut learner, |_, _| {});
     let saved = tempfile::tempdir().unwrap();
     learner.save(saved.path()).unwrap();
@@ -125,9 +126,19 @@ fn what_was_trained_is_served() {
 }
 
 #[test]
+fn what_does_not_fit_the_memory_is_refused_before_it_is_taken() {
+    let folder = tempfile::tempdir().unwrap();
+    made(folder.path(), 8);
+    let refused = Learner::open(plan(""), folder.path(), None, 100_000).err().unwrap();
+    assert_eq!(refused.code, Code::ResourceExhausted);
+    assert!(refused.message.ends_with("100000 are free"), "{refused}");
+    assert!(Learner::open(plan(""), folder.path(), None, 10_000_000).is_ok());
+}
+
+#[test]
 fn data_that_does_not_fit_is_named() {
     let folder = tempfile::tempdir().unwrap();
-    let refused = || Learner::open(plan(""), folder.path(), None).err().unwrap().message;
+    let refused = || Learner::open(plan(""), folder.path(), None, u64::MAX).err().unwrap().message;
     assert!(refused().contains("train-images-idx3-ubyte"), "{}", refused());
     made(folder.path(), 8);
     let labels = folder.path().join("train-labels-idx1-ubyte");
@@ -194,7 +205,7 @@ mod reference {
                 r#"{{"name": "m", "model": {{"kind": "cnn", "channels": [3, 4], "hidden": [6]}}, "data": {{"train": "d"}},
                 "training": {{"steps": 3, "batch": 4, "micro_batch": 2, "clip_norm": {clip}}}, "optimizer": {optimizer}}}"#
             );
-            let mut learner = Learner::open(Plan::from_json(&plan).unwrap(), folder.path(), None).unwrap();
+            let mut learner = Learner::open(Plan::from_json(&plan).unwrap(), folder.path(), None, u64::MAX).unwrap();
             // A class of the reference has no example.
             learner.network = Network::new(&learner.plan.model, [1, 8, 8], 5).unwrap();
             let before = all(&file, "before", &learner);

@@ -4,6 +4,8 @@ use std::ops::Range;
 
 /// How much of what was measured last counts.
 const WEIGHT: f64 = 0.3;
+/// What is left of a belief that nothing was measured for: who is given no part could never show that it is faster again.
+const FADES: f64 = 0.99;
 
 /// Seconds that each member takes for a part. Every member tells all others with each sum, so that all of them know the same
 /// and shares need no coordinator.
@@ -18,8 +20,12 @@ impl Speeds {
 
     /// What each told; 0: nothing new.
     pub fn told(&mut self, seconds: &[f64]) {
-        for (known, told) in self.0.iter_mut().zip(seconds).filter(|(_, told)| told.is_finite() && **told > 0.0) {
-            *known = if *known > 0.0 { *known + WEIGHT * (told - *known) } else { *told };
+        for (known, told) in self.0.iter_mut().zip(seconds) {
+            *known = match told.is_finite() && *told > 0.0 {
+                true if *known > 0.0 => *known + WEIGHT * (told - *known),
+                true => *told,
+                false => *known * FADES,
+            };
         }
     }
 
@@ -79,6 +85,15 @@ mod tests {
         (0..20).for_each(|_| speeds.told(&[1.0, 2.0]));
         speeds.told(&[f64::NAN, 0.0]);
         assert_eq!(speeds.shares(6), [0..4, 4..6]);
+        // One that was given nothing is tried again.
+        let mut speeds = Speeds::new(2);
+        speeds.told(&[1.0, 100.0]);
+        assert_eq!(speeds.shares(6)[1].len(), 0);
+        let tried = (0..1000).find(|_| {
+            speeds.told(&[1.0, 0.0]);
+            !speeds.shares(6)[1].is_empty()
+        });
+        assert!(tried.is_some());
     }
 
     proptest! {

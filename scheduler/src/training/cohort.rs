@@ -16,6 +16,8 @@ use orion_proto::{
 
 /// A worker that comes is taken in when the cohort has worked for so long: each change costs it a moment.
 const SETTLED: Duration = Duration::from_secs(2);
+/// Who is not ready so long after another is left out: one that fetches its data, or hangs, must not hold up all.
+const READY_WITHIN: Duration = Duration::from_secs(60);
 /// The first pause after a generation that broke, and the longest.
 const PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
@@ -47,6 +49,8 @@ pub(crate) struct Terms {
     pub(crate) train_path: String,
     pub(crate) test_path: String,
     pub(crate) version: String,
+    /// When the job was submitted.
+    pub(crate) submitted_unix_ms: u64,
     /// Workers that it needs, and that it takes at most.
     pub(crate) least: usize,
     pub(crate) most: usize,
@@ -58,8 +62,8 @@ enum State {
     Few,
     /// It broke, and is tried again then.
     Broken(Duration),
-    /// These have said how far they are.
-    Gathering(BTreeMap<String, u64>),
+    /// Since then; and these have said how far they are.
+    Gathering(Duration, BTreeMap<String, u64>),
     /// Since then.
     Working(Duration),
 }
@@ -118,7 +122,7 @@ impl Cohort {
             State::Few if self.terms.least == 1 => Some(unfit("waits for a worker that can train".into())),
             State::Few => Some(unfit(format!("waits for {} workers that can train", self.terms.least))),
             State::Broken(_) => Some("its workers are brought together again".into()),
-            State::Gathering(ready) => {
+            State::Gathering(_, ready) => {
                 let missing: Vec<&str> = self.members().filter(|name| !ready.contains_key(*name)).collect();
                 Some(format!("waits for {} to be ready", missing.join(", ")))
             }
@@ -132,22 +136,30 @@ impl Cohort {
         let is_same = |now: &Candidate, was: &Candidate| now.address == was.address && now.session == was.session;
         let lost = self.members.iter().any(|member| here(&member.name).is_none_or(|now| !is_same(now, member)));
         match &self.state {
-            State::Few => Ok(self.gather(candidates)),
+            State::Few => Ok(self.gather(now, candidates)),
             State::Broken(until) if *until > now => Ok(Vec::new()),
             State::Broken(_) if self.broken > MOST_BROKEN => {
                 let text = format!("its workers could not work together, {MOST_BROKEN} times one after the other");
                 Err(Error::new(Code::Unavailable, text))
             }
-            State::Broken(_) => Ok(self.gather(candidates)),
-            State::Gathering(_) | State::Working(_) if lost => Ok(self.gather(candidates)),
+            State::Broken(_) => Ok(self.gather(now, candidates)),
+            State::Gathering(..) | State::Working(_) if lost => Ok(self.gather(now, candidates)),
+            State::Gathering(since, ready) if !ready.is_empty() && now.saturating_sub(*since) >= READY_WITHIN => {
+                let late: Vec<String> =
+                    self.members().filter(|name| !ready.contains_key(*name)).map(str::to_owned).collect();
+                let why = format!("it was not ready within {} s of another", READY_WITHIN.as_secs());
+                let why = |name| (name, Error::new(Code::Unavailable, why.clone()));
+                self.unfit.extend(late.into_iter().map(why));
+                Ok(self.gather(now, candidates))
+            }
             State::Working(since) if now.saturating_sub(*since) >= SETTLED => {
                 let others = self.chosen(candidates);
                 match others.len() > self.members.len() {
-                    true => Ok(self.gather(candidates)),
+                    true => Ok(self.gather(now, candidates)),
                     false => Ok(Vec::new()),
                 }
             }
-            State::Gathering(_) | State::Working(_) => Ok(Vec::new()),
+            State::Gathering(..) | State::Working(_) => Ok(Vec::new()),
         }
     }
 
@@ -167,7 +179,7 @@ impl Cohort {
         chosen
     }
 
-    fn gather(&mut self, candidates: &[Candidate]) -> Vec<Told> {
+    fn gather(&mut self, now: Duration, candidates: &[Candidate]) -> Vec<Told> {
         let members = self.chosen(candidates);
         if members.len() < self.terms.least {
             // Those that are left find out that the others are gone.
@@ -177,7 +189,7 @@ impl Cohort {
         }
         self.generations += 1;
         self.members = members;
-        self.state = State::Gathering(BTreeMap::new());
+        self.state = State::Gathering(now, BTreeMap::new());
         self.told.extend(self.members.iter().map(|member| member.name.clone()));
         let all: Vec<TrainingMember> = self
             .members
@@ -195,6 +207,7 @@ impl Cohort {
                 members: all.clone(),
                 rank: rank as u32,
                 version: self.terms.version.clone(),
+                submitted_unix_ms: self.terms.submitted_unix_ms,
             };
             (member.name.clone(), self.order(training_order::Order::Gather(gather)))
         };
@@ -220,7 +233,7 @@ impl Cohort {
         let Some(said) = report.report.filter(|_| is_current) else { return Ok((Vec::new(), None)) };
         match said {
             Report::Gathered(gathered) => {
-                let State::Gathering(ready) = &mut self.state else { return Ok((Vec::new(), None)) };
+                let State::Gathering(_, ready) = &mut self.state else { return Ok((Vec::new(), None)) };
                 ready.insert(worker.into(), gathered.round);
                 Ok((self.go(now), None))
             }
@@ -260,7 +273,7 @@ impl Cohort {
 
     /// Once all have said how far they are, they go on from whoever is furthest.
     fn go(&mut self, now: Duration) -> Vec<Told> {
-        let State::Gathering(ready) = &self.state else { return Vec::new() };
+        let State::Gathering(_, ready) = &self.state else { return Vec::new() };
         let rounds: Option<Vec<u64>> = self.members().map(|name| ready.get(name).copied()).collect();
         let Some(rounds) = rounds else { return Vec::new() };
         let furthest = rounds.iter().copied().max().unwrap_or(0);
@@ -272,9 +285,9 @@ impl Cohort {
         self.members().map(|name| (name.to_owned(), order.clone())).collect()
     }
 
-    /// What all are told when it is over.
-    pub(crate) fn end(&self) -> Vec<Told> {
-        let order = self.order(training_order::Order::End(EndTraining {}));
+    /// What all are told when it is over; `keep`: another attempt may go on from their checkpoints.
+    pub(crate) fn end(&self, keep: bool) -> Vec<Told> {
+        let order = self.order(training_order::Order::End(EndTraining { keep }));
         self.told.iter().map(|name| (name.clone(), order.clone())).collect()
     }
 }

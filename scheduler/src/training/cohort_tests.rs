@@ -53,7 +53,7 @@ fn it_goes_on_from_whoever_is_furthest_when_workers_come_and_die() {
     // What was said of an earlier generation does not count.
     assert!(cohort.heard(at(4), "b", report(102, Report::Gathered(Gathered { round: 9 }))).unwrap().0.is_empty());
     assert_eq!(gathered(&mut cohort, 4, 103, &[("b", 7), ("c", 7), ("d", 0)]), (3, 0, vec![2]));
-    assert_eq!(names(&cohort.end()), ["a", "b", "c", "d"]);
+    assert_eq!(names(&cohort.end(false)), ["a", "b", "c", "d"]);
     // Too few are left: it waits, and goes on.
     assert!(cohort.look(at(5), &candidates("c")).unwrap().is_empty());
     assert!(cohort.waits().unwrap().contains("2 workers"));
@@ -78,6 +78,17 @@ fn what_breaks_is_tried_again_after_a_pause_and_not_for_ever() {
         assert!(generation < 200);
     }
     assert_eq!(generation - 101, 31);
+}
+
+#[test]
+fn who_is_never_ready_holds_nobody_up() {
+    let mut cohort = cohort(1);
+    cohort.look(at(0), &candidates("a b")).unwrap();
+    let ready = report(101, Report::Gathered(Gathered { round: 0 }));
+    assert!(cohort.heard(at(1), "a", ready).unwrap().0.is_empty());
+    assert!(cohort.look(at(59), &candidates("a b")).unwrap().is_empty());
+    assert_eq!(names(&cohort.look(at(60), &candidates("a b")).unwrap()), ["a"]);
+    assert_eq!(gathered(&mut cohort, 60, 102, &[("a", 0)]), (1, 0, vec![]));
 }
 
 #[test]

@@ -13,7 +13,9 @@ use orion_net::{
 };
 use orion_proto::{
     Code, Error, Result,
-    session::{Gather, Gathered, Go, Trained, TrainingProgress, training_order::Order, training_report::Report},
+    session::{
+        EndTraining, Gather, Gathered, Go, Trained, TrainingProgress, training_order::Order, training_report::Report,
+    },
     training::Plan,
 };
 use parking_lot::Mutex;
@@ -69,7 +71,10 @@ impl Course {
     pub(super) fn run(mut self, orders: &mpsc::Receiver<(u64, Order)>) {
         while let Ok((generation, order)) = orders.recv_timeout(PATIENCE) {
             let ended = match order {
-                Order::End(_) => return checkpoint::forget(&self.worker.options().data_dir, self.job),
+                Order::End(EndTraining { keep: true }) => return,
+                Order::End(EndTraining { keep: false }) => {
+                    return checkpoint::forget(&self.worker.options().data_dir, self.job);
+                }
                 Order::Gather(gather) if generation > self.generation => self.gather(generation, gather),
                 Order::Go(go) if generation == self.generation => self.go(&go),
                 // Of an earlier generation.
@@ -92,6 +97,11 @@ impl Course {
         tracing::info!(job = self.job, "training_left");
     }
 
+    /// The job, and when it was submitted.
+    fn name(&self) -> checkpoint::Name {
+        (self.job, self.gather.submitted_unix_ms)
+    }
+
     fn report(&self, said: Report) {
         report(&self.worker, self.job, self.generation, said);
     }
@@ -101,6 +111,9 @@ impl Course {
         self.generation = generation;
         self.gather = gather;
         self.exchange = None;
+        if self.gather.rank as usize >= self.gather.members.len() {
+            return Err(Error::invalid(format!("rank {} is none of its members", self.gather.rank)).into());
+        }
         let artifacts = self.worker.options().artifacts.clone();
         let artifacts = artifacts.ok_or_else(|| {
             Error::new(Code::FailedPrecondition, "it has no store, from which a trained model could be fetched")
@@ -131,8 +144,9 @@ impl Course {
         let at = |path: &str| data::local(&self.worker, path, &self.gather.peers);
         let train = at(&self.gather.train_path)?;
         let test = (!self.gather.test_path.is_empty()).then(|| at(&self.gather.test_path)).transpose()?;
-        let mut learner = Learner::open(plan, &train.path, test.as_ref().map(|test| test.path.as_path()))?;
-        if let Some(state) = checkpoint::kept(&self.worker.options().data_dir, self.job) {
+        let free = self.worker.residency().free_bytes();
+        let mut learner = Learner::open(plan, &train.path, test.as_ref().map(|test| test.path.as_path()), free)?;
+        if let Some(state) = checkpoint::kept(&self.worker.options().data_dir, self.name()) {
             match learner.restore(&state) {
                 Ok(()) => tracing::info!(job = self.job, step = learner.progress().step, "checkpoint_taken_up"),
                 // Of another job that had this number.
@@ -199,7 +213,7 @@ impl Course {
             let taken = learner.conclude(work, sum)?;
             self.tell(&learner, taken, pace);
             if learner.checkpoint_due() {
-                checkpoint::keep(&self.worker.options().data_dir, self.job, &learner.state()?)?;
+                checkpoint::keep(&self.worker.options().data_dir, self.name(), &learner.state()?)?;
             }
         }
     }

@@ -1,7 +1,7 @@
 //! Trainings that this worker takes part in: each has a thread, which computes on the device when nobody waits for that, and
 //! makes sums with the other members of its cohort.
 
-mod checkpoint;
+pub(crate) mod checkpoint;
 mod course;
 mod data;
 mod publish;
@@ -12,7 +12,8 @@ use std::{
 };
 
 use orion_proto::session::{
-    TrainingFault, TrainingOrder, TrainingReport, to_scheduler::Message, training_order::Order, training_report::Report,
+    EndTraining, TrainingFault, TrainingOrder, TrainingReport, to_scheduler::Message, training_order::Order,
+    training_report::Report,
 };
 use orion_proto::{Code, Error};
 use parking_lot::Mutex;
@@ -73,7 +74,7 @@ impl Trainings {
             }
         }
         if !matches!(order, Order::Gather(_)) {
-            if ends {
+            if let Order::End(EndTraining { keep: false }) = order {
                 checkpoint::forget(&worker.options().data_dir, job);
             }
             return;

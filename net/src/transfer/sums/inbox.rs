@@ -16,6 +16,11 @@ pub enum Stopped {
     Broken(usize, String),
 }
 
+/// Rounds of a sender that may wait here: nobody is more than one ahead.
+const MOST_ROUNDS: usize = 4;
+/// Sums of a sender in one round, at most: a tree of 2^32 parts has no more subtrees on its sides.
+const MOST_SUMS: usize = 128;
+
 /// What is expected of a sender in a round: subtrees of parts, or the sum of all, of so many numbers each.
 #[derive(Clone, Debug)]
 pub(super) struct Expected {
@@ -106,9 +111,16 @@ impl Inbox {
             return Err(format!("more than {most_bytes} bytes wait to be added"));
         }
         let is_whole = numbers.end == 0;
-        let arrived = state.arrived.entry((numbers.round, from, is_whole)).or_default();
+        let key = (numbers.round, from, is_whole);
+        if !state.arrived.contains_key(&key) && state.arrived.len() >= 2 * MOST_ROUNDS * self.members {
+            return Err("it is too many rounds ahead".into());
+        }
+        let arrived = state.arrived.entry(key).or_default();
         if is_whole {
             arrived.seconds = numbers.seconds_per_part;
+        }
+        if arrived.sums.len() >= MOST_SUMS && !arrived.sums.contains_key(&(numbers.first, numbers.end)) {
+            return Err(format!("more than {MOST_SUMS} sums of a round"));
         }
         let sum = arrived.sums.entry((numbers.first, numbers.end)).or_default();
         // A stream keeps its order.

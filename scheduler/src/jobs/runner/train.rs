@@ -13,7 +13,7 @@ use orion_proto::{
     Result,
     jobs::{JobResult, TrainedModel, Training, TrainingCourse, job_result::Outcome},
     journal::Published,
-    session::TrainingProgress,
+    session::{Trained, TrainingProgress},
     training::Plan,
 };
 use prost::Message;
@@ -22,7 +22,10 @@ use super::attempt::{Attempter, Waits};
 use crate::{
     front::Front,
     jobs::{decide::Attempt, view::View},
-    training::cohort::{Cohort, Terms},
+    training::{
+        cohort::{Cohort, Terms},
+        reports::Heard,
+    },
 };
 
 /// How often it is looked who is there.
@@ -45,13 +48,15 @@ struct Running {
     view: Arc<View>,
     job: u64,
     leaves: Leaves,
+    /// Whether its attempt failed, so that another may go on from where it was.
+    failed: bool,
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
         self.view.trains(self.job, None);
         if !self.leaves.0.load(Ordering::Acquire) && !self.front.draining() {
-            self.cohort.end().into_iter().for_each(|(worker, order)| self.front.order(&worker, order));
+            self.cohort.end(self.failed).into_iter().for_each(|(worker, order)| self.front.order(&worker, order));
         }
     }
 }
@@ -63,28 +68,13 @@ impl Attempter {
         let view = self.jobs.view().clone();
         let waits = Waits(view.clone(), attempt.job);
         let mut heard = self.front.listen(attempt.job);
-        let cohort = Cohort::new(terms(attempt, &plan));
+        let submitted = view.unfinished(attempt.job).map_or(0, |job| job.submitted);
+        let cohort = Cohort::new(Terms { submitted_unix_ms: submitted, ..terms(attempt, &plan) });
         let (front, leaves) = (self.front.clone(), self.leaves.clone());
-        let mut running = Running { cohort, front, view, job: attempt.job, leaves };
-        let (started, mut looks) = (Instant::now(), tokio::time::interval(LOOK));
-        looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let trained = loop {
-            let told = tokio::select! {
-                _ = looks.tick() => running.cohort.look(started.elapsed(), &self.front.trainers())?,
-                Some((worker, report)) = heard.next() => {
-                    let (told, trained) = running.cohort.heard(started.elapsed(), &worker, report)?;
-                    if let Some(trained) = trained {
-                        break trained;
-                    }
-                    told
-                }
-            };
-            for (worker, order) in told {
-                self.front.order(&worker, order);
-            }
-            waits.0.waits(attempt.job, running.cohort.waits());
-            running.view.trains(attempt.job, Some(running.course(running.cohort.progress())));
-        };
+        let mut running = Running { cohort, front, view, job: attempt.job, leaves, failed: false };
+        let trained = running.lead_on(&mut heard, &waits).await;
+        running.failed = trained.is_err();
+        let trained = trained?;
         let course = running.course(&trained.progress.unwrap_or_default());
         let (name, path, version) = (plan.name, trained.path, attempt.job.to_string());
         let model = Published { job: attempt.job, name: name.clone(), path: path.clone() };
@@ -94,6 +84,29 @@ impl Attempter {
 }
 
 impl Running {
+    /// Keeps its workers together until one of them has the result.
+    async fn lead_on(&mut self, heard: &mut Heard, waits: &Waits) -> Result<Trained> {
+        let (started, mut looks) = (Instant::now(), tokio::time::interval(LOOK));
+        looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            let told = tokio::select! {
+                _ = looks.tick() => self.cohort.look(started.elapsed(), &self.front.trainers())?,
+                Some((worker, report)) = heard.next() => {
+                    let (told, trained) = self.cohort.heard(started.elapsed(), &worker, report)?;
+                    if let Some(trained) = trained {
+                        return Ok(trained);
+                    }
+                    told
+                }
+            };
+            for (worker, order) in told {
+                self.front.order(&worker, order);
+            }
+            waits.0.waits(self.job, self.cohort.waits());
+            self.view.trains(self.job, Some(self.course(self.cohort.progress())));
+        }
+    }
+
     fn course(&self, progress: &TrainingProgress) -> TrainingCourse {
         TrainingCourse {
             step: progress.step,
@@ -120,6 +133,7 @@ fn terms(attempt: Attempt, plan: &Plan) -> Terms {
         test_path: plan.data.test.clone(),
         version: attempt.job.to_string(),
         least: plan.workers.least,
+        submitted_unix_ms: 0,
         most: most.min(plan.micro_batches()).max(plan.workers.least),
     }
 }
