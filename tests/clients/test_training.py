@@ -5,12 +5,20 @@ import json
 import random
 import struct
 import subprocess
+import sys
 import urllib.error
 import urllib.request
 
+import numpy as np
 import pytest
+import tritonclient.grpc
+from jsonschema import Draft202012Validator
 
 import serving
+
+sys.path.insert(0, str(serving.ROOT / "scripts"))
+
+import jobs_wire  # noqa: E402
 
 SEED = 11
 PLAN = {
@@ -19,6 +27,18 @@ PLAN = {
     "data": {"train": "quadrants"},
     "training": {"epochs": 2, "batch": 64, "seed": 5},
 }
+TOML = """
+name = "quadrants"
+[model]
+kind = "cnn"
+channels = [8, 16]
+hidden = [32]
+[data]
+train = "quadrants"
+[training]
+epochs = 9
+batch = 64
+"""
 # So many that all that is done to it is done before its end.
 LONG = {"epochs": 150, "batch": 64, "seed": 5}
 
@@ -79,6 +99,18 @@ class Cluster:
         except urllib.error.HTTPError as error:
             return error.code, json.loads(error.read())
 
+    def orion(self, *arguments):
+        """A client command: its exit status, what it prints, and its errors."""
+        command = [str(serving.BINARY), *arguments, "--server", self.at["grpc"]]
+        done = subprocess.run(command, capture_output=True, text=True, env=serving.environment(), timeout=60, check=False)
+        assert "panicked" not in done.stderr, done.stderr
+        return done.returncode, done.stdout, done.stderr
+
+    def fits(self, schema, value):
+        """Whether /openapi.json says so."""
+        components = self.call("/openapi.json")[1]["components"]
+        Draft202012Validator({"$ref": f"#/components/schemas/{schema}", "components": components}).validate(value)
+
     def submit(self, least=1, most=0, **changes):
         plan = {**PLAN, "workers": {"least": least, "most": most}, **changes}
         status, job = self.call("/v1/jobs", {"training": plan, "retry": {"attempts": 1}})
@@ -117,8 +149,14 @@ class Cluster:
         status, outputs = serving.until(
             lambda: (answer := self.infer(model, classes, generator))[0] == 200 and answer, f"{model} to be served"
         )
-        right = sum(found == of for found, of in zip(outputs["class"], classes))
+        right = sum(found == of for found, of in zip(outputs["class"], classes, strict=True))
         assert (status, len(outputs["logits"])) == (200, 4 * len(classes)) and right >= 30, outputs["class"]
+        generator = random.Random(SEED + 1)
+        pixels = np.array([image(generator, of) for of in classes], np.float32).reshape(-1, 1, 8, 8)
+        with tritonclient.grpc.InferenceServerClient(self.at["grpc"]) as client:
+            tensor = tritonclient.grpc.InferInput("image", list(pixels.shape), "FP32").set_data_from_numpy(pixels)
+            answer = client.infer(model, [tensor])
+        assert answer.as_numpy("class").tolist() == outputs["class"]
 
     def stop(self):
         for process in (self.scheduler, *self.workers.values()):
@@ -148,18 +186,19 @@ def oracle(tmp_path_factory, datasets):
 
 
 def test_what_was_trained_is_served_also_after_a_restart(cluster):
-    plan = cluster.folder / "plan.json.toml"
-    plan.write_text(
-        'name = "quadrants"\n[model]\nkind = "cnn"\nchannels = [8, 16]\nhidden = [32]\n'
-        '[data]\ntrain = "quadrants"\n[training]\nepochs = 9\nbatch = 64\n'
-    )
-    command = [str(serving.BINARY), "train", str(plan), "--set", "training.epochs=2", "--server", cluster.at["grpc"]]
-    done = subprocess.run([*command, "-o", "json"], capture_output=True, text=True, env=serving.environment(), timeout=60)
-    assert done.returncode == 0, done.stderr
-    result = json.loads(done.stdout)
+    plan = cluster.folder / "plan.toml"
+    plan.write_text(TOML)
+    status, out, errors = cluster.orion("train", str(plan), "--set", "training.epochs=2", "-o", "json")
+    assert status == 0, errors
+    result = json.loads(out)
     assert result["training"]["test_accuracy"] > 0.97 and result["training"]["step"] == 100, result
-    assert result["path"] == f"store:quadrants@{result['version']}" and "accuracy" in done.stderr
+    assert result["path"] == f"store:quadrants@{result['version']}" and "accuracy" in errors
     cluster.serves("quadrants")
+    (job,) = cluster.call("/v1/jobs?kind=training")[1]["jobs"]
+    cluster.fits("Job", job)
+    told = cluster.call(f"/v1/jobs/{job['id']}/result")[1]
+    cluster.fits("TrainedModel", told)
+    assert told == result
     cluster.scheduler.kill()
     cluster.start_scheduler()
     cluster.serves("quadrants")
@@ -184,12 +223,15 @@ def test_workers_die_and_join_and_the_weights_are_those_of_one_alone(cluster, or
 def test_a_scheduler_dies_and_the_training_goes_on(cluster, oracle):
     job = cluster.submit(least=2, training=LONG)
     cluster.until_step(job, 1000)
+    cluster.fits("Job", cluster.job(job))
+    last = cluster.step(job)
     cluster.scheduler.kill()
     cluster.start_scheduler()
+    # What is told first is from before: none, until its workers are there.
+    told = [state.training.step for state in jobs_wire.Jobs(cluster.at["grpc"]).watch(job) if state.training.step]
     # Its workers hold the state, whoever leads: nothing is done again.
-    serving.until(lambda: cluster.step(job) > 0, "it to go on")
-    assert cluster.step(job) >= 1000
-    cluster.ended(job)
+    assert told == sorted(told) and told[0] >= last, (last, told)
+    assert cluster.ended(job)["training"]["step"] == 7500
     assert cluster.weights() == {oracle}
 
 
@@ -206,15 +248,22 @@ def test_all_workers_die_and_it_goes_on_from_the_checkpoint(cluster, oracle):
     assert cluster.weights() == {oracle}
 
 
-def test_one_that_is_cancelled_leaves_nothing(cluster):
-    job = cluster.submit(training=LONG)
+@pytest.mark.parametrize("cluster", [2], indirect=True)
+@pytest.mark.parametrize("by", ["http", "the command line"])
+def test_one_that_is_cancelled_leaves_nothing(cluster, by):
+    job = cluster.submit(least=2, training=LONG)
     cluster.until_step(job, 200)
-    checkpoint = cluster.folder / "w1" / "training" / str(job)
-    assert checkpoint.exists()
-    status, answer = cluster.call(f"/v1/jobs/{job}/cancel", {})
-    assert status == 200 and answer["state"] == "cancelled", answer
-    serving.until(lambda: not checkpoint.exists(), "its checkpoint to go")
-    cluster.ended(cluster.submit())
+    checkpoints = [cluster.folder / worker / "training" / str(job) for worker in cluster.workers]
+    serving.until(lambda: all(checkpoint.exists() for checkpoint in checkpoints), "both to have a checkpoint")
+    if by == "http":
+        status, answer = cluster.call(f"/v1/jobs/{job}/cancel", {})
+        assert status == 200 and answer["state"] == "cancelled", answer
+    else:
+        status, _, errors = cluster.orion("jobs", "cancel", str(job))
+        assert status == 0 and cluster.job(job)["state"] == "cancelled", errors
+    serving.until(lambda: not any(checkpoint.exists() for checkpoint in checkpoints), "its checkpoints to go")
+    cluster.ended(cluster.submit(least=2))
+    assert not any(checkpoint.exists() for checkpoint in checkpoints)
 
 
 def test_requests_are_answered_beside_a_training(cluster):
@@ -247,6 +296,25 @@ def test_requests_are_answered_beside_a_training(cluster):
 def test_a_plan_that_is_wrong_is_refused(cluster, change, named):
     status, answer = cluster.call("/v1/jobs", {"training": {**PLAN, **change}})
     assert status == 400 and named in answer["error"]["message"], answer
+
+
+@pytest.mark.parametrize(
+    "given, named",
+    [
+        (["--set", "training.batch=0"], "training.batch is 0"),
+        (["--set", "training.epoch=1"], "epoch"),
+        (["--set", "model.kernel=4"], "model.kernel is 4"),
+        (["--set", "training.steps=5"], "training.epochs and training.steps are both given"),
+        (["--set", "optimizer.kind=adam"], "adam"),
+        (["--set", "batch"], "must be FIELD=VALUE"),
+        (["--set", "data.train=nothing"], "data 'nothing' is not in the worker's --datasets folder"),
+    ],
+)
+def test_the_command_line_says_what_is_wrong(cluster, given, named):
+    plan = cluster.folder / "plan.toml"
+    plan.write_text(TOML)
+    status, out, errors = cluster.orion("train", str(plan), *given)
+    assert status == 1 and named in errors and not out, (status, out, errors)
 
 
 @pytest.mark.parametrize(

@@ -197,18 +197,18 @@ impl Learner {
         }
         let extras = sum.split_off(sum.len() - EXTRAS);
         let seen = Evaluation { loss: extras[0] / extras[2].max(1.0), accuracy: extras[1] / extras[2].max(1.0) };
+        if !seen.loss.is_finite() {
+            let (step, loss) = (self.progress.step, seen.loss);
+            return Err(unservable(format!(
+                "the loss at step {step} is {loss}: try a smaller learning rate, or clip_norm"
+            )));
+        }
         self.progress.round += 1;
         if work == Work::Evaluation {
             if self.progress.evaluated(seen) && self.plan.training.patience > 0 {
                 self.progress.best_weights = self.weights.values.clone();
             }
             return Ok(Taken { work, seen, learning_rate: 0.0, norm: 0.0 });
-        }
-        if !seen.loss.is_finite() {
-            let (step, loss) = (self.progress.step, seen.loss);
-            return Err(unservable(format!(
-                "the loss of step {step} is {loss}: try a smaller learning rate, or clip_norm"
-            )));
         }
         let norm = clip(&mut sum, self.plan.training.clip_norm);
         let rate = self.plan.schedule.rate(self.plan.optimizer.learning_rate(), self.progress.step, self.steps);

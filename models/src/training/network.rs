@@ -10,6 +10,9 @@ use crate::unservable;
 /// Numbers that a network may have: an update of all of them is held several times over.
 const MOST_PARAMETERS: usize = 1 << 31;
 
+/// Channels, height, width and classes, at most: their product is a number of values.
+const MOST_SIDE: usize = 1 << 15;
+
 /// A network over inputs of one shape.
 #[derive(Clone, Debug)]
 pub(crate) struct Network {
@@ -45,6 +48,11 @@ impl Network {
             Architecture::Mlp(mlp) => (&[][..], 1, &mlp.hidden, mlp.dropout),
             Architecture::Cnn(cnn) => (&cnn.channels[..], cnn.kernel, &cnn.hidden, cnn.dropout),
         };
+        if input.iter().any(|size| *size > MOST_SIDE) || classes > MOST_SIDE {
+            return Err(unservable(format!(
+                "inputs of {input:?} or {classes} classes are too many, {MOST_SIDE} are at most"
+            )));
+        }
         let [mut depth, mut height, mut width] = input;
         let mut made = Made::default();
         for (index, outputs) in channels.iter().enumerate() {
@@ -82,15 +90,18 @@ impl Network {
     /// Values that one example leaves on its way through, with what the windows of one block see.
     pub(super) fn activations(&self) -> usize {
         let [_, mut height, mut width] = self.input;
+        // Of the largest block, what its windows see.
+        let mut windows = 0;
         let mut values = self.values();
         for parameter in self.parameters.iter().filter(|parameter| parameter.shape.len() > 1) {
             let pixels = if parameter.shape.len() == 4 { height * width } else { 1 };
             values = values.saturating_add(parameter.shape[0].saturating_mul(pixels));
             if parameter.shape.len() == 4 {
+                windows = windows.max(parameter.seen.saturating_mul(pixels));
                 (height, width) = (height / 2, width / 2);
             }
         }
-        values
+        values.saturating_add(windows)
     }
 
     /// Multiplications and additions for one example.

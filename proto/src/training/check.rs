@@ -20,6 +20,9 @@ impl Plan {
         if let Err(error) = ModelName::new(&self.name) {
             wrong.push(format!("name: {}", error.message));
         }
+        if self.name == "identity" {
+            wrong.push("name 'identity' is built in, give the model another".into());
+        }
         self.check_model(&mut wrong);
         self.check_data(&mut wrong);
         self.check_optimizer(&mut wrong);
@@ -52,7 +55,10 @@ impl Plan {
 
     fn check_data(&self, wrong: &mut Vec<String>) {
         if self.data.train.is_empty() {
-            wrong.push("data.train is empty, it must be a path, store:NAME@VERSION or a URL".into());
+            wrong.push(
+                "data.train is empty, it must be a name in the workers' --datasets folder, or store:NAME@VERSION"
+                    .into(),
+            );
         }
         for (name, path) in [("data.train", &self.data.train), ("data.test", &self.data.test)] {
             if path.len() > PATH_BYTES {
@@ -169,5 +175,6 @@ mod tests {
             assert!(many.contains(part), "{part}: {many}");
         }
         assert!(refused("\"m\"", "\"a/b\"").contains("a/b"));
+        assert!(refused("\"m\"", "\"identity\"").contains("built in"));
     }
 }

@@ -72,24 +72,15 @@ impl Cnn {
     }
 }
 
-/// Where examples lie. A path is one that every worker has, `store:NAME@VERSION`, or a URL that a model might have.
+/// Where examples lie: a name in the workers' `--datasets` folder, or `store:NAME@VERSION`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Data {
-    /// A folder of IDX files, or a table of CSV.
+    /// A folder of IDX files.
     pub train: String,
     /// What is not trained on, to see how good it is; empty: what the folder has for that.
     #[serde(default)]
     pub test: String,
-    /// Of a table: the column that says the class.
-    #[serde(default = "Data::label")]
-    pub label: String,
-}
-
-impl Data {
-    fn label() -> String {
-        "label".into()
-    }
 }
 
 /// How a gradient becomes a step.
@@ -210,7 +201,7 @@ impl Schedule {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Steps {
-    /// Times that each example is seen; 0: `steps` says it.
+    /// Times that each example is seen, but for what is left of the last batch; 0: `steps` says it.
     pub epochs: u64,
     /// Steps in all; 0: `epochs` says it.
     pub steps: u64,

@@ -74,6 +74,8 @@ pub(crate) struct Cohort {
     terms: Terms,
     state: State,
     members: Vec<Candidate>,
+    /// Where those can be reached that were there.
+    peers: Vec<String>,
     /// Who was ever told of it: they are told of its end.
     told: BTreeSet<String>,
     generations: u32,
@@ -89,6 +91,7 @@ impl Cohort {
             terms,
             state: State::Few,
             members: Vec::new(),
+            peers: Vec::new(),
             told: BTreeSet::new(),
             generations: 0,
             broken: 0,
@@ -153,7 +156,7 @@ impl Cohort {
                 Ok(self.gather(now, candidates))
             }
             State::Working(since) if now.saturating_sub(*since) >= SETTLED => {
-                let others = self.chosen(candidates);
+                let others = self.chosen(candidates, self.terms.most);
                 match others.len() > self.members.len() {
                     true => Ok(self.gather(now, candidates)),
                     false => Ok(Vec::new()),
@@ -164,7 +167,7 @@ impl Cohort {
     }
 
     /// Who takes part of those that are there: first those that did, since they hold the state.
-    fn chosen(&self, candidates: &[Candidate]) -> Vec<Candidate> {
+    fn chosen(&self, candidates: &[Candidate], most: usize) -> Vec<Candidate> {
         let fit = |candidate: &&Candidate| candidate.ready && !self.unfit.contains_key(&candidate.name);
         let mut chosen: Vec<Candidate> = candidates.iter().filter(fit).cloned().collect();
         chosen.sort_by_key(|candidate| !self.members.iter().any(|member| member.name == candidate.name));
@@ -175,18 +178,26 @@ impl Cohort {
                 chosen.push(first);
             }
         }
-        chosen.truncate(self.terms.most);
+        chosen.truncate(most);
         chosen
     }
 
     fn gather(&mut self, now: Duration, candidates: &[Candidate]) -> Vec<Told> {
-        let members = self.chosen(candidates);
+        // Where it is not known who holds the state, all say how far they are before some are left out.
+        let most = if self.members.is_empty() { usize::MAX } else { self.terms.most };
+        let members = self.chosen(candidates, most);
         if members.len() < self.terms.least {
             // Those that are left find out that the others are gone.
             self.state = State::Few;
             self.members.clear();
             return Vec::new();
         }
+        self.peers = candidates.iter().map(|other| other.address.clone()).filter(|at| !at.is_empty()).collect();
+        self.bring_together(now, members)
+    }
+
+    /// Another generation, of these.
+    fn bring_together(&mut self, now: Duration, members: Vec<Candidate>) -> Vec<Told> {
         self.generations += 1;
         self.members = members;
         self.state = State::Gathering(now, BTreeMap::new());
@@ -196,14 +207,12 @@ impl Cohort {
             .iter()
             .map(|member| TrainingMember { worker: member.name.clone(), address: member.address.clone() })
             .collect();
-        let peers: Vec<String> =
-            candidates.iter().map(|other| other.address.clone()).filter(|at| !at.is_empty()).collect();
         let order = |(rank, member): (usize, &Candidate)| {
             let gather = Gather {
                 plan: self.terms.plan.clone(),
                 train_path: self.terms.train_path.clone(),
                 test_path: self.terms.test_path.clone(),
-                peers: peers.iter().filter(|peer| **peer != member.address).take(16).cloned().collect(),
+                peers: self.peers.iter().filter(|peer| **peer != member.address).take(16).cloned().collect(),
                 members: all.clone(),
                 rank: rank as u32,
                 version: self.terms.version.clone(),
@@ -276,6 +285,13 @@ impl Cohort {
         let State::Gathering(_, ready) = &self.state else { return Vec::new() };
         let rounds: Option<Vec<u64>> = self.members().map(|name| ready.get(name).copied()).collect();
         let Some(rounds) = rounds else { return Vec::new() };
+        if self.members.len() > self.terms.most {
+            let mut order: Vec<usize> = (0..rounds.len()).collect();
+            order.sort_by_key(|rank| std::cmp::Reverse(rounds[*rank]));
+            let furthest = order.into_iter().take(self.terms.most).map(|rank| self.members[rank].clone());
+            let furthest = furthest.collect();
+            return self.bring_together(now, furthest);
+        }
         let furthest = rounds.iter().copied().max().unwrap_or(0);
         let source = rounds.iter().position(|round| *round == furthest).unwrap_or(0);
         let behind = (0u32..).zip(&rounds).filter(|(_, round)| **round < furthest).map(|(rank, _)| rank);

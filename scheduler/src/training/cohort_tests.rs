@@ -81,6 +81,18 @@ fn what_breaks_is_tried_again_after_a_pause_and_not_for_ever() {
 }
 
 #[test]
+fn who_holds_the_state_is_found_among_more_than_take_part() {
+    let mut cohort = cohort(1);
+    assert_eq!(cohort.look(at(0), &candidates("a b c d e")).unwrap().len(), 5);
+    let mut told = Vec::new();
+    for (name, round) in [("a", 0), ("b", 0), ("c", 4), ("d", 0), ("e", 9)] {
+        told = cohort.heard(at(0), name, report(101, Report::Gathered(Gathered { round }))).unwrap().0;
+    }
+    assert_eq!(names(&told), ["e", "c", "a"]);
+    assert_eq!(gathered(&mut cohort, 0, 102, &[("a", 0), ("c", 4), ("e", 9)]), (3, 0, vec![1, 2]));
+}
+
+#[test]
 fn who_is_never_ready_holds_nobody_up() {
     let mut cohort = cohort(1);
     cohort.look(at(0), &candidates("a b")).unwrap();

@@ -48,8 +48,9 @@ pub(super) fn kept(data: &Path, name: Name) -> Option<Vec<u8>> {
 /// Takes away what nobody has come back for.
 pub(crate) fn sweep(data: &Path) {
     for entry in fs::read_dir(data.join("training")).into_iter().flatten().flatten() {
-        let changed = entry.metadata().and_then(|data| data.modified()).ok();
-        let age = changed.and_then(|changed| changed.elapsed().ok());
+        let states = fs::read_dir(entry.path()).into_iter().flatten().flatten();
+        let changed = states.filter_map(|of| fs::metadata(of.path().join(STATE)).and_then(|data| data.modified()).ok());
+        let age = changed.max().and_then(|changed| changed.elapsed().ok());
         if age.is_some_and(|age| age > KEPT) {
             // Whatever keeps it from being removed is met again at the next start.
             let _ = fs::remove_dir_all(entry.path());

@@ -71,9 +71,13 @@ impl Course {
     pub(super) fn run(mut self, orders: &mpsc::Receiver<(u64, Order)>) {
         while let Ok((generation, order)) = orders.recv_timeout(PATIENCE) {
             let ended = match order {
-                Order::End(EndTraining { keep: true }) => return,
-                Order::End(EndTraining { keep: false }) => {
-                    return checkpoint::forget(&self.worker.options().data_dir, self.job);
+                // What is ordered next may be here already: the thread goes on.
+                Order::End(EndTraining { keep }) => {
+                    (self.exchange, self.held) = (None, None);
+                    if !keep {
+                        checkpoint::forget(&self.worker.options().data_dir, self.job);
+                    }
+                    Ok(())
                 }
                 Order::Gather(gather) if generation > self.generation => self.gather(generation, gather),
                 Order::Go(go) if generation == self.generation => self.go(&go),
@@ -213,7 +217,11 @@ impl Course {
             let taken = learner.conclude(work, sum)?;
             self.tell(&learner, taken, pace);
             if learner.checkpoint_due() {
-                checkpoint::keep(&self.worker.options().data_dir, self.name(), &learner.state()?)?;
+                // The others keep theirs, and this one may be able to the next time.
+                let kept = checkpoint::keep(&self.worker.options().data_dir, self.name(), &learner.state()?);
+                if let Err(error) = kept {
+                    tracing::warn!(job = self.job, %error, "checkpoint_not_kept");
+                }
             }
         }
     }

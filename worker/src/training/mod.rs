@@ -33,7 +33,8 @@ struct Interrupter {
 impl Interrupter {
     /// There is an order of this generation.
     fn ordered(&mut self, generation: u64) {
-        self.newest = self.newest.max(generation);
+        // After an end another attempt may begin.
+        self.newest = generation;
         self.interrupt();
     }
 

@@ -69,14 +69,17 @@ impl Attempter {
         let waits = Waits(view.clone(), attempt.job);
         let mut heard = self.front.listen(attempt.job);
         let submitted = view.unfinished(attempt.job).map_or(0, |job| job.submitted);
-        let cohort = Cohort::new(Terms { submitted_unix_ms: submitted, ..terms(attempt, &plan) });
+        // Another journal may give the job's number again.
+        let version = format!("{}-{submitted:x}", attempt.job);
+        let terms = Terms { submitted_unix_ms: submitted, version: version.clone(), ..terms(attempt, &plan) };
+        let cohort = Cohort::new(terms);
         let (front, leaves) = (self.front.clone(), self.leaves.clone());
         let mut running = Running { cohort, front, view, job: attempt.job, leaves, failed: false };
         let trained = running.lead_on(&mut heard, &waits).await;
         running.failed = trained.is_err();
         let trained = trained?;
         let course = running.course(&trained.progress.unwrap_or_default());
-        let (name, path, version) = (plan.name, trained.path, attempt.job.to_string());
+        let (name, path) = (plan.name, trained.path);
         let model = Published { job: attempt.job, name: name.clone(), path: path.clone() };
         let outcome = Outcome::Trained(TrainedModel { name, version, path, course: Some(course) });
         Ok((JobResult { outcome: Some(outcome) }.encode_to_vec().into(), Some(model)))
@@ -131,7 +134,7 @@ fn terms(attempt: Attempt, plan: &Plan) -> Terms {
         plan: plan.to_json(),
         train_path: plan.data.train.clone(),
         test_path: plan.data.test.clone(),
-        version: attempt.job.to_string(),
+        version: String::new(),
         least: plan.workers.least,
         submitted_unix_ms: 0,
         most: most.min(plan.micro_batches()).max(plan.workers.least),
