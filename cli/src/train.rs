@@ -18,16 +18,14 @@ use orion_scheduler::jobs::shown;
 
 use crate::{
     Failure,
-    client::{Client, ServerArguments, block_on},
+    client::{ServerArguments, block_on},
+    jobs::watch::to_its_end,
     progress,
     table::{Format, facts, write, write_json},
 };
 
 /// How often a line is printed where nobody sees the bar.
 const LINE_EVERY: Duration = Duration::from_secs(5);
-/// A scheduler that is gone is looked for so often, and so many times.
-const PAUSE: Duration = Duration::from_millis(200);
-const LOOKS: u32 = 300;
 
 /// Train a model on the workers, and serve it when it is done
 #[derive(Args, Debug)]
@@ -72,7 +70,10 @@ pub(crate) fn run(arguments: &TrainArguments, out: &mut dyn Write) -> Result<(),
                 Format::Table => write(out, &format!("{id}\n")),
             };
         }
-        let job = follow(&mut client, id).await?;
+        eprintln!("job {id}");
+        let mut shown = Shown::new(id);
+        let job = to_its_end(&mut client, id, &mut |job| shown.now(job)).await?;
+        shown.bar.finish_and_clear();
         if job.state != "succeeded" {
             return Err(Failure::new(format!("job {id} {}: {}", job.state, job.reason)));
         }
@@ -149,50 +150,19 @@ fn replace(table: &mut toml::Table, set: &str) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Follows a training to its end; a scheduler that is started anew is found again.
-async fn follow(client: &mut Client, id: u64) -> Result<Job, Failure> {
-    eprintln!("job {id}");
-    let mut shown = Shown::new(id);
-    let mut looks = 0;
-    loop {
-        match watch(client, id, &mut shown).await {
-            Ok(job) if job.ended_unix_ms > 0 => {
-                shown.bar.finish_and_clear();
-                return Ok(job);
-            }
-            Ok(_) => {}
-            Err(status) if status.code() == tonic::Code::Unavailable && looks < LOOKS => {}
-            Err(status) if std::error::Error::source(&status).is_some() && looks < LOOKS => {}
-            Err(status) => return Err(status.into()),
-        }
-        looks += 1;
-        tokio::time::sleep(PAUSE).await;
-    }
-}
-
-async fn watch(client: &mut Client, id: u64, shown: &mut Shown) -> Result<Job, tonic::Status> {
-    let mut last = Job::default();
-    let mut jobs = client.jobs.watch(GetJobRequest { id, ..Default::default() }).await?.into_inner();
-    while let Some(job) = jobs.message().await? {
-        shown.now(&job);
-        last = job;
-    }
-    Ok(last)
-}
-
 /// What is seen of a training: a bar with its loss where somebody watches, else a line now and then.
 struct Shown {
     bar: indicatif::ProgressBar,
     losses: Vec<f32>,
     last: Option<Instant>,
-    evaluated: Option<(u64, f32)>,
+    tested: Option<f32>,
     reason: String,
 }
 
 impl Shown {
     fn new(id: u64) -> Self {
         let bar = progress::bar(0, format!("job {id}"));
-        Self { bar, losses: Vec::new(), last: None, evaluated: None, reason: String::new() }
+        Self { bar, losses: Vec::new(), last: None, tested: None, reason: String::new() }
     }
 
     fn now(&mut self, job: &Job) {
@@ -208,10 +178,9 @@ impl Shown {
         }
         let curve = curve(&self.losses);
         self.bar.set_message(format!("{curve} {}", far(course)));
-        let looked = course.test_loss.map(|loss| (0, loss));
-        let is_new = looked.is_some() && looked != self.evaluated;
+        let is_new = course.test_loss.is_some() && course.test_loss != self.tested;
         if is_new || (self.bar.is_hidden() && self.last.is_none_or(|last| last.elapsed() >= LINE_EVERY)) {
-            (self.evaluated, self.last) = (looked, Some(Instant::now()));
+            (self.tested, self.last) = (course.test_loss, Some(Instant::now()));
             self.say(&far(course));
         }
     }

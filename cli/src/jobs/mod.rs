@@ -4,7 +4,7 @@ mod file;
 mod logs;
 mod show;
 mod submit;
-mod watch;
+pub(crate) mod watch;
 
 use std::io::Write;
 

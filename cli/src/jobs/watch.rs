@@ -6,19 +6,18 @@ use orion_proto::jobs::{GetJobRequest, Job, Progress};
 use tonic::{Code, Status};
 
 use super::show;
-use crate::{Failure, client::Client, progress, table::Format};
+use crate::{Failure, client::Client, progress, table::Format, train};
 
 /// How often a scheduler that is gone is looked for, and for how long.
 const PAUSE: Duration = Duration::from_millis(200);
 const LOOKS: u32 = 300;
 
-/// Follows a job; a failure says that it did not succeed. A scheduler that is started anew is found again.
-pub(super) async fn watch(client: &mut Client, id: u64, format: Format, out: &mut dyn Write) -> Result<(), Failure> {
-    let spinner = progress::spinner(format!("job {id}"));
+/// A job once it has ended; `seen` is told of each change before. A scheduler that is started anew is found again.
+pub(crate) async fn to_its_end(client: &mut Client, id: u64, seen: &mut dyn FnMut(&Job)) -> Result<Job, Failure> {
     let mut looks = 0;
-    let job = loop {
-        match follow(client, id, &spinner).await {
-            Ok(job) if job.ended_unix_ms > 0 => break job,
+    loop {
+        match follow(client, id, seen).await {
+            Ok(job) if job.ended_unix_ms > 0 => return Ok(job),
             // It went without a word.
             Ok(_) => {}
             Err(status) if is_gone(&status) && looks < LOOKS => {}
@@ -26,7 +25,21 @@ pub(super) async fn watch(client: &mut Client, id: u64, format: Format, out: &mu
         }
         looks += 1;
         tokio::time::sleep(PAUSE).await;
-    };
+    }
+}
+
+fn far(job: &Job) -> String {
+    match (&job.progress, &job.training) {
+        (Some(progress), _) => format!("job {}: {}", job.id, show::far(progress)),
+        (None, Some(course)) => format!("job {}: {}", job.id, train::far(course)),
+        (None, None) => format!("job {} is {}, attempt {}", job.id, job.state, job.attempt),
+    }
+}
+
+/// Follows a job; a failure says that it did not succeed.
+pub(super) async fn watch(client: &mut Client, id: u64, format: Format, out: &mut dyn Write) -> Result<(), Failure> {
+    let spinner = progress::spinner(format!("job {id}"));
+    let job = to_its_end(client, id, &mut |job| spinner.set_message(far(job))).await?;
     spinner.finish_and_clear();
     let (state, reason, progress) = (job.state.clone(), job.reason.clone(), job.progress);
     show::one(job, format, out)?;
@@ -50,17 +63,11 @@ fn is_gone(status: &Status) -> bool {
     status.code() == Code::Unavailable || std::error::Error::source(status).is_some()
 }
 
-async fn follow(client: &mut Client, id: u64, spinner: &indicatif::ProgressBar) -> Result<Job, Status> {
+async fn follow(client: &mut Client, id: u64, seen: &mut dyn FnMut(&Job)) -> Result<Job, Status> {
     let mut last = Job::default();
     let mut jobs = client.jobs.watch(GetJobRequest { id, ..Default::default() }).await?.into_inner();
     while let Some(job) = jobs.message().await? {
-        spinner.set_message(match &job.progress {
-            Some(progress) => format!("job {id}: {}", show::far(progress)),
-            None => match &job.training {
-                Some(course) => format!("job {id}: {}", crate::train::far(course)),
-                None => format!("job {id} is {}, attempt {}", job.state, job.attempt),
-            },
-        });
+        seen(&job);
         last = job;
     }
     Ok(last)

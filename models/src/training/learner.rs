@@ -37,6 +37,8 @@ pub struct Learner {
     pub(super) network: Network,
     train: Dataset,
     test: Option<Dataset>,
+    /// Of the examples of both.
+    pub(super) data: blake3::Hash,
     pub(super) weights: Weights,
     pub(super) progress: Progress,
     steps: u64,
@@ -68,10 +70,15 @@ impl Learner {
             let text = format!("training it takes about {needed} bytes of memory, {free_bytes} are free");
             return Err(Error::new(Code::ResourceExhausted, text));
         }
+        let mut data = blake3::Hasher::new();
+        train_data.hash(&mut data);
+        test.iter().for_each(|test| test.hash(&mut data));
+        let data = data.finalize();
         let weights = Weights::new(network.initial(plan.training.seed), &plan.optimizer);
         let steps = plan.steps(train_data.len());
         let tensors = network.tensors(&weights.values, true)?;
-        Ok(Self { plan, network, train: train_data, test, weights, progress: Progress::default(), steps, tensors })
+        let progress = Progress::default();
+        Ok(Self { plan, network, train: train_data, test, data, weights, progress, steps, tensors })
     }
 
     /// Its plan.
@@ -82,6 +89,11 @@ impl Learner {
     /// How far it is.
     pub fn progress(&self) -> &Progress {
         &self.progress
+    }
+
+    /// What tells its examples from others: their BLAKE3 hash.
+    pub fn data(&self) -> &[u8; 32] {
+        self.data.as_bytes()
     }
 
     /// Steps in all.

@@ -16,6 +16,8 @@ const PARTS: [&str; 4] = ["weights", "first", "second", "best"];
 #[derive(Serialize, Deserialize)]
 struct Note {
     plan: Plan,
+    /// Of the examples, in hex.
+    data: String,
     progress: Progress,
 }
 
@@ -34,7 +36,8 @@ impl Learner {
             let view = TensorView::new(Dtype::F32, vec![bytes.len() / 4], bytes).map_err(|error| failed(&error))?;
             views.push((name, view));
         }
-        let note = Note { plan: self.plan.clone(), progress: self.progress.clone() };
+        let data = self.data.to_hex().to_string();
+        let note = Note { plan: self.plan.clone(), data, progress: self.progress.clone() };
         let note = serde_json::to_string(&note).map_err(|error| failed(&error))?;
         let notes = HashMap::from([(NOTE.to_owned(), note)]);
         safetensors::serialize(views, Some(notes)).map_err(|error| failed(&error))
@@ -52,9 +55,12 @@ impl Learner {
         let tensors = SafeTensors::deserialize(bytes).map_err(|error| wrong(&error))?;
         let note = header.metadata().as_ref().and_then(|notes| notes.get(NOTE));
         let note = note.ok_or_else(|| wrong(&"it does not say how far it is"))?;
-        let Note { plan, mut progress } = serde_json::from_str(note).map_err(|error| wrong(&error))?;
+        let Note { plan, data, mut progress } = serde_json::from_str(note).map_err(|error| wrong(&error))?;
         if plan != self.plan {
             return Err(wrong(&"it is of another plan"));
+        }
+        if data != self.data.to_hex().as_str() {
+            return Err(wrong(&"it is of other examples"));
         }
         let mut parts = PARTS.map(|_| Vec::new());
         for (part, name) in parts.iter_mut().zip(PARTS) {

@@ -15,6 +15,11 @@ impl Front {
         self.0.trainings().listen(job)
     }
 
+    /// From here on trainings that are over are ended at workers that still do them.
+    pub(crate) fn leads(&self, is_over: impl Fn(u64) -> bool + Send + 'static) {
+        self.0.trainings().led(is_over);
+    }
+
     /// Workers that may train.
     pub(crate) fn trainers(&self) -> Vec<Candidate> {
         self.0.core().trainers()

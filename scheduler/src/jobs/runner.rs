@@ -37,6 +37,8 @@ pub(super) async fn run(front: Front, jobs: Jobs, term: u64, mut told: mpsc::Unb
     let mut ticks = tokio::time::interval(TICK);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let attempter = Attempter::new(front.clone(), jobs.clone());
+    let view = jobs.view().clone();
+    front.leads(move |job| view.unfinished(job).is_none());
     let (mut workers, mut left) = (Workers::new(&front), jobs.left.subscribe());
     loop {
         tokio::select! {

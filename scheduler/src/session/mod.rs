@@ -10,7 +10,9 @@ use std::sync::Arc;
 use orion_net::{AttemptDelta, BatchResult, FromWorker, KEEPALIVE, LEASE, SchedulerLink, Strategy, WORK_LEASE};
 use orion_proto::{
     Code, Error, ModelSpec, PROTOCOL_MAJOR, PROTOCOL_MINOR, Result,
-    session::{Hello, ModelReport, Welcome, model_report, to_scheduler, to_worker},
+    session::{
+        EndTraining, Hello, ModelReport, TrainingOrder, Welcome, model_report, to_scheduler, to_worker, training_order,
+    },
 };
 
 pub use grpc::SessionService;
@@ -92,7 +94,14 @@ impl SchedulerLink for Session {
             Message::Held(held) => {
                 self.scheduler.with_core(|core, now| core.holds(now, self.number, &held.path, held.missing_bytes));
             }
-            Message::Training(report) => self.scheduler.trainings().say(self.name.clone(), report),
+            Message::Training(report) => {
+                let (job, generation) = (report.job, report.generation);
+                if !self.scheduler.trainings().say(self.name.clone(), report) {
+                    // It was away when that ended. The job may be of another scheduler: what is on its disk stays for a week.
+                    let order = Some(training_order::Order::End(EndTraining { keep: true }));
+                    self.scheduler.front().order(&self.name, TrainingOrder { job, generation, order });
+                }
+            }
             Message::Drain(_) => {
                 tracing::info!(worker = %self.name, "worker_draining");
                 self.scheduler.with_core(|core, now| core.worker_drains(now, self.number));

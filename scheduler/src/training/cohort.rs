@@ -9,8 +9,8 @@ use std::{
 use orion_proto::{
     Code, Error, Result,
     session::{
-        EndTraining, Gather, Go, Trained, TrainingFault, TrainingMember, TrainingOrder, TrainingProgress,
-        TrainingReport, training_order, training_report::Report,
+        EndTraining, Gather, Gathered, Go, PauseTraining, Trained, TrainingFault, TrainingMember, TrainingOrder,
+        TrainingProgress, TrainingReport, training_order, training_report::Report,
     },
 };
 
@@ -63,9 +63,11 @@ enum State {
     /// It broke, and is tried again then.
     Broken(Duration),
     /// Since then; and these have said how far they are.
-    Gathering(Duration, BTreeMap<String, u64>),
+    Gathering(Duration, BTreeMap<String, Gathered>),
     /// Since then.
     Working(Duration),
+    /// One has had the result since then; and these have it, or will not.
+    Done(Duration, BTreeSet<String>),
 }
 
 /// A training's workers.
@@ -80,8 +82,9 @@ pub(crate) struct Cohort {
     told: BTreeSet<String>,
     generations: u32,
     broken: u32,
-    /// Who cannot do it, and why.
-    unfit: BTreeMap<String, Error>,
+    /// Who cannot do it in this session, and why.
+    unfit: BTreeMap<String, (u64, Error)>,
+    trained: Option<Trained>,
     progress: TrainingProgress,
 }
 
@@ -96,6 +99,7 @@ impl Cohort {
             generations: 0,
             broken: 0,
             unfit: BTreeMap::new(),
+            trained: None,
             progress: TrainingProgress::default(),
         }
     }
@@ -119,7 +123,7 @@ impl Cohort {
     pub(crate) fn waits(&self) -> Option<String> {
         let unfit = |text: String| match self.unfit.iter().next() {
             None => text,
-            Some((worker, error)) => format!("{text}; worker '{worker}' cannot: {}", error.message),
+            Some((worker, (_, error))) => format!("{text}; worker '{worker}' cannot: {}", error.message),
         };
         match &self.state {
             State::Few if self.terms.least == 1 => Some(unfit("waits for a worker that can train".into())),
@@ -129,7 +133,7 @@ impl Cohort {
                 let missing: Vec<&str> = self.members().filter(|name| !ready.contains_key(*name)).collect();
                 Some(format!("waits for {} to be ready", missing.join(", ")))
             }
-            State::Working(_) => None,
+            State::Working(_) | State::Done(..) => None,
         }
     }
 
@@ -151,8 +155,7 @@ impl Cohort {
                 let late: Vec<String> =
                     self.members().filter(|name| !ready.contains_key(*name)).map(str::to_owned).collect();
                 let why = format!("it was not ready within {} s of another", READY_WITHIN.as_secs());
-                let why = |name| (name, Error::new(Code::Unavailable, why.clone()));
-                self.unfit.extend(late.into_iter().map(why));
+                late.into_iter().for_each(|name| self.leave_out(&name, Error::new(Code::Unavailable, why.clone())));
                 Ok(self.gather(now, candidates))
             }
             State::Working(since) if now.saturating_sub(*since) >= SETTLED => {
@@ -162,20 +165,23 @@ impl Cohort {
                     false => Ok(Vec::new()),
                 }
             }
-            State::Gathering(..) | State::Working(_) => Ok(Vec::new()),
+            State::Gathering(..) | State::Working(_) | State::Done(..) => Ok(Vec::new()),
         }
     }
 
     /// Who takes part of those that are there: first those that did, since they hold the state.
     fn chosen(&self, candidates: &[Candidate], most: usize) -> Vec<Candidate> {
-        let fit = |candidate: &&Candidate| candidate.ready && !self.unfit.contains_key(&candidate.name);
+        let unfit = |one: &Candidate| self.unfit.get(&one.name).is_some_and(|(session, _)| *session == one.session);
+        let fit = |candidate: &&Candidate| candidate.ready && !unfit(candidate);
+        let holds = |candidate: &Candidate| self.members.iter().any(|member| member.name == candidate.name);
         let mut chosen: Vec<Candidate> = candidates.iter().filter(fit).cloned().collect();
-        chosen.sort_by_key(|candidate| !self.members.iter().any(|member| member.name == candidate.name));
+        chosen.sort_by_key(|candidate| !holds(candidate));
         if chosen.len() > 1 {
             let first = chosen[0].clone();
             chosen.retain(|candidate| !candidate.address.is_empty());
-            if chosen.is_empty() {
-                chosen.push(first);
+            // One that nobody reaches trains alone, also where it alone holds the state.
+            if chosen.is_empty() || (holds(&first) && !chosen.iter().any(holds)) {
+                chosen = vec![first];
             }
         }
         chosen.truncate(most);
@@ -187,10 +193,16 @@ impl Cohort {
         let most = if self.members.is_empty() { usize::MAX } else { self.terms.most };
         let members = self.chosen(candidates, most);
         if members.len() < self.terms.least {
-            // Those that are left find out that the others are gone.
+            if self.members.is_empty() {
+                return Vec::new();
+            }
+            // They keep what they hold.
+            self.generations += 1;
+            let pause = self.order(training_order::Order::Pause(PauseTraining {}));
+            let told = self.members().map(|name| (name.to_owned(), pause.clone())).collect();
             self.state = State::Few;
             self.members.clear();
-            return Vec::new();
+            return told;
         }
         self.peers = candidates.iter().map(|other| other.address.clone()).filter(|at| !at.is_empty()).collect();
         self.bring_together(now, members)
@@ -231,45 +243,70 @@ impl Cohort {
         self.terms.base + u64::from(self.generations)
     }
 
-    /// A worker says something. What is to be told, and what was trained where it is done; an error where it cannot be.
-    pub(crate) fn heard(
-        &mut self,
-        now: Duration,
-        worker: &str,
-        report: TrainingReport,
-    ) -> Result<(Vec<Told>, Option<Trained>)> {
+    /// What was trained, once every member that is here has it.
+    pub(crate) fn trained(&self, now: Duration, candidates: &[Candidate]) -> Option<&Trained> {
+        let State::Done(since, told) = &self.state else { return None };
+        let is_due = |name: &str| candidates.iter().any(|here| here.name == name) && !told.contains(name);
+        let waits = now.saturating_sub(*since) < READY_WITHIN && self.members().any(is_due);
+        self.trained.as_ref().filter(|_| !waits)
+    }
+
+    /// A worker says something. What is to be told; an error where it cannot be trained.
+    pub(crate) fn heard(&mut self, now: Duration, worker: &str, report: TrainingReport) -> Result<Vec<Told>> {
         let is_current = report.generation == self.generation() && self.members().any(|name| name == worker);
-        let Some(said) = report.report.filter(|_| is_current) else { return Ok((Vec::new(), None)) };
+        // What was trained is the same whoever was there.
+        let counts = is_current || (matches!(report.report, Some(Report::Trained(_))) && self.told.contains(worker));
+        let Some(said) = report.report.filter(|_| counts) else { return Ok(Vec::new()) };
         match said {
+            Report::Trained(trained) => self.done(now, worker, trained),
+            said if matches!(self.state, State::Done(..)) => {
+                // It could not keep it, or not fetch it in time.
+                if let (Report::Broken(_) | Report::Failed(_), State::Done(_, told)) = (said, &mut self.state) {
+                    told.insert(worker.into());
+                }
+            }
             Report::Gathered(gathered) => {
-                let State::Gathering(_, ready) = &mut self.state else { return Ok((Vec::new(), None)) };
-                ready.insert(worker.into(), gathered.round);
-                Ok((self.go(now), None))
+                let State::Gathering(_, ready) = &mut self.state else { return Ok(Vec::new()) };
+                ready.insert(worker.into(), gathered);
+                return Ok(self.go(now));
             }
             Report::Progress(progress) => {
                 self.broken = 0;
                 self.progress = progress;
-                Ok((Vec::new(), None))
             }
-            Report::Broken(fault) => {
-                self.breaks(now, &error_of(fault));
-                Ok((Vec::new(), None))
-            }
-            Report::Failed(fault) => {
-                let error = error_of(fault);
-                // What was computed is wrong everywhere; what a worker lacks, others may have.
-                if matches!(self.state, State::Working(_)) || error.code == Code::InvalidArgument {
-                    return Err(error);
-                }
-                self.unfit.insert(worker.into(), error.clone());
-                self.members.retain(|member| member.name != worker);
-                self.state = State::Broken(now);
-                match self.members.is_empty() {
-                    true => Err(Error::new(error.code, format!("worker '{worker}': {}", error.message))),
-                    false => Ok((Vec::new(), None)),
-                }
-            }
-            Report::Trained(trained) => Ok((Vec::new(), Some(trained))),
+            Report::Broken(fault) => self.breaks(now, &error_of(fault)),
+            Report::Failed(fault) => self.fails(now, worker, error_of(fault))?,
+        }
+        Ok(Vec::new())
+    }
+
+    fn done(&mut self, now: Duration, worker: &str, trained: Trained) {
+        match &mut self.state {
+            State::Done(_, told) => drop(told.insert(worker.into())),
+            state => *state = State::Done(now, BTreeSet::from([worker.to_owned()])),
+        }
+        self.trained.get_or_insert(trained);
+    }
+
+    fn fails(&mut self, now: Duration, worker: &str, error: Error) -> Result<()> {
+        // What was computed is wrong everywhere; what a worker lacks, others may have.
+        let computed = matches!(self.state, State::Working(_)) && error.code == Code::FailedPrecondition;
+        if computed || error.code == Code::InvalidArgument {
+            return Err(error);
+        }
+        self.leave_out(worker, error.clone());
+        self.members.retain(|member| member.name != worker);
+        self.state = State::Broken(now);
+        match self.members.is_empty() {
+            true => Err(Error::new(error.code, format!("worker '{worker}': {}", error.message))),
+            false => Ok(()),
+        }
+    }
+
+    /// It takes no part for as long as it is the same.
+    fn leave_out(&mut self, worker: &str, error: Error) {
+        if let Some(member) = self.members.iter().find(|member| member.name == worker) {
+            self.unfit.insert(worker.to_owned(), (member.session, error));
         }
     }
 
@@ -283,8 +320,17 @@ impl Cohort {
     /// Once all have said how far they are, they go on from whoever is furthest.
     fn go(&mut self, now: Duration) -> Vec<Told> {
         let State::Gathering(_, ready) = &self.state else { return Vec::new() };
-        let rounds: Option<Vec<u64>> = self.members().map(|name| ready.get(name).copied()).collect();
-        let Some(rounds) = rounds else { return Vec::new() };
+        let gathered: Option<Vec<Gathered>> = self.members().map(|name| ready.get(name).cloned()).collect();
+        let Some(gathered) = gathered else { return Vec::new() };
+        if let Some(others) = self.others(&gathered) {
+            others.into_iter().for_each(|(name, error)| {
+                self.leave_out(&name, error);
+                self.members.retain(|member| member.name != name);
+            });
+            self.state = State::Broken(now);
+            return Vec::new();
+        }
+        let rounds: Vec<u64> = gathered.iter().map(|gathered| gathered.round).collect();
         if self.members.len() > self.terms.most {
             let mut order: Vec<usize> = (0..rounds.len()).collect();
             order.sort_by_key(|rank| std::cmp::Reverse(rounds[*rank]));
@@ -299,6 +345,21 @@ impl Cohort {
         self.state = State::Working(now);
         let order = self.order(training_order::Order::Go(go));
         self.members().map(|name| (name.to_owned(), order.clone())).collect()
+    }
+
+    /// Who has other examples than whoever is furthest, or than most where none has begun.
+    fn others(&self, gathered: &[Gathered]) -> Option<Vec<(String, Error)>> {
+        let with = |data: &[u8]| gathered.iter().filter(|other| other.data == data).count();
+        let leads = (0..gathered.len())
+            .max_by_key(|rank| (gathered[*rank].round, with(&gathered[*rank].data), std::cmp::Reverse(*rank)))?;
+        let (data, leader) = (&self.terms.train_path, &self.members[leads].name);
+        let text = format!("its examples of '{data}' are not those of worker '{leader}'");
+        let is_other = |(other, _): &(&Gathered, &Candidate)| other.data != gathered[leads].data;
+        let named = |(_, member): (&Gathered, &Candidate)| {
+            (member.name.clone(), Error::new(Code::FailedPrecondition, text.clone()))
+        };
+        let others: Vec<_> = gathered.iter().zip(&self.members).filter(is_other).map(named).collect();
+        (!others.is_empty()).then_some(others)
     }
 
     /// What all are told when it is over; `keep`: another attempt may go on from their checkpoints.

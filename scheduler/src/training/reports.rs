@@ -11,9 +11,15 @@ use tokio::sync::mpsc;
 
 type Said = (Arc<str>, TrainingReport);
 
-/// By job, who listens.
+/// Says of a job's number whether it has ended, or was never one.
+type IsOver = Box<dyn Fn(u64) -> bool + Send>;
+
+/// Who listens.
 #[derive(Default)]
-pub(crate) struct Reports(Mutex<HashMap<u64, mpsc::UnboundedSender<Said>>>);
+pub(crate) struct Reports {
+    by_job: Mutex<HashMap<u64, mpsc::UnboundedSender<Said>>>,
+    is_over: Mutex<Option<IsOver>>,
+}
 
 /// What is said of one training, for as long as it is held.
 pub(crate) struct Heard {
@@ -25,15 +31,22 @@ impl Reports {
     /// Listens to what is said of a training; one listener at a time.
     pub(crate) fn listen(self: &Arc<Self>, job: u64) -> Heard {
         let (told, said) = mpsc::unbounded_channel();
-        self.0.lock().insert(job, told);
+        self.by_job.lock().insert(job, told);
         Heard { reports: Arc::downgrade(self), said }
     }
 
-    /// A worker says something; nobody may listen.
-    pub(crate) fn say(&self, worker: Arc<str>, report: TrainingReport) {
-        if let Some(listener) = self.0.lock().get(&report.job) {
+    /// Who leads knows which jobs are over.
+    pub(crate) fn led(&self, is_over: impl Fn(u64) -> bool + Send + 'static) {
+        *self.is_over.lock() = Some(Box::new(is_over));
+    }
+
+    /// A worker says something; nobody may listen. False: it is of a training that is over, which the worker does not know.
+    pub(crate) fn say(&self, worker: Arc<str>, report: TrainingReport) -> bool {
+        if let Some(listener) = self.by_job.lock().get(&report.job) {
             let _ = listener.send((worker, report));
+            return true;
         }
+        !self.is_over.lock().as_ref().is_some_and(|is_over| is_over(report.job))
     }
 }
 
@@ -49,7 +62,7 @@ impl Drop for Heard {
         // Its sender is closed from here on; another of the same training is not.
         self.said.close();
         if let Some(reports) = self.reports.upgrade() {
-            reports.0.lock().retain(|_, told| !told.is_closed());
+            reports.by_job.lock().retain(|_, told| !told.is_closed());
         }
     }
 }

@@ -80,9 +80,13 @@ impl Course {
                     Ok(())
                 }
                 Order::Gather(gather) if generation > self.generation => self.gather(generation, gather),
+                Order::Pause(_) if generation > self.generation => {
+                    (self.generation, self.exchange) = (generation, None);
+                    Ok(())
+                }
                 Order::Go(go) if generation == self.generation => self.go(&go),
                 // Of an earlier generation.
-                Order::Gather(_) | Order::Go(_) => Ok(()),
+                Order::Gather(_) | Order::Go(_) | Order::Pause(_) => Ok(()),
             };
             match ended {
                 Ok(()) | Err(Ended::Stopped(Stopped::Interrupted)) => {}
@@ -136,9 +140,9 @@ impl Course {
         let exchange = Exchange::join(&artifacts.node, &artifacts.runtime, cohort, learner.width(Work::Step));
         self.interrupter.lock().joined(generation, Box::new(exchange.interrupter()));
         self.exchange = Some(exchange);
-        let round = learner.progress().round;
+        let gathered = Gathered { round: learner.progress().round, data: learner.data().to_vec().into() };
         drop(learner);
-        self.report(Report::Gathered(Gathered { round }));
+        self.report(Report::Gathered(gathered));
         Ok(())
     }
 
@@ -177,14 +181,13 @@ impl Course {
         // Others may be behind, and still fetch: what is offered stays until the next order.
         self.exchange = Some(exchange);
         done?;
-        if rank == 0 {
-            let learner = learner.lock();
-            let path = publish(&self.worker, &learner, &self.gather.version)?;
-            tracing::info!(job = self.job, path, "trained");
-            let progress = told(&learner, None, 0.0);
-            drop(learner);
-            self.report(Report::Trained(Trained { path, progress: Some(progress) }));
-        }
+        // Every member: the model is not lost with one of them.
+        let learner = learner.lock();
+        let path = publish(&self.worker, &learner, &self.gather.version)?;
+        tracing::info!(job = self.job, path, "trained");
+        let progress = told(&learner, None, 0.0);
+        drop(learner);
+        self.report(Report::Trained(Trained { path, progress: Some(progress) }));
         Ok(())
     }
 
@@ -278,6 +281,5 @@ fn told(learner: &Learner, taken: Option<Taken>, examples_per_second: f64) -> Tr
         test_accuracy: test.map(|test| test.accuracy),
         learning_rate: taken.map_or(0.0, |taken| taken.learning_rate),
         examples_per_second,
-        evaluated: taken.is_some_and(|taken| taken.work == Work::Evaluation),
     }
 }

@@ -45,6 +45,11 @@ impl Idx {
         Ok(Self { map, start, dims })
     }
 
+    /// Hashes it, with the header that says what it is.
+    pub(super) fn hash(&self, hasher: &mut blake3::Hasher) {
+        hasher.update(&self.map);
+    }
+
     /// The bytes of one example.
     pub(super) fn at(&self, index: usize) -> &[u8] {
         let size: usize = self.dims.iter().skip(1).product();

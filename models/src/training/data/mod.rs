@@ -64,6 +64,13 @@ impl Dataset {
         self.labels.dims[0]
     }
 
+    /// Hashes all that is learnt from.
+    pub(super) fn hash(&self, hasher: &mut blake3::Hasher) {
+        for file in [&self.images, &self.labels] {
+            file.hash(hasher);
+        }
+    }
+
     /// Reads some.
     pub(super) fn read(&self, indices: impl Iterator<Item = usize>) -> Examples {
         let mut examples = Examples { values: Vec::new(), classes: Vec::new() };

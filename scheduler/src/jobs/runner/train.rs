@@ -1,4 +1,4 @@
-//! An attempt at a training: it brings workers together, and keeps them together until one of them has the result.
+//! An attempt at a training: it brings workers together, and keeps them together until they have the result.
 
 use std::{
     sync::{
@@ -69,9 +69,8 @@ impl Attempter {
         let waits = Waits(view.clone(), attempt.job);
         let mut heard = self.front.listen(attempt.job);
         let submitted = view.unfinished(attempt.job).map_or(0, |job| job.submitted);
-        // Another journal may give the job's number again.
-        let version = format!("{}-{submitted:x}", attempt.job);
-        let terms = Terms { submitted_unix_ms: submitted, version: version.clone(), ..terms(attempt, &plan) };
+        let terms = terms(attempt, &plan, submitted);
+        let version = terms.version.clone();
         let cohort = Cohort::new(terms);
         let (front, leaves) = (self.front.clone(), self.leaves.clone());
         let mut running = Running { cohort, front, view, job: attempt.job, leaves, failed: false };
@@ -87,21 +86,18 @@ impl Attempter {
 }
 
 impl Running {
-    /// Keeps its workers together until one of them has the result.
+    /// Keeps its workers together until they have the result.
     async fn lead_on(&mut self, heard: &mut Heard, waits: &Waits) -> Result<Trained> {
         let (started, mut looks) = (Instant::now(), tokio::time::interval(LOOK));
         looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             let told = tokio::select! {
                 _ = looks.tick() => self.cohort.look(started.elapsed(), &self.front.trainers())?,
-                Some((worker, report)) = heard.next() => {
-                    let (told, trained) = self.cohort.heard(started.elapsed(), &worker, report)?;
-                    if let Some(trained) = trained {
-                        return Ok(trained);
-                    }
-                    told
-                }
+                Some((worker, report)) = heard.next() => self.cohort.heard(started.elapsed(), &worker, report)?,
             };
+            if let Some(trained) = self.cohort.trained(started.elapsed(), &self.front.trainers()) {
+                return Ok(trained.clone());
+            }
             for (worker, order) in told {
                 self.front.order(&worker, order);
             }
@@ -125,7 +121,7 @@ impl Running {
     }
 }
 
-fn terms(attempt: Attempt, plan: &Plan) -> Terms {
+fn terms(attempt: Attempt, plan: &Plan, submitted_unix_ms: u64) -> Terms {
     let most = if plan.workers.most == 0 { plan.micro_batches() } else { plan.workers.most };
     Terms {
         job: attempt.job,
@@ -134,9 +130,10 @@ fn terms(attempt: Attempt, plan: &Plan) -> Terms {
         plan: plan.to_json(),
         train_path: plan.data.train.clone(),
         test_path: plan.data.test.clone(),
-        version: String::new(),
+        // Another journal may give the job's number again.
+        version: format!("{}-{submitted_unix_ms:x}", attempt.job),
+        submitted_unix_ms,
         least: plan.workers.least,
-        submitted_unix_ms: 0,
         most: most.min(plan.micro_batches()).max(plan.workers.least),
     }
 }
