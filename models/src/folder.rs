@@ -7,9 +7,9 @@ use crate::{
     layout::{files_ending, is_gguf, is_onnx, model_type, newest_version, only_gguf, onnx_file},
     magika, nano_ocr, onnx,
     orion_toml::{Kind, OrionToml},
-    silero_vad, simulated, training, unreadable, unservable, vision, whisper,
+    silero_vad, simulated, steps, training, unreadable, unservable, vision, whisper,
 };
-use orion_proto::{Code, Error, ModelName, ModelPolicy, ModelSpec, Result};
+use orion_proto::{Code, Error, ModelName, ModelPolicy, ModelSpec, Result, step::Run};
 
 pub(crate) const SERVED: &str = "served today are .gguf and .onnx files, folders of a hub (config.json of model_type \"bert\", \
                       \"llama\", \"mistral\", \"qwen2\", \"qwen3\" or \"whisper\", tokenizer.json, *.safetensors), \
@@ -28,6 +28,9 @@ pub fn inspect(name: &ModelName, path: &Path) -> Result<Manifest> {
 }
 
 fn inspect_path(name: &ModelName, path: &Path) -> Result<Manifest> {
+    if let Some(step) = path.to_str().filter(|path| Run::is_path(path)) {
+        return step_of(name, path, &Run::of_path(step)?);
+    }
     let found = std::fs::metadata(path).map_err(|error| match error.kind() {
         std::io::ErrorKind::NotFound => Error::new(Code::NotFound, format!("there is nothing at {}", path.display())),
         _ => unreadable(path, &error),
@@ -53,6 +56,12 @@ fn inspect_path(name: &ModelName, path: &Path) -> Result<Manifest> {
         Some(Kind::SentenceEmbedding | Kind::TextClassification | Kind::Reranker) => place.bert(),
         None => place.by_model_type(),
     }
+}
+
+/// A step has no files.
+fn step_of(name: &ModelName, path: &Path, run: &Run) -> Result<Manifest> {
+    let (spec, family) = (steps::spec(name, run), Family::Step(Box::new(run.clone())));
+    Ok(Manifest { spec, flops_per_row: 0.0, weight_bytes: 0, path: path.into(), family })
 }
 
 /// Where a model lies, and what its owner says of it.

@@ -31,8 +31,10 @@ mod nano_ocr;
 mod onnx;
 mod orion_toml;
 mod pace;
+mod resampler;
 mod silero_vad;
 mod simulated;
+mod steps;
 mod tensor_threads;
 #[cfg(test)]
 mod tiny_bert;
@@ -188,6 +190,7 @@ enum Family {
     Onnx(onnx::Source),
     SileroVad(silero_vad::Source),
     Simulated(orion_toml::Simulated),
+    Step(Box<orion_proto::step::Run>),
     Trained(training::Source),
     Whisper(whisper::Source),
 }
@@ -235,6 +238,7 @@ pub fn load_at(manifest: &Manifest, pace: &Arc<Pace>, progress: &dyn Fn(f32)) ->
         Family::Simulated(latency) => {
             Loaded::Model(Box::new(simulated::SimulatedModel::load(spec, latency.clone(), pace.clone(), progress)))
         }
+        Family::Step(run) => Loaded::Model(Box::new(steps::StepModel::new(spec, (**run).clone())?)),
         Family::Trained(source) => Loaded::Model(Box::new(training::Classifier::load(spec, source, progress)?)),
         Family::Whisper(source) => Loaded::Model(Box::new(whisper::Whisper::load(spec, source, progress)?)),
     })

@@ -6,7 +6,7 @@ use rubato::{Fft, FixedSync, Resampler as _, WindowFunction, audioadapter_buffer
 const BLOCK: usize = 4096;
 
 /// Resamples one channel piece by piece; what comes out begins and ends with what went in.
-pub(super) struct Resampler {
+pub(crate) struct Resampler {
     /// None where the rates are the same.
     fft: Option<Fft<f32>>,
     from: usize,
@@ -21,7 +21,7 @@ pub(super) struct Resampler {
 
 impl Resampler {
     /// Between these rates, in Hz.
-    pub(super) fn new(from: usize, to: usize) -> Result<Self, String> {
+    pub(crate) fn new(from: usize, to: usize) -> Result<Self, String> {
         let fft = || Fft::new_custom(from, to, BLOCK, 1, 1, WindowFunction::BlackmanHarris2, FixedSync::Both);
         let fft = if from == to { None } else { Some(fft().map_err(failed)?) };
         let early = fft.as_ref().map_or(0, |fft| fft.output_delay());
@@ -30,12 +30,12 @@ impl Resampler {
     }
 
     /// Samples that went in.
-    pub(super) fn taken(&self) -> usize {
+    pub(crate) fn taken(&self) -> usize {
         self.taken
     }
 
     /// Takes samples, and hands on what they complete.
-    pub(super) fn push(&mut self, samples: &[f32], sink: &mut dyn FnMut(&[f32])) -> Result<(), String> {
+    pub(crate) fn push(&mut self, samples: &[f32], sink: &mut dyn FnMut(&[f32])) -> Result<(), String> {
         self.taken += samples.len();
         if self.fft.is_none() {
             sink(samples);
@@ -46,7 +46,7 @@ impl Resampler {
     }
 
     /// Hands on the rest.
-    pub(super) fn finish(mut self, sink: &mut dyn FnMut(&[f32])) -> Result<(), String> {
+    pub(crate) fn finish(mut self, sink: &mut dyn FnMut(&[f32])) -> Result<(), String> {
         let Some(block) = self.fft.as_ref().map(|fft| fft.input_frames_next()) else { return Ok(()) };
         let whole = (self.taken as u128 * self.to as u128).div_ceil(self.from as u128) as usize;
         while self.given < whole {

@@ -14,6 +14,7 @@ mod payload;
 mod policy;
 mod sequence;
 mod spec;
+pub mod step;
 mod tensor;
 pub mod training;
 

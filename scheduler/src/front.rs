@@ -1,5 +1,6 @@
 //! The one door through which every API shell reaches the scheduler. Shells parse and render; they decide nothing.
 
+mod ensembles;
 mod generating;
 mod generation_tensors;
 mod reclaiming;
@@ -53,6 +54,9 @@ impl Front {
     /// when it cannot be run; whatever the model answers.
     pub async fn infer(&self, request: InferRequest) -> Result<Answered> {
         let scheduler = &*self.0;
+        if let Some(ensemble) = scheduler.ensembles().find(&request.model) {
+            return self.infer_ensemble(ensemble, request).await;
+        }
         let spec = scheduler.core().spec(&request.model, &request.version)?;
         if spec.generator.is_some() {
             return self.generate_whole(request).await;
@@ -107,7 +111,7 @@ impl Front {
     /// # Errors
     /// NOT_FOUND for an unknown name or version, UNAVAILABLE while no worker has loaded it.
     pub fn model_spec(&self, name: &str, version: &str) -> Result<Arc<ModelSpec>> {
-        self.0.core().spec(name, version)
+        self.spec(name, version)
     }
 
     /// Whether the model can answer now.
@@ -115,9 +119,8 @@ impl Front {
     /// # Errors
     /// NOT_FOUND for an unknown name or version.
     pub fn model_ready(&self, name: &str, version: &str) -> Result<bool> {
-        let core = self.0.core();
-        match core.spec(name, version) {
-            Ok(_) => Ok(core.model(name)?.state.answers() && !core.is_draining()),
+        match self.spec(name, version) {
+            Ok(_) => Ok(self.view(name)?.state.answers() && !self.draining()),
             Err(error) if error.code == Code::Unavailable => Ok(false),
             Err(error) => Err(error),
         }
@@ -125,13 +128,18 @@ impl Front {
 
     /// Why this model cannot answer now; none where it can, or there is none.
     pub fn not_ready(&self, name: &str) -> Option<String> {
-        self.0.core().why_not_ready(name).map(|error| error.message)
+        match self.0.ensembles().find(name) {
+            Some(entry) => {
+                Some(self.ensemble_view(&entry)).filter(|view| !view.state.answers()).map(|view| view.reason)
+            }
+            None => self.0.core().why_not_ready(name).map(|error| error.message),
+        }
     }
 
     /// Names of all models that can answer now, sorted.
     pub fn ready_models(&self) -> Vec<String> {
         let ready = |view: &ModelView| view.state.answers();
-        self.0.core().models().into_iter().filter(ready).map(|view| view.name.to_string()).collect()
+        self.models().into_iter().filter(ready).map(|view| view.name.to_string()).collect()
     }
 
     /// Statistics of one model, or of all that were ever loaded when `name` is empty.
@@ -139,12 +147,11 @@ impl Front {
     /// # Errors
     /// NOT_FOUND for an unknown name or version.
     pub fn statistics(&self, name: &str, version: &str) -> Result<Vec<inference::ModelStatistics>> {
-        let core = self.0.core();
         if name.is_empty() {
-            return Ok(core.models().iter().filter(|v| v.spec.is_some()).map(|v| self.model_statistics(v)).collect());
+            return Ok(self.models().iter().filter(|v| v.spec.is_some()).map(|v| self.model_statistics(v)).collect());
         }
-        core.spec(name, version)?;
-        Ok(vec![self.model_statistics(&core.model(name)?)])
+        self.spec(name, version)?;
+        Ok(vec![self.model_statistics(&self.view(name)?)])
     }
 
     fn model_statistics(&self, view: &ModelView) -> inference::ModelStatistics {
@@ -177,7 +184,7 @@ impl Front {
 
     /// Every known model and its state; those of the repository that were never loaded too.
     pub fn repository_index(&self, ready_only: bool) -> Vec<inference::repository_index_response::ModelIndex> {
-        let mut index: Vec<_> = self.0.core().models().iter().map(model_index).collect();
+        let mut index: Vec<_> = self.models().iter().map(model_index).collect();
         for name in self.0.repository().names() {
             if index.iter().all(|model| model.name != name) {
                 let reason = self.refusal(&name).map_or_else(|| "not loaded".to_owned(), |error| error.message);
@@ -204,10 +211,12 @@ impl Front {
         let name = ModelName::new(name)?;
         let path = self.0.repository().path_of(&name)?;
         let mut changed = self.0.changed();
-        self.0.with_core(|core, now| core.want(now, &name, path, true));
+        if !self.serve_ensemble(&name, &path)? {
+            self.0.with_core(|core, now| core.want(now, &name, path, true));
+        }
         loop {
             changed.borrow_and_update();
-            let view = self.0.core().model(name.as_str())?;
+            let view = self.view(name.as_str())?;
             match view.state {
                 ModelState::Ready => return Ok(()),
                 // It could be read, and no device takes it: others may come.
@@ -229,7 +238,10 @@ impl Front {
     /// # Errors
     /// NOT_FOUND for an unknown name; INVALID_ARGUMENT for a built-in one.
     pub async fn unload_model(&self, name: &str) -> Result<()> {
-        self.0.with_core(|core, now| core.unwant(now, name))
+        match self.unload_ensemble(name) {
+            true => Ok(()),
+            false => self.0.with_core(|core, now| core.unwant(now, name)),
+        }
     }
 
     /// Counts since the start.
@@ -239,7 +251,14 @@ impl Front {
 
     /// Every model.
     pub fn models(&self) -> Vec<ModelView> {
-        self.0.core().models()
+        let mut models = self.0.core().models();
+        let ensembles = self.0.ensembles().all();
+        if !ensembles.is_empty() {
+            models.retain(|model| ensembles.iter().all(|ensemble| ensemble.name.as_str() != &*model.name));
+            models.extend(ensembles.iter().map(|ensemble| self.ensemble_view(ensemble)));
+            models.sort_by(|one, other| one.name.cmp(&other.name));
+        }
+        models
     }
 
     /// Names in the repository that cannot be served, and why.

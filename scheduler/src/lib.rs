@@ -7,6 +7,7 @@ pub mod api;
 pub mod core;
 mod curve_file;
 mod data_folder;
+mod ensembles;
 pub mod front;
 pub mod jobs;
 pub mod journal;

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use orion_net::transfer::{check_fetched, is_fetched};
-use orion_proto::{Code, Error, ModelName, Result};
+use orion_proto::{Code, Error, ModelName, Result, step::Run};
 
 /// Folders below a model's own that are looked through: a version, and what it keeps in folders.
 const DEPTH: usize = 3;
@@ -33,6 +33,9 @@ impl Repository {
             }
             let path = match path.to_str().filter(|path| is_fetched(path)) {
                 Some(fetched) => check_fetched(fetched).map(|()| path)?,
+                None if path.to_str().is_some_and(Run::is_path) => {
+                    PathBuf::from(Run::of_path(&path.to_string_lossy())?.path())
+                }
                 None => canonical(&path)?,
             };
             repository.named.push((name, path));

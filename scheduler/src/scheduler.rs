@@ -19,6 +19,7 @@ use crate::{
     core::{Command, Cordon, Core, Limits, Nanos},
     curve_file::CurveFile,
     data_folder::{CURVES, NodeFile},
+    ensembles::Ensembles,
     front::{Answered, Front},
     repository::Repository,
     session::Traffic,
@@ -50,6 +51,7 @@ pub struct Scheduler {
     alarm: Arc<AlarmClock>,
     relayed: Traffic,
     trainings: Arc<Reports>,
+    ensembles: Ensembles,
 }
 
 thread_local! {
@@ -76,16 +78,20 @@ impl Scheduler {
             alarm: AlarmClock::new(),
             relayed: Traffic::default(),
             trainings: Arc::default(),
+            ensembles: Ensembles::default(),
         });
         let remembered = scheduler.curves.as_ref().map(|file| file.lock().read()).unwrap_or_default();
         let nodes = scheduler.nodes.as_ref().map(|file| file.lock().read()).unwrap_or_default();
-        scheduler.with_core(|core, now| {
+        scheduler.with_core(|core, _| {
             core.remember(remembered);
             core.remember_nodes(nodes);
-            for (name, path) in scheduler.repository.served() {
-                core.want(now, &name, path, false);
-            }
         });
+        for (name, path) in scheduler.repository.served() {
+            // One that cannot be served says so wherever models are shown.
+            if let Ok(false) = scheduler.front().serve_ensemble(&name, &path) {
+                scheduler.with_core(|core, now| core.want(now, &name, path, false));
+            }
+        }
         scheduler
     }
 
@@ -184,6 +190,11 @@ impl Scheduler {
     /// What workers say of trainings.
     pub(crate) fn trainings(&self) -> &Arc<Reports> {
         &self.trainings
+    }
+
+    /// Models that several answer as one.
+    pub(crate) fn ensembles(&self) -> &Ensembles {
+        &self.ensembles
     }
 
     pub(crate) fn repository(&self) -> &Repository {

@@ -14,9 +14,7 @@ use symphonia::core::{
     meta::MetadataOptions,
 };
 
-mod resampler;
-
-use resampler::Resampler;
+use crate::resampler::Resampler;
 
 use super::mel::SAMPLE_RATE;
 use crate::GivenUp;

@@ -1,0 +1,292 @@
+//! Requests to ensembles: each of their parts is a request of this scheduler.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
+use orion_proto::{Code, Error, InferAnswer, InferRequest, ModelName, ModelSpec, Result, Tensor};
+
+use super::{Answered, Front};
+use crate::{
+    core::{ModelState, ModelView},
+    ensembles::{
+        Ballot, Combine, Committee, DEEPEST, Entry, Flow, Form, Pipeline, combine, members_time, stacking_input,
+    },
+};
+
+/// Bytes of answers that are put together where they are; more is another thread's.
+const COMBINED_HERE: usize = 1 << 20;
+
+/// What all parts of a request have from it.
+#[derive(Clone)]
+struct Asked {
+    request: InferRequest,
+    deadline: Option<Instant>,
+}
+
+impl Asked {
+    fn new(mut request: InferRequest) -> (Self, Vec<Tensor>) {
+        let deadline = request.parameters.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        let inputs = std::mem::take(&mut request.inputs);
+        request.outputs.clear();
+        // A name is of one request: after a takeover the whole is asked again.
+        request.parameters.job = None;
+        (Self { request, deadline }, inputs)
+    }
+
+    fn left(&self) -> Option<Duration> {
+        self.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()))
+    }
+
+    /// The request to one part.
+    fn part(&self, model: &str, version: &str, inputs: Vec<Tensor>, outputs: Vec<String>) -> Result<InferRequest> {
+        let mut request = InferRequest { inputs, outputs, ..self.request.clone() };
+        (request.model, request.version) = (model.into(), version.into());
+        request.parameters.timeout = self.left();
+        match request.parameters.timeout {
+            Some(Duration::ZERO) => {
+                Err(Error::new(Code::DeadlineExceeded, format!("the time ran out before '{model}' was asked")))
+            }
+            _ => Ok(request),
+        }
+    }
+}
+
+impl Front {
+    /// The declaration of a model or an ensemble.
+    pub(super) fn spec(&self, name: &str, version: &str) -> Result<Arc<ModelSpec>> {
+        self.spec_within(name, version, &[])
+    }
+
+    /// `within`: the ensembles whose part it is.
+    fn spec_within(&self, name: &str, version: &str, within: &[&str]) -> Result<Arc<ModelSpec>> {
+        let Some(entry) = self.0.ensembles().find(name) else { return self.0.core().spec(name, version) };
+        if within.contains(&name) || within.len() == DEEPEST {
+            let way = [within, &[name]].concat().join(" → ");
+            let text = if within.contains(&name) { "leads to itself" } else { "is made of too many, one in the other" };
+            return Err(Error::new(Code::FailedPrecondition, format!("it {text}: {way}")));
+        }
+        let within = [within, &[name]].concat();
+        let spec = entry.declare(&|part| self.spec_within(part, "", &within))?;
+        if version.is_empty() || version == spec.version {
+            return Ok(spec);
+        }
+        let text = format!("model '{name}' has the version '{}', not '{version}'", spec.version);
+        Err(Error::new(Code::NotFound, text))
+    }
+
+    /// Answers a request to an ensemble. Dropping the future cancels what its parts were asked.
+    pub(super) fn infer_ensemble(&self, entry: Arc<Entry>, request: InferRequest) -> BoxFuture<'_, Result<Answered>> {
+        async move {
+            let spec = self.spec(&request.model, &request.version)?;
+            let rows = spec.check_inputs(&request.inputs)?;
+            spec.check_outputs(&request.outputs)?;
+            let _place = entry.enter()?;
+            let (started, outputs) = (Instant::now(), request.outputs.clone());
+            let (asked, inputs) = Asked::new(request);
+            let answered = match &entry.ensemble()?.form {
+                Form::Pipeline(pipeline) => self.flow(pipeline, &asked, inputs, &outputs).await,
+                Form::Committee(committee) => self.ballot(committee, &asked, inputs).await,
+            };
+            entry.ended(self.0.now(), started.elapsed(), rows, answered.is_ok());
+            let mut answer = answered?;
+            answer.outputs.retain(|tensor| outputs.is_empty() || outputs.contains(&tensor.name));
+            Ok(Answered { spec, answer })
+        }
+        .boxed()
+    }
+
+    /// Runs steps as soon as what they take is there.
+    async fn flow(
+        &self,
+        pipeline: &Pipeline,
+        asked: &Asked,
+        inputs: Vec<Tensor>,
+        outputs: &[String],
+    ) -> Result<InferAnswer> {
+        let (mut flow, ready) = Flow::new(pipeline, inputs, outputs);
+        let mut running = FuturesUnordered::new();
+        let start = |flow: &mut Flow<'_>, number: usize| {
+            let step = &pipeline.steps[number];
+            let outputs = flow.asks(number);
+            let request = asked.part(step.model.as_str(), &step.version, flow.inputs(number), outputs);
+            async move {
+                let answered = match request {
+                    Ok(request) => Box::pin(self.infer(request)).await,
+                    Err(error) => Err(error),
+                };
+                let in_step =
+                    |error: Error| Error { message: format!("step '{}': {}", step.name, error.message), ..error };
+                (number, answered.map_err(in_step))
+            }
+        };
+        for number in ready {
+            running.push(start(&mut flow, number));
+        }
+        let mut usage_tokens = 0u64;
+        while let Some((number, answered)) = running.next().await {
+            let answer = answered?.answer;
+            usage_tokens = usage_tokens.saturating_add(answer.usage_tokens);
+            for next in flow.answered(number, answer.outputs)? {
+                running.push(start(&mut flow, next));
+            }
+        }
+        drop(running);
+        Ok(InferAnswer { outputs: flow.outputs(), usage_tokens, delta: None })
+    }
+
+    /// Asks all members; what enough of them say in time is put together.
+    async fn ballot(&self, committee: &Committee, asked: &Asked, inputs: Vec<Tensor>) -> Result<InferAnswer> {
+        let mut ballot = Ballot::new(committee);
+        let until = asked.left().and_then(|left| Instant::now().checked_add(members_time(left)));
+        let mut running: FuturesUnordered<_> = (0..committee.members.len())
+            .map(|number| {
+                let inputs = inputs.clone();
+                async move { (number, self.member(committee, number, asked, inputs).await) }
+            })
+            .collect();
+        let (mut enough, mut usage_tokens) = (None, 0u64);
+        while !ballot.is_over() {
+            let ends = [until, enough].into_iter().flatten().min();
+            let next = match ends {
+                None => running.next().await,
+                Some(ends) => match tokio::time::timeout_at(ends.into(), running.next()).await {
+                    Ok(next) => next,
+                    Err(_) => break,
+                },
+            };
+            let Some((number, answer)) = next else { break };
+            let answer = answer.map(|(tensor, tokens)| {
+                usage_tokens = usage_tokens.saturating_add(tokens);
+                tensor
+            });
+            ballot.says(number, answer);
+            if enough.is_none() && ballot.has_quorum() {
+                enough = committee.wait.and_then(|wait| Instant::now().checked_add(wait));
+            }
+        }
+        // Those that are late are called off.
+        drop(running);
+        let given: Vec<(Tensor, f32)> =
+            ballot.close()?.into_iter().map(|(tensor, weight)| (tensor.clone(), weight)).collect();
+        let mut combined = put_together(committee.combine.clone(), given).await?;
+        if let Combine::Stacking { model, input } = &committee.combine {
+            let mut answers = combined.remove(0);
+            answers.name = stacking_input(&*self.spec(model.as_str(), "")?, input)?.name.clone();
+            let request = asked.part(model.as_str(), "", vec![answers], Vec::new())?;
+            let mut stacked = Box::pin(self.infer(request)).await?.answer.outputs;
+            stacked.append(&mut combined);
+            combined = stacked;
+        }
+        Ok(InferAnswer { outputs: combined, usage_tokens, delta: None })
+    }
+
+    /// What a member answers, and the tokens that it read.
+    async fn member(
+        &self,
+        committee: &Committee,
+        number: usize,
+        asked: &Asked,
+        inputs: Vec<Tensor>,
+    ) -> Result<(Tensor, u64)> {
+        let model = committee.members[number].model.as_str();
+        let output = committee.output_of(&*self.spec(model, "")?)?.name.clone();
+        let request = asked.part(model, "", inputs, vec![output.clone()])?;
+        let InferAnswer { outputs, usage_tokens, .. } = Box::pin(self.infer(request)).await?.answer;
+        let found = outputs.into_iter().find(|tensor| tensor.name == output);
+        let missing = || Error::new(Code::Internal, format!("model '{model}' did not answer its output '{output}'"));
+        found.map(|tensor| (tensor, usage_tokens)).ok_or_else(missing)
+    }
+
+    /// How an ensemble stands, as a model's view.
+    pub(super) fn ensemble_view(&self, entry: &Entry) -> ModelView {
+        let spec = self.spec(entry.name.as_str(), "");
+        let parts = entry.ensemble().map(|ensemble| ensemble.parts().into_iter().map(|part| self.view(part)).collect());
+        let parts: Result<Vec<Result<ModelView>>> = parts;
+        let waits = |parts: &[Result<ModelView>]| {
+            let waiting = parts.iter().flatten().find(|part| !part.state.answers())?;
+            let why = if waiting.reason.is_empty() { waiting.state.name() } else { &waiting.reason };
+            Some((waiting.state, format!("model '{}': {why}", waiting.name)))
+        };
+        let (state, reason) = match (&parts, &spec) {
+            (Err(error), _) => (ModelState::Failed, error.message.clone()),
+            (Ok(parts), spec) => match (waits(parts), spec) {
+                (Some((ModelState::Failed | ModelState::Unloaded, reason)), _) => (ModelState::Failed, reason),
+                (Some((_, reason)), _) => (ModelState::Loading, reason),
+                (None, Err(error)) if error.code == Code::Unavailable => (ModelState::Loading, error.message.clone()),
+                (None, Err(error)) => (ModelState::Failed, error.message.clone()),
+                (None, Ok(_)) => (ModelState::Ready, String::new()),
+            },
+        };
+        let replicas = parts.iter().flatten().flatten().map(|part| part.ready_replicas).min();
+        ModelView {
+            name: Arc::from(entry.name.as_str()),
+            path: entry.path.clone(),
+            state,
+            wanted: true,
+            reason,
+            spec: spec.ok(),
+            ready_replicas: replicas.unwrap_or(0),
+            failed_to_load: state == ModelState::Failed,
+            queued: entry.running() as u64,
+            statistics: entry.statistics(),
+        }
+    }
+
+    /// How a model or an ensemble stands.
+    pub(super) fn view(&self, name: &str) -> Result<ModelView> {
+        match self.0.ensembles().find(name) {
+            // What leads to itself has no declaration, and is not looked through.
+            Some(entry) => match self.spec(name, "") {
+                Err(error) if error.code == Code::FailedPrecondition => Err(error),
+                _ => Ok(self.ensemble_view(&entry)),
+            },
+            None => self.0.core().model(name),
+        }
+    }
+
+    /// Serves an ensemble of the repository, and the steps that it brings.
+    pub(crate) fn serve_ensemble(&self, name: &ModelName, path: &str) -> Result<bool> {
+        let read = crate::ensembles::read(name, std::path::Path::new(path));
+        let Some(ensemble) = read.transpose() else { return Ok(false) };
+        if let Ok(ensemble) = &ensemble {
+            self.0.with_core(|core, now| {
+                for (step, path) in ensemble.own_steps() {
+                    core.want(now, step, path.to_owned(), false);
+                }
+            });
+        }
+        let outcome = ensemble.as_ref().map(|_| true).map_err(Error::clone);
+        self.0.ensembles().serve(name.clone(), path.to_owned(), ensemble);
+        outcome
+    }
+
+    /// Serves an ensemble no longer, nor the steps that it brought; whether there was one.
+    pub(super) fn unload_ensemble(&self, name: &str) -> bool {
+        let Some(entry) = self.0.ensembles().remove(name) else { return false };
+        if let Ok(ensemble) = entry.ensemble() {
+            self.0.with_core(|core, now| {
+                for (step, _) in ensemble.own_steps() {
+                    // One that is unknown is not served either.
+                    let _ = core.unwant(now, step.as_str());
+                }
+            });
+        }
+        true
+    }
+}
+
+async fn put_together(how: Combine, given: Vec<(Tensor, f32)>) -> Result<Vec<Tensor>> {
+    let bytes: usize = given.iter().map(|(tensor, _)| tensor.data.len()).sum();
+    let work = move || {
+        let given: Vec<(&Tensor, f32)> = given.iter().map(|(tensor, weight)| (tensor, *weight)).collect();
+        combine(&how, &given)
+    };
+    if bytes <= COMBINED_HERE {
+        return work();
+    }
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|_| Error::new(Code::Internal, "putting the answers together failed unexpectedly"))?
+}
