@@ -9,7 +9,7 @@ use std::{
 };
 
 use orion_proto::{
-    Code, Delta, Error, Generation, InferAnswer, ModelSpec, Priority, Result, Sequence, ServiceCurve, Tensor,
+    Code, Delta, Error, Fused, Generation, InferAnswer, ModelSpec, Priority, Result, Sequence, ServiceCurve, Tensor,
     inference::InferParameter,
 };
 
@@ -18,6 +18,7 @@ pub mod checkpoint;
 mod convnet;
 mod file;
 mod folder;
+mod fused;
 mod generation;
 mod gguf;
 mod given_up;
@@ -46,6 +47,7 @@ mod vision;
 mod whisper;
 
 pub use folder::inspect;
+pub use fused::run_with_steps;
 pub use given_up::GivenUp;
 pub use identity::{IDENTITY, identity_spec, run_identity};
 pub use orion_toml::Precision;
@@ -63,6 +65,8 @@ pub struct ModelRequest {
     pub sequence: Option<Sequence>,
     /// Parameters that only some models know.
     pub parameters: Vec<(String, InferParameter)>,
+    /// Steps before and after the model, which [`run_with_steps`] runs.
+    pub fused: Option<Arc<Fused>>,
     /// Set while it runs if nobody waits for it any more: it need not be computed to its end.
     pub given_up: GivenUp,
 }
@@ -238,7 +242,7 @@ pub fn load_at(manifest: &Manifest, pace: &Arc<Pace>, progress: &dyn Fn(f32)) ->
         Family::Simulated(latency) => {
             Loaded::Model(Box::new(simulated::SimulatedModel::load(spec, latency.clone(), pace.clone(), progress)))
         }
-        Family::Step(run) => Loaded::Model(Box::new(steps::StepModel::new(spec, (**run).clone())?)),
+        Family::Step(run) => Loaded::Model(Box::new(steps::StepModel::of(&spec.name, (**run).clone()))),
         Family::Trained(source) => Loaded::Model(Box::new(training::Classifier::load(spec, source, progress)?)),
         Family::Whisper(source) => Loaded::Model(Box::new(whisper::Whisper::load(spec, source, progress)?)),
     })

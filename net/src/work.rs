@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use orion_proto::{
-    Code, Datatype, Delta, Error, Generation, InferAnswer, InferRequest, JobAttempt, Parameters, Payload, Priority,
-    Result, Sequence, Tensor, session,
+    Code, Datatype, Delta, Error, Fused, Generation, InferAnswer, InferRequest, JobAttempt, Parameters, Payload,
+    Priority, Result, Sequence, Tensor, session,
 };
 use prost::Message;
 
@@ -117,6 +117,7 @@ pub fn encode_batch(batch: &Batch) -> (Bytes, Vec<Payload>) {
             sequence_start: sequence.is_some_and(|sequence| sequence.start),
             sequence_end: sequence.is_some_and(|sequence| sequence.end),
             job: job.map(|JobAttempt { job, attempt }| session::JobAttempt { job, attempt }),
+            fused: attempt.request.fused.as_ref().map(|fused| fused.to_json()).unwrap_or_default(),
         }
     });
     let wire = session::Batch {
@@ -218,7 +219,9 @@ pub fn decode_batch(transfer: Transfer) -> Result<Batch> {
         let truncate = attempt.truncate;
         let parameters = Parameters { priority, truncate, sequence, others, job, ..Default::default() };
         let generation = attempt.generation.map(Generation::try_from).transpose()?;
-        let request = Arc::new(InferRequest { inputs, parameters, generation, ..Default::default() });
+        let fused = Some(attempt.fused).filter(|text| !text.is_empty());
+        let fused = fused.map(|text| Fused::from_json(&text).map(Arc::new)).transpose()?;
+        let request = Arc::new(InferRequest { inputs, parameters, generation, fused, ..Default::default() });
         Ok(Attempt { attempt: attempt.attempt, request })
     });
     Ok(Batch {

@@ -11,7 +11,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use prost::Message;
 
 use crate::{
-    Datatype, Delta, Error, Generation, Payload, Result, Tensor,
+    Datatype, Delta, Error, Fused, Generation, Payload, Result, Tensor,
     datatype::shortened,
     encode_bytes_elements,
     inference::{
@@ -102,6 +102,8 @@ pub struct InferRequest {
     pub parameters: Parameters,
     /// Of a generator, instead of tensors: what to generate.
     pub generation: Option<Generation>,
+    /// Steps that run where the model does; the tensors are theirs then.
+    pub fused: Option<Arc<Fused>>,
 }
 
 /// What a model answered to one request.
@@ -257,6 +259,7 @@ impl TryFrom<ModelInferRequest> for InferRequest {
             inputs,
             parameters,
             generation: None,
+            fused: None,
         })
     }
 }

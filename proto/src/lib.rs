@@ -7,6 +7,7 @@ pub mod answer;
 mod bytes_tensor;
 mod datatype;
 mod error;
+mod fused;
 mod generation;
 mod infer;
 mod name;
@@ -21,6 +22,7 @@ pub mod training;
 pub use bytes_tensor::{bytes_elements, encode_bytes_elements};
 pub use datatype::Datatype;
 pub use error::{Code, Error, Result};
+pub use fused::{Fused, FusedStep};
 pub use generation::{
     Delta, FinishReason, Format, Generation, MOST_ALTERNATIVES, MOST_BIASES, MOST_STOPS, Prompt, Sampling,
     TokenProbability,

@@ -177,7 +177,7 @@ impl Run {
         }
     }
 
-    fn check(&self) -> Result<()> {
+    pub(crate) fn check(&self) -> Result<()> {
         let within = |what: &str, value: usize, most: usize| match (1..=most).contains(&value) {
             true => Ok(()),
             false => Err(Error::invalid(format!("{what} is {value}, it must be 1 to {most}"))),

@@ -61,6 +61,12 @@ impl Front {
         if spec.generator.is_some() {
             return self.generate_whole(request).await;
         }
+        self.infer_as(spec, request).await
+    }
+
+    /// Answers a request to a model that is declared so.
+    async fn infer_as(&self, spec: Arc<ModelSpec>, request: InferRequest) -> Result<Answered> {
+        let scheduler = &*self.0;
         let rows = spec.check_inputs(&request.inputs)?;
         spec.check_outputs(&request.outputs)?;
         let wanted = request.outputs.clone();

@@ -100,7 +100,8 @@ pub(crate) fn model_request(attempt: &Attempt, given_up: GivenUp) -> ModelReques
     let request = &attempt.request;
     let Parameters { truncate, sequence, others, .. } = &request.parameters;
     let (inputs, parameters) = (request.inputs.clone(), others.clone());
-    ModelRequest { inputs, truncate: *truncate, sequence: *sequence, parameters, given_up }
+    let fused = request.fused.clone();
+    ModelRequest { inputs, truncate: *truncate, sequence: *sequence, parameters, fused, given_up }
 }
 
 pub(crate) fn rows_of(attempt: &Attempt) -> usize {

@@ -26,8 +26,6 @@ const TYPICAL: usize = 256;
 pub(crate) struct StepModel {
     spec: ModelSpec,
     run: Run,
-    /// A typical file, for those that take images.
-    photo: Vec<u8>,
 }
 
 /// What a step takes and gives.
@@ -86,12 +84,8 @@ pub(crate) fn spec(name: &ModelName, run: &Run) -> ModelSpec {
 }
 
 impl StepModel {
-    pub(crate) fn new(spec: ModelSpec, run: Run) -> Result<Self> {
-        let photo = match run {
-            Run::Image { .. } => crate::imaging::sample_photo(640, 480)?,
-            _ => Vec::new(),
-        };
-        Ok(Self { spec, run, photo })
+    pub(crate) fn of(name: &ModelName, run: Run) -> Self {
+        Self { spec: spec(name, &run), run }
     }
 
     fn one(&self, request: &ModelRequest) -> Result<Vec<Tensor>> {
@@ -159,11 +153,9 @@ impl Model for StepModel {
             let data: Vec<u8> = (0..count).flat_map(|at| ((at * 37 % 256) as f32).to_le_bytes()).collect();
             Some(Tensor { name: spec.name.clone(), datatype: spec.datatype, shape, data: Payload::from(data) })
         };
-        match self.photo.is_empty() {
-            true => {
-                ModelRequest { inputs: self.spec.inputs.iter().filter_map(input).collect(), ..ModelRequest::default() }
-            }
-            false => crate::imaging::sample(rows, &self.photo),
+        if let Run::Image { .. } = self.run {
+            return crate::imaging::sample(rows, &crate::imaging::sample_photo(640, 480).unwrap_or_default());
         }
+        ModelRequest { inputs: self.spec.inputs.iter().filter_map(input).collect(), ..ModelRequest::default() }
     }
 }

@@ -8,7 +8,7 @@ use super::{
 
 fn step(path: &str) -> StepModel {
     let run = Run::of_path(path).unwrap();
-    StepModel::new(spec(&ModelName::new("s").unwrap(), &run), run).unwrap()
+    StepModel::of(&ModelName::new("s").unwrap(), run)
 }
 
 fn fp32(name: &str, shape: &[usize], values: &[f32]) -> Tensor {

@@ -30,6 +30,7 @@ mod failed_load;
 mod fetching;
 mod filter;
 mod fit;
+mod fuse;
 mod generate;
 mod hedge;
 mod interrupt;

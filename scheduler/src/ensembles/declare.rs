@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use orion_proto::{Code, Datatype, Error, ModelPolicy, ModelSpec, Result, TensorSpec, step::Run};
+use orion_proto::{Code, Datatype, Error, ModelPolicy, ModelSpec, Result, TensorSpec};
 
-use super::{Combine, Committee, Declared, Ensemble, Form, Pipeline, graph::Step, shown};
+use super::{Combine, Committee, Declared, Ensemble, Form, Fuses, Pipeline, graph::Step, shown};
 
 /// How much the members of a committee differ: FP32, one a row.
 pub(super) const DISAGREEMENT: &str = "disagreement";
@@ -77,17 +77,53 @@ fn both(one: &TensorSpec, other: &TensorSpec) -> Option<TensorSpec> {
 
 /// The declaration of a step that a pipeline brings, with what is known of the shapes of what it gives.
 fn known_shapes(step: &Step, spec: Arc<ModelSpec>, tensors: &[Option<(TensorSpec, &str)>]) -> Arc<ModelSpec> {
-    let run = step.path.as_deref().and_then(|path| Run::of_path(path).ok());
     let x = step.takes.iter().find(|(own, _)| own == "x").and_then(|(_, at)| tensors[*at].as_ref());
-    let (Some(run), Some((x, _))) = (run, x.filter(|(x, _)| !x.any_shape())) else { return spec };
+    let (Some(run), Some((x, _))) = (step.run(), x.filter(|(x, _)| !x.any_shape())) else { return spec };
     let Some(shape) = run.shape(&x.shape) else { return spec };
     let mut spec = ModelSpec::clone(&spec);
     spec.outputs.iter_mut().for_each(|output| output.shape.clone_from(&shape));
     Arc::new(spec)
 }
 
+/// What is known of a pipeline's parts, and of its tensors.
+struct Tensors {
+    parts: Vec<Arc<ModelSpec>>,
+    specs: Vec<TensorSpec>,
+}
+
 impl Pipeline {
     fn declare(&self, of: &Ensemble, declared: Declared<'_>) -> Result<ModelSpec> {
+        let Tensors { parts, specs } = self.tensors(declared)?;
+        let inputs = self.inputs.iter().map(|at| specs[*at].clone()).collect();
+        let outputs = self.outputs.iter().map(|at| TensorSpec { optional: false, ..specs[*at].clone() });
+        Ok(of.spec(&parts, FAMILY, inputs, outputs.collect()))
+    }
+
+    /// The pipeline as it is run, and what each step with others takes and gives.
+    pub(crate) fn prepare(
+        &self,
+        declared: Declared<'_>,
+        fuses: Fuses<'_>,
+    ) -> Result<(Self, Vec<Option<Arc<ModelSpec>>>)> {
+        let Tensors { specs, .. } = self.tensors(declared)?;
+        let pipeline = self.fused(fuses);
+        let of_step = |step: &Step| {
+            if step.fused.is_none() {
+                return Ok(None);
+            }
+            let named = |pairs: &[(String, usize)]| pairs.iter().map(|(_, at)| specs[*at].clone()).collect();
+            let spec = ModelSpec {
+                inputs: named(&step.takes),
+                outputs: named(&step.gives),
+                ..(*declared(step.model.as_str())?).clone()
+            };
+            Ok(Some(Arc::new(spec)))
+        };
+        let of_steps = pipeline.steps.iter().map(of_step).collect::<Result<_>>()?;
+        Ok((pipeline, of_steps))
+    }
+
+    fn tensors(&self, declared: Declared<'_>) -> Result<Tensors> {
         let mut parts = Vec::with_capacity(self.steps.len());
         // What is known of each tensor, and from whom.
         let mut tensors: Vec<Option<(TensorSpec, &str)>> = vec![None; self.tensors.len()];
@@ -96,6 +132,11 @@ impl Pipeline {
         for step in &self.steps {
             let spec = declared(step.model.as_str())
                 .map_err(|error| Error { message: format!("step '{}': {}", step.name, error.message), ..error })?;
+            if !step.version.is_empty() && step.version != spec.version {
+                let (name, model, version, wanted) = (&step.name, &step.model, &spec.version, &step.version);
+                let text = format!("step '{name}': model '{model}' has the version '{version}', not '{wanted}'");
+                return Err(Error::new(Code::NotFound, text));
+            }
             let spec = known_shapes(step, spec, &tensors);
             let ends = [(&step.takes, &spec.inputs, "input"), (&step.gives, &spec.outputs, "output")];
             for (mapped, own, what) in ends {
@@ -121,13 +162,12 @@ impl Pipeline {
                 self.meet(&mut tensors[at], at, owners, "its own declaration")?;
             }
         }
-        let of_number = |at: &usize| {
-            let (spec, _) = tensors[*at].clone()?;
-            Some(TensorSpec { name: self.tensors[*at].clone(), optional: optional[*at], ..spec })
-        };
-        let inputs = self.inputs.iter().filter_map(of_number).collect();
-        let outputs = self.outputs.iter().filter_map(of_number).map(|spec| TensorSpec { optional: false, ..spec });
-        Ok(of.spec(&parts, FAMILY, inputs, outputs.collect()))
+        // Each tensor is given or taken by a step, so each is known.
+        let specs = tensors.into_iter().enumerate().filter_map(|(at, known)| {
+            let (spec, _) = known?;
+            Some(TensorSpec { name: self.tensors[at].clone(), optional: optional[at], ..spec })
+        });
+        Ok(Tensors { parts, specs: specs.collect() })
     }
 
     fn meet<'a>(

@@ -1,8 +1,11 @@
 //! The graph of a pipeline: which step gives which tensor, and which take it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
-use orion_proto::{Error, ModelName, Result, TensorSpec, valid_name};
+use orion_proto::{Error, Fused, ModelName, Result, TensorSpec, step::Run, valid_name};
 
 /// Steps and tensors of one pipeline at most.
 const MOST_STEPS: usize = 64;
@@ -36,6 +39,15 @@ pub(crate) struct Step {
     pub(crate) takes: Vec<(String, usize)>,
     /// Its outputs, and the tensors that they become.
     pub(crate) gives: Vec<(String, usize)>,
+    /// Steps that run with it; what it takes and gives are tensors of the pipeline under their own names then.
+    pub(crate) fused: Option<Arc<Fused>>,
+}
+
+impl Step {
+    /// What it does, if the pipeline brings it.
+    pub(super) fn run(&self) -> Option<Run> {
+        Run::of_path(self.path.as_deref()?).ok()
+    }
 }
 
 /// A step as its owner writes it.
@@ -193,7 +205,7 @@ impl Numbers {
             pairs.into_iter().map(|(own, tensor)| Ok((own, self.of(tensor)?))).collect::<Result<Vec<_>>>()
         };
         let (takes, gives) = (number(inputs).map_err(in_step)?, number(outputs).map_err(in_step)?);
-        Ok(Step { name, model, version, path, takes, gives })
+        Ok(Step { name, model, version, path, takes, gives, fused: None })
     }
 
     fn find(&self, what: &str, listed: Vec<String>) -> Result<Vec<usize>> {
@@ -253,7 +265,7 @@ mod tests {
             ("a: x -> y", Some("q"), "output 'q' is a tensor of no step"),
             ("a: x -> y", Some("x"), "output 'x' is given by no step"),
             ("a: x -> y", Some("y y"), "listed twice"),
-            ("a: x -> x", None, "wait for each other"),
+            ("a: x -> x", None, "it has no input"),
         ] {
             let error = pipeline(steps, outputs).unwrap_err();
             assert!(error.message.contains(words), "{steps}: {error}");

@@ -6,6 +6,7 @@ mod combine;
 mod committee;
 mod declare;
 mod file;
+mod fuse;
 mod graph;
 mod numbers;
 mod pipeline;
@@ -18,9 +19,10 @@ pub(crate) use combine::combine;
 pub(crate) use committee::{Ballot, members_time};
 pub(crate) use declare::stacking_input;
 pub(crate) use file::read;
+pub(crate) use fuse::Fuses;
 pub(crate) use graph::Pipeline;
 pub(crate) use pipeline::Flow;
-pub(crate) use registry::{Ensembles, Entry};
+pub(crate) use registry::{Ensembles, Entry, Prepared};
 
 /// Ensembles within ensembles.
 pub(crate) const DEEPEST: usize = 8;

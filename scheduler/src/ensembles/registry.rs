@@ -12,7 +12,7 @@ use std::{
 use orion_proto::{Code, Error, ModelName, ModelSpec, Result};
 use parking_lot::{Mutex, RwLock};
 
-use super::{Declared, Ensemble};
+use super::{Declared, Ensemble, Form, Fuses, Pipeline};
 use crate::core::{Nanos, Statistics};
 
 /// When a client may come back that found too many requests under way.
@@ -31,13 +31,22 @@ pub(crate) struct Entry {
     pub(crate) ensemble: Result<Ensemble>,
     running: AtomicUsize,
     statistics: Mutex<Statistics>,
-    declared: Mutex<Option<Known>>,
+    prepared: Mutex<Option<Known>>,
 }
 
-/// A declaration, and those of its parts that it was made of.
+/// An ensemble that can answer.
+pub(crate) struct Prepared {
+    pub(crate) spec: Arc<ModelSpec>,
+    /// A pipeline as it is run, and what each step with others takes and gives.
+    pub(crate) pipeline: Option<(Pipeline, Vec<Option<Arc<ModelSpec>>>)>,
+}
+
+/// What was prepared, and of what.
 struct Known {
     parts: Vec<Arc<ModelSpec>>,
-    spec: Result<Arc<ModelSpec>>,
+    /// Counts changes of models and workers.
+    changes: u64,
+    prepared: Result<Arc<Prepared>>,
 }
 
 /// A request that is under way.
@@ -63,7 +72,7 @@ impl Ensembles {
             ensemble,
             running: AtomicUsize::new(0),
             statistics: Mutex::new(statistics),
-            declared: Mutex::new(None),
+            prepared: Mutex::new(None),
         };
         self.0.write().insert(name.to_string(), Arc::new(entry));
     }
@@ -87,23 +96,32 @@ impl Entry {
         self.ensemble.as_ref().map_err(|error| Error::new(Code::FailedPrecondition, error.message.clone()))
     }
 
-    /// Its declaration, made anew when a part's has changed.
+    /// What it takes and gives and how it is run, made anew when models or workers have changed.
     ///
     /// # Errors
     /// As [`Ensemble::declare`].
-    pub(crate) fn declare(&self, declared: Declared<'_>) -> Result<Arc<ModelSpec>> {
+    pub(crate) fn prepare(&self, declared: Declared<'_>, fuses: Fuses<'_>, changes: u64) -> Result<Arc<Prepared>> {
         let ensemble = self.ensemble()?;
         let parts: Result<Vec<Arc<ModelSpec>>> = ensemble.parts().into_iter().map(declared).collect();
-        if let (Some(known), Ok(parts)) = (self.declared.lock().as_ref(), &parts) {
+        if let (Some(known), Ok(parts)) = (self.prepared.lock().as_ref(), &parts) {
             let same = |(one, other): (&Arc<ModelSpec>, &Arc<ModelSpec>)| Arc::ptr_eq(one, other);
-            if known.parts.len() == parts.len() && known.parts.iter().zip(parts).all(same) {
-                return known.spec.clone();
+            let all = known.parts.len() == parts.len() && known.parts.iter().zip(parts).all(same);
+            if all && known.changes == changes {
+                return known.prepared.clone();
             }
         }
         // Not under the lock: one that leads to itself comes by here again.
-        let spec = ensemble.declare(declared).map(Arc::new);
-        *self.declared.lock() = parts.ok().map(|parts| Known { parts, spec: spec.clone() });
-        spec
+        let prepare = || {
+            let spec = Arc::new(ensemble.declare(declared)?);
+            let pipeline = match &ensemble.form {
+                Form::Pipeline(pipeline) => Some(pipeline.prepare(declared, fuses)?),
+                Form::Committee(_) => None,
+            };
+            Ok(Arc::new(Prepared { spec, pipeline }))
+        };
+        let prepared = prepare();
+        *self.prepared.lock() = parts.ok().map(|parts| Known { parts, changes, prepared: prepared.clone() });
+        prepared
     }
 
     /// Takes a request in.

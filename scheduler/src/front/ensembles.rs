@@ -12,7 +12,8 @@ use super::{Answered, Front};
 use crate::{
     core::{ModelState, ModelView},
     ensembles::{
-        Ballot, Combine, Committee, DEEPEST, Entry, Flow, Form, Pipeline, combine, members_time, stacking_input,
+        Ballot, Combine, Committee, DEEPEST, Entry, Flow, Form, Pipeline, Prepared, combine, members_time,
+        stacking_input,
     },
 };
 
@@ -63,18 +64,26 @@ impl Front {
     /// `within`: the ensembles whose part it is.
     fn spec_within(&self, name: &str, version: &str, within: &[&str]) -> Result<Arc<ModelSpec>> {
         let Some(entry) = self.0.ensembles().find(name) else { return self.0.core().spec(name, version) };
+        let spec = self.prepared(&entry, within)?.spec.clone();
+        if version.is_empty() || version == spec.version {
+            return Ok(spec);
+        }
+        let text = format!("model '{name}' has the version '{}', not '{version}'", spec.version);
+        Err(Error::new(Code::NotFound, text))
+    }
+
+    fn prepared(&self, entry: &Entry, within: &[&str]) -> Result<Arc<Prepared>> {
+        let name = entry.name.as_str();
         if within.contains(&name) || within.len() == DEEPEST {
             let way = [within, &[name]].concat().join(" → ");
             let text = if within.contains(&name) { "leads to itself" } else { "is made of too many, one in the other" };
             return Err(Error::new(Code::FailedPrecondition, format!("it {text}: {way}")));
         }
         let within = [within, &[name]].concat();
-        let spec = entry.declare(&|part| self.spec_within(part, "", &within))?;
-        if version.is_empty() || version == spec.version {
-            return Ok(spec);
-        }
-        let text = format!("model '{name}' has the version '{}', not '{version}'", spec.version);
-        Err(Error::new(Code::NotFound, text))
+        let changes = *self.0.changed().borrow();
+        let fuses =
+            |step: &str, model: &str| self.0.ensembles().find(model).is_none() && self.0.core().fuses(step, model);
+        entry.prepare(&|part| self.spec_within(part, "", &within), &fuses, changes)
     }
 
     /// Answers a request to an ensemble. Dropping the future cancels what its parts were asked.
@@ -86,9 +95,11 @@ impl Front {
             let _place = entry.enter()?;
             let (started, outputs) = (Instant::now(), request.outputs.clone());
             let (asked, inputs) = Asked::new(request);
-            let answered = match &entry.ensemble()?.form {
-                Form::Pipeline(pipeline) => self.flow(pipeline, &asked, inputs, &outputs).await,
-                Form::Committee(committee) => self.ballot(committee, &asked, inputs).await,
+            let prepared = self.prepared(&entry, &[])?;
+            let answered = match (&prepared.pipeline, &entry.ensemble()?.form) {
+                (Some((pipeline, fused)), _) => self.flow(pipeline, fused, &asked, inputs, &outputs).await,
+                (None, Form::Committee(committee)) => self.ballot(committee, &asked, inputs).await,
+                (None, Form::Pipeline(_)) => Err(Error::new(Code::Internal, "the pipeline was not prepared")),
             };
             entry.ended(self.0.now(), started.elapsed(), rows, answered.is_ok());
             let mut answer = answered?;
@@ -102,6 +113,7 @@ impl Front {
     async fn flow(
         &self,
         pipeline: &Pipeline,
+        fused: &[Option<Arc<ModelSpec>>],
         asked: &Asked,
         inputs: Vec<Tensor>,
         outputs: &[String],
@@ -112,10 +124,12 @@ impl Front {
             let step = &pipeline.steps[number];
             let outputs = flow.asks(number);
             let request = asked.part(step.model.as_str(), &step.version, flow.inputs(number), outputs);
+            let request = request.map(|request| InferRequest { fused: step.fused.clone(), ..request });
             async move {
-                let answered = match request {
-                    Ok(request) => Box::pin(self.infer(request)).await,
-                    Err(error) => Err(error),
+                let answered = match (request, &fused[number]) {
+                    (Ok(request), Some(spec)) => Box::pin(self.infer_as(spec.clone(), request)).await,
+                    (Ok(request), None) => Box::pin(self.infer(request)).await,
+                    (Err(error), _) => Err(error),
                 };
                 let in_step =
                     |error: Error| Error { message: format!("step '{}': {}", step.name, error.message), ..error };

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use orion_models::{Model, ModelRequest};
+use orion_models::{Model, ModelRequest, run_with_steps};
 use orion_net::store::Pin;
 use orion_proto::{InferAnswer, Result};
 
@@ -59,7 +59,7 @@ impl Held {
         let count = requests.len();
         let Kept::Model(model, meter) = &mut self.kept else { return (vec![Err(batch_failed()); count], 0) };
         let known = model.known_peak_bytes();
-        let work = || guarded(pool, || model.run(requests));
+        let work = || guarded(pool, || run_with_steps(&mut **model, requests));
         let (answers, peak_bytes) = match known {
             Some(bytes) => (work(), bytes),
             None => meter.measure(moves, rows, work),

@@ -96,7 +96,16 @@ pub(super) fn parse(
     }
     let inputs = inputs(head.inputs.0, binary)?;
     Ok((
-        InferRequest { model, version, id: head.id.unwrap_or_default(), inputs, outputs, parameters, generation: None },
+        InferRequest {
+            model,
+            version,
+            id: head.id.unwrap_or_default(),
+            inputs,
+            outputs,
+            parameters,
+            generation: None,
+            fused: None,
+        },
         forms,
     ))
 }
