@@ -1,9 +1,14 @@
 //! A model with the steps that a request wants before and after it.
 
+use std::sync::Arc;
+
 use orion_proto::{Code, Error, Fused, FusedStep, InferAnswer, ModelName, Result, Tensor};
 use rayon::prelude::*;
 
 use crate::{Model, ModelRequest, steps::StepModel};
+
+/// The steps of a request, and the tensors that those after the model need of before.
+type Kept = (Option<Arc<Fused>>, Vec<Tensor>);
 
 /// Runs a batch, each request with its own steps. One whose steps fail is left out of the model's batch.
 ///
@@ -12,30 +17,23 @@ pub fn run_with_steps(model: &mut dyn Model, batch: Vec<ModelRequest>) -> Vec<Re
     if batch.iter().all(|request| request.fused.is_none()) {
         return model.run(batch);
     }
-    let ready: Vec<Result<(ModelRequest, Vec<Tensor>)>> = batch.into_par_iter().map(before).collect();
-    let (mut asked, mut kept) = (Vec::new(), Vec::with_capacity(ready.len()));
-    for one in ready {
-        kept.push(one.map(|(request, tensors)| {
-            let fused = request.fused.clone();
-            asked.push(request);
-            (fused, tensors)
-        }));
-    }
+    let ready: Vec<Result<(ModelRequest, Kept)>> = batch.into_par_iter().map(before).collect();
+    let mut asked = Vec::new();
+    let mut take = |(request, kept): (ModelRequest, Kept)| {
+        asked.push(request);
+        kept
+    };
+    let kept: Vec<Result<Kept>> = ready.into_iter().map(|one| one.map(&mut take)).collect();
     let mut answers = model.run(asked).into_iter();
     let missing = || Err(Error::new(Code::Internal, "the model gave too few answers"));
-    let answered = kept.into_iter().map(|one| one.map(|kept| (kept, answers.next().unwrap_or_else(missing))));
-    let answered: Vec<_> = answered.collect();
-    let after =
-        |((fused, tensors), answer): ((Option<std::sync::Arc<Fused>>, Vec<Tensor>), Result<InferAnswer>)| match fused {
-            None => answer,
-            Some(fused) => after(&fused, tensors, answer?),
-        };
-    answered.into_par_iter().map(|one| one.and_then(after)).collect()
+    let mut both = |kept: Kept| (kept, answers.next().unwrap_or_else(missing));
+    let answered: Vec<_> = kept.into_iter().map(|one| one.map(&mut both)).collect();
+    answered.into_par_iter().map(|one| one.and_then(|(kept, answer)| after(kept, answer?))).collect()
 }
 
 /// What the model is asked, and the tensors that are known.
-fn before(mut request: ModelRequest) -> Result<(ModelRequest, Vec<Tensor>)> {
-    let Some(fused) = request.fused.clone() else { return Ok((request, Vec::new())) };
+fn before(mut request: ModelRequest) -> Result<(ModelRequest, Kept)> {
+    let Some(fused) = request.fused.clone() else { return Ok((request, (None, Vec::new()))) };
     let mut tensors = std::mem::take(&mut request.inputs);
     for step in &fused.before {
         run(step, &request, &mut tensors)?;
@@ -47,10 +45,11 @@ fn before(mut request: ModelRequest) -> Result<(ModelRequest, Vec<Tensor>)> {
         taken.chain(&fused.outputs).any(|name| *name == tensor.name)
     };
     tensors.retain(needed);
-    Ok((request, tensors))
+    Ok((request, (Some(fused), tensors)))
 }
 
-fn after(fused: &Fused, mut tensors: Vec<Tensor>, mut answer: InferAnswer) -> Result<InferAnswer> {
+fn after((fused, mut tensors): Kept, mut answer: InferAnswer) -> Result<InferAnswer> {
+    let Some(fused) = fused else { return Ok(answer) };
     tensors.extend(renamed(&fused.gives, &answer.outputs));
     for step in &fused.after {
         run(step, &ModelRequest::default(), &mut tensors)?;
@@ -97,8 +96,6 @@ fn renamed(gives: &[(String, String)], outputs: &[Tensor]) -> Vec<Tensor> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use orion_proto::{Datatype, Payload, step::Run};
 
     use super::*;

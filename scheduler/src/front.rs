@@ -3,6 +3,7 @@
 mod ensembles;
 mod generating;
 mod generation_tensors;
+mod partial;
 mod reclaiming;
 mod training;
 
@@ -55,7 +56,7 @@ impl Front {
     pub async fn infer(&self, request: InferRequest) -> Result<Answered> {
         let scheduler = &*self.0;
         if let Some(ensemble) = scheduler.ensembles().find(&request.model) {
-            return self.infer_ensemble(ensemble, request).await;
+            return self.infer_ensemble(ensemble, request, None).await;
         }
         let spec = scheduler.core().spec(&request.model, &request.version)?;
         if spec.generator.is_some() {
@@ -310,8 +311,9 @@ impl Front {
     /// Every device's predicted cost for a model, or why it does not take it.
     ///
     /// # Errors
-    /// NOT_FOUND for an unknown name.
+    /// NOT_FOUND for an unknown name; FAILED_PRECONDITION for an ensemble, naming its parts.
     pub fn explain_model(&self, name: &str) -> Result<cluster::ModelExplanation> {
+        self.refuse_ensemble(name)?;
         let now = self.0.now();
         self.0.core().explain_model(now, name)
     }

@@ -81,10 +81,23 @@ ENSEMBLES = {
         outputs = { y = "out" }
     """,
     # Takes 0.3 s a member, whatever they hold.
-    "patient": '[committee]\nmembers = ["identity", "slow"]\ncombine = "mean"\nquorum = 1',
-    "hasty": '[committee]\nmembers = ["identity", "identity", "slow"]\ncombine = "mean"\nquorum = 2\nwait_ms = 1',
+    "patient": '[committee]\nmembers = ["identity", "slow"]\ncombine = "mean"\nquorum = 1\nwait_ms = 60000',
+    "hasty": '[committee]\nmembers = ["identity", "identity", "slow"]\ncombine = "mean"\nquorum = 2',
     "strict": '[committee]\nmembers = ["identity", "slow"]\ncombine = "mean"',
     "chain": """
+        [[step]]
+        name = "one"
+        model = "slow"
+        inputs = { INPUT0 = "a" }
+        outputs = { OUTPUT0 = "b" }
+        [[step]]
+        name = "two"
+        model = "slow"
+        inputs = { INPUT0 = "b" }
+        outputs = { OUTPUT0 = "c" }
+    """,
+    "chain-parts": """
+        outputs = ["b", "c"]
         [[step]]
         name = "one"
         model = "slow"
@@ -297,6 +310,22 @@ def test_a_deadline_and_a_client_that_goes_end_what_runs(triton, server):
     call.cancel()
     idle(server)
     serving.until(lambda: seen, "the end of the call")
+
+
+def test_outputs_come_as_soon_as_they_are_known(server):
+    """Also to those who ask for several pipelines on one stream."""
+    grpc, seen = tritonclient.grpc.InferenceServerClient(server.grpc), []
+    inputs = [tritonclient.grpc.InferInput("a", list(X.shape), "FP32").set_data_from_numpy(X)]
+    grpc.start_stream(lambda result, error: seen.append(error or result.get_response()))
+    grpc.async_stream_infer("chain-parts", inputs, request_id="parts", parameters={"partial": True})
+    grpc.async_stream_infer("chain-parts", inputs, request_id="whole")
+    grpc.async_stream_infer("chain-parts", inputs, request_id="wrong", parameters={"partial": "yes"})
+    serving.until(lambda: len(seen) == 4, "all answers")
+    grpc.stop_stream()
+    told = [(one.id, [o.name for o in one.outputs], one.parameters["triton_final_response"].bool_param) for one in seen if hasattr(one, "id")]
+    assert sorted(told) == [("parts", ["b"], False), ("parts", ["c"], True), ("whole", ["b", "c"], False)]
+    assert told.index(("parts", ["b"], False)) < told.index(("parts", ["c"], True))
+    assert [str(one) for one in seen if not hasattr(one, "id")] == ["parameter 'partial' must be a boolean"]
 
 
 def test_as_many_as_may_be_are_under_way(triton, server):

@@ -74,7 +74,8 @@ mod tests {
     fn enough_answers_are_an_answer_and_too_few_say_why() {
         let member = |name: &str| Member { model: orion_proto::ModelName::new(name).unwrap(), weight: 1.0 };
         let members = ["a", "b", "c"].map(member).to_vec();
-        let committee = Committee { members, combine: Combine::Mean, output: String::new(), quorum: 2, wait: None };
+        let committee =
+            Committee { members, combine: Combine::Mean, output: String::new(), quorum: 2, wait: Duration::ZERO };
         let mut ballot = Ballot::new(&committee);
         ballot.says(1, Ok(fp32("y", vec![1], &[1.0])));
         assert!(!ballot.has_quorum() && !ballot.is_over());

@@ -186,7 +186,7 @@ impl CommitteeToml {
                 )));
             }
         };
-        let wait = self.wait_ms.map(Duration::from_millis);
+        let wait = Duration::from_millis(self.wait_ms.unwrap_or(0));
         Ok(Committee { members, combine, output: self.output, quorum, wait })
     }
 }
@@ -240,7 +240,7 @@ mod tests {
         let good = toml(&format!("{members}combine = \"mean\"\nquorum = 1\nwait_ms = 5")).unwrap();
         let Form::Committee(committee) = &good.form else { panic!("{good:?}") };
         assert_eq!((committee.members[1].weight, committee.quorum), (2.0, 1));
-        assert_eq!(committee.wait, Some(Duration::from_millis(5)));
+        assert_eq!(committee.wait, Duration::from_millis(5));
         for (rest, words) in [
             ("combine = \"sum\"", "it must be mean, vote, best or stacking"),
             ("combine = \"mean\"\nquorum = 3", "quorum is 3, it must be 1 to 2"),

@@ -56,8 +56,8 @@ pub(crate) struct Committee {
     pub(crate) output: String,
     /// Answers that are enough.
     pub(crate) quorum: usize,
-    /// How long the others are waited for once there are enough; none: to the request's deadline.
-    pub(crate) wait: Option<std::time::Duration>,
+    /// How long the others are waited for once there are enough, within the request's deadline.
+    pub(crate) wait: std::time::Duration,
 }
 
 #[derive(Clone, Debug, PartialEq)]

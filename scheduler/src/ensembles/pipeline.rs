@@ -109,7 +109,14 @@ impl<'a> Flow<'a> {
         Ok(ready)
     }
 
-    /// What is answered, once all steps have run.
+    /// Outputs that have become known since it was asked last.
+    pub(crate) fn news(&mut self) -> Vec<Tensor> {
+        let (known, wanted) = std::mem::take(&mut self.wanted).into_iter().partition(|at| self.values[*at].is_some());
+        self.wanted = wanted;
+        known.into_iter().filter_map(|at: usize| self.take(at)).collect()
+    }
+
+    /// What is answered, once all steps have run, but for what was news.
     pub(crate) fn outputs(mut self) -> Vec<Tensor> {
         let wanted = std::mem::take(&mut self.wanted);
         wanted.into_iter().filter_map(|at| self.take(at)).collect()
@@ -172,5 +179,19 @@ mod tests {
         assert_eq!(flow.asks(0), ["y"]);
         assert!(flow.answered(0, vec![tensor("y", 2.0)]).unwrap().is_empty());
         assert_eq!(flow.outputs(), [tensor("left", 2.0)]);
+    }
+
+    #[test]
+    fn what_is_known_early_is_news_once() {
+        let pipeline = pipeline();
+        let (mut flow, _) = Flow::new(&pipeline, vec![tensor("in", 1.0)], &[]);
+        assert!(flow.news().is_empty());
+        flow.inputs(0);
+        flow.answered(0, vec![tensor("y", 2.0), tensor("z", 3.0)]).unwrap();
+        assert_eq!(flow.news(), [tensor("left", 2.0)]);
+        assert!(flow.news().is_empty());
+        // A step takes it still.
+        assert_eq!(flow.inputs(1), [tensor("x", 2.0)]);
+        assert!(flow.outputs().is_empty());
     }
 }

@@ -6,9 +6,15 @@ use std::{
 };
 
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
-use orion_proto::{Code, Error, InferAnswer, InferRequest, ModelName, ModelSpec, Result, Tensor};
+use orion_proto::{
+    Code, Error, InferAnswer, InferRequest, ModelName, ModelSpec, Result, Tensor,
+    inference::infer_parameter::ParameterChoice,
+};
 
-use super::{Answered, Front};
+use super::{
+    Answered, Front,
+    partial::{PARTIAL, Parts},
+};
 use crate::{
     core::{ModelState, ModelView},
     ensembles::{
@@ -86,9 +92,32 @@ impl Front {
         entry.prepare(&|part| self.spec_within(part, "", &within), &fuses, changes)
     }
 
+    /// Answers a request; `parts` are told what an ensemble knows before.
+    pub(super) async fn infer_in_parts(&self, request: InferRequest, parts: Option<Parts>) -> Result<Answered> {
+        match self.0.ensembles().find(&request.model) {
+            Some(entry) => self.infer_ensemble(entry, request, parts).await,
+            None => self.infer(request).await,
+        }
+    }
+
+    /// Whether a request asks for its answer in parts; its own parts do not.
+    pub(super) fn take_partial(&self, request: &mut InferRequest) -> Result<bool> {
+        let Some(at) = request.parameters.others.iter().position(|(name, _)| name == PARTIAL) else { return Ok(false) };
+        match request.parameters.others.swap_remove(at).1.parameter_choice {
+            Some(ParameterChoice::BoolParam(wanted)) => Ok(wanted),
+            _ => Err(Error::invalid(format!("parameter '{PARTIAL}' must be a boolean"))),
+        }
+    }
+
     /// Answers a request to an ensemble. Dropping the future cancels what its parts were asked.
-    pub(super) fn infer_ensemble(&self, entry: Arc<Entry>, request: InferRequest) -> BoxFuture<'_, Result<Answered>> {
+    pub(super) fn infer_ensemble(
+        &self,
+        entry: Arc<Entry>,
+        mut request: InferRequest,
+        parts: Option<Parts>,
+    ) -> BoxFuture<'_, Result<Answered>> {
         async move {
+            self.take_partial(&mut request)?;
             let spec = self.spec(&request.model, &request.version)?;
             let rows = spec.check_inputs(&request.inputs)?;
             spec.check_outputs(&request.outputs)?;
@@ -97,7 +126,9 @@ impl Front {
             let (asked, inputs) = Asked::new(request);
             let prepared = self.prepared(&entry, &[])?;
             let answered = match (&prepared.pipeline, &entry.ensemble()?.form) {
-                (Some((pipeline, fused)), _) => self.flow(pipeline, fused, &asked, inputs, &outputs).await,
+                (Some((pipeline, fused)), _) => {
+                    self.flow((pipeline, fused), &asked, inputs, &outputs, parts.as_ref()).await
+                }
                 (None, Form::Committee(committee)) => self.ballot(committee, &asked, inputs).await,
                 (None, Form::Pipeline(_)) => Err(Error::new(Code::Internal, "the pipeline was not prepared")),
             };
@@ -112,11 +143,11 @@ impl Front {
     /// Runs steps as soon as what they take is there.
     async fn flow(
         &self,
-        pipeline: &Pipeline,
-        fused: &[Option<Arc<ModelSpec>>],
+        (pipeline, fused): (&Pipeline, &[Option<Arc<ModelSpec>>]),
         asked: &Asked,
         inputs: Vec<Tensor>,
         outputs: &[String],
+        parts: Option<&Parts>,
     ) -> Result<InferAnswer> {
         let (mut flow, ready) = Flow::new(pipeline, inputs, outputs);
         let mut running = FuturesUnordered::new();
@@ -145,6 +176,9 @@ impl Front {
             usage_tokens = usage_tokens.saturating_add(answer.usage_tokens);
             for next in flow.answered(number, answer.outputs)? {
                 running.push(start(&mut flow, next));
+            }
+            if let Some(parts) = parts.filter(|_| !running.is_empty()) {
+                parts.tell(flow.news());
             }
         }
         drop(running);
@@ -178,7 +212,7 @@ impl Front {
             });
             ballot.says(number, answer);
             if enough.is_none() && ballot.has_quorum() {
-                enough = committee.wait.and_then(|wait| Instant::now().checked_add(wait));
+                enough = Instant::now().checked_add(committee.wait);
             }
         }
         // Those that are late are called off.
@@ -247,6 +281,14 @@ impl Front {
             queued: entry.running() as u64,
             statistics: entry.statistics(),
         }
+    }
+
+    /// An ensemble runs nowhere itself.
+    pub(super) fn refuse_ensemble(&self, name: &str) -> Result<()> {
+        let Some(entry) = self.0.ensembles().find(name) else { return Ok(()) };
+        let parts = entry.ensemble()?.parts().join(", ");
+        let text = format!("'{name}' is an ensemble, which runs where its parts do; ask about one of them: {parts}");
+        Err(Error::new(Code::FailedPrecondition, text))
     }
 
     /// How a model or an ensemble stands.

@@ -50,6 +50,21 @@ impl InferenceService {
 }
 
 impl InferenceService {
+    /// The outputs of a pipeline, as they become known; the last answer says that it is.
+    fn parts(
+        front: &Front,
+        wire: ModelInferRequest,
+        terms: &Terms,
+        arrived: Instant,
+    ) -> orion_proto::Result<impl Stream<Item = orion_proto::Result<ModelInferResponse>> + use<>> {
+        let mut request = InferRequest::try_from(wire)?;
+        terms.apply(&mut request, arrived);
+        let id = request.id.clone();
+        Ok(front
+            .parts(request)?
+            .map(move |part| part.map(|(answered, last)| marked(response(answered, id.clone()), last))))
+    }
+
     /// The steps of a generation; the last one says that it is.
     fn answers(
         front: &Front,
@@ -63,14 +78,17 @@ impl InferenceService {
         Ok(front.answers(request)?.map(move |answered| {
             answered.map(|answered| {
                 let last = answered.answer.delta.as_ref().is_some_and(|delta| delta.finish.is_some());
-                let mut response = response(answered, id.clone());
-                let choice = Some(infer_parameter::ParameterChoice::BoolParam(last));
-                let parameter = InferParameter { parameter_choice: choice };
-                response.head.parameters.insert("triton_final_response".into(), parameter);
-                response
+                marked(response(answered, id.clone()), last)
             })
         }))
     }
+}
+
+/// An answer of several to one request, as Triton marks them.
+fn marked(mut response: ModelInferResponse, last: bool) -> ModelInferResponse {
+    let parameter_choice = Some(infer_parameter::ParameterChoice::BoolParam(last));
+    response.head.parameters.insert("triton_final_response".into(), InferParameter { parameter_choice });
+    response
 }
 
 /// What a model answered, as the protocol has it.
@@ -173,6 +191,12 @@ impl GrpcInferenceService for InferenceService {
                         }
                     })
                 };
+                if front.answers_in_parts(&wire) {
+                    return match Self::parts(&front, wire, &terms, arrived) {
+                        Ok(answers) => Begun::Generates(answers.map(told).boxed()),
+                        Err(error) => Begun::Answered(told(Err(error))),
+                    };
+                }
                 match front.generates(&wire.model_name) {
                     false => Begun::Answered(told(Self::answer(front, wire, &terms, arrived).await)),
                     true => match Self::answers(&front, wire, &terms, arrived) {
