@@ -199,6 +199,8 @@ impl Front {
         while !ballot.is_over() {
             let ends = [until, enough].into_iter().flatten().min();
             let next = match ends {
+                // The runtime's timers count whole milliseconds.
+                Some(ends) if ends <= Instant::now() => break,
                 None => running.next().await,
                 Some(ends) => match tokio::time::timeout_at(ends.into(), running.next()).await {
                     Ok(next) => next,
