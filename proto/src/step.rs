@@ -12,6 +12,7 @@ const MOST_PIXELS: usize = 8192;
 const MOST_CHOSEN: usize = 65_536;
 /// Samples a second.
 const MOST_RATE: u32 = 768_000;
+const MOST_BANDS: usize = 128;
 const MOST_SAMPLES: usize = 1 << 28;
 
 /// A step with its settings. All take FP32 where nothing else is said, in an input `x`, and give an output `y`.
@@ -80,6 +81,24 @@ pub enum Run {
         /// Samples a second.
         to: u32,
     },
+    /// The mel spectrogram of sound of 16 kHz, as Whisper hears it: rows × samples become rows × bands × frames of 10 ms.
+    LogMel {
+        /// Bands.
+        mels: usize,
+    },
+    /// Texts (`text`, BYTES) become tokens: `ids`, `mask` and `types` (INT64, rows × tokens), filled up with zeros.
+    Tokenize {
+        /// A `tokenizer.json` that the workers have.
+        tokenizer: String,
+        /// Tokens of a row; what is longer is cut.
+        #[serde(default = "most_tokens")]
+        most: usize,
+    },
+    /// Tokens (`ids`, INT64, rows × tokens; `mask` leaves some out) become texts: `text` (BYTES).
+    Detokenize {
+        /// A `tokenizer.json` that the workers have.
+        tokenizer: String,
+    },
     /// One row of samples becomes rows of so many, the last filled up with zeros.
     Chunk {
         /// Samples of a row.
@@ -99,6 +118,10 @@ pub enum Pooling {
     Max,
     /// The first.
     First,
+}
+
+fn most_tokens() -> usize {
+    512
 }
 
 fn zeros() -> [f32; 3] {
@@ -148,6 +171,17 @@ impl Run {
         Self::new(name, settings)
     }
 
+    /// The same with the files that it names looked for in this folder.
+    #[must_use]
+    pub fn within(mut self, folder: &std::path::Path) -> Self {
+        if let Self::Tokenize { tokenizer, .. } | Self::Detokenize { tokenizer } = &mut self
+            && let Some(path) = folder.join(&*tokenizer).to_str()
+        {
+            *tokenizer = path.to_owned();
+        }
+        self
+    }
+
     /// Its path.
     pub fn path(&self) -> String {
         let Ok(Value::Object(mut settings)) = serde_json::to_value(self) else { return PREFIX.into() };
@@ -171,9 +205,14 @@ impl Run {
                 let (_, outer) = x.split_last()?;
                 Some(outer.iter().copied().chain([*k as i64]).collect())
             }
-            Self::Pool { .. } | Self::Image { .. } | Self::Nms { .. } | Self::Resample { .. } | Self::Chunk { .. } => {
-                None
-            }
+            Self::Pool { .. }
+            | Self::Image { .. }
+            | Self::Nms { .. }
+            | Self::Resample { .. }
+            | Self::Chunk { .. }
+            | Self::LogMel { .. }
+            | Self::Tokenize { .. }
+            | Self::Detokenize { .. } => None,
         }
     }
 
@@ -221,6 +260,12 @@ impl Run {
                 within("from", *from as usize, MOST_RATE as usize)?;
                 within("to", *to as usize, MOST_RATE as usize)
             }
+            Self::LogMel { mels } => within("mels", *mels, MOST_BANDS),
+            Self::Tokenize { tokenizer, .. } | Self::Detokenize { tokenizer } if tokenizer.is_empty() => {
+                Err(Error::invalid("tokenizer is empty, it must be the path of a tokenizer.json"))
+            }
+            Self::Tokenize { most, .. } => within("most", *most, MOST_CHOSEN),
+            Self::Detokenize { .. } => Ok(()),
             Self::Chunk { size, step } => {
                 within("size", *size, MOST_SAMPLES)?;
                 within("step", *step, *size)

@@ -34,7 +34,8 @@ impl Repository {
             let path = match path.to_str().filter(|path| is_fetched(path)) {
                 Some(fetched) => check_fetched(fetched).map(|()| path)?,
                 None if path.to_str().is_some_and(Run::is_path) => {
-                    PathBuf::from(Run::of_path(&path.to_string_lossy())?.path())
+                    let here = std::env::current_dir().unwrap_or_default();
+                    PathBuf::from(Run::of_path(&path.to_string_lossy())?.within(&here).path())
                 }
                 None => canonical(&path)?,
             };

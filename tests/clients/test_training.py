@@ -3,6 +3,8 @@
 import hashlib
 import json
 import random
+import shutil
+import signal
 import struct
 import subprocess
 import sys
@@ -84,9 +86,9 @@ class Cluster:
         self.scheduler = self.process("scheduler", ["scheduler", *listeners])
         self.at = serving.until(self.scheduler.addresses, "the scheduler")
 
-    def start_worker(self, name):
+    def start_worker(self, name, datasets=None):
         arguments = ["worker", "--join", self.at["session"], "--name", name, "--peer", "127.0.0.1:0"]
-        self.workers[name] = self.process(name, [*arguments, "--datasets", str(self.datasets)])
+        self.workers[name] = self.process(name, [*arguments, "--datasets", str(datasets or self.datasets)])
         serving.until(lambda: "worker_joined" in self.scheduler.text() and name in self.scheduler.text(), f"worker {name}")
 
     def call(self, path, body=None, method=None):
@@ -133,6 +135,9 @@ class Cluster:
         job = serving.until(lambda: (j := self.job(number))["state"] in ("succeeded", "failed", "cancelled") and j, "its end", 120)
         assert job["state"] == "succeeded", job["reason"]
         return self.call(f"/v1/jobs/{number}/result")[1]
+
+    def log_of(self, name):
+        return "".join(log.read_text() for log in self.logs if log.name.startswith(f"{name}-"))
 
     def weights(self):
         files = self.folder.glob("*/store/models/*/model.safetensors")
@@ -217,6 +222,45 @@ def test_workers_die_and_join_and_the_weights_are_those_of_one_alone(cluster, or
     result = cluster.ended(job)
     assert result["training"]["cohorts"] >= 4 and result["training"]["step"] == 7500, result
     assert cluster.weights() == {oracle}
+
+
+@pytest.mark.parametrize("cluster", [2], indirect=True)
+def test_who_has_other_examples_takes_no_part(cluster, tmp_path):
+    """As many, but of other contents: nothing but their hash tells them apart."""
+    other = tmp_path / "other"
+    shutil.copytree(cluster.datasets / "quadrants", other / "quadrants")
+    labels = other / "quadrants/train-labels-idx1-ubyte"
+    labels.write_bytes(labels.read_bytes()[:-1] + b"\0")
+    cluster.start_worker("w3", other)
+    result = cluster.ended(cluster.submit())
+    assert result["training"]["workers"] == ["w1", "w2"], result
+    job = cluster.submit(least=3)
+    words = "worker 'w3' cannot: its examples of 'quadrants' are not those of worker 'w1'"
+    serving.until(lambda: words in cluster.job(job)["reason"], "the reason")
+    assert cluster.call(f"/v1/jobs/{job}/cancel", {})[0] == 200
+
+
+@pytest.mark.parametrize("cluster", [2], indirect=True)
+def test_what_was_trained_outlives_the_worker_that_is_first(cluster):
+    result = cluster.ended(cluster.submit(least=2))
+    assert result["training"]["workers"] == ["w1", "w2"]
+    cluster.workers["w1"].kill()
+    cluster.serves("quadrants")
+
+
+@pytest.mark.parametrize("cluster", [2], indirect=True)
+def test_who_was_away_at_its_end_goes_on_with_nothing(cluster):
+    job = cluster.submit(least=2, training=LONG)
+    cluster.until_step(job, 200)
+    away = cluster.workers["w1"].child
+    away.send_signal(signal.SIGSTOP)
+    state = lambda: next(node["state"] for node in json.loads(cluster.orion("nodes", "-o", "json")[1])["nodes"] if node["name"] == "w1")  # noqa: E731
+    serving.until(lambda: state() == "dead", "w1 to be dead")
+    assert cluster.call(f"/v1/jobs/{job}/cancel", {})[0] == 200
+    away.send_signal(signal.SIGCONT)
+    ended = lambda name: cluster.log_of(name).count("training_ended")  # noqa: E731
+    serving.until(lambda: ended("w1") and ended("w2"), "both to end it")
+    cluster.ended(cluster.submit(least=2))
 
 
 @pytest.mark.parametrize("cluster", [2], indirect=True)

@@ -7,10 +7,12 @@ mod sound;
 mod tensors;
 #[cfg(test)]
 mod tests;
+mod texts;
 mod values;
 
 use orion_proto::{
-    Datatype, InferAnswer, ModelName, ModelPolicy, ModelSpec, Payload, Result, Tensor, TensorSpec, step::Run,
+    Datatype, InferAnswer, ModelName, ModelPolicy, ModelSpec, Payload, Result, Tensor, TensorSpec,
+    encode_bytes_elements, step::Run,
 };
 
 use crate::{GivenUp, Model, ModelRequest};
@@ -63,6 +65,19 @@ pub(crate) fn spec(name: &ModelName, run: &Run) -> ModelSpec {
         Run::Resample { .. } => {
             (vec![TensorSpec::new("x", Datatype::Fp32, [-1, -1])], vec![TensorSpec::new("y", Datatype::Fp32, [-1, -1])])
         }
+        Run::LogMel { mels } => (
+            vec![TensorSpec::new("x", Datatype::Fp32, [-1, -1])],
+            vec![TensorSpec::new("y", Datatype::Fp32, [-1, *mels as i64, -1])],
+        ),
+        Run::Tokenize { .. } => {
+            let int64 = |name| TensorSpec::new(name, Datatype::Int64, [-1, -1]);
+            (vec![any("text", Datatype::Bytes)], ["ids", "mask", "types"].map(int64).to_vec())
+        }
+        Run::Detokenize { .. } => {
+            let ids = TensorSpec::new("ids", Datatype::Int64, [-1, -1]);
+            let mask = TensorSpec::optional("mask", Datatype::Int64, [-1, -1]);
+            (vec![ids, mask], vec![TensorSpec::new("text", Datatype::Bytes, [-1])])
+        }
         // One row becomes many: a request is one, whatever its rows.
         Run::Chunk { size, .. } => (
             vec![TensorSpec::new("x", Datatype::Fp32, [1, -1])],
@@ -105,6 +120,13 @@ impl StepModel {
             Run::Pool { of } => y(x().and_then(|x| pool::pool(&x, &request.inputs, *of))),
             Run::Nms { overlap, score, most } => choose::nms(&request.inputs, *overlap, *score, *most),
             Run::Resample { from, to } => y(x().and_then(|x| sound::resample(&x, *from, *to))),
+            Run::LogMel { mels } => {
+                y(x().map(|x| crate::whisper::log_mel(&x.values, x.shape[0], *mels)).map(|(values, frames)| {
+                    tensors::Values { shape: vec![request.inputs[0].rows(), *mels, frames], values }
+                }))
+            }
+            Run::Tokenize { tokenizer, most } => texts::tokens(&request.inputs, tokenizer, *most),
+            Run::Detokenize { tokenizer } => texts::text(&request.inputs, tokenizer),
             Run::Chunk { size, step } => y(x().map(|x| sound::chunk(&x, *size, *step))),
             // Files of all requests are decoded side by side.
             Run::Image { .. } => Ok(Vec::new()),
@@ -150,6 +172,15 @@ impl Model for StepModel {
                 }
             };
             let count: i64 = shape.iter().product();
+            if spec.datatype == Datatype::Bytes {
+                let shape = vec![rows as i64];
+                let data = Payload::from(encode_bytes_elements(&vec!["a few words of text"; rows]));
+                return Some(Tensor { name: spec.name.clone(), datatype: spec.datatype, shape, data });
+            }
+            if spec.datatype == Datatype::Int64 {
+                let data = Payload::from(vec![0; count as usize * 8]);
+                return Some(Tensor { name: spec.name.clone(), datatype: spec.datatype, shape, data });
+            }
             let data: Vec<u8> = (0..count).flat_map(|at| ((at * 37 % 256) as f32).to_le_bytes()).collect();
             Some(Tensor { name: spec.name.clone(), datatype: spec.datatype, shape, data: Payload::from(data) })
         };

@@ -44,6 +44,9 @@ fn every_step_runs_its_own_sample() {
         r#"step:nms{"overlap":0.5,"most":4}"#,
         r#"step:resample{"from":8000,"to":16000}"#,
         r#"step:chunk{"size":100,"step":50}"#,
+        r#"step:log-mel{"mels":80}"#,
+        &tokens("tokenize"),
+        &tokens("detokenize"),
     ] {
         let mut model = step(path);
         for rows in [1, 3] {
@@ -66,6 +69,42 @@ fn rows_are_shares_lengths_and_signs() {
     assert_eq!(by_channel.values, [0.0, 1.0, 0.0, 2.0]);
     let over = run(r#"step:threshold{"at":0.5}"#, vec![fp32("x", &[3], &[0.4, 0.5, f32::NAN])]).unwrap();
     assert_eq!(over[0].data.contiguous().as_ref(), [0, 1, 0]);
+}
+
+/// A step with a tokenizer whose file lies beside the tests.
+fn tokens(run: &str) -> String {
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/data/models/bert-classifier/tokenizer.json");
+    format!(r#"step:{run}{{"tokenizer":"{file}"}}"#)
+}
+
+#[test]
+fn texts_become_tokens_and_texts_again() {
+    let texts = |rows: &[&str]| tensor("text", Datatype::Bytes, &[rows.len()], encode_bytes_elements(rows).to_vec());
+    let tokens_of = run(&tokens("tokenize"), vec![texts(&["the cat", "the"])]).unwrap();
+    let [ids, mask] = [0, 1].map(|at| whole(&tokens_of[at]));
+    let width = tokens_of[0].shape[1] as usize;
+    assert_eq!(mask[width..].iter().sum::<i64>() + 1, mask[..width].iter().sum::<i64>(), "{tokens_of:?}");
+    assert!(ids[2 * width - 1] == 0 && mask[2 * width - 1] == 0 && ids[0] == ids[width]);
+    let inputs = vec![tokens_of[0].clone(), tokens_of[1].clone()];
+    assert_eq!(run(&tokens("detokenize"), inputs).unwrap(), [texts(&["the cat", "the"])]);
+    let cut = tokens("tokenize").replace('}', ",\"most\":3}");
+    assert_eq!(run(&cut, vec![texts(&["the cat the cat"])]).unwrap()[0].shape, [1, 3]);
+    let wrong = int64("ids", &[1, 1], &[-1]);
+    assert!(run(&tokens("detokenize"), vec![wrong]).is_err_and(|error| error.message.contains("token -1")));
+    let missing = run(r#"step:tokenize{"tokenizer":"/nowhere.json"}"#, vec![texts(&["a"])]).unwrap_err();
+    assert!(missing.message.contains("/nowhere.json"), "{missing}");
+}
+
+#[test]
+fn sound_becomes_bands() {
+    let tone: Vec<f32> = (0..1600).map(|at| (at as f32 * 0.3).sin() * 0.5).collect();
+    let bands = y(r#"step:log-mel{"mels":80}"#, &[2, 1600], &[tone.clone(), vec![0.0; 1600]].concat());
+    assert_eq!(bands.shape, [2, 80, 10]);
+    // 764 Hz are in band 19 or 20; silence is as loud everywhere.
+    let at = |band: usize| bands.values[band * 10 + 5];
+    let loudest = (0..80).max_by(|one, other| at(*one).total_cmp(&at(*other))).unwrap();
+    assert!((19..=20).contains(&loudest), "{loudest}");
+    assert!(bands.values[800..].iter().all(|value| *value == bands.values[800]));
 }
 
 #[test]

@@ -153,6 +153,23 @@ impl Spectrogram {
     }
 }
 
+/// The spectrogram of each row of samples, as the encoder reads it: `[rows, mels, frames]`, and how many frames there are.
+pub(crate) fn log_mel(samples: &[f32], rows: usize, mels: usize) -> (Vec<f32>, usize) {
+    let transform = MelTransform::new(mels);
+    let width = samples.len().checked_div(rows).unwrap_or(0);
+    let frames = width / HOP;
+    let mut values = Vec::with_capacity(rows * mels * frames);
+    for row in samples.chunks(width.max(1)).take(rows) {
+        let mut builder = transform.begin();
+        builder.extend(row);
+        let window = builder.finish().window(0, frames);
+        let of_band = |band: usize| window[mels..].iter().skip(band).step_by(mels).take(frames).copied();
+        values.extend((0..mels).flat_map(of_band));
+    }
+    values.resize(rows * mels * frames, 0.0);
+    (values, frames)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -35,6 +35,7 @@ mod wav;
 mod weights;
 
 use config::WhisperConfig;
+pub(crate) use mel::log_mel;
 use options::Options;
 pub(crate) use source::Source;
 use transcribe::{Audio, Transcriber, Transcript};

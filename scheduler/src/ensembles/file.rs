@@ -91,7 +91,7 @@ pub(crate) fn read(name: &ModelName, path: &Path) -> Result<Option<Ensemble>> {
     };
     let text = text_of(&file)?;
     let read = match own(&file) || file.extension().is_some_and(|kind| kind == "toml") {
-        true => from_toml(name, &text).map(Some),
+        true => from_toml(name, &text, file.parent().unwrap_or(path)).map(Some),
         false => triton::from_text(name, &text),
     };
     read.map_err(|error| Error::new(error.code, format!("ensemble '{name}', {}: {}", file.display(), error.message)))
@@ -109,15 +109,19 @@ fn text_of(file: &PathBuf) -> Result<String> {
     std::fs::read_to_string(file).map_err(unreadable)
 }
 
-fn from_toml(name: &ModelName, text: &str) -> Result<Ensemble> {
+/// `folder`: where the files lie that steps name.
+fn from_toml(name: &ModelName, text: &str, folder: &Path) -> Result<Ensemble> {
     let read: Toml = toml::from_str(text).map_err(|error| Error::invalid(error.to_string().trim_end().to_owned()))?;
     let form = match (read.committee, read.step) {
         (Some(committee), steps) if steps.is_empty() && read.inputs.is_none() && read.outputs.is_none() => {
             Form::Committee(committee.checked()?)
         }
         (None, steps) if !steps.is_empty() => {
-            let steps =
-                steps.into_iter().enumerate().map(|(at, step)| step.written(name, at)).collect::<Result<_>>()?;
+            let steps = steps
+                .into_iter()
+                .enumerate()
+                .map(|(at, step)| step.written((name, folder), at))
+                .collect::<Result<_>>()?;
             Form::Pipeline(Pipeline::new(steps, read.inputs, read.outputs, Vec::new())?)
         }
         _ => return Err(Error::invalid("it must have either [[step]]s, or one [committee] and no inputs or outputs")),
@@ -130,7 +134,7 @@ fn from_toml(name: &ModelName, text: &str) -> Result<Ensemble> {
 }
 
 impl StepToml {
-    fn written(self, ensemble: &ModelName, at: usize) -> Result<Written> {
+    fn written(self, (ensemble, folder): (&ModelName, &Path), at: usize) -> Result<Written> {
         let what = |step: &Self| step.name.clone().unwrap_or_else(|| format!("{}", at + 1));
         let (inputs, outputs) = (self.inputs.clone().into_iter().collect(), self.outputs.clone().into_iter().collect());
         match (&self.model, &self.run) {
@@ -142,6 +146,7 @@ impl StepToml {
                 let name = self.name.clone().unwrap_or_else(|| run.clone());
                 let with = serde_json::to_value(&self.with).map_err(|error| Error::invalid(error.to_string()))?;
                 let step = Run::new(run, with).map_err(|error| Error::invalid(format!("step '{name}': {error}")))?;
+                let step = step.within(folder);
                 // Its name says whose it is.
                 let model = format!("{ensemble}.{name}");
                 Ok(Written { model, name, path: Some(step.path()), inputs, outputs, ..Written::default() })
@@ -209,7 +214,7 @@ mod tests {
     use super::*;
 
     fn toml(text: &str) -> Result<Ensemble> {
-        from_toml(&ModelName::new("e").unwrap(), text)
+        from_toml(&ModelName::new("e").unwrap(), text, Path::new("/models/e"))
     }
 
     #[test]

@@ -74,6 +74,7 @@ impl Course {
                 // What is ordered next may be here already: the thread goes on.
                 Order::End(EndTraining { keep }) => {
                     (self.exchange, self.held) = (None, None);
+                    tracing::info!(job = self.job, keep, "training_ended");
                     if !keep {
                         checkpoint::forget(&self.worker.options().data_dir, self.job);
                     }
