@@ -254,8 +254,8 @@ def test_who_was_away_at_its_end_goes_on_with_nothing(cluster):
     cluster.until_step(job, 200)
     away = cluster.workers["w1"].child
     away.send_signal(signal.SIGSTOP)
-    state = lambda: next(node["state"] for node in json.loads(cluster.orion("nodes", "-o", "json")[1])["nodes"] if node["name"] == "w1")  # noqa: E731
-    serving.until(lambda: state() == "dead", "w1 to be dead")
+    nodes = lambda: {node["name"]: node["state"] for node in json.loads(cluster.orion("nodes", "-o", "json")[1])}  # noqa: E731
+    serving.until(lambda: nodes()["w1"] == "dead", "w1 to be dead")
     assert cluster.call(f"/v1/jobs/{job}/cancel", {})[0] == 200
     away.send_signal(signal.SIGCONT)
     ended = lambda name: cluster.log_of(name).count("training_ended")  # noqa: E731

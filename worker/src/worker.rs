@@ -187,6 +187,7 @@ impl Worker {
         }
         let undelivered = self.held.lock().attach(link.clone(), epoch, &hello.jobs);
         self.residency.report_all(self);
+        self.trainings.tell_all(self);
         let measured = *self.measurement.lock();
         if let Some(figures) = measured {
             link.control(to_scheduler::Message::Measurement(figures));

@@ -61,6 +61,16 @@ struct Handle {
 }
 
 impl Trainings {
+    /// Tells a scheduler that is joined which trainings there are here: one that has ended meanwhile is ended here too.
+    pub(crate) fn tell_all(&self, worker: &Worker) {
+        let courses: Vec<(u64, u64)> =
+            self.0.lock().iter().map(|(job, handle)| (*job, handle.interrupter.lock().newest)).collect();
+        // Not under the lock: in one process the scheduler may answer with a call back.
+        for (job, generation) in courses {
+            worker.tell(Message::Training(TrainingReport { job, generation, report: None }));
+        }
+    }
+
     /// Does what the scheduler says.
     pub(crate) fn order(&self, worker: &Arc<Worker>, order: TrainingOrder) {
         let TrainingOrder { job, generation, order: Some(order) } = order else { return };
