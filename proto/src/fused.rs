@@ -38,6 +38,21 @@ pub struct FusedStep {
 }
 
 impl Fused {
+    /// The same with only what these outputs need of the steps after the model.
+    #[must_use]
+    pub fn only(&self, outputs: &[String]) -> Self {
+        let mut needed = outputs.to_vec();
+        let mut after = Vec::with_capacity(self.after.len());
+        for step in self.after.iter().rev() {
+            if step.gives.iter().any(|(_, tensor)| needed.contains(tensor)) {
+                needed.extend(step.takes.iter().map(|(_, tensor)| tensor.clone()));
+                after.push(step.clone());
+            }
+        }
+        after.reverse();
+        Self { after, outputs: outputs.to_vec(), ..self.clone() }
+    }
+
     /// As a worker is told.
     pub fn to_json(&self) -> String {
         // Names and numbers: nothing that JSON could not hold.

@@ -9,9 +9,12 @@ use crate::{Error, Result, datatype::shortened};
 const PREFIX: &str = "step:";
 /// Pixels of a side of an image, and classes or boxes, at most.
 const MOST_PIXELS: usize = 8192;
+const MOST_AREA: usize = 1 << 22;
 const MOST_CHOSEN: usize = 65_536;
 /// Samples a second.
 const MOST_RATE: u32 = 768_000;
+const MOST_RATIO: u32 = 96;
+const MOST_TERMS: u32 = 48_000;
 const MOST_BANDS: usize = 128;
 const MOST_SAMPLES: usize = 1 << 28;
 
@@ -118,6 +121,10 @@ pub enum Pooling {
     Max,
     /// The first.
     First,
+}
+
+fn divisor(one: u32, other: u32) -> u32 {
+    if other == 0 { one.max(1) } else { divisor(other, one % other) }
 }
 
 fn most_tokens() -> usize {
@@ -246,6 +253,7 @@ impl Run {
             Self::Image { width, height, mean, deviation } => {
                 within("width", *width, MOST_PIXELS)?;
                 within("height", *height, MOST_PIXELS)?;
+                within("width × height", width * height, MOST_AREA)?;
                 some("mean", mean, true)?;
                 some("deviation", deviation, false)
             }
@@ -258,7 +266,17 @@ impl Run {
             }
             Self::Resample { from, to } => {
                 within("from", *from as usize, MOST_RATE as usize)?;
-                within("to", *to as usize, MOST_RATE as usize)
+                within("to", *to as usize, MOST_RATE as usize)?;
+                let (least, most) = (from.min(to), from.max(to));
+                // The filter is as long as the rates in their lowest terms.
+                let terms = most / divisor(*from, *to);
+                match most / least <= MOST_RATIO && terms <= MOST_TERMS {
+                    true => Ok(()),
+                    false => Err(Error::invalid(format!(
+                        "from {from} to {to} is too far apart: one must be at most {MOST_RATIO} times the other, and their \
+                         ratio at most {MOST_TERMS} in its lowest terms"
+                    ))),
+                }
             }
             Self::LogMel { mels } => within("mels", *mels, MOST_BANDS),
             Self::Tokenize { tokenizer, .. } | Self::Detokenize { tokenizer } if tokenizer.is_empty() => {
@@ -299,6 +317,9 @@ mod tests {
             ("step:normalize{\"mean\":[0],\"deviation\":[0]}", "other than 0"),
             ("step:nms{\"overlap\":2,\"most\":3}", "overlap is 2"),
             ("step:chunk{\"size\":4,\"step\":5}", "step is 5, it must be 1 to 4"),
+            ("step:resample{\"from\":1,\"to\":768000}", "too far apart"),
+            ("step:resample{\"from\":48001,\"to\":96000}", "too far apart"),
+            ("step:image{\"width\":8192,\"height\":8192}", "width × height is"),
             ("step:pool{\"of\":\"median\"}", "unknown variant `median`"),
         ] {
             let error = Run::of_path(path).unwrap_err();

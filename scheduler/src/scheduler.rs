@@ -206,6 +206,16 @@ impl Scheduler {
         self.changed.subscribe()
     }
 
+    /// How many such changes there were.
+    pub(crate) fn changes(&self) -> u64 {
+        *self.changed.borrow()
+    }
+
+    /// What several models answer as one has changed.
+    pub(crate) fn has_changed(&self) {
+        self.changed.send_modify(|count| *count += 1);
+    }
+
     /// One input to the core under its lock; what it commands is carried out afterwards, without the lock.
     pub(crate) fn with_core<R>(&self, input: impl FnOnce(&mut SchedulerCore, Nanos) -> R) -> R {
         let (result, commands, changed, alarm) = {

@@ -80,6 +80,24 @@ ENSEMBLES = {
         inputs = { x = "m" }
         outputs = { y = "out" }
     """,
+    "named": """
+        outputs = ["names", "shares"]
+        [[step]]
+        model = "soft"
+        inputs = { x = "x" }
+        outputs = { y = "shares" }
+        [[step]]
+        run = "top-k"
+        with = { k = 2, labels = ["a", "b", "c"] }
+        inputs = { x = "shares" }
+        outputs = { labels = "names" }
+        [[step]]
+        run = "softmax"
+        inputs = { x = "shares" }
+        outputs = { y = "again" }
+    """,
+    # One of them is nowhere.
+    "absentee": '[committee]\nmembers = ["soft", "nobody", "sig"]\ncombine = "mean"\nquorum = 2',
     # Takes 0.3 s a member, whatever they hold.
     "patient": '[committee]\nmembers = ["identity", "slow"]\ncombine = "mean"\nquorum = 1\nwait_ms = 60000',
     "hasty": '[committee]\nmembers = ["identity", "identity", "slow"]\ncombine = "mean"\nquorum = 2',
@@ -174,6 +192,7 @@ def server(request, tmp_path_factory, repository):
     models = {
         "minilm": serving.MODELS / "minilm", "eyes": serving.MODELS / "efficientnet-lite0",
         "soft": "step:softmax", "sig": "step:sigmoid", "length": "step:unit-length",
+        "pieces": 'step:chunk{"size":16000,"step":1}',
     }
     running = serving.Server(
         request.param, tmp_path_factory.mktemp(request.param), models, arguments=["--model-repository", str(repository)]
@@ -228,6 +247,29 @@ def test_a_committee_combines(triton):
     # Softmax is surer of the second row than what sigmoid's values are as shares.
     np.testing.assert_allclose(ask(triton, "best", {"x": X})["y"][1], soft[1], rtol=1e-5)
     np.testing.assert_allclose(ask(triton, "nested", {"x": X})["out"], sigmoid(mean), rtol=1e-5)
+
+
+def test_steps_that_run_with_a_model_do_only_what_is_asked_for(triton, server):
+    names = ask(triton, "named", {"x": X})["names"]
+    assert names.tolist() == [[b"c", b"b"], [b"a", b"b"]]
+    narrow = X[:, :2].copy()
+    only = ask(triton, "named", {"x": narrow}, outputs=[triton.module.InferRequestedOutput("shares")])
+    np.testing.assert_allclose(only["shares"], softmax(narrow), rtol=1e-5)
+    with triton.refuses("INVALID_ARGUMENT", "'top-k'", "must be 3, as the labels"):
+        ask(triton, "named", {"x": narrow})
+    # Alone it is ready too.
+    serving.until(lambda: server.ready("named.top-k"), "the step with labels")
+
+
+def test_who_is_nowhere_is_not_waited_for(triton):
+    answer = ask(triton, "absentee", {"x": X})
+    np.testing.assert_allclose(answer["y"], (softmax(X) + sigmoid(X)) / 2, rtol=1e-5)
+    np.testing.assert_array_equal(answer["answered"], [2, 2])
+
+
+def test_what_would_fill_the_memory_is_refused(triton):
+    with triton.refuses("INVALID_ARGUMENT", "makes 284001 chunks of 16000"):
+        ask(triton, "pieces", {"x": np.zeros((1, 300_000), np.float32)})
 
 
 def test_metadata_is_that_of_a_model(triton, server):
@@ -367,6 +409,16 @@ def test_ensembles_are_loaded_and_unloaded_as_models(start, repository, tmp_path
     np.testing.assert_allclose(ask(triton, "twice", {"x": X})["y"], sigmoid(X), rtol=1e-5)
     file.write_text("[[step]]")
     with pytest.raises(InferenceServerException, match="step 1 must have either model"):
+        triton.client.load_model("twice")
+    np.testing.assert_allclose(ask(triton, "twice", {"x": X})["y"], sigmoid(X), rtol=1e-5)
+    # What it brought goes with it, whichever file brought it.
+    assert {m["name"] for m in server.orion("models") if m["state"] != "unloaded"} == {"identity", "twice", "twice.sigmoid"}
+    triton.client.unload_model("twice")
+    assert {m["name"] for m in server.orion("models") if m["state"] != "unloaded"} == {"identity"}
+    (folder / "twice.softmax").mkdir()
+    (folder / "twice.softmax/ensemble.toml").write_text('[[step]]\nmodel = "identity"\ninputs = { INPUT0 = "a" }\noutputs = { OUTPUT0 = "b" }')
+    file.write_text('[[step]]\nrun = "softmax"\ninputs = { x = "x" }\noutputs = { y = "y" }')
+    with pytest.raises(InferenceServerException, match="its step 'twice.softmax' has the name of a model"):
         triton.client.load_model("twice")
 
 

@@ -7,7 +7,13 @@ use super::tensors::{Values, int64, tensor};
 /// The greatest of each row, the first of equal ones before the others.
 pub(super) fn top_k(x: &Values, k: usize, labels: &[String]) -> Result<Vec<Tensor>> {
     let width = x.width();
-    if k > width || x.shape.is_empty() {
+    if x.shape.len() < 2 {
+        let shape = &x.shape;
+        return Err(Error::invalid(format!(
+            "input 'x' has shape {shape:?}, it must have rows and values: two dimensions or more"
+        )));
+    }
+    if k > width {
         let shape = &x.shape;
         return Err(Error::invalid(format!("input 'x' has shape {shape:?}, its last dimension must have {k} or more")));
     }

@@ -1,8 +1,8 @@
 //! Files become what a network of images takes.
 
-use orion_proto::{ModelSpec, Result, Tensor};
+use orion_proto::{Code, Error, ModelSpec, Result, Tensor};
 
-use super::tensors::Values;
+use super::tensors::{MOST_VALUES, Values};
 use crate::{
     ModelRequest,
     imaging::{Area, Filter, Resize, Rows},
@@ -19,6 +19,12 @@ pub(super) fn images(
 ) -> Vec<Result<Vec<Tensor>>> {
     let rows = Rows::of(spec, batch);
     let all = rows.all();
+    let values = 3usize.saturating_mul(to.0).saturating_mul(to.1);
+    let most = MOST_VALUES / values.max(1);
+    if all.len() > most {
+        let text = format!("there are {} images, {most} of this size are taken at once", all.len());
+        return batch.iter().map(|_| Err(Error::new(Code::ResourceExhausted, text.clone()))).collect();
+    }
     let scaled = |value: u8, channel: usize| (f32::from(value) / 255.0 - mean[channel]) / deviation[channel];
     let one = |row: usize| {
         let image = all[row].decode()?;

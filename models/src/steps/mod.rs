@@ -90,11 +90,21 @@ pub(crate) fn spec(name: &ModelName, run: &Run) -> ModelSpec {
         family: FAMILY.into(),
         inputs,
         outputs,
-        max_batch_rows: MOST_ROWS,
+        max_batch_rows: most_rows(run),
         memory_bytes: 0,
         inline: false,
         policy: ModelPolicy::default(),
         generator: None,
+    }
+}
+
+/// Rows that one batch may hold: fewer of large images.
+fn most_rows(run: &Run) -> usize {
+    match run {
+        Run::Image { width, height, .. } => {
+            (tensors::MOST_VALUES / 16 / (3 * width * height).max(1)).clamp(1, MOST_ROWS)
+        }
+        _ => MOST_ROWS,
     }
 }
 
@@ -127,7 +137,7 @@ impl StepModel {
             }
             Run::Tokenize { tokenizer, most } => texts::tokens(&request.inputs, tokenizer, *most),
             Run::Detokenize { tokenizer } => texts::text(&request.inputs, tokenizer),
-            Run::Chunk { size, step } => y(x().map(|x| sound::chunk(&x, *size, *step))),
+            Run::Chunk { size, step } => y(x().and_then(|x| sound::chunk(&x, *size, *step))),
             // Files of all requests are decoded side by side.
             Run::Image { .. } => Ok(Vec::new()),
         }
@@ -156,6 +166,8 @@ impl Model for StepModel {
             // Rows, then what is open; a channel for each mean.
             let channels = match &self.run {
                 Run::Normalize { mean, deviation } => mean.len().max(deviation.len()),
+                Run::TopK { k, labels } if labels.is_empty() => TYPICAL.max(*k),
+                Run::TopK { labels, .. } => labels.len(),
                 _ => TYPICAL,
             };
             let shape = match (spec.shape.as_slice(), spec.name.as_str()) {

@@ -2,17 +2,14 @@
 
 use orion_proto::{Code, Error, Result};
 
-use super::tensors::Values;
+use super::tensors::{MOST_VALUES, Values};
 use crate::resampler::Resampler;
-
-/// Samples that a resampled row may have.
-const MOST_SAMPLES: usize = 1 << 28;
 
 /// Each row at another rate.
 pub(super) fn resample(x: &Values, from: u32, to: u32) -> Result<Values> {
     let failed = |error: String| Error::new(Code::Internal, format!("resampling failed: {error}"));
     let samples = (x.width() as u128 * u128::from(to)).div_ceil(u128::from(from).max(1));
-    let samples = usize::try_from(samples).ok().filter(|count| count.saturating_mul(x.shape[0]) <= MOST_SAMPLES);
+    let samples = usize::try_from(samples).ok().filter(|count| count.saturating_mul(x.shape[0]) <= MOST_VALUES);
     let samples =
         samples.ok_or_else(|| Error::invalid(format!("input 'x' has shape {:?}, that is too long", x.shape)))?;
     let mut values = Vec::with_capacity(samples * x.shape[0]);
@@ -28,15 +25,23 @@ pub(super) fn resample(x: &Values, from: u32, to: u32) -> Result<Values> {
 }
 
 /// One row cut into rows of equal size, each `step` samples after the one before.
-pub(super) fn chunk(x: &Values, size: usize, step: usize) -> Values {
+pub(super) fn chunk(x: &Values, size: usize, step: usize) -> Result<Values> {
     // The last begins where the one before does not reach to the end.
     let count = x.values.len().saturating_sub(size).div_ceil(step.max(1)) + 1;
-    let mut values = Vec::with_capacity(count.saturating_mul(size));
+    let total = count.saturating_mul(size);
+    if total > MOST_VALUES {
+        let shape = &x.shape;
+        let text = format!(
+            "input 'x' of shape {shape:?} makes {count} chunks of {size}, {MOST_VALUES} samples are answered at most"
+        );
+        return Err(Error::invalid(text));
+    }
+    let mut values = Vec::with_capacity(total);
     for row in 0..count {
         let from = (row * step).min(x.values.len());
         let to = (from + size).min(x.values.len());
         values.extend_from_slice(&x.values[from..to]);
         values.resize((row + 1) * size, 0.0);
     }
-    Values { shape: vec![count, size], values }
+    Ok(Values { shape: vec![count, size], values })
 }

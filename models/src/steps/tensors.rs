@@ -2,6 +2,9 @@
 
 use orion_proto::{Datatype, Error, Payload, Result, Tensor};
 
+/// Values of an answer: a few samples and a small step must not fill the memory.
+pub(super) const MOST_VALUES: usize = 1 << 26;
+
 /// An FP32 tensor's values.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Values {

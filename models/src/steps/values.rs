@@ -23,9 +23,9 @@ pub(super) fn sigmoid(mut x: Values) -> Values {
 /// A row of zeros stays one.
 pub(super) fn unit_length(mut x: Values) -> Values {
     for row in x.rows_mut() {
-        let length = row.iter().map(|value| f64::from(*value).powi(2)).sum::<f64>().sqrt() as f32;
+        let length = row.iter().map(|value| f64::from(*value).powi(2)).sum::<f64>().sqrt();
         if length > 0.0 {
-            row.iter_mut().for_each(|value| *value /= length);
+            row.iter_mut().for_each(|value| *value = (f64::from(*value) / length) as f32);
         }
     }
     x

@@ -370,6 +370,7 @@ impl<T, L: Clone> Core<T, L> {
         self.models[index].balancer = binds.then(|| strategy.balancer(seed));
         self.binds |= self.models[index].balancer.is_some() || spec.policy.sequences;
         self.models[index].spec = Some(spec);
+        self.changed = true;
     }
 
     pub(super) fn index(&self, name: &str) -> Result<usize> {

@@ -49,16 +49,21 @@ fn numbers(given: &[Given<'_>]) -> Result<Numbers> {
 }
 
 /// Where what was declared leaves the shape open, answers may differ in it.
-fn alike(given: &[Given<'_>]) -> Result<Numbers> {
+fn same_shape(given: &[Given<'_>]) -> Result<()> {
     let first = given[0].0;
     match given.iter().find(|(other, _)| other.shape != first.shape) {
-        None => numbers(given),
+        None => Ok(()),
         Some((odd, _)) => {
             let (one, two) = (&first.shape, &odd.shape);
             let text = format!("members answered output '{}' as {one:?} and {two:?}", first.name);
             Err(Error::new(Code::FailedPrecondition, text))
         }
     }
+}
+
+fn alike(given: &[Given<'_>]) -> Result<Numbers> {
+    same_shape(given)?;
+    numbers(given)
 }
 
 impl Numbers {
@@ -97,7 +102,7 @@ impl Numbers {
     fn others(&self, row: usize, class: usize) -> f32 {
         let total: f32 = self.weights.iter().sum();
         let others = self.members.iter().zip(&self.weights).filter(|(member, _)| greatest(member.row(row)) != class);
-        others.map(|(_, weight)| weight).sum::<f32>() / total
+        others.fold(0.0, |sum, (_, weight)| sum + weight) / total
     }
 }
 
@@ -150,6 +155,7 @@ fn won<K: Ord + Default>(votes: impl Iterator<Item = (K, f32, f32)>) -> (K, f32)
 
 /// Rows of texts or whole numbers, each as its bytes: what most say.
 fn vote_of_values(given: &[Given<'_>]) -> Result<(Tensor, Vec<f32>)> {
+    same_shape(given)?;
     let (first, rows) = (given[0].0, given[0].0.rows());
     let cut = given.iter().map(|(tensor, weight)| Ok((cut(tensor)?, *weight))).collect::<Result<Vec<_>>>()?;
     let mut chosen = Vec::with_capacity(rows);
@@ -202,7 +208,7 @@ mod tests {
     use super::*;
 
     fn values(tensor: &Tensor) -> Vec<f32> {
-        Rows::read(tensor).unwrap().values
+        Rows::read(tensor).unwrap().values().to_vec()
     }
 
     fn combined(how: &Combine, members: &[(&[f32], f32)], shape: [i64; 2]) -> Vec<Tensor> {
@@ -272,6 +278,19 @@ mod tests {
         let wide = fp32("y", vec![1, 3], &[1.0, 2.0, 3.0]);
         let error = combine(&Combine::Mean, &[(&one, 1.0), (&wide, 1.0)]).unwrap_err();
         assert!(error.message.contains("[1, 2] and [1, 3]"), "{error}");
-        assert!(combine(&Combine::Mean, &[(&fp32("y", vec![0, 2], &[]), 1.0)]).is_ok());
+        for how in [Combine::Mean, Combine::Vote, Combine::Best] {
+            for shape in [vec![0, 2], vec![3, 0]] {
+                let empty = fp32("y", shape.clone(), &[]);
+                for tensor in combine(&how, &[(&empty, 1.0)]).unwrap() {
+                    assert!(tensor.check_size().is_ok() && tensor.rows() as i64 == shape[0], "{how:?} {tensor:?}");
+                }
+            }
+        }
+        let whole = |width: i64| int64("y", &vec![1; width as usize * 2]);
+        let (two, three) = (Tensor { shape: vec![2, 2], ..whole(2) }, Tensor { shape: vec![2, 3], ..whole(3) });
+        assert!(combine(&Combine::Vote, &[(&two, 1.0), (&three, 2.0)]).is_err_and(|e| e.message.contains("[2, 3]")));
+        // What is no number is chosen last.
+        let (nan, number) = (fp32("y", vec![1, 2], &[f32::NAN, 1.0]), fp32("y", vec![1, 2], &[0.4, 0.6]));
+        assert_eq!(combine(&Combine::Best, &[(&nan, 1.0), (&number, 1.0)]).unwrap()[0], number);
     }
 }

@@ -208,9 +208,14 @@ impl Committee {
     }
 
     fn declare(&self, of: &Ensemble, declared: Declared<'_>) -> Result<ModelSpec> {
-        let members: Result<Vec<Arc<ModelSpec>>> =
+        let known: Vec<Result<Arc<ModelSpec>>> =
             self.members.iter().map(|member| declared(member.model.as_str())).collect();
-        let members = members?;
+        let there = known.iter().filter(|member| member.is_ok()).count();
+        // As many as are enough may answer while the others are not there yet.
+        let members: Vec<Arc<ModelSpec>> = match there >= self.quorum {
+            true => known.into_iter().flatten().collect(),
+            false => known.into_iter().collect::<Result<_>>()?,
+        };
         let first = &members[0];
         let mut inputs = first.inputs.clone();
         let mut output = self.output_of(first)?.clone();

@@ -20,7 +20,7 @@ pub(crate) use committee::{Ballot, members_time};
 pub(crate) use declare::stacking_input;
 pub(crate) use file::read;
 pub(crate) use fuse::Fuses;
-pub(crate) use graph::Pipeline;
+pub(crate) use graph::{Pipeline, Step};
 pub(crate) use pipeline::Flow;
 pub(crate) use registry::{Ensembles, Entry, Prepared};
 

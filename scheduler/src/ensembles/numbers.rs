@@ -7,8 +7,9 @@ use orion_proto::{Code, Datatype, Error, Payload, Result, Tensor};
 /// A tensor's values, and how many are a row.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Rows {
-    pub(super) values: Vec<f32>,
+    values: Vec<f32>,
     pub(super) width: usize,
+    rows: usize,
     /// The shape; the first dimension is rows.
     pub(super) shape: Vec<i64>,
 }
@@ -31,11 +32,16 @@ impl Rows {
         };
         let rows = tensor.rows();
         let width = values.len().checked_div(rows).unwrap_or(0);
-        Ok(Self { values, width, shape: tensor.shape.clone() })
+        Ok(Self { values, width, rows, shape: tensor.shape.clone() })
     }
 
     pub(super) fn rows(&self) -> usize {
-        self.values.len().checked_div(self.width).unwrap_or(0)
+        self.rows
+    }
+
+    #[cfg(test)]
+    pub(super) fn values(&self) -> &[f32] {
+        &self.values
     }
 
     pub(super) fn row(&self, at: usize) -> &[f32] {
@@ -64,19 +70,23 @@ pub(super) fn int32(name: &str, value: i32, rows: usize) -> Tensor {
     Tensor { name: name.into(), datatype: Datatype::Int32, shape: vec![rows as i64], data }
 }
 
-/// Where the greatest value of a row is; the first of equal ones, and nothing of an empty row.
+/// Where the greatest value of a row is; the first of equal ones, and of an empty row 0. What is no number is none.
 pub(super) fn greatest(row: &[f32]) -> usize {
     let mut best = 0;
     for (at, value) in row.iter().enumerate().skip(1) {
-        if value.total_cmp(&row[best]).is_gt() {
+        if *value > row[best] || (row[best].is_nan() && !value.is_nan()) {
             best = at;
         }
     }
     best
 }
 
-/// How sure a row is of its class: the share of the greatest value. Values that are no shares yet become such by softmax.
+/// How sure a row is of its class: the share of the greatest value. Values that are no shares yet become such by softmax;
+/// what is no number is less sure than anything.
 pub(super) fn confidence(row: &[f32]) -> f32 {
+    if row.iter().any(|value| value.is_nan()) {
+        return f32::NEG_INFINITY;
+    }
     let sum: f32 = row.iter().sum();
     let shares = row.iter().all(|value| (0.0..=1.0).contains(value)) && (sum - 1.0).abs() < 1e-3;
     let best = row.get(greatest(row)).copied().unwrap_or(0.0);

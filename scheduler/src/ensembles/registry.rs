@@ -41,12 +41,11 @@ pub(crate) struct Prepared {
     pub(crate) pipeline: Option<(Pipeline, Vec<Option<Arc<ModelSpec>>>)>,
 }
 
-/// What was prepared, and of what.
+/// What was prepared, and when.
 struct Known {
-    parts: Vec<Arc<ModelSpec>>,
-    /// Counts changes of models and workers.
+    /// Counts changes of models, workers and ensembles.
     changes: u64,
-    prepared: Result<Arc<Prepared>>,
+    prepared: Arc<Prepared>,
 }
 
 /// A request that is under way.
@@ -102,26 +101,19 @@ impl Entry {
     /// As [`Ensemble::declare`].
     pub(crate) fn prepare(&self, declared: Declared<'_>, fuses: Fuses<'_>, changes: u64) -> Result<Arc<Prepared>> {
         let ensemble = self.ensemble()?;
-        let parts: Result<Vec<Arc<ModelSpec>>> = ensemble.parts().into_iter().map(declared).collect();
-        if let (Some(known), Ok(parts)) = (self.prepared.lock().as_ref(), &parts) {
-            let same = |(one, other): (&Arc<ModelSpec>, &Arc<ModelSpec>)| Arc::ptr_eq(one, other);
-            let all = known.parts.len() == parts.len() && known.parts.iter().zip(parts).all(same);
-            if all && known.changes == changes {
-                return known.prepared.clone();
-            }
+        // Before its parts are looked at: ensembles of many others would be looked through again at each request.
+        if let Some(known) = self.prepared.lock().as_ref().filter(|known| known.changes == changes) {
+            return Ok(known.prepared.clone());
         }
         // Not under the lock: one that leads to itself comes by here again.
-        let prepare = || {
-            let spec = Arc::new(ensemble.declare(declared)?);
-            let pipeline = match &ensemble.form {
-                Form::Pipeline(pipeline) => Some(pipeline.prepare(declared, fuses)?),
-                Form::Committee(_) => None,
-            };
-            Ok(Arc::new(Prepared { spec, pipeline }))
+        let spec = Arc::new(ensemble.declare(declared)?);
+        let pipeline = match &ensemble.form {
+            Form::Pipeline(pipeline) => Some(pipeline.prepare(declared, fuses)?),
+            Form::Committee(_) => None,
         };
-        let prepared = prepare();
-        *self.prepared.lock() = parts.ok().map(|parts| Known { parts, changes, prepared: prepared.clone() });
-        prepared
+        let prepared = Arc::new(Prepared { spec, pipeline });
+        *self.prepared.lock() = Some(Known { changes, prepared: prepared.clone() });
+        Ok(prepared)
     }
 
     /// Takes a request in.

@@ -7,7 +7,7 @@ use std::{
 
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use orion_proto::{
-    Code, Error, InferAnswer, InferRequest, ModelName, ModelSpec, Result, Tensor,
+    Code, Error, Fused, InferAnswer, InferRequest, ModelName, ModelSpec, Result, Tensor,
     inference::infer_parameter::ParameterChoice,
 };
 
@@ -18,8 +18,8 @@ use super::{
 use crate::{
     core::{ModelState, ModelView},
     ensembles::{
-        Ballot, Combine, Committee, DEEPEST, Entry, Flow, Form, Pipeline, Prepared, combine, members_time,
-        stacking_input,
+        Ballot, Combine, Committee, DEEPEST, Ensemble, Entry, Flow, Form, Pipeline, Prepared, Step, combine,
+        members_time, stacking_input,
     },
 };
 
@@ -86,7 +86,7 @@ impl Front {
             return Err(Error::new(Code::FailedPrecondition, format!("it {text}: {way}")));
         }
         let within = [within, &[name]].concat();
-        let changes = *self.0.changed().borrow();
+        let changes = self.0.changes();
         let fuses =
             |step: &str, model: &str| self.0.ensembles().find(model).is_none() && self.0.core().fuses(step, model);
         entry.prepare(&|part| self.spec_within(part, "", &within), &fuses, changes)
@@ -154,11 +154,12 @@ impl Front {
         let start = |flow: &mut Flow<'_>, number: usize| {
             let step = &pipeline.steps[number];
             let outputs = flow.asks(number);
+            let (steps, spec) = with_steps(step, fused[number].as_ref(), &outputs);
             let request = asked.part(step.model.as_str(), &step.version, flow.inputs(number), outputs);
-            let request = request.map(|request| InferRequest { fused: step.fused.clone(), ..request });
+            let request = request.map(|request| InferRequest { fused: steps, ..request });
             async move {
-                let answered = match (request, &fused[number]) {
-                    (Ok(request), Some(spec)) => Box::pin(self.infer_as(spec.clone(), request)).await,
+                let answered = match (request, spec) {
+                    (Ok(request), Some(spec)) => Box::pin(self.infer_as(spec, request)).await,
                     (Ok(request), None) => Box::pin(self.infer(request)).await,
                     (Err(error), _) => Err(error),
                 };
@@ -255,6 +256,20 @@ impl Front {
         let spec = self.spec(entry.name.as_str(), "");
         let parts = entry.ensemble().map(|ensemble| ensemble.parts().into_iter().map(|part| self.view(part)).collect());
         let parts: Result<Vec<Result<ModelView>>> = parts;
+        let enough = |parts: &[Result<ModelView>]| match entry.ensemble().map(|ensemble| &ensemble.form) {
+            Ok(Form::Committee(committee)) => {
+                committee
+                    .members
+                    .iter()
+                    .filter(|member| {
+                        let answers = |part: &ModelView| *part.name == *member.model.as_str() && part.state.answers();
+                        parts.iter().flatten().any(answers)
+                    })
+                    .count()
+                    >= committee.quorum
+            }
+            _ => false,
+        };
         let waits = |parts: &[Result<ModelView>]| {
             let waiting = parts.iter().flatten().find(|part| !part.state.answers())?;
             let why = if waiting.reason.is_empty() { waiting.state.name() } else { &waiting.reason };
@@ -262,6 +277,7 @@ impl Front {
         };
         let (state, reason) = match (&parts, &spec) {
             (Err(error), _) => (ModelState::Failed, error.message.clone()),
+            (Ok(parts), Ok(_)) if enough(parts) => (ModelState::Ready, String::new()),
             (Ok(parts), spec) => match (waits(parts), spec) {
                 (Some((ModelState::Failed | ModelState::Unloaded, reason)), _) => (ModelState::Failed, reason),
                 (Some((_, reason)), _) => (ModelState::Loading, reason),
@@ -305,20 +321,53 @@ impl Front {
         }
     }
 
-    /// Serves an ensemble of the repository, and the steps that it brings.
+    /// Serves an ensemble of the repository, and the steps that it brings; false where another kind of model lies there. One that
+    /// cannot be served leaves that which was served before.
     pub(crate) fn serve_ensemble(&self, name: &ModelName, path: &str) -> Result<bool> {
         let read = crate::ensembles::read(name, std::path::Path::new(path));
-        let Some(ensemble) = read.transpose() else { return Ok(false) };
-        if let Ok(ensemble) = &ensemble {
-            self.0.with_core(|core, now| {
-                for (step, path) in ensemble.own_steps() {
-                    core.want(now, step, path.to_owned(), false);
-                }
-            });
+        let Some(read) = read.transpose() else { return Ok(false) };
+        let read = read.and_then(|ensemble| self.check_names(&ensemble).map(|()| ensemble));
+        let before = self.0.ensembles().find(name.as_str());
+        if let (Err(error), Some(_)) = (&read, before.as_ref().filter(|before| before.ensemble.is_ok())) {
+            return Err(error.clone());
         }
-        let outcome = ensemble.as_ref().map(|_| true).map_err(Error::clone);
-        self.0.ensembles().serve(name.clone(), path.to_owned(), ensemble);
+        let steps = |ensemble: &Ensemble| -> Vec<(ModelName, String)> {
+            ensemble.own_steps().map(|(step, path)| (step.clone(), path.to_owned())).collect()
+        };
+        let new = read.as_ref().map(steps).unwrap_or_default();
+        let old = before.as_ref().and_then(|before| before.ensemble.as_ref().ok()).map(steps).unwrap_or_default();
+        let outcome = read.as_ref().map(|_| true).map_err(Error::clone);
+        self.0.ensembles().serve(name.clone(), path.to_owned(), read);
+        self.0.with_core(|core, now| {
+            for (step, _) in old.iter().filter(|(step, _)| new.iter().all(|(other, _)| other != step)) {
+                // One that is unknown is not served either.
+                let _ = core.unwant(now, step.as_str());
+            }
+            new.into_iter().for_each(|(step, path)| core.want(now, &step, path, false));
+        });
+        self.0.has_changed();
         outcome
+    }
+
+    /// A step that an ensemble brings must not take the place of another's, or of a model.
+    fn check_names(&self, ensemble: &Ensemble) -> Result<()> {
+        for (step, _) in ensemble.own_steps() {
+            let others = self.0.ensembles().all();
+            let has = |other: &&Arc<Entry>| {
+                let brings = |of: &Ensemble| of.own_steps().any(|(own, _)| own == step);
+                other.name != ensemble.name && other.ensemble.as_ref().is_ok_and(brings)
+            };
+            let whose = match others.iter().find(has) {
+                Some(other) => Some(format!("a step of ensemble '{}'", other.name)),
+                None => self.0.repository().path_of(step).is_ok().then(|| "a model".to_owned()),
+            };
+            if let Some(whose) = whose {
+                let text =
+                    format!("ensemble '{}': its step '{step}' has the name of {whose}, rename one", ensemble.name);
+                return Err(Error::invalid(text));
+            }
+        }
+        Ok(())
     }
 
     /// Serves an ensemble no longer, nor the steps that it brought; whether there was one.
@@ -332,7 +381,24 @@ impl Front {
                 }
             });
         }
+        self.0.has_changed();
         true
+    }
+}
+
+/// The steps that run with a model, and what they take and give together: only what is asked for.
+fn with_steps(
+    step: &Step,
+    spec: Option<&Arc<ModelSpec>>,
+    outputs: &[String],
+) -> (Option<Arc<Fused>>, Option<Arc<ModelSpec>>) {
+    match (&step.fused, spec) {
+        (Some(fused), Some(spec)) if outputs.len() < fused.outputs.len() => {
+            let mut spec = ModelSpec::clone(spec);
+            spec.outputs.retain(|output| outputs.contains(&output.name));
+            (Some(Arc::new(fused.only(outputs))), Some(Arc::new(spec)))
+        }
+        (fused, spec) => (fused.clone(), spec.cloned()),
     }
 }
 
