@@ -42,9 +42,7 @@ impl InferenceService {
         terms: &Terms,
         arrived: Instant,
     ) -> orion_proto::Result<ModelInferResponse> {
-        let mut request = InferRequest::try_from(wire)?;
-        terms.apply(&mut request, arrived);
-        let id = request.id.clone();
+        let (request, id) = read(wire, terms, arrived)?;
         Ok(response(terms.in_time(front.infer(request)).await?, id))
     }
 }
@@ -57,9 +55,7 @@ impl InferenceService {
         terms: &Terms,
         arrived: Instant,
     ) -> orion_proto::Result<impl Stream<Item = orion_proto::Result<ModelInferResponse>> + use<>> {
-        let mut request = InferRequest::try_from(wire)?;
-        terms.apply(&mut request, arrived);
-        let id = request.id.clone();
+        let (request, id) = read(wire, terms, arrived)?;
         Ok(front
             .parts(request)?
             .map(move |part| part.map(|(answered, last)| marked(response(answered, id.clone()), last))))
@@ -72,9 +68,7 @@ impl InferenceService {
         terms: &Terms,
         arrived: Instant,
     ) -> orion_proto::Result<impl Stream<Item = orion_proto::Result<ModelInferResponse>> + use<>> {
-        let mut request = InferRequest::try_from(wire)?;
-        terms.apply(&mut request, arrived);
-        let id = request.id.clone();
+        let (request, id) = read(wire, terms, arrived)?;
         Ok(front.answers(request)?.map(move |answered| {
             answered.map(|answered| {
                 let last = answered.answer.delta.as_ref().is_some_and(|delta| delta.finish.is_some());
@@ -82,6 +76,14 @@ impl InferenceService {
             })
         }))
     }
+}
+
+/// A request under its call's terms, and its client's own mark.
+fn read(wire: ModelInferRequest, terms: &Terms, arrived: Instant) -> orion_proto::Result<(InferRequest, String)> {
+    let mut request = InferRequest::try_from(wire)?;
+    terms.apply(&mut request, arrived);
+    let id = request.id.clone();
+    Ok((request, id))
 }
 
 /// An answer of several to one request, as Triton marks them.
