@@ -235,7 +235,7 @@ def test_who_has_other_examples_takes_no_part(cluster, tmp_path):
     result = cluster.ended(cluster.submit())
     assert result["training"]["workers"] == ["w1", "w2"], result
     job = cluster.submit(least=3)
-    words = "worker 'w3' cannot: its examples of 'quadrants' are not those of worker 'w1'"
+    words = "worker 'w3' cannot: its examples of 'quadrants' are unlike those of worker 'w1'"
     serving.until(lambda: words in cluster.job(job)["reason"], "the reason")
     assert cluster.call(f"/v1/jobs/{job}/cancel", {})[0] == 200
 

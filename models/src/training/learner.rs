@@ -1,31 +1,37 @@
 //! What one worker holds of a training: it computes parts of a step, and takes the step once the sum of all parts is known.
 //!
-//! A step is so many micro-batches, whoever computes them. Each is a function of the weights and its number, and their sum has
-//! one order (`net`'s), so the weights after a step are the same bits whatever the workers were.
+//! A step is so many micro-batches, whoever computes them; a round of replicas is so many replicas. Each is a function of the
+//! weights and its number, and their sum has one order (`net`'s), so the weights after it are the same bits whatever the workers
+//! were.
 
-use std::path::Path;
+use std::{collections::BTreeMap, ops::Range, path::Path};
 
 use candle_core::Tensor;
-use orion_proto::{Code, Error, Result, training::Plan};
+use orion_proto::{
+    Code, Error, Result,
+    training::{Optimizer, Plan, Rounds},
+};
 
 use super::{
-    data::{Dataset, Order, Part, mix},
-    failed,
-    network::{Network, cross_entropy},
+    alone::{Alone, Round, hand_out},
+    data::{Order, Part, mix},
+    gradient::{Sums, gradient},
+    images::Images,
     optimizer::{Weights, clip},
     progress::{Evaluation, Progress, Taken},
+    task::{Task, count, tensors},
 };
 use crate::unservable;
 
-/// What follows the gradient in a part's numbers: the sum of losses, how many are right, how many there are.
-pub const EXTRAS: usize = 3;
+/// What follows the gradient in a part's numbers: the sum of losses, how many are right, how many there are, what they weigh.
+pub const EXTRAS: usize = 4;
 /// Examples of one part of a look at the test data.
 const EVALUATED: usize = 256;
 
 /// What is computed next, by all workers together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Work {
-    /// A step: its parts are micro-batches.
+    /// A step: its parts are micro-batches. Or a round: its parts are replicas.
     Step,
     /// A look at the test data.
     Evaluation,
@@ -34,16 +40,22 @@ pub enum Work {
 /// A training as it is on one worker.
 pub struct Learner {
     pub(super) plan: Plan,
-    pub(super) network: Network,
-    train: Dataset,
-    test: Option<Dataset>,
-    /// Of the examples of both.
+    pub(super) task: Box<dyn Task>,
+    rounds: Option<Rounds>,
+    /// Of the examples, or of what they look like where each worker has its own.
     pub(super) data: blake3::Hash,
     pub(super) weights: Weights,
     pub(super) progress: Progress,
     steps: u64,
     /// The weights as tensors, made once a step.
     tensors: Vec<Tensor>,
+    /// Of a round: replicas that are on their way, and those that are done.
+    alone: BTreeMap<u64, Alone>,
+    came: BTreeMap<u64, Vec<f32>>,
+    /// Of a look at examples of its own: how many were looked at.
+    looked: (usize, Sums),
+    /// Workers that learn together.
+    members: usize,
 }
 
 impl Learner {
@@ -54,31 +66,34 @@ impl Learner {
     /// # Errors
     /// FAILED_PRECONDITION or NOT_FOUND naming the file that does not fit; RESOURCE_EXHAUSTED where it takes more memory.
     pub fn open(plan: Plan, train: &Path, test: Option<&Path>, free_bytes: u64) -> Result<Self> {
-        let read = Dataset::open(train, Part::Train)?;
-        let train_data = read.ok_or_else(|| unservable(format!("{} has no examples", train.display())))?;
-        let test = Dataset::open(test.unwrap_or(train), Part::Test)?;
-        if let Some(test) = test.as_ref().filter(|test| test.shape != train_data.shape) {
-            let (test, train) = (test.shape, train_data.shape);
-            return Err(unservable(format!(
-                "the test data's examples are {test:?}, those that are trained on {train:?}"
-            )));
-        }
-        let classes = train_data.classes.max(test.as_ref().map_or(0, |test| test.classes));
-        let network = Network::new(&plan.model, train_data.shape, classes.max(2))?;
-        let needed = memory_bytes(&network, plan.micro_batch(), plan.micro_batches());
+        let task: Box<dyn Task> = Box::new(Images::open(&plan, train, test)?);
+        Self::of(plan, task, free_bytes)
+    }
+
+    fn of(plan: Plan, task: Box<dyn Task>, free_bytes: u64) -> Result<Self> {
+        let rounds = plan.rounds();
+        let needed = memory_bytes(&*task, &plan);
         if needed > free_bytes {
             let text = format!("training it takes about {needed} bytes of memory, {free_bytes} are free");
             return Err(Error::new(Code::ResourceExhausted, text));
         }
         let mut data = blake3::Hasher::new();
-        train_data.hash(&mut data);
-        test.iter().for_each(|test| test.hash(&mut data));
+        match plan.federated {
+            Some(_) => {
+                let tested = if task.examples(Part::Test) > 0 { "tested" } else { "untested" };
+                data.update(format!("{} {tested}", task.shape()).as_bytes());
+            }
+            None => task.hash(&mut data),
+        };
         let data = data.finalize();
-        let weights = Weights::new(network.initial(plan.training.seed), &plan.optimizer);
-        let steps = plan.steps(train_data.len());
-        let tensors = network.tensors(&weights.values, true)?;
+        let optimizer = rounds.as_ref().map_or(&plan.optimizer, |rounds| &rounds.outer);
+        let weights = Weights::new(task.initial(plan.training.seed), optimizer);
+        let steps = plan.steps(task.examples(Part::Train));
+        let tensors = tensors(task.parameters(), &weights.values, true)?;
         let progress = Progress::default();
-        Ok(Self { plan, network, train: train_data, test, data, weights, progress, steps, tensors })
+        let (alone, came) = (BTreeMap::new(), BTreeMap::new());
+        let looked = (0, Sums::default());
+        Ok(Self { plan, task, rounds, data, weights, progress, steps, tensors, alone, came, looked, members: 1 })
     }
 
     /// Its plan.
@@ -101,36 +116,63 @@ impl Learner {
         self.steps
     }
 
-    /// Numbers of a part: the gradient, and [`EXTRAS`].
+    /// How a sum of parts becomes a step.
+    pub(super) fn optimizer(&self) -> &Optimizer {
+        self.rounds.as_ref().map_or(&self.plan.optimizer, |rounds| &rounds.outer)
+    }
+
+    /// Numbers of a part: the gradient, or how far a replica came, and [`EXTRAS`].
     pub fn width(&self, work: Work) -> usize {
-        EXTRAS + if work == Work::Step { self.network.count() } else { 0 }
+        EXTRAS + if work == Work::Step { count(self.task.parameters()) } else { 0 }
+    }
+
+    /// So many workers learn together from here on.
+    pub fn together(&mut self, members: usize) {
+        self.members = members;
+    }
+
+    /// The parts of each worker where they are its own affair; none: parts may be anybody's.
+    pub fn bound(&self) -> Option<Vec<Range<usize>>> {
+        self.plan.federated.as_ref().map(|_| (0..self.members).map(|rank| rank..rank + 1).collect())
+    }
+
+    /// Steps that the next step of all is made of.
+    fn length(&self) -> u64 {
+        let left = self.steps.saturating_sub(self.progress.step).max(1);
+        self.rounds.as_ref().map_or(1, |rounds| rounds.steps.min(left))
     }
 
     /// What is computed next; none at its end.
     pub fn next(&self) -> Option<Work> {
-        let evaluates = self.test.is_some() && self.progress.evaluated_at < self.progress.step;
-        let ends = self.progress.step >= self.steps || self.is_patience_over();
-        match (evaluates && (ends || self.progress.step.is_multiple_of(self.evaluate_steps())), ends) {
+        let Progress { step, evaluated_at, .. } = self.progress;
+        let tests = self.task.examples(Part::Test) > 0;
+        let ends = step >= self.steps || self.is_patience_over();
+        let passed = step / self.evaluate_steps() > evaluated_at / self.evaluate_steps();
+        match (tests && evaluated_at < step && (ends || passed), ends) {
             (true, _) => Some(Work::Evaluation),
             (false, true) => None,
             (false, false) => Some(Work::Step),
         }
     }
 
-    /// Whether a checkpoint is due: it has just been where one is wanted.
+    /// Whether a checkpoint is due: it has just been where one is wanted, or has passed it.
     pub fn checkpoint_due(&self) -> bool {
         let every = match self.plan.training.checkpoint_steps {
             0 => self.evaluate_steps(),
             steps => steps,
         };
         let step = self.progress.step;
-        step > 0 && (step.is_multiple_of(every) || step == self.steps) && self.next() != Some(Work::Evaluation)
+        let length = self.rounds.as_ref().map_or(1, |rounds| rounds.steps);
+        let before = step.saturating_sub(1) / length * length;
+        step > 0 && (step / every > before / every || step == self.steps) && self.next() != Some(Work::Evaluation)
     }
 
     fn evaluate_steps(&self) -> u64 {
-        match self.plan.training.evaluate_steps {
-            0 => (self.train.len() as u64).div_ceil(self.plan.training.batch as u64),
-            steps => steps,
+        let examples = self.task.examples(Part::Train) as u64;
+        match (self.plan.training.evaluate_steps, &self.plan.federated) {
+            (0, Some(federated)) => federated.local_steps,
+            (0, None) => examples.div_ceil(self.plan.examples_of_step()),
+            (steps, _) => steps,
         }
         .max(1)
     }
@@ -143,59 +185,92 @@ impl Learner {
     /// Parts of this work.
     pub fn parts(&self, work: Work) -> usize {
         match work {
-            Work::Step => self.plan.micro_batches(),
-            Work::Evaluation => self.test.as_ref().map_or(0, |test| test.len().div_ceil(EVALUATED)),
+            _ if self.plan.federated.is_some() => self.members,
+            Work::Step => {
+                let replicas = self.rounds.as_ref().and_then(|rounds| rounds.replicas);
+                replicas.unwrap_or_else(|| self.plan.micro_batches())
+            }
+            Work::Evaluation => self.task.examples(Part::Test).div_ceil(EVALUATED),
         }
     }
 
-    /// Computes one part: its gradient as its share of the batch's mean, then [`EXTRAS`].
+    /// Computes some of one part, no more than a micro-batch: its numbers, once all of it is computed. Those are the gradient as
+    /// its share of the batch's mean, or how far a replica came, then [`EXTRAS`].
     ///
     /// # Errors
     /// INTERNAL where the tensor library fails.
-    pub fn compute(&self, work: Work, part: usize) -> Result<Vec<f32>> {
+    pub fn advance(&mut self, work: Work, part: usize) -> Result<Option<Vec<f32>>> {
         match work {
-            Work::Step => self.micro_batch(part).map_err(|error| failed(&error)),
-            Work::Evaluation => self.evaluate(part),
+            Work::Step if self.rounds.is_some() => self.advance_alone(part),
+            Work::Step => self.micro_batch(part).map(Some),
+            Work::Evaluation if self.plan.federated.is_some() => self.evaluate_own(),
+            Work::Evaluation => {
+                let end = self.task.examples(Part::Test).min((part + 1) * EVALUATED);
+                Ok(Some(self.evaluate(part * EVALUATED..end)?.extras(0.0).to_vec()))
+            }
         }
     }
 
-    fn micro_batch(&self, part: usize) -> candle_core::Result<Vec<f32>> {
-        let (batch, size) = (self.plan.training.batch, self.plan.micro_batch());
-        let places = part * size..batch.min((part + 1) * size);
-        let count = self.train.len() as u64;
-        let first = self.progress.step * batch as u64;
-        let mut order = None;
-        let examples = self.train.read(places.map(|place| {
-            let (epoch, place) = ((first + place as u64) / count, (first + place as u64) % count);
-            let (_, order) = order
-                .take_if(|(known, _)| *known == epoch)
-                .unwrap_or_else(|| (epoch, Order::new(count, self.plan.training.seed, epoch)));
-            order.at(place) as usize
-        }));
-        let seed = mix(self.plan.training.seed ^ mix(self.progress.step)).wrapping_add(part as u64);
-        let logits = self.network.logits(&self.tensors, examples.values, Some(seed));
-        let logits = logits.map_err(candle_core::Error::wrap)?;
-        let loss = cross_entropy(&logits, &examples.classes)?;
-        let gradients = (&loss / batch as f64)?.backward()?;
-        let mut numbers = Vec::with_capacity(self.width(Work::Step));
-        for tensor in &self.tensors {
-            match gradients.get(tensor) {
-                Some(gradient) => numbers.extend(gradient.flatten_all()?.to_vec1::<f32>()?),
-                None => numbers.resize(numbers.len() + tensor.elem_count(), 0.0),
-            }
-        }
-        numbers.extend(extras(&loss, &logits, &examples.classes)?);
+    fn micro_batch(&self, part: usize) -> Result<Vec<f32>> {
+        let (batch, size, seed) = (self.plan.training.batch, self.plan.micro_batch(), self.plan.training.seed);
+        let range = part * size..batch.min((part + 1) * size);
+        let indices = places(seed, self.task.examples(Part::Train), self.progress.step, batch, range);
+        let dropout = mix(seed ^ mix(self.progress.step)).wrapping_add(part as u64);
+        let (mut numbers, seen) = gradient(&*self.task, &self.tensors, &indices, dropout, batch)?;
+        numbers.extend(seen.extras(0.0));
         Ok(numbers)
     }
 
-    fn evaluate(&self, part: usize) -> Result<Vec<f32>> {
-        let Some(test) = &self.test else { return Ok(vec![0.0; EXTRAS]) };
-        let examples = test.read(part * EVALUATED..test.len().min((part + 1) * EVALUATED));
+    fn advance_alone(&mut self, part: usize) -> Result<Option<Vec<f32>>> {
+        // One's own examples are the same whatever its rank.
+        let (replica, replicas) = match &self.plan.federated {
+            Some(_) => (0, 1),
+            None => (part as u64, self.parts(Work::Step) as u64),
+        };
+        if !self.came.contains_key(&replica) {
+            let round = Round {
+                plan: &self.plan,
+                task: &*self.task,
+                weights: &self.weights.values,
+                step: self.progress.step,
+                length: self.length(),
+                steps: self.steps,
+                replica,
+                replicas,
+            };
+            let mut alone = match self.alone.remove(&replica) {
+                Some(alone) => alone,
+                None => Alone::new(&round)?,
+            };
+            if !alone.advance(&round)? {
+                self.alone.insert(replica, alone);
+                return Ok(None);
+            }
+            self.came.insert(replica, alone.came(&self.weights.values));
+        }
+        let came = self.came.get(&replica);
+        Ok(came.map(|came| match &self.plan.federated {
+            Some(federated) => hand_out(came, federated, self.task.examples(Part::Train), self.members),
+            None => came.clone(),
+        }))
+    }
+
+    fn evaluate(&self, range: Range<usize>) -> Result<Sums> {
+        if range.is_empty() {
+            return Ok(Sums::default());
+        }
         let tensors: Vec<Tensor> = self.tensors.iter().map(Tensor::detach).collect();
-        let logits = self.network.logits(&tensors, examples.values, None)?;
-        let measured =
-            cross_entropy(&logits, &examples.classes).and_then(|loss| extras(&loss, &logits, &examples.classes));
-        measured.map(Vec::from).map_err(|error| failed(&error))
+        let (indices, count) = (range.clone().collect::<Vec<_>>(), range.len());
+        Sums::of(&self.task.look(&tensors, Part::Test, &indices, None)?, count)
+    }
+
+    fn evaluate_own(&mut self) -> Result<Option<Vec<f32>>> {
+        let (from, count) = (self.looked.0, self.task.examples(Part::Test));
+        let end = count.min(from + EVALUATED);
+        let seen = self.evaluate(from..end)?;
+        self.looked.0 = end;
+        self.looked.1.add(&seen);
+        Ok((end == count).then(|| self.looked.1.extras(0.0).to_vec()))
     }
 
     /// Takes the step, or the result of the look, from the sum of all parts.
@@ -209,26 +284,61 @@ impl Learner {
         }
         let extras = sum.split_off(sum.len() - EXTRAS);
         let seen = Evaluation { loss: extras[0] / extras[2].max(1.0), accuracy: extras[1] / extras[2].max(1.0) };
-        if !seen.loss.is_finite() {
-            let (step, loss) = (self.progress.step, seen.loss);
-            return Err(unservable(format!(
-                "the loss at step {step} is {loss}: try a smaller learning rate, or clip_norm"
-            )));
-        }
         self.progress.round += 1;
+        self.looked = (0, Sums::default());
+        let examples = extras[2] as u64;
         if work == Work::Evaluation {
+            self.check(seen.loss)?;
             if self.progress.evaluated(seen) && self.plan.training.patience > 0 {
                 self.progress.best_weights = self.weights.values.clone();
             }
-            return Ok(Taken { work, seen, learning_rate: 0.0, norm: 0.0 });
+            return Ok(Taken { work, seen, learning_rate: 0.0, norm: 0.0, examples });
         }
-        let norm = clip(&mut sum, self.plan.training.clip_norm);
-        let rate = self.plan.schedule.rate(self.plan.optimizer.learning_rate(), self.progress.step, self.steps);
-        self.weights.step(&self.plan.optimizer, rate, self.progress.step, &sum);
-        self.progress.step += 1;
+        let (step, length) = (self.progress.step, self.length());
+        let largest = self.plan.optimizer.learning_rate();
+        let (norm, rate, number) = match &self.rounds {
+            None => (clip(&mut sum, self.plan.training.clip_norm), None, step),
+            Some(rounds) => {
+                let weight = extras[3].max(f32::MIN_POSITIVE);
+                sum.iter_mut().for_each(|value| *value /= weight);
+                (clip(&mut sum, 0.0), Some(rounds.outer.learning_rate()), step / rounds.steps)
+            }
+        };
+        self.check(seen.loss + norm)?;
+        let learning_rate = self.plan.schedule.rate(largest, step + length - 1, self.steps);
+        let optimizer = self.rounds.as_ref().map_or(&self.plan.optimizer, |rounds| &rounds.outer);
+        self.weights.step(optimizer, rate.unwrap_or(learning_rate), number, &sum);
+        self.progress.step += length;
         self.progress.train_loss = seen.loss;
-        self.tensors = self.network.tensors(&self.weights.values, true)?;
-        Ok(Taken { work, seen, learning_rate: rate, norm })
+        self.progress.epsilon =
+            self.plan.federated.as_ref().and_then(|federated| federated.epsilon(number.saturating_add(1)));
+        self.begin()?;
+        Ok(Taken { work, seen, learning_rate, norm, examples })
+    }
+
+    fn check(&self, loss: f32) -> Result<()> {
+        if loss.is_finite() {
+            return Ok(());
+        }
+        let step = self.progress.step;
+        Err(unservable(format!("the loss at step {step} is {loss}: try a smaller learning rate, or clip_norm")))
+    }
+
+    /// From the weights as they are.
+    fn begin(&mut self) -> Result<()> {
+        self.alone.clear();
+        self.came.clear();
+        self.looked = (0, Sums::default());
+        self.tensors = tensors(self.task.parameters(), &self.weights.values, true)?;
+        Ok(())
+    }
+
+    /// Writes what was learnt as a model's folder, which must be empty.
+    ///
+    /// # Errors
+    /// INTERNAL where the disk fails.
+    pub fn save(&self, folder: &Path) -> Result<()> {
+        self.task.save(self.result(), &self.progress, folder)
     }
 
     /// The weights of its best look at the test data, or its last.
@@ -241,23 +351,36 @@ impl Learner {
 
     /// Goes on from a state of this plan.
     pub(super) fn set(&mut self, weights: Weights, progress: Progress) -> Result<()> {
-        self.tensors = self.network.tensors(&weights.values, true)?;
         (self.weights, self.progress) = (weights, progress);
-        Ok(())
+        self.begin()
     }
 }
 
-/// About what a training takes at most: its numbers, those that a step's sums are made of, and what a micro-batch leaves on its way.
-fn memory_bytes(network: &Network, micro_batch: usize, parts: usize) -> u64 {
-    // The weights as numbers and as tensors, two of the optimizer, the best, a gradient and its sum, the state that is written.
-    let copies = 10 + 4 * u64::from(parts.max(1).ilog2());
-    let numbers = (network.count() as u64).saturating_mul(copies);
-    let examples = (micro_batch.max(EVALUATED) as u64).saturating_mul(4 * network.activations() as u64);
-    numbers.saturating_add(examples).saturating_mul(4)
+/// The examples at some places of a batch of this number, in the order of the epochs that it falls into.
+pub(super) fn places(seed: u64, count: usize, number: u64, batch: usize, range: Range<usize>) -> Vec<usize> {
+    let (count, first) = (count.max(1) as u64, number.saturating_mul(batch as u64));
+    let mut order: Option<(u64, Order)> = None;
+    let at = |place: usize| {
+        let (epoch, place) = ((first + place as u64) / count, (first + place as u64) % count);
+        let (_, order) = match order.filter(|(known, _)| *known == epoch) {
+            Some(known) => known,
+            None => *order.insert((epoch, Order::new(count, seed, epoch))),
+        };
+        order.at(place) as usize
+    };
+    range.map(at).collect()
 }
 
-fn extras(loss: &Tensor, logits: &Tensor, classes: &[u32]) -> candle_core::Result<[f32; EXTRAS]> {
-    let found = logits.argmax(1)?.to_vec1::<u32>()?;
-    let right = found.iter().zip(classes).filter(|(found, class)| found == class).count();
-    Ok([loss.to_scalar::<f32>()?, right as f32, classes.len() as f32])
+/// About what a training takes at most: its numbers, those that a step's sums are made of, and what a micro-batch leaves on its way.
+fn memory_bytes(task: &dyn Task, plan: &Plan) -> u64 {
+    // The weights as numbers and as tensors, two of the optimizer, the best, a gradient and its sum, the state that is written.
+    let copies = match plan.rounds() {
+        None => 10 + 4 * u64::from(plan.micro_batches().ilog2()),
+        // And of a replica that is on its way, and of each that is done.
+        Some(rounds) => 16 + 2 * rounds.replicas.unwrap_or(1) as u64,
+    };
+    let numbers = (count(task.parameters()) as u64).saturating_mul(copies);
+    let at_once = plan.micro_batch().max(EVALUATED) as u64;
+    let examples = at_once.saturating_mul(4 * task.activations() as u64);
+    numbers.saturating_add(examples).saturating_mul(4)
 }

@@ -1,13 +1,17 @@
 //! Training: what one worker computes of it. Who computes what, and how sums are made, is others' affair.
 
+mod alone;
 mod convolution;
 mod data;
+mod gradient;
+mod images;
 mod learner;
 mod network;
 mod optimizer;
 mod product;
 mod progress;
 mod state;
+mod task;
 #[cfg(test)]
 mod tests;
 mod trained;

@@ -1,10 +1,15 @@
 //! Networks that are trained: what they are made of, and what they compute.
 
-use candle_core::{D, Device, Tensor, Var};
+use candle_core::{Device, Tensor};
 use orion_proto::{Result, training::Architecture};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
-use super::{convolution::ConvolutionBlock, data::mix, failed};
+use super::{
+    convolution::ConvolutionBlock,
+    data::mix,
+    failed,
+    task::{Parameter, count},
+};
 use crate::unservable;
 
 /// Numbers that a network may have: an update of all of them is held several times over.
@@ -22,22 +27,6 @@ pub(crate) struct Network {
     blocks: usize,
     dropout: f32,
     parameters: Vec<Parameter>,
-}
-
-/// A tensor that is learnt, and where it lies among all numbers.
-#[derive(Clone, Debug)]
-pub(crate) struct Parameter {
-    pub(crate) name: String,
-    pub(crate) shape: Vec<usize>,
-    /// Values of the input that one of its outputs sees.
-    seen: usize,
-    pub(crate) start: usize,
-}
-
-impl Parameter {
-    pub(crate) fn count(&self) -> usize {
-        self.shape.iter().product()
-    }
 }
 
 impl Network {
@@ -79,7 +68,7 @@ impl Network {
 
     /// Numbers of all parameters.
     pub(crate) fn count(&self) -> usize {
-        self.parameters.last().map_or(0, |last| last.start + last.count())
+        count(&self.parameters)
     }
 
     /// Values of one example.
@@ -127,18 +116,6 @@ impl Network {
             values.extend((0..parameter.count()).map(|_| (random.random::<f32>() * 2.0 - 1.0) * most));
         }
         values
-    }
-
-    /// The parameters as tensors, of which gradients are known where `learns`.
-    pub(crate) fn tensors(&self, values: &[f32], learns: bool) -> Result<Vec<Tensor>> {
-        let tensor = |parameter: &Parameter| {
-            let values = &values[parameter.start..][..parameter.count()];
-            let tensor = Tensor::from_slice(values, parameter.shape.as_slice(), &Device::Cpu);
-            let tensor =
-                if learns { tensor.and_then(|tensor| Ok(Var::from_tensor(&tensor)?.into_inner())) } else { tensor };
-            tensor.map_err(|error| failed(&error))
-        };
-        self.parameters.iter().map(tensor).collect()
     }
 
     /// What it makes of inputs, `[count, classes]`. `dropout`: while it learns, the seed of what is left out.
@@ -203,13 +180,4 @@ impl Made {
         }
         Ok(())
     }
-}
-
-/// The mean over rows of what is lost by them, each by its class: minus the logarithm of its share.
-pub(super) fn cross_entropy(logits: &Tensor, classes: &[u32]) -> candle_core::Result<Tensor> {
-    let greatest = logits.max_keepdim(D::Minus1)?.detach();
-    let shifted = logits.broadcast_sub(&greatest)?;
-    let all = shifted.exp()?.sum_keepdim(D::Minus1)?.log()?;
-    let classes = Tensor::from_slice(classes, (classes.len(), 1), logits.device())?;
-    (all - shifted.gather(&classes, 1)?)?.sum_all()
 }

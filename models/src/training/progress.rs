@@ -30,6 +30,9 @@ pub struct Progress {
     pub best: Option<Evaluation>,
     /// Looks since then.
     pub since_best: u64,
+    /// With noise: what its weights may tell of whether one worker took part.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub epsilon: Option<f64>,
     #[serde(skip)]
     pub(super) best_weights: Vec<f32>,
 }
@@ -59,4 +62,6 @@ pub struct Taken {
     pub learning_rate: f32,
     /// The gradient's length before it was shortened.
     pub norm: f32,
+    /// How many examples were seen.
+    pub examples: u64,
 }

@@ -7,7 +7,7 @@ use orion_proto::{Code, Error, Result, training::Plan};
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use serde::{Deserialize, Serialize};
 
-use super::{Learner, Progress, optimizer::Weights};
+use super::{Learner, Progress, optimizer::Weights, task::count};
 
 /// The one note beside the tensors: several would be written in any order, and the same state must be the same bytes.
 const NOTE: &str = "training";
@@ -73,8 +73,8 @@ impl Learner {
         }
         let [values, first, second, best] = parts;
         let weights = Weights { values, first, second };
-        let count = self.network.count();
-        if weights.values.len() != count || !weights.fit(&self.plan.optimizer) || ![0, count].contains(&best.len()) {
+        let count = count(self.task.parameters());
+        if weights.values.len() != count || !weights.fit(self.optimizer()) || ![0, count].contains(&best.len()) {
             return Err(wrong(&format!("it has {} weights, the network {count}", weights.values.len())));
         }
         progress.best_weights = best;

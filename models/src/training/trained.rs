@@ -11,7 +11,10 @@ use orion_proto::{
 use safetensors::{Dtype, tensor::TensorView};
 use serde::{Deserialize, Serialize};
 
-use super::{Learner, Network, Progress};
+use super::{
+    Network, Progress,
+    task::{Parameter, tensors},
+};
 use crate::{Model, ModelRequest, checkpoint::Checkpoint, file::read_text, unservable};
 
 /// What `config.json` names as `model_type`.
@@ -35,34 +38,40 @@ struct Config {
     metrics: Option<Progress>,
 }
 
-impl Learner {
-    /// Writes what was learnt as a model's folder, which must be empty.
-    ///
-    /// # Errors
-    /// INTERNAL where the disk fails.
-    pub fn save(&self, folder: &Path) -> Result<()> {
-        let config = Config {
-            model_type: MODEL_TYPE.into(),
-            network: self.plan.model.clone(),
-            input: self.network.input,
-            classes: self.network.classes,
-            unit: 255.0,
-            metrics: Some(self.progress.clone()),
-        };
-        let failed = |error: &dyn std::fmt::Display| {
-            Error::new(Code::Internal, format!("the trained model could not be written: {error}"))
-        };
-        let values: Vec<u8> = self.result().iter().flat_map(|value| value.to_le_bytes()).collect();
-        let views = self.network.parameters().iter().map(|parameter| {
-            let bytes = &values[parameter.start * 4..][..parameter.count() * 4];
-            TensorView::new(Dtype::F32, parameter.shape.clone(), bytes).map(|view| (parameter.name.as_str(), view))
-        });
-        let views = views.collect::<std::result::Result<Vec<_>, _>>().map_err(|error| failed(&error))?;
-        let weights = safetensors::serialize(views, None).map_err(|error| failed(&error))?;
-        std::fs::write(folder.join(WEIGHTS), weights).map_err(|error| failed(&error))?;
-        let text = serde_json::to_string_pretty(&config).map_err(|error| failed(&error))?;
-        std::fs::write(folder.join(CONFIG), text + "\n").map_err(|error| failed(&error))
-    }
+/// Writes a network with these numbers as a model's folder.
+pub(super) fn save(
+    network: &Network,
+    architecture: &Architecture,
+    values: &[f32],
+    progress: &Progress,
+    folder: &Path,
+) -> Result<()> {
+    let config = Config {
+        model_type: MODEL_TYPE.into(),
+        network: architecture.clone(),
+        input: network.input,
+        classes: network.classes,
+        unit: 255.0,
+        metrics: Some(progress.clone()),
+    };
+    write(folder, network.parameters(), values, &config)
+}
+
+/// Writes tensors, and a configuration beside them.
+pub(super) fn write(folder: &Path, parameters: &[Parameter], values: &[f32], config: &impl Serialize) -> Result<()> {
+    let failed = |error: &dyn std::fmt::Display| {
+        Error::new(Code::Internal, format!("the trained model could not be written: {error}"))
+    };
+    let values: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+    let views = parameters.iter().map(|parameter| {
+        let bytes = &values[parameter.start * 4..][..parameter.count() * 4];
+        TensorView::new(Dtype::F32, parameter.shape.clone(), bytes).map(|view| (parameter.name.as_str(), view))
+    });
+    let views = views.collect::<std::result::Result<Vec<_>, _>>().map_err(|error| failed(&error))?;
+    let weights = safetensors::serialize(views, None).map_err(|error| failed(&error))?;
+    std::fs::write(folder.join(WEIGHTS), weights).map_err(|error| failed(&error))?;
+    let text = serde_json::to_string_pretty(config).map_err(|error| failed(&error))?;
+    std::fs::write(folder.join(CONFIG), text + "\n").map_err(|error| failed(&error))
 }
 
 /// The folder of a trained network, whose headers were found to fit its configuration.
@@ -140,7 +149,7 @@ impl Classifier {
             values.extend(checkpoint.floats(&parameter.name, &parameter.shape)?);
             progress(values.len() as f32 / source.network.count() as f32);
         }
-        let tensors = source.network.tensors(&values, false)?;
+        let tensors = tensors(source.network.parameters(), &values, false)?;
         Ok(Self { spec, network: source.network.clone(), unit: source.unit, tensors })
     }
 

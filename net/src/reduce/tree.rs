@@ -3,11 +3,15 @@
 
 use std::ops::Range;
 
+use half::bf16;
+
 /// Sums of some parts, as few as the tree allows.
 #[derive(Clone, Debug, Default)]
 pub struct Partial {
     /// Parts of all.
     count: usize,
+    /// So many numbers of each sum, from the first, are rounded to bf16.
+    rounded: usize,
     /// In their order, next to each other or not.
     sums: Vec<(Range<usize>, Vec<f32>)>,
 }
@@ -15,14 +19,31 @@ pub struct Partial {
 impl Partial {
     /// No sums yet, of so many parts.
     pub fn new(count: usize) -> Self {
-        Self { count, sums: Vec::new() }
+        Self { count, ..Self::default() }
+    }
+
+    /// The same, where so many numbers of each sum, from the first, travel as bf16: every sum is rounded to it, so that it does
+    /// not matter which of them have travelled.
+    pub fn rounding(count: usize, rounded: usize) -> Self {
+        Self { count, rounded, ..Self::default() }
+    }
+
+    /// How many numbers of each sum are rounded.
+    pub fn rounded(&self) -> usize {
+        self.rounded
+    }
+
+    fn round(&self, values: &mut [f32]) {
+        values.iter_mut().take(self.rounded).for_each(|value| *value = bf16::from_f32(*value).to_f32());
     }
 
     /// Adds the sum of a subtree that follows all that were added.
     pub fn add(&mut self, parts: Range<usize>, values: Vec<f32>) {
         let (mut parts, mut values) = (parts, values);
+        self.round(&mut values);
         while let Some((left, mut sum)) = self.sums.pop_if(|(left, _)| is_node(left, &parts, self.count)) {
             sum.iter_mut().zip(&values).for_each(|(sum, value)| *sum += value);
+            self.round(&mut sum);
             (parts, values) = (left.start..parts.end, sum);
         }
         self.sums.push((parts, values));
@@ -61,12 +82,12 @@ mod tests {
     use proptest::prelude::*;
 
     /// The tree as its definition says.
-    fn by_definition(parts: &[f32]) -> f32 {
+    fn by_definition(parts: &[f32], round: &impl Fn(f32) -> f32) -> f32 {
         match parts {
-            [one] => *one,
+            [one] => round(*one),
             _ => {
                 let (left, right) = parts.split_at(parts.len().next_power_of_two() / 2);
-                by_definition(left) + by_definition(right)
+                round(by_definition(left, round) + by_definition(right, round))
             }
         }
     }
@@ -80,16 +101,20 @@ mod tests {
             let count = parts.len();
             let mut cuts: Vec<usize> = cuts.into_iter().map(|cut| cut % (count + 1)).chain([0, count]).collect();
             cuts.sort_unstable();
-            let mut all = Partial::new(count);
+            // The first number is rounded, the second is not.
+            let mut all = Partial::rounding(count, 1);
             for cut in cuts.windows(2) {
-                let mut own = Partial::new(count);
-                (cut[0]..cut[1]).for_each(|part| own.add(part..part + 1, vec![parts[part]]));
+                let mut own = Partial::rounding(count, 1);
+                (cut[0]..cut[1]).for_each(|part| own.add(part..part + 1, vec![parts[part]; 2]));
                 let subtrees = Partial::subtrees(cut[0]..cut[1], count);
                 prop_assert!(own.sums().iter().map(|(parts, _)| parts).eq(&subtrees));
                 prop_assert!(subtrees.len() <= 2 * count.ilog2() as usize + 1, "{subtrees:?} of {count}");
                 own.sums.into_iter().for_each(|(parts, sum)| all.add(parts, sum));
             }
-            prop_assert_eq!(all.whole().unwrap()[0].to_bits(), by_definition(&parts).to_bits());
+            let whole = all.whole().unwrap();
+            let rounded = by_definition(&parts, &|value| bf16::from_f32(value).to_f32());
+            prop_assert_eq!(whole[0].to_bits(), rounded.to_bits());
+            prop_assert_eq!(whole[1].to_bits(), by_definition(&parts, &|value| value).to_bits());
         }
     }
 

@@ -1,6 +1,6 @@
 //! What a plan may say.
 
-use super::{Architecture, Optimizer, Plan};
+use super::{Architecture, Federated, Optimizer, Plan};
 use crate::{Error, ModelName, Result};
 
 const MOST_LAYERS: usize = 64;
@@ -9,6 +9,8 @@ const MOST_BATCH: usize = 1 << 20;
 const MOST_MICRO_BATCHES: usize = 4096;
 const MOST_STEPS: u64 = 1 << 40;
 const MOST_WORKERS: usize = 1024;
+/// Steps of a round.
+const MOST_ALONE: u64 = 1 << 20;
 const MOST_KERNEL: usize = 15;
 /// Bytes of a path: it travels in a control message.
 const PATH_BYTES: usize = 1024;
@@ -27,6 +29,8 @@ impl Plan {
         self.check_data(&mut wrong);
         self.check_optimizer(&mut wrong);
         self.check_steps(&mut wrong);
+        self.check_workers(&mut wrong);
+        self.check_rounds(&mut wrong);
         if wrong.is_empty() {
             return Ok(());
         }
@@ -59,6 +63,9 @@ impl Plan {
                 "data.train is empty, it must be a name in the workers' --datasets folder, or store:NAME@VERSION"
                     .into(),
             );
+        }
+        if self.data.classes > MOST_WIDTH {
+            wrong.push(format!("data.classes is {}, {MOST_WIDTH} are at most", self.data.classes));
         }
         for (name, path) in [("data.train", &self.data.train), ("data.test", &self.data.test)] {
             if path.len() > PATH_BYTES {
@@ -122,12 +129,71 @@ impl Plan {
         if !(training.clip_norm.is_finite() && training.clip_norm >= 0.0) {
             wrong.push(format!("training.clip_norm is {}, it must be 0 or more", training.clip_norm));
         }
+    }
+
+    fn check_workers(&self, wrong: &mut Vec<String>) {
         let workers = &self.workers;
         if workers.least == 0 || workers.least > MOST_WORKERS || workers.most > MOST_WORKERS {
             wrong.push(format!("workers.least must be from 1 to {MOST_WORKERS}, workers.most at most {MOST_WORKERS}"));
         }
         if workers.most > 0 && workers.most < workers.least {
             wrong.push(format!("workers.most is {}, below workers.least, {}", workers.most, workers.least));
+        }
+    }
+
+    fn check_rounds(&self, wrong: &mut Vec<String>) {
+        if self.local.is_some() && self.federated.is_some() {
+            wrong.push("local and federated are both given, a training is of one kind".into());
+        }
+        let rounds = |of: &str, steps: u64, rate: f32, momentum: f32, wrong: &mut Vec<String>| {
+            if !(1..=MOST_ALONE).contains(&steps) {
+                wrong.push(format!("{of}steps is {steps}, it must be from 1 to {MOST_ALONE}"));
+            }
+            let table = of.split('.').next().unwrap_or_default();
+            if !(rate.is_finite() && rate > 0.0) {
+                wrong.push(format!("{table}.learning_rate is {rate}, it must be above 0"));
+            }
+            if !(0.0..1.0).contains(&momentum) {
+                wrong.push(format!("{table}.momentum is {momentum}, it must be from 0 to below 1"));
+            }
+        };
+        if let Some(local) = &self.local {
+            rounds("local.", local.steps, local.learning_rate, local.momentum, wrong);
+            if local.replicas > MOST_WORKERS {
+                wrong.push(format!("local.replicas is {}, {MOST_WORKERS} are at most", local.replicas));
+            }
+        }
+        if let Some(federated) = &self.federated {
+            rounds("federated.local_", federated.local_steps, federated.learning_rate, federated.momentum, wrong);
+            self.check_federated(federated, wrong);
+        }
+    }
+
+    fn check_federated(&self, federated: &Federated, wrong: &mut Vec<String>) {
+        let Federated { clip_norm, noise, delta, .. } = *federated;
+        if !(clip_norm.is_finite() && clip_norm > 0.0) {
+            wrong.push(format!("federated.clip_norm is {clip_norm}, it must be above 0"));
+        }
+        if !(noise.is_finite() && noise >= 0.0) {
+            wrong.push(format!("federated.noise is {noise}, it must be 0 or more"));
+        }
+        if !(delta > 0.0 && delta < 1.0) {
+            wrong.push(format!("federated.delta is {delta}, it must be between 0 and 1"));
+        }
+        if self.training.epochs > 0 {
+            let text = "training.epochs has no meaning with federated, where each worker has as many examples as it has: \
+                        give training.steps";
+            wrong.push(text.into());
+        }
+        for (name, path) in [("data.train", &self.data.train), ("data.test", &self.data.test)] {
+            if path.contains(':') {
+                let text =
+                    format!("{name} is '{path}', with federated it must be a name in each worker's --datasets folder");
+                wrong.push(text);
+            }
+        }
+        if self.data.classes == 0 {
+            wrong.push("data.classes must be given with federated: no worker may have examples of all".into());
         }
     }
 }
@@ -175,6 +241,20 @@ mod tests {
             assert!(many.contains(part), "{part}: {many}");
         }
         assert!(refused("\"m\"", "\"a/b\"").contains("a/b"));
+        let rounds = |more: &str| refused("\"training\": {\"epochs\": 1}", more);
+        let both = rounds(
+            r#""training": {"epochs": 1}, "local": {"steps": 0, "momentum": 1},
+            "federated": {"local_steps": 2, "noise": -1, "delta": 0, "clip_norm": 0}"#,
+        );
+        for part in
+            ["both given", "local.steps is 0", "local.momentum is 1", "noise is -1", "delta is 0", "clip_norm is 0"]
+        {
+            assert!(both.contains(part), "{part}: {both}");
+        }
+        assert!(
+            both.contains("training.epochs has no meaning") && both.contains("data.classes must be given"),
+            "{both}"
+        );
         assert!(refused("\"m\"", "\"identity\"").contains("built in"));
     }
 }

@@ -2,5 +2,7 @@
 
 mod check;
 mod plan;
+mod rounds;
 
-pub use plan::{Architecture, Cnn, Data, Mlp, Optimizer, Plan, Schedule, ScheduleKind, Steps, Workers};
+pub use plan::{Architecture, Cnn, Data, Mlp, Numbers, Optimizer, Plan, Schedule, ScheduleKind, Steps, Workers};
+pub use rounds::{Federated, Local, Rounds};

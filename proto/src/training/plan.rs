@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::{Federated, Local};
 use crate::{Error, Result};
 
 /// A model that is to be trained, on what, and how.
@@ -23,6 +24,12 @@ pub struct Plan {
     /// How many steps, of how many examples.
     #[serde(default)]
     pub training: Steps,
+    /// Whether replicas take steps alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub local: Option<Local>,
+    /// Whether each worker learns from examples of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub federated: Option<Federated>,
     /// Who takes part.
     #[serde(default)]
     pub workers: Workers,
@@ -81,6 +88,9 @@ pub struct Data {
     /// What is not trained on, to see how good it is; empty: what the folder has for that.
     #[serde(default)]
     pub test: String,
+    /// How many classes there are; 0: one more than the greatest that is found.
+    #[serde(default)]
+    pub classes: usize,
 }
 
 /// How a gradient becomes a step.
@@ -212,6 +222,8 @@ pub struct Steps {
     pub micro_batch: usize,
     /// From which weights, order and dropout follow.
     pub seed: u64,
+    /// What numbers travel as between workers.
+    pub exchange: Numbers,
     /// Gradients are shortened to this length; 0: they are not.
     pub clip_norm: f32,
     /// Steps between two looks at the test data; 0: once an epoch.
@@ -230,12 +242,24 @@ impl Default for Steps {
             batch: 128,
             micro_batch: 0,
             seed: 0,
+            exchange: Numbers::F32,
             clip_norm: 0.0,
             evaluate_steps: 0,
             patience: 0,
             checkpoint_steps: 0,
         }
     }
+}
+
+/// What numbers travel as.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Numbers {
+    /// As they are.
+    #[default]
+    F32,
+    /// Half their bytes; every sum is rounded to it, so that it does not matter who makes it.
+    Bf16,
 }
 
 /// Who takes part.
@@ -278,19 +302,36 @@ impl Plan {
 
     /// Steps in all, of so many examples.
     pub fn steps(&self, examples: usize) -> u64 {
-        let of_epochs = |epochs: u64| epochs.saturating_mul(examples as u64) / self.training.batch.max(1) as u64;
+        let of_epochs = |epochs: u64| epochs.saturating_mul(examples as u64) / self.examples_of_step();
         match (self.training.steps, self.training.epochs) {
             (0, epochs) => of_epochs(epochs.max(1)).max(1),
             (steps, _) => steps,
         }
     }
 
+    /// Examples that a step takes of all, over all replicas.
+    pub fn examples_of_step(&self) -> u64 {
+        let replicas = self.rounds().and_then(|rounds| rounds.replicas).unwrap_or(1);
+        (self.training.batch as u64).saturating_mul(replicas as u64).max(1)
+    }
+
     /// Examples that one worker takes at once.
     pub fn micro_batch(&self) -> usize {
         match self.training.micro_batch {
+            0 if self.rounds().is_some() => self.training.batch.max(1),
             0 => self.training.batch.div_ceil(8).max(1),
             size => size,
         }
+    }
+
+    /// Workers that can take part at once.
+    pub fn most_workers(&self) -> usize {
+        let parts = match self.rounds() {
+            Some(rounds) => rounds.replicas.unwrap_or(usize::MAX),
+            None => self.micro_batches(),
+        };
+        let most = if self.workers.most == 0 { parts } else { self.workers.most.min(parts) };
+        most.max(self.workers.least)
     }
 
     /// Micro-batches of a step.

@@ -76,6 +76,7 @@ pub fn course(course: &TrainingCourse) -> Value {
         "step": course.step, "steps": course.steps, "train_loss": course.train_loss, "test_loss": course.test_loss,
         "test_accuracy": course.test_accuracy, "learning_rate": course.learning_rate,
         "examples_per_second": course.examples_per_second, "workers": course.workers, "cohorts": course.cohorts,
+        "exchanged_bytes": course.exchanged_bytes, "epsilon": course.epsilon,
     })
 }
 

@@ -353,7 +353,7 @@ impl Cohort {
         let leads = (0..gathered.len())
             .max_by_key(|rank| (gathered[*rank].round, with(&gathered[*rank].data), std::cmp::Reverse(*rank)))?;
         let (data, leader) = (&self.terms.train_path, &self.members[leads].name);
-        let text = format!("its examples of '{data}' are not those of worker '{leader}'");
+        let text = format!("its examples of '{data}' are unlike those of worker '{leader}'");
         let is_other = |(other, _): &(&Gathered, &Candidate)| other.data != gathered[leads].data;
         let named = |(_, member): (&Gathered, &Candidate)| {
             (member.name.clone(), Error::new(Code::FailedPrecondition, text.clone()))

@@ -6,7 +6,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use orion_models::training::{Learner, Progress, Taken, Work};
+use orion_models::training::{EXTRAS, Learner, Progress, Taken, Work};
 use orion_net::{
     reduce::{Partial, Speeds},
     transfer::{Cohort, Exchange, Stopped},
@@ -16,7 +16,7 @@ use orion_proto::{
     session::{
         EndTraining, Gather, Gathered, Go, Trained, TrainingProgress, training_order::Order, training_report::Report,
     },
-    training::Plan,
+    training::{Numbers, Plan},
 };
 use parking_lot::Mutex;
 
@@ -36,6 +36,8 @@ pub(super) struct Course {
     held: Option<Held>,
     exchange: Option<Exchange>,
     gather: Gather,
+    /// Of sums, to others.
+    sent_bytes: u64,
 }
 
 /// The training, and the files that it reads.
@@ -64,7 +66,16 @@ impl From<Error> for Ended {
 
 impl Course {
     pub(super) fn new(worker: Arc<Worker>, job: u64, interrupter: Arc<Mutex<Interrupter>>) -> Self {
-        Self { worker, job, interrupter, generation: 0, held: None, exchange: None, gather: Gather::default() }
+        Self {
+            worker,
+            job,
+            interrupter,
+            generation: 0,
+            held: None,
+            exchange: None,
+            gather: Gather::default(),
+            sent_bytes: 0,
+        }
     }
 
     /// Follows orders until the last.
@@ -177,6 +188,7 @@ impl Course {
         } else if go.source == rank && !go.behind.is_empty() {
             exchange.offer(Bytes::from(learner.lock().state()?));
         }
+        learner.lock().together(self.gather.members.len());
         let mut pace = Pace::new(self.gather.members.len());
         let done = self.steps(&learner, &mut exchange, &mut pace);
         // Others may be behind, and still fetch: what is offered stays until the next order.
@@ -186,36 +198,45 @@ impl Course {
         let learner = learner.lock();
         let path = publish(&self.worker, &learner, &self.gather.version)?;
         tracing::info!(job = self.job, path, "trained");
-        let progress = told(&learner, None, 0.0);
+        let progress = self.told(&learner, None, 0.0);
         drop(learner);
         self.report(Report::Trained(Trained { path, progress: Some(progress) }));
         Ok(())
     }
 
     fn steps(
-        &self,
+        &mut self,
         learner: &Arc<Mutex<Learner>>,
         exchange: &mut Exchange,
         pace: &mut Pace,
     ) -> std::result::Result<(), Ended> {
         loop {
-            let (work, parts, width, round) = {
+            let (work, parts, width, round, shares, rounded) = {
                 let learner = learner.lock();
                 let Some(work) = learner.next() else { return Ok(()) };
-                (work, learner.parts(work), learner.width(work), learner.progress().round)
+                let (parts, width) = (learner.parts(work), learner.width(work));
+                let shares = learner.bound().unwrap_or_else(|| pace.speeds.shares(parts));
+                let rounds = learner.plan().training.exchange == Numbers::Bf16;
+                (work, parts, width, learner.progress().round, shares, if rounds { width - EXTRAS } else { 0 })
             };
-            let shares = pace.speeds.shares(parts);
-            let mut own = Partial::new(parts);
+            let mut own = Partial::rounding(parts, rounded);
             let (started, share) = (Instant::now(), shares[self.gather.rank as usize].clone());
             for part in share.clone() {
-                exchange.goes_on()?;
-                own.add(part..part + 1, self.compute(learner, work, part)?);
+                let numbers = loop {
+                    exchange.goes_on()?;
+                    if let Some(numbers) = self.advance(learner, work, part)? {
+                        break numbers;
+                    }
+                };
+                own.add(part..part + 1, numbers);
             }
             let seconds = match (work, share.len()) {
                 (Work::Evaluation, _) | (_, 0) => 0.0,
                 (Work::Step, parts) => started.elapsed().as_secs_f64() / parts as f64,
             };
+            let before = exchange.sent_bytes();
             let (sum, told_seconds) = exchange.sum(round, &shares, own, width, seconds)?;
+            self.sent_bytes += exchange.sent_bytes() - before;
             pace.speeds.told(&told_seconds);
             let mut learner = learner.lock();
             let taken = learner.conclude(work, sum)?;
@@ -230,13 +251,13 @@ impl Course {
         }
     }
 
-    /// One part, on the device, when that has nothing else to do.
-    fn compute(&self, learner: &Arc<Mutex<Learner>>, work: Work, part: usize) -> Result<Vec<f32>> {
+    /// Some of a part, on the device, when that has nothing else to do; its numbers, once it is whole.
+    fn advance(&self, learner: &Arc<Mutex<Learner>>, work: Work, part: usize) -> Result<Option<Vec<f32>>> {
         let (done, numbers) = mpsc::channel();
         let learner = learner.clone();
         self.worker.residency().spare(Box::new(move || {
             // Nobody waits where the process ends.
-            let _ = done.send(learner.lock().compute(work, part));
+            let _ = done.send(learner.lock().advance(work, part));
         }));
         let gone = |_| Error::new(Code::Internal, "the device's thread ended, the worker's log says why");
         numbers.recv().map_err(gone)?
@@ -244,43 +265,44 @@ impl Course {
 
     fn tell(&self, learner: &Learner, taken: Taken, pace: &mut Pace) {
         if taken.work == Work::Step {
-            pace.steps += 1;
+            pace.examples += taken.examples;
         }
         let is_due =
             taken.work == Work::Evaluation || pace.told.elapsed() >= TOLD_EVERY || learner.progress().step == 1;
         if self.gather.rank != 0 || !is_due {
             return;
         }
-        let examples = pace.steps as f64 * learner.plan().training.batch as f64;
-        let rate = examples / pace.told.elapsed().as_secs_f64().max(1e-6);
-        (pace.told, pace.steps) = (Instant::now(), 0);
-        self.report(Report::Progress(told(learner, Some(taken), rate)));
+        let rate = pace.examples as f64 / pace.told.elapsed().as_secs_f64().max(1e-6);
+        (pace.told, pace.examples) = (Instant::now(), 0);
+        self.report(Report::Progress(self.told(learner, Some(taken), rate)));
+    }
+
+    fn told(&self, learner: &Learner, taken: Option<Taken>, examples_per_second: f64) -> TrainingProgress {
+        let Progress { step, train_loss, test, epsilon, .. } = learner.progress();
+        TrainingProgress {
+            step: *step,
+            steps: learner.steps(),
+            train_loss: *train_loss,
+            test_loss: test.map(|test| test.loss),
+            test_accuracy: test.map(|test| test.accuracy),
+            learning_rate: taken.map_or(0.0, |taken| taken.learning_rate),
+            examples_per_second,
+            exchanged_bytes: self.sent_bytes,
+            epsilon: *epsilon,
+        }
     }
 }
 
 /// How fast it goes.
 struct Pace {
     speeds: Speeds,
-    /// When progress was told, and steps since then.
+    /// When progress was told, and examples since then.
     told: Instant,
-    steps: u64,
+    examples: u64,
 }
 
 impl Pace {
     fn new(members: usize) -> Self {
-        Self { speeds: Speeds::new(members), told: Instant::now(), steps: 0 }
-    }
-}
-
-fn told(learner: &Learner, taken: Option<Taken>, examples_per_second: f64) -> TrainingProgress {
-    let Progress { step, train_loss, test, .. } = learner.progress();
-    TrainingProgress {
-        step: *step,
-        steps: learner.steps(),
-        train_loss: *train_loss,
-        test_loss: test.map(|test| test.loss),
-        test_accuracy: test.map(|test| test.accuracy),
-        learning_rate: taken.map_or(0.0, |taken| taken.learning_rate),
-        examples_per_second,
+        Self { speeds: Speeds::new(members), told: Instant::now(), examples: 0 }
     }
 }

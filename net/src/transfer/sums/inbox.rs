@@ -3,6 +3,7 @@
 use std::{collections::HashMap, ops::Range};
 
 use bytes::Bytes;
+use half::bf16;
 use orion_proto::peer::Numbers;
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::watch;
@@ -102,11 +103,13 @@ impl Inbox {
         if from >= self.members {
             return Err(format!("rank {from} is none of {} members", self.members));
         }
-        if !numbers.values.len().is_multiple_of(4) {
-            return Err(format!("{} bytes are no numbers", numbers.values.len()));
+        let size = if numbers.bf16 { 2 } else { 4 };
+        if !numbers.values.len().is_multiple_of(size) {
+            return Err(format!("{} bytes are no numbers of {size}", numbers.values.len()));
         }
         let mut state = self.state.lock();
-        state.bytes = state.bytes.saturating_add(numbers.values.len());
+        // As they lie here.
+        state.bytes = state.bytes.saturating_add(numbers.values.len() / size * 4);
         if state.bytes > most_bytes {
             return Err(format!("more than {most_bytes} bytes wait to be added"));
         }
@@ -127,7 +130,11 @@ impl Inbox {
         if sum.len() as u64 != numbers.start {
             return Err(format!("numbers from {} on follow {}", numbers.start, sum.len()));
         }
-        sum.extend(numbers.values.chunks_exact(4).map(|v| f32::from_le_bytes([v[0], v[1], v[2], v[3]])));
+        let values = numbers.values.chunks_exact(size);
+        match numbers.bf16 {
+            true => sum.extend(values.map(|v| bf16::from_le_bytes([v[0], v[1]]).to_f32())),
+            false => sum.extend(values.map(|v| f32::from_le_bytes([v[0], v[1], v[2], v[3]]))),
+        }
         self.changed.notify_all();
         Ok(())
     }

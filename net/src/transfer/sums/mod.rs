@@ -73,6 +73,7 @@ pub struct Exchange {
     cohort: Cohort,
     inbox: Arc<Inbox>,
     senders: HashMap<usize, Sender>,
+    sent_bytes: u64,
 }
 
 impl Exchange {
@@ -85,7 +86,7 @@ impl Exchange {
         if let Some((earlier, _)) = earlier {
             earlier.stop(Stopped::Interrupted);
         }
-        Self { node: node.clone(), runtime: runtime.clone(), cohort, inbox, senders: HashMap::new() }
+        Self { node: node.clone(), runtime: runtime.clone(), cohort, inbox, senders: HashMap::new(), sent_bytes: 0 }
     }
 
     /// What ends all waiting of this exchange, from any thread.
@@ -100,6 +101,11 @@ impl Exchange {
     /// Why it does not.
     pub fn goes_on(&self) -> std::result::Result<(), Stopped> {
         self.inbox.stopped().map_or(Ok(()), Err)
+    }
+
+    /// Bytes of numbers that were sent to others.
+    pub fn sent_bytes(&self) -> u64 {
+        self.sent_bytes
     }
 
     /// Adds up what all members have of a round. `shares`: the parts of each; `own`: the sums of this one's; `seconds`: what it
@@ -117,15 +123,18 @@ impl Exchange {
     ) -> std::result::Result<(Vec<f32>, Vec<f64>), Stopped> {
         let (members, rank) = (self.cohort.addresses.len(), self.cohort.rank);
         let count = shares.last().map_or(0, |share| share.end);
+        let rounded = own.rounded();
         for other in (0..members).filter(|other| *other != rank) {
             let piece = piece(width, other, members);
+            let bf16 = of_piece(rounded, &piece);
             for (parts, values) in own.sums() {
-                self.sender(other).send(round, Some(parts), &values[piece.clone()], 0.0);
+                self.sent_bytes += self.sender(other).send(round, Some(parts), &values[piece.clone()], bf16, 0.0);
             }
         }
         let mine = self.add_up(round, shares, own, count, width)?;
         for other in (0..members).filter(|other| *other != rank) {
-            self.sender(other).send(round, None, &mine, seconds);
+            let bf16 = of_piece(rounded, &piece(width, rank, members));
+            self.sent_bytes += self.sender(other).send(round, None, &mine, bf16, seconds);
         }
         let (mut whole, mut told) = (Vec::with_capacity(width), vec![0.0; members]);
         for other in 0..members {
@@ -153,7 +162,7 @@ impl Exchange {
     ) -> std::result::Result<Vec<f32>, Stopped> {
         let rank = self.cohort.rank;
         let piece = piece(width, rank, shares.len());
-        let mut all = Partial::new(count);
+        let mut all = Partial::rounding(count, of_piece(own.rounded(), &piece));
         for (other, share) in shares.iter().enumerate() {
             if other == rank {
                 own.sums().iter().for_each(|(parts, values)| all.add(parts.clone(), values[piece.clone()].to_vec()));
@@ -206,6 +215,11 @@ impl Exchange {
     fn request(&self) -> wire::TrainingStateRequest {
         wire::TrainingStateRequest { job: self.cohort.job, generation: self.cohort.generation }
     }
+}
+
+/// How many numbers of a piece are rounded, where so many of all are.
+fn of_piece(rounded: usize, piece: &Range<usize>) -> usize {
+    rounded.saturating_sub(piece.start).min(piece.len())
 }
 
 impl Drop for Exchange {

@@ -2,7 +2,8 @@
 
 use std::{ops::Range, sync::Arc};
 
-use bytes::{BufMut, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
+use half::bf16;
 use orion_proto::{Error, Result, peer::Numbers};
 use tokio::{runtime::Handle, sync::mpsc};
 use tokio_stream::wrappers::UnboundedReceiverStream;
@@ -34,31 +35,49 @@ impl Sender {
         Self { out, first }
     }
 
-    /// Sends the sum of these parts, or of all.
-    pub(super) fn send(&self, round: u64, parts: Option<&Range<usize>>, values: &[f32], seconds_per_part: f64) {
+    /// Sends the sum of these parts, or of all; so many numbers of it, from the first, as bf16. How many bytes they are.
+    pub(super) fn send(
+        &self,
+        round: u64,
+        parts: Option<&Range<usize>>,
+        values: &[f32],
+        rounded: usize,
+        seconds_per_part: f64,
+    ) -> u64 {
         let (first, end) = parts.map_or((0, 0), |parts| (parts.start as u32, parts.end as u32));
-        let mut start = 0;
+        let (mut start, mut sent) = (0, 0);
         loop {
-            let piece = &values[start..values.len().min(start + AT_ONCE)];
-            let mut bytes = BytesMut::with_capacity(piece.len() * 4);
-            piece.iter().for_each(|value| bytes.put_f32_le(*value));
+            let bf16 = start < rounded;
+            let stop = values.len().min(start + AT_ONCE).min(if bf16 { rounded } else { values.len() });
+            let bytes = encode(&values[start..stop], bf16);
+            sent += bytes.len() as u64;
             let numbers = Numbers {
                 round,
                 first,
                 end,
                 start: start as u64,
-                values: bytes.freeze(),
+                values: bytes,
                 seconds_per_part,
+                bf16,
                 ..self.first.clone()
             };
             // A member that is gone was told of.
             let _ = self.out.send(numbers);
-            start += piece.len();
+            start = stop;
             if start >= values.len() {
-                break;
+                return sent;
             }
         }
     }
+}
+
+fn encode(values: &[f32], as_bf16: bool) -> Bytes {
+    let mut bytes = BytesMut::with_capacity(values.len() * 4);
+    match as_bf16 {
+        true => values.iter().for_each(|value| bytes.put_u16_le(bf16::from_f32(*value).to_bits())),
+        false => values.iter().for_each(|value| bytes.put_f32_le(*value)),
+    }
+    bytes.freeze()
 }
 
 async fn deliver(node: &Node, address: &str, numbers: mpsc::UnboundedReceiver<Numbers>) -> Result<()> {

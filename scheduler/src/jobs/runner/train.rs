@@ -117,12 +117,13 @@ impl Running {
             examples_per_second: progress.examples_per_second,
             workers: self.cohort.members().map(str::to_owned).collect(),
             cohorts: self.cohort.generations(),
+            exchanged_bytes: progress.exchanged_bytes,
+            epsilon: progress.epsilon,
         }
     }
 }
 
 fn terms(attempt: Attempt, plan: &Plan, submitted_unix_ms: u64) -> Terms {
-    let most = if plan.workers.most == 0 { plan.micro_batches() } else { plan.workers.most };
     Terms {
         job: attempt.job,
         // Above all generations of earlier attempts, and of schedulers that led before.
@@ -134,6 +135,6 @@ fn terms(attempt: Attempt, plan: &Plan, submitted_unix_ms: u64) -> Terms {
         version: format!("{}-{submitted_unix_ms:x}", attempt.job),
         submitted_unix_ms,
         least: plan.workers.least,
-        most: most.min(plan.micro_batches()).max(plan.workers.least),
+        most: plan.most_workers(),
     }
 }
