@@ -11,6 +11,7 @@ from test_training import PLAN, SEED, Cluster, image
 from test_training import cluster as cluster
 from test_training import datasets as datasets
 
+NOISY = {"local_steps": 1, "noise": 1}
 STEPS = {"steps": 400, "batch": 16, "seed": 5}
 LOCAL = {"steps": 10, "replicas": 4}
 
@@ -100,6 +101,30 @@ def test_workers_learn_from_each_other_and_keep_their_examples(cluster, own):
 
 
 @pytest.mark.parametrize("cluster", [0], indirect=True)
+def test_workers_that_were_apart_end_with_one_model(cluster, own):
+    def start(names):
+        for name, folder in names:
+            cluster.start_worker(name, folder)
+
+    def kill(names):
+        for name in names:
+            cluster.workers.pop(name).kill()
+
+    training = {**FEDERATED["training"], "steps": 6000, "evaluate_steps": 400, "checkpoint_steps": 400}
+    start([("w1", own[0])])
+    job = cluster.submit(**{**FEDERATED, "training": training})
+    kept = [cluster.folder / name / "training" / str(job) for name in ("w1", "w2")]
+    serving.until(lambda: list(kept[0].glob("*/state.safetensors")), "the first's checkpoint")
+    kill(["w1"])
+    start([("w2", own[1])])
+    serving.until(lambda: list(kept[1].glob("*/state.safetensors")), "the second's checkpoint")
+    kill(["w2"])
+    start([("w1", own[0]), ("w2", own[1])])
+    cluster.ended(job)
+    assert len(cluster.weights()) == 1
+
+
+@pytest.mark.parametrize("cluster", [0], indirect=True)
 def test_noise_has_an_epsilon_and_a_loss_that_is_not_told(cluster, own):
     for name, folder in (("w1", own[0]), ("w2", own[1])):
         cluster.start_worker(name, folder)
@@ -136,6 +161,8 @@ def test_who_has_nothing_or_other_images_takes_no_part(cluster, own, tmp_path):
         ({"federated": {"local_steps": 1}}, "data.classes must be given with federated"),
         ({**FEDERATED, "data": {"train": "store:a@1", "classes": 4}}, "data.train is 'store:a@1', with federated"),
         ({**FEDERATED, "federated": {"local_steps": 1, "noise": -1}}, "federated.noise is -1"),
+        ({**FEDERATED, "federated": NOISY, "training": {"steps": 9, "patience": 1}}, "training.patience chooses weights by"),
+        ({**FEDERATED, "federated": NOISY, "training": {"steps": 9, "exchange": "bf16"}}, "training.exchange must be f32"),
         ({"local": {"steps": 1, "replica": 2}}, "local.replica: unknown field"),
         ({"training": {**STEPS, "exchange": "f16"}}, "training.exchange: unknown variant `f16`"),
     ],

@@ -95,16 +95,25 @@ impl Alone {
 pub(super) fn hand_out(came: &[f32], federated: &Federated, examples: usize, members: usize) -> Vec<f32> {
     let (came, extras) = came.split_at(came.len() - EXTRAS);
     let mut numbers = came.to_vec();
+    let is_sound = numbers.iter().chain(extras).all(|value| value.is_finite());
+    if !is_sound {
+        // One that learnt nothing is no end of the others' training, and what has no length cannot be shortened.
+        numbers.fill(0.0);
+    }
     clip(&mut numbers, federated.clip_norm);
     if federated.noise > 0.0 {
         // From the system's random numbers, not the plan's seed: who knows the noise has the examples' trace.
-        let (mut random, share) =
-            (rand::rng(), f64::from(federated.noise * federated.clip_norm) / (members as f64).sqrt());
+        let size = f64::from(federated.noise) * f64::from(federated.clip_norm);
+        let (mut random, share) = (rand::rng(), size / (members as f64).sqrt());
         for value in &mut numbers {
             let normal: f64 = StandardNormal.sample(&mut random);
             *value += (share * normal) as f32;
         }
         numbers.extend([0.0, 0.0, extras[2], 1.0]);
+        return numbers;
+    }
+    if !is_sound {
+        numbers.extend([0.0; EXTRAS]);
         return numbers;
     }
     let weight = examples as f32;

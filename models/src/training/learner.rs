@@ -136,6 +136,23 @@ impl Learner {
         self.plan.federated.as_ref().map(|_| (0..self.members).map(|rank| rank..rank + 1).collect())
     }
 
+    /// Whether some of this part was computed already.
+    pub fn begun(&self, part: usize) -> bool {
+        let replica = if self.plan.federated.is_some() { 0 } else { part as u64 };
+        self.alone.contains_key(&replica) || self.came.contains_key(&replica)
+    }
+
+    /// What tells its state from another after as many sums: workers may have made unlike ones, apart from each other.
+    pub fn identity(&self) -> [u8; 32] {
+        let Weights { values, first, second } = &self.weights;
+        let mut hasher = blake3::Hasher::new();
+        for numbers in [values, first, second, &self.progress.best_weights] {
+            let bytes: Vec<u8> = numbers.iter().flat_map(|value| value.to_le_bytes()).collect();
+            hasher.update(&bytes);
+        }
+        hasher.finalize().into()
+    }
+
     /// Steps that the next step of all is made of.
     fn length(&self) -> u64 {
         let left = self.steps.saturating_sub(self.progress.step).max(1);
@@ -299,7 +316,12 @@ impl Learner {
         let (norm, rate, number) = match &self.rounds {
             None => (clip(&mut sum, self.plan.training.clip_norm), None, step),
             Some(rounds) => {
-                let weight = extras[3].max(f32::MIN_POSITIVE);
+                let weight = extras[3];
+                if weight <= 0.0 {
+                    let text =
+                        format!("at step {step} the loss is no number on any worker: try a smaller learning rate");
+                    return Err(unservable(text));
+                }
                 sum.iter_mut().for_each(|value| *value /= weight);
                 (clip(&mut sum, 0.0), Some(rounds.outer.learning_rate()), step / rounds.steps)
             }

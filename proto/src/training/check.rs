@@ -1,6 +1,6 @@
 //! What a plan may say.
 
-use super::{Architecture, Federated, Optimizer, Plan};
+use super::{Architecture, Federated, Numbers, Optimizer, Plan};
 use crate::{Error, ModelName, Result};
 
 const MOST_LAYERS: usize = 64;
@@ -11,6 +11,8 @@ const MOST_STEPS: u64 = 1 << 40;
 const MOST_WORKERS: usize = 1024;
 /// Steps of a round.
 const MOST_ALONE: u64 = 1 << 20;
+/// Of a length, and of noise in lengths.
+const MOST_LENGTH: f32 = 1e9;
 const MOST_KERNEL: usize = 15;
 /// Bytes of a path: it travels in a control message.
 const PATH_BYTES: usize = 1024;
@@ -171,11 +173,20 @@ impl Plan {
 
     fn check_federated(&self, federated: &Federated, wrong: &mut Vec<String>) {
         let Federated { clip_norm, noise, delta, .. } = *federated;
-        if !(clip_norm.is_finite() && clip_norm > 0.0) {
-            wrong.push(format!("federated.clip_norm is {clip_norm}, it must be above 0"));
+        if !(clip_norm > 0.0 && clip_norm <= MOST_LENGTH) {
+            wrong.push(format!("federated.clip_norm is {clip_norm}, it must be above 0 and at most {MOST_LENGTH}"));
         }
-        if !(noise.is_finite() && noise >= 0.0) {
-            wrong.push(format!("federated.noise is {noise}, it must be 0 or more"));
+        if !(0.0..=MOST_LENGTH).contains(&noise) {
+            wrong.push(format!("federated.noise is {noise}, it must be from 0 to {MOST_LENGTH}"));
+        }
+        if noise > 0.0 && self.training.patience > 0 {
+            let text = "training.patience chooses weights by test examples, which federated.noise does not cover";
+            wrong.push(text.into());
+        }
+        if noise > 0.0 && self.training.exchange == Numbers::Bf16 {
+            let text =
+                "training.exchange must be f32 with federated.noise, whose epsilon is of sums that are not rounded";
+            wrong.push(text.into());
         }
         if !(delta > 0.0 && delta < 1.0) {
             wrong.push(format!("federated.delta is {delta}, it must be between 0 and 1"));

@@ -79,7 +79,7 @@ impl Federated {
     pub fn epsilon(&self, rounds: u64) -> Option<f64> {
         let noise = f64::from(self.noise);
         let concentrated = rounds as f64 / (2.0 * noise * noise);
-        (noise > 0.0).then(|| concentrated + 2.0 * (concentrated * (1.0 / self.delta).ln()).sqrt())
+        (noise > 0.0).then(|| concentrated + 2.0 * (concentrated * -self.delta.ln()).sqrt())
     }
 }
 

@@ -340,7 +340,9 @@ impl Cohort {
         }
         let furthest = rounds.iter().copied().max().unwrap_or(0);
         let source = rounds.iter().position(|round| *round == furthest).unwrap_or(0);
-        let behind = (0u32..).zip(&rounds).filter(|(_, round)| **round < furthest).map(|(rank, _)| rank);
+        // As far and yet unlike: they were apart, and what a round comes to may depend on who was there.
+        let is_behind = |one: &Gathered| one.round < furthest || one.state != gathered[source].state;
+        let behind = (0u32..).zip(&gathered).filter(|(_, one)| is_behind(one)).map(|(rank, _)| rank);
         let go = Go { source: source as u32, behind: behind.collect() };
         self.state = State::Working(now);
         let order = self.order(training_order::Order::Go(go));

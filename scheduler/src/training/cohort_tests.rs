@@ -23,7 +23,7 @@ fn ready(generation: u64, round: u64) -> TrainingReport {
 }
 
 fn with(generation: u64, round: u64, data: &'static str) -> TrainingReport {
-    report(generation, Report::Gathered(Gathered { round, data: data.into() }))
+    report(generation, Report::Gathered(Gathered { round, data: data.into(), ..Gathered::default() }))
 }
 
 /// All say how far they are; who is told to go, the source and those behind.
@@ -42,6 +42,19 @@ fn gathered(cohort: &mut Cohort, now: u64, generation: u64, rounds: &[(&str, u64
 
 fn names(told: &[Told]) -> Vec<&str> {
     told.iter().map(|(name, _)| name.as_str()).collect()
+}
+
+#[test]
+fn who_is_as_far_and_yet_unlike_goes_on_from_one_of_them() {
+    let mut cohort = cohort(3);
+    cohort.look(at(0), &candidates("a b c")).unwrap();
+    let mut told = Vec::new();
+    for (name, state) in [("a", "one"), ("b", "other"), ("c", "one")] {
+        let said = Gathered { round: 9, data: "mnist".into(), state: state.into() };
+        told = cohort.heard(at(0), name, report(101, Report::Gathered(said))).unwrap();
+    }
+    let Some(training_order::Order::Go(go)) = told[0].1.order.clone() else { panic!("{told:?}") };
+    assert_eq!((go.source, go.behind), (0, vec![1]));
 }
 
 #[test]

@@ -152,7 +152,8 @@ impl Course {
         let exchange = Exchange::join(&artifacts.node, &artifacts.runtime, cohort, learner.width(Work::Step));
         self.interrupter.lock().joined(generation, Box::new(exchange.interrupter()));
         self.exchange = Some(exchange);
-        let gathered = Gathered { round: learner.progress().round, data: learner.data().to_vec().into() };
+        let (round, data, state) = (learner.progress().round, learner.data().to_vec(), learner.identity().to_vec());
+        let gathered = Gathered { round, data: data.into(), state: state.into() };
         drop(learner);
         self.report(Report::Gathered(gathered));
         Ok(())
@@ -221,6 +222,7 @@ impl Course {
             };
             let mut own = Partial::rounding(parts, rounded);
             let (started, share) = (Instant::now(), shares[self.gather.rank as usize].clone());
+            let begun = share.clone().any(|part| learner.lock().begun(part));
             for part in share.clone() {
                 let numbers = loop {
                     exchange.goes_on()?;
@@ -232,6 +234,8 @@ impl Course {
             }
             let seconds = match (work, share.len()) {
                 (Work::Evaluation, _) | (_, 0) => 0.0,
+                // Some of it was there before.
+                (Work::Step, _) if begun => 0.0,
                 (Work::Step, parts) => started.elapsed().as_secs_f64() / parts as f64,
             };
             let before = exchange.sent_bytes();

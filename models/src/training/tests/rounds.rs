@@ -92,6 +92,23 @@ fn each_worker_learns_from_its_own_and_weighs_what_it_has() {
 }
 
 #[test]
+fn one_whose_loss_is_no_number_weighs_nothing_and_all_of_them_end_it() {
+    let folder = tempfile::tempdir().unwrap();
+    made(folder.path(), 64);
+    let plan = in_rounds(r#""federated": {"local_steps": 4}"#, r#", "steps": 8"#);
+    let mut learner = Learner::open(plan, folder.path(), None, u64::MAX).unwrap();
+    learner.together(2);
+    let sound = whole(&mut learner, Work::Step, 0);
+    let before = learner.identity();
+    let lost = alone::hand_out(&vec![f32::NAN; sound.len()], learner.plan.federated.as_ref().unwrap(), 64, 2);
+    assert!(lost.iter().all(|value| *value == 0.0));
+    learner.conclude(Work::Step, sum(&[sound, lost.clone()])).unwrap();
+    assert!(learner.weights.values.iter().all(|value| value.is_finite()) && learner.identity() != before);
+    let refused = learner.conclude(Work::Step, sum(&[lost.clone(), lost])).unwrap_err();
+    assert!(refused.message.contains("no number on any worker"), "{refused}");
+}
+
+#[test]
 fn what_is_handed_out_is_short_and_noise_has_its_size() {
     let folder = tempfile::tempdir().unwrap();
     made(folder.path(), 64);
