@@ -12,9 +12,8 @@ use rand_distr::{Distribution, StandardNormal};
 
 use super::{
     EXTRAS,
-    data::{Part, mix},
+    data::{Part, mix, places},
     gradient::{Sums, gradient},
-    learner::places,
     optimizer::{Weights, clip},
     task::{Task, tensors},
 };

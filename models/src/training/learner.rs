@@ -14,7 +14,7 @@ use orion_proto::{
 
 use super::{
     alone::{Alone, Round, hand_out},
-    data::{Order, Part, mix},
+    data::{Part, mix, places},
     gradient::{Sums, gradient},
     images::Images,
     optimizer::{Weights, clip},
@@ -376,21 +376,6 @@ impl Learner {
         (self.weights, self.progress) = (weights, progress);
         self.begin()
     }
-}
-
-/// The examples at some places of a batch of this number, in the order of the epochs that it falls into.
-pub(super) fn places(seed: u64, count: usize, number: u64, batch: usize, range: Range<usize>) -> Vec<usize> {
-    let (count, first) = (count.max(1) as u64, number.saturating_mul(batch as u64));
-    let mut order: Option<(u64, Order)> = None;
-    let at = |place: usize| {
-        let (epoch, place) = ((first + place as u64) / count, (first + place as u64) % count);
-        let (_, order) = match order.filter(|(known, _)| *known == epoch) {
-            Some(known) => known,
-            None => *order.insert((epoch, Order::new(count, seed, epoch))),
-        };
-        order.at(place) as usize
-    };
-    range.map(at).collect()
 }
 
 /// About what a training takes at most: its numbers, those that a step's sums are made of, and what a micro-batch leaves on its way.

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use orion_proto::Result;
 
-pub(super) use order::{Order, mix};
+pub(super) use order::{mix, places};
 
 use crate::{unreadable, unservable};
 use idx::Idx;

@@ -1,9 +1,11 @@
 //! In which order examples are seen: each epoch in another, told by seed and number, without a list of them.
 
+use std::ops::Range;
+
 /// A permutation of `0..count`: a Feistel network over the next power of four, walked until it falls below the count
 /// (Black and Rogaway, "Ciphers with Arbitrary Finite Domains", 2002).
 #[derive(Clone, Copy, Debug)]
-pub(in crate::training) struct Order {
+struct Order {
     count: u64,
     half: u32,
     key: u64,
@@ -13,13 +15,13 @@ const ROUNDS: u64 = 6;
 
 impl Order {
     /// The order of an epoch.
-    pub(in crate::training) fn new(count: u64, seed: u64, epoch: u64) -> Self {
+    fn new(count: u64, seed: u64, epoch: u64) -> Self {
         let bits = u64::BITS - count.saturating_sub(1).leading_zeros();
         Self { count, half: bits.div_ceil(2).max(1), key: mix(seed ^ mix(epoch.wrapping_add(1))) }
     }
 
     /// Which example is at a place.
-    pub(in crate::training) fn at(&self, place: u64) -> u64 {
+    fn at(&self, place: u64) -> u64 {
         debug_assert!(place < self.count);
         let mask = (1u64 << self.half) - 1;
         let mut value = place;
@@ -34,6 +36,27 @@ impl Order {
             }
         }
     }
+}
+
+/// The examples at some places of a batch of this number, in the order of the epochs that it falls into.
+pub(in crate::training) fn places(
+    seed: u64,
+    count: usize,
+    number: u64,
+    batch: usize,
+    range: Range<usize>,
+) -> Vec<usize> {
+    let (count, first) = (count.max(1) as u64, number.saturating_mul(batch as u64));
+    let mut order: Option<(u64, Order)> = None;
+    let at = |place: usize| {
+        let (epoch, place) = ((first + place as u64) / count, (first + place as u64) % count);
+        let (_, order) = match order.filter(|(known, _)| *known == epoch) {
+            Some(known) => known,
+            None => *order.insert((epoch, Order::new(count, seed, epoch))),
+        };
+        order.at(place) as usize
+    };
+    range.map(at).collect()
 }
 
 /// SplitMix64's last steps.
