@@ -99,6 +99,7 @@ impl Place<'_> {
             images if vision::MODEL_TYPES.contains(&images) => self.vision(),
             nano_ocr::MODEL_TYPE => self.nano_ocr(),
             training::MODEL_TYPE => self.trained(),
+            training::QUESTIONS_TYPE => self.image_question(),
             "bert" => self.bert(),
             _ => Err(unservable(format!("config.json's model_type '{model_type}' is not served yet; {SERVED}"))),
         }
@@ -141,6 +142,13 @@ impl Place<'_> {
         let spec = source.spec(self.name, self.version.clone(), self.max_rows());
         let (flops, weight_bytes) = (source.flops(), source.weight_bytes());
         self.manifest(spec, flops, weight_bytes, Family::Trained(source))
+    }
+
+    fn image_question(&self) -> Result<Manifest> {
+        let source = training::QuestionsSource::inspect(&self.folder)?;
+        let spec = source.spec(self.name, self.version.clone(), self.max_rows());
+        let (flops, weight_bytes) = (source.flops(), source.weight_bytes());
+        self.manifest(spec, flops, weight_bytes, Family::ImageQuestion(source))
     }
 
     fn onnx(&self, file: &Path) -> Result<Manifest> {

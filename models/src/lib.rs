@@ -196,6 +196,7 @@ enum Family {
     Simulated(orion_toml::Simulated),
     Step(Box<orion_proto::step::Run>),
     Trained(training::Source),
+    ImageQuestion(training::QuestionsSource),
     Whisper(whisper::Source),
 }
 
@@ -243,6 +244,7 @@ pub fn load_at(manifest: &Manifest, pace: &Arc<Pace>, progress: &dyn Fn(f32)) ->
             Loaded::Model(Box::new(simulated::SimulatedModel::load(spec, latency.clone(), pace.clone(), progress)))
         }
         Family::Step(run) => Loaded::Model(Box::new(steps::StepModel::of(&spec.name, (**run).clone()))),
+        Family::ImageQuestion(source) => Loaded::Model(Box::new(training::Answerer::load(spec, source, progress)?)),
         Family::Trained(source) => Loaded::Model(Box::new(training::Classifier::load(spec, source, progress)?)),
         Family::Whisper(source) => Loaded::Model(Box::new(whisper::Whisper::load(spec, source, progress)?)),
     })

@@ -18,6 +18,7 @@ mod words;
 pub(crate) use config::BertConfig;
 pub(crate) use model::Bert;
 pub(crate) use source::Source;
+pub(crate) use text::{TextReader, Tokens};
 
 /// Tokens of a typical row: what a manifest's operations per row and a sample are made for.
 const TYPICAL_TOKENS: usize = 32;

@@ -19,15 +19,15 @@ const BYTES_PER_TOKEN: usize = 512;
 
 /// A row as the encoder takes it.
 #[derive(Debug)]
-pub(super) struct Tokens {
+pub(crate) struct Tokens {
     /// Special tokens included.
-    pub(super) ids: Vec<u32>,
+    pub(crate) ids: Vec<u32>,
     /// Tokens of type 0; those after them, of a second text, are of type 1.
-    pub(super) first: usize,
+    pub(crate) first: usize,
 }
 
 /// A tokenizer that neither pads nor cuts, and the model's limits.
-pub(super) struct TextReader {
+pub(crate) struct TextReader {
     tokenizer: Tokenizer,
     most_tokens: usize,
     vocabulary: usize,
@@ -50,6 +50,17 @@ impl TextReader {
         }
         let (most_tokens, vocabulary, types) = (max_position_embeddings, vocab_size, source.config.types());
         Ok(Self { tokenizer, most_tokens, vocabulary, types, inputs: source.task.texts() })
+    }
+
+    /// The same for texts of fewer tokens.
+    pub(crate) fn limited(source: &Source, tokens: usize) -> Result<Self> {
+        let reader = Self::load(source)?;
+        Ok(Self { most_tokens: reader.most_tokens.min(tokens), ..reader })
+    }
+
+    /// The tokens of a single text, cut off at its end where it is too long.
+    pub(crate) fn row_of(&self, text: &str) -> Result<Tokens> {
+        self.encode(0, &Bytes::copy_from_slice(text.as_bytes()), None, true)
     }
 
     /// The tokens of each row of a request whose inputs fit the declaration.

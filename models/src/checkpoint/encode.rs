@@ -8,7 +8,7 @@ use super::Element;
 ///
 /// # Errors
 /// INVALID_ARGUMENT with the first finite value that `to` has no room for.
-pub(super) fn encode(bytes: &[u8], from: Element, to: Element, out: &mut Vec<u8>) -> Result<()> {
+pub(crate) fn encode(bytes: &[u8], from: Element, to: Element, out: &mut Vec<u8>) -> Result<()> {
     if from == to || !from.is_float() {
         out.extend_from_slice(bytes);
         return Ok(());

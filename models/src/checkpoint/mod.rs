@@ -18,5 +18,6 @@ mod write;
 
 pub use convert::{Conversion, Converted, convert};
 pub use element::Element;
+pub(crate) use encode::encode;
 pub use read::{Checkpoint, TensorEntry};
 pub use source::Format;

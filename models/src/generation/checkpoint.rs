@@ -65,7 +65,7 @@ impl Part {
     }
 
     /// Its name in a hub's safetensors files.
-    fn hub_name(self) -> String {
+    pub(crate) fn hub_name(self) -> String {
         let (layer, name) = match self {
             Self::Embedding => return "model.embed_tokens.weight".into(),
             Self::OutputNorm => return "model.norm.weight".into(),

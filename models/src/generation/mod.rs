@@ -22,5 +22,7 @@ mod team;
 mod tests;
 mod text;
 
-pub(crate) use config::ARCHITECTURES;
+pub(crate) use checkpoint::Part;
+pub(crate) use config::{ARCHITECTURES, DecoderConfig};
 pub(crate) use source::Source;
+pub(crate) use text::TextReader;

@@ -21,7 +21,7 @@ pub(super) struct Sums {
 impl Sums {
     pub(super) fn of(seen: &Seen, count: usize) -> Result<Self> {
         let loss = seen.loss.to_scalar::<f32>().map_err(|error| failed(&error))?;
-        Ok(Self { loss, right: seen.right as f32, count: count as f32 })
+        Ok(Self { loss, right: seen.right, count: count as f32 })
     }
 
     pub(super) fn add(&mut self, other: &Self) {

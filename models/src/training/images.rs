@@ -9,10 +9,14 @@ use super::{
     Network, Progress,
     data::{Dataset, Part},
     failed,
+    operations::CrossEntropy,
     task::{Parameter, Seen, Task},
     trained,
 };
 use crate::unservable;
+
+/// Images of one part of a look at the test data.
+const EVALUATED: usize = 256;
 
 /// A network over images, and what it learns from.
 pub(super) struct Images {
@@ -61,32 +65,38 @@ impl Task for Images {
         self.network.parameters()
     }
 
-    fn initial(&self, seed: u64) -> Vec<f32> {
-        self.network.initial(seed)
+    fn initial(&self, seed: u64) -> Result<Vec<f32>> {
+        Ok(self.network.initial(seed))
     }
 
     fn examples(&self, part: Part) -> usize {
         self.of(part).map_or(0, Dataset::len)
     }
 
-    fn hash(&self, hasher: &mut blake3::Hasher) {
+    fn hash(&self, hasher: &mut blake3::Hasher) -> Result<()> {
         self.train.hash(hasher);
         self.test.iter().for_each(|test| test.hash(hasher));
+        Ok(())
     }
 
-    fn shape(&self) -> String {
-        format!("{:?} {}", self.network.input, self.network.classes)
+    fn shape(&self) -> Result<String> {
+        Ok(format!("{:?} {}", self.network.input, self.network.classes))
     }
 
-    fn activations(&self) -> usize {
-        self.network.activations()
+    fn values(&self, _learns: bool) -> usize {
+        self.network.activations().saturating_mul(4)
+    }
+
+    fn evaluated(&self) -> usize {
+        EVALUATED
     }
 
     fn look(&self, tensors: &[Tensor], part: Part, indices: &[usize], dropout: Option<u64>) -> Result<Seen> {
         let data = self.of(part).ok_or_else(|| unservable("there are no such examples"))?;
         let examples = data.read(indices.iter().copied());
         let logits = self.network.logits(tensors, examples.values, dropout)?;
-        seen(&logits, &examples.classes).map_err(|error| failed(&error))
+        let weights = vec![1.0; examples.classes.len()];
+        seen(&logits, examples.classes, weights).map_err(|error| failed(&error))
     }
 
     fn save(&self, values: &[f32], progress: &Progress, folder: &Path) -> Result<()> {
@@ -94,18 +104,10 @@ impl Task for Images {
     }
 }
 
-/// How well logits fit the classes of their rows.
-pub(super) fn seen(logits: &Tensor, classes: &[u32]) -> candle_core::Result<Seen> {
+/// How well logits fit the classes of their rows, of which each counts for so much.
+pub(super) fn seen(logits: &Tensor, classes: Vec<u32>, weights: Vec<f32>) -> candle_core::Result<Seen> {
     let found = logits.argmax(D::Minus1)?.to_vec1::<u32>()?;
-    let right = found.iter().zip(classes).filter(|(found, class)| found == class).count();
-    Ok(Seen { loss: cross_entropy(logits, classes)?, right })
-}
-
-/// What is lost by rows, each by its class: minus the logarithm of its share; all of it summed.
-fn cross_entropy(logits: &Tensor, classes: &[u32]) -> candle_core::Result<Tensor> {
-    let greatest = logits.max_keepdim(D::Minus1)?.detach();
-    let shifted = logits.broadcast_sub(&greatest)?;
-    let all = shifted.exp()?.sum_keepdim(D::Minus1)?.log()?;
-    let classes = Tensor::from_slice(classes, (classes.len(), 1), logits.device())?;
-    (all - shifted.gather(&classes, 1)?)?.sum_all()
+    let answers = found.iter().zip(&classes).zip(&weights);
+    let right = answers.filter(|((found, class), _)| found == class).map(|(_, weight)| weight).sum();
+    Ok(Seen { loss: logits.apply_op1(CrossEntropy { targets: classes, weights })?, right })
 }

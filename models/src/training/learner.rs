@@ -15,8 +15,8 @@ use orion_proto::{
 use super::{
     alone::{Alone, Round, hand_out},
     data::{Part, mix, places},
+    files::Files,
     gradient::{Sums, gradient},
-    images::Images,
     optimizer::{Weights, clip},
     progress::{Evaluation, Progress, Taken},
     task::{Task, count, tensors},
@@ -25,8 +25,6 @@ use crate::unservable;
 
 /// What follows the gradient in a part's numbers: the sum of losses, how many are right, how many there are, what they weigh.
 pub const EXTRAS: usize = 4;
-/// Examples of one part of a look at the test data.
-const EVALUATED: usize = 256;
 
 /// What is computed next, by all workers together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,14 +57,12 @@ pub struct Learner {
 }
 
 impl Learner {
-    /// A training at its beginning. `train` and `test` are where the plan's paths lie on this machine.
-    ///
-    /// `free_bytes`: what it may take of memory.
+    /// A training at its beginning, on files that lie on this machine. `free_bytes`: what it may take of memory.
     ///
     /// # Errors
     /// FAILED_PRECONDITION or NOT_FOUND naming the file that does not fit; RESOURCE_EXHAUSTED where it takes more memory.
-    pub fn open(plan: Plan, train: &Path, test: Option<&Path>, free_bytes: u64) -> Result<Self> {
-        let task: Box<dyn Task> = Box::new(Images::open(&plan, train, test)?);
+    pub fn open(plan: Plan, files: &Files<'_>, free_bytes: u64) -> Result<Self> {
+        let task = files.task(&plan)?;
         Self::of(plan, task, free_bytes)
     }
 
@@ -81,13 +77,13 @@ impl Learner {
         match plan.federated {
             Some(_) => {
                 let tested = if task.examples(Part::Test) > 0 { "tested" } else { "untested" };
-                data.update(format!("{} {tested}", task.shape()).as_bytes());
+                data.update(format!("{} {tested}", task.shape()?).as_bytes());
             }
-            None => task.hash(&mut data),
-        };
+            None => task.hash(&mut data)?,
+        }
         let data = data.finalize();
         let optimizer = rounds.as_ref().map_or(&plan.optimizer, |rounds| &rounds.outer);
-        let weights = Weights::new(task.initial(plan.training.seed), optimizer);
+        let weights = Weights::new(task.initial(plan.training.seed)?, optimizer);
         let steps = plan.steps(task.examples(Part::Train));
         let tensors = tensors(task.parameters(), &weights.values, true)?;
         let progress = Progress::default();
@@ -207,7 +203,7 @@ impl Learner {
                 let replicas = self.rounds.as_ref().and_then(|rounds| rounds.replicas);
                 replicas.unwrap_or_else(|| self.plan.micro_batches())
             }
-            Work::Evaluation => self.task.examples(Part::Test).div_ceil(EVALUATED),
+            Work::Evaluation => self.task.examples(Part::Test).div_ceil(self.task.evaluated()),
         }
     }
 
@@ -222,8 +218,9 @@ impl Learner {
             Work::Step => self.micro_batch(part).map(Some),
             Work::Evaluation if self.plan.federated.is_some() => self.evaluate_own(),
             Work::Evaluation => {
-                let end = self.task.examples(Part::Test).min((part + 1) * EVALUATED);
-                Ok(Some(self.evaluate(part * EVALUATED..end)?.extras(0.0).to_vec()))
+                let size = self.task.evaluated();
+                let end = self.task.examples(Part::Test).min((part + 1) * size);
+                Ok(Some(self.evaluate(part * size..end)?.extras(0.0).to_vec()))
             }
         }
     }
@@ -283,7 +280,7 @@ impl Learner {
 
     fn evaluate_own(&mut self) -> Result<Option<Vec<f32>>> {
         let (from, count) = (self.looked.0, self.task.examples(Part::Test));
-        let end = count.min(from + EVALUATED);
+        let end = count.min(from + self.task.evaluated());
         let seen = self.evaluate(from..end)?;
         self.looked.0 = end;
         self.looked.1.add(&seen);
@@ -387,7 +384,7 @@ fn memory_bytes(task: &dyn Task, plan: &Plan) -> u64 {
         Some(rounds) => 16 + 2 * rounds.replicas.unwrap_or(1) as u64,
     };
     let numbers = (count(task.parameters()) as u64).saturating_mul(copies);
-    let at_once = plan.micro_batch().max(EVALUATED) as u64;
-    let examples = at_once.saturating_mul(4 * task.activations() as u64);
+    let at_once = |examples: usize, learns| examples.saturating_mul(task.values(learns)) as u64;
+    let examples = at_once(plan.micro_batch(), true).max(at_once(task.evaluated(), false));
     numbers.saturating_add(examples).saturating_mul(4)
 }

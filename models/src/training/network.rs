@@ -5,9 +5,9 @@ use orion_proto::{Result, training::Architecture};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
 use super::{
-    convolution::ConvolutionBlock,
     data::mix,
     failed,
+    operations::ConvolutionBlock,
     task::{Parameter, count},
 };
 use crate::unservable;
@@ -36,6 +36,9 @@ impl Network {
         let (channels, kernel, hidden, dropout) = match architecture {
             Architecture::Mlp(mlp) => (&[][..], 1, &mlp.hidden, mlp.dropout),
             Architecture::Cnn(cnn) => (&cnn.channels[..], cnn.kernel, &cnn.hidden, cnn.dropout),
+            Architecture::TextClassifier(_) | Architecture::LanguageModel(_) | Architecture::ImageQuestion(_) => {
+                return Err(unservable("it is no network over images alone"));
+            }
         };
         if input.iter().any(|size| *size > MOST_SIDE) || classes > MOST_SIDE {
             return Err(unservable(format!(
@@ -109,13 +112,7 @@ impl Network {
 
     /// Where learning begins: uniform within the inverse root of what an output sees, as PyTorch's layers.
     pub(super) fn initial(&self, seed: u64) -> Vec<f32> {
-        let mut random = StdRng::seed_from_u64(seed);
-        let mut values = Vec::with_capacity(self.count());
-        for parameter in &self.parameters {
-            let most = 1.0 / (parameter.seen as f32).sqrt();
-            values.extend((0..parameter.count()).map(|_| (random.random::<f32>() * 2.0 - 1.0) * most));
-        }
-        values
+        initial(&self.parameters, seed)
     }
 
     /// What it makes of inputs, `[count, classes]`. `dropout`: while it learns, the seed of what is left out.
@@ -134,7 +131,7 @@ impl Network {
         let last = layers.len() - 1;
         for (index, layer) in layers.enumerate() {
             if index == last {
-                values = self.drop_out(values, dropout)?;
+                values = drop_out(values, self.dropout, dropout)?;
             }
             values = values.matmul(&layer[0].t()?)?.broadcast_add(&layer[1])?;
             if index < last {
@@ -143,26 +140,39 @@ impl Network {
         }
         Ok(values)
     }
-
-    fn drop_out(&self, values: Tensor, seed: Option<u64>) -> candle_core::Result<Tensor> {
-        let Some(seed) = seed.filter(|_| self.dropout > 0.0) else { return Ok(values) };
-        let kept = 1.0 / (1.0 - self.dropout);
-        let mut random = StdRng::seed_from_u64(mix(seed));
-        let mask: Vec<f32> =
-            (0..values.elem_count()).map(|_| if random.random::<f32>() < self.dropout { 0.0 } else { kept }).collect();
-        values.mul(&Tensor::from_vec(mask, values.shape(), values.device())?)
-    }
 }
 
+/// Uniform numbers within the inverse root of what an output sees.
+pub(super) fn initial(parameters: &[Parameter], seed: u64) -> Vec<f32> {
+    let mut random = StdRng::seed_from_u64(seed);
+    let mut values = Vec::with_capacity(count(parameters));
+    for parameter in parameters {
+        let most = 1.0 / (parameter.seen as f32).sqrt();
+        values.extend((0..parameter.count()).map(|_| (random.random::<f32>() * 2.0 - 1.0) * most));
+    }
+    values
+}
+
+/// Leaves out a share of values, of which the rest is made larger. Without a seed nothing is left out.
+pub(super) fn drop_out(values: Tensor, share: f32, seed: Option<u64>) -> candle_core::Result<Tensor> {
+    let Some(seed) = seed.filter(|_| share > 0.0) else { return Ok(values) };
+    let kept = 1.0 / (1.0 - share);
+    let mut random = StdRng::seed_from_u64(mix(seed));
+    let mask: Vec<f32> =
+        (0..values.elem_count()).map(|_| if random.random::<f32>() < share { 0.0 } else { kept }).collect();
+    values.mul(&Tensor::from_vec(mask, values.shape(), values.device())?)
+}
+
+/// Parameters, one layer after the other.
 #[derive(Default)]
-struct Made {
-    parameters: Vec<Parameter>,
+pub(super) struct Made {
+    pub(super) parameters: Vec<Parameter>,
     next: usize,
 }
 
 impl Made {
     /// A weight of this shape, and a bias.
-    fn layer(&mut self, name: &str, shape: &[usize]) -> Result<()> {
+    pub(super) fn layer(&mut self, name: &str, shape: &[usize]) -> Result<()> {
         let seen = shape[1..].iter().try_fold(1usize, |all, size| all.checked_mul(*size));
         for (part, shape) in [("weight", shape), ("bias", &shape[..1])] {
             let count = shape.iter().try_fold(1usize, |all, size| all.checked_mul(*size));

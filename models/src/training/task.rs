@@ -32,8 +32,8 @@ pub(crate) fn count(parameters: &[Parameter]) -> usize {
 pub(super) struct Seen {
     /// Summed over the examples, nats.
     pub(super) loss: Tensor,
-    /// How many were answered as they should.
-    pub(super) right: usize,
+    /// How many were answered as they should; of texts that are gone on with, the share of each.
+    pub(super) right: f32,
 }
 
 /// A kind of network with the examples that it learns from.
@@ -42,19 +42,31 @@ pub(super) trait Task: Send {
     fn parameters(&self) -> &[Parameter];
 
     /// Where learning begins.
-    fn initial(&self, seed: u64) -> Vec<f32>;
+    ///
+    /// # Errors
+    /// FAILED_PRECONDITION where what it begins with cannot be read.
+    fn initial(&self, seed: u64) -> Result<Vec<f32>>;
 
     /// How many there are; none where there is no such part.
     fn examples(&self, part: Part) -> usize;
 
     /// What tells the examples from others.
-    fn hash(&self, hasher: &mut blake3::Hasher);
+    ///
+    /// # Errors
+    /// As [`Task::initial`].
+    fn hash(&self, hasher: &mut blake3::Hasher) -> Result<()>;
 
     /// What tells whether two workers can learn together, each from its own examples.
-    fn shape(&self) -> String;
+    ///
+    /// # Errors
+    /// As [`Task::initial`].
+    fn shape(&self) -> Result<String>;
 
-    /// Values that one example leaves on its way.
-    fn activations(&self) -> usize;
+    /// Values that are held at once for one example, while it is learnt from, or only looked at.
+    fn values(&self, learns: bool) -> usize;
+
+    /// Examples of one part of a look at the test data.
+    fn evaluated(&self) -> usize;
 
     /// What the network makes of examples. `dropout`: while it learns, the seed of what is left out.
     ///

@@ -2,7 +2,10 @@ use super::*;
 use orion_proto::training::Plan;
 use std::{fs, path::Path};
 
+mod language;
+mod questions;
 mod rounds;
+mod texts;
 
 /// Squares of two shades in places that tell their class, as IDX files.
 fn made(folder: &Path, count: usize) {
@@ -26,6 +29,10 @@ fn made(folder: &Path, count: usize) {
         fs::write(folder.join(format!("{part}-images-idx3-ubyte")), images).unwrap();
         fs::write(folder.join(format!("{part}-labels-idx1-ubyte")), labels).unwrap();
     }
+}
+
+fn at(folder: &Path) -> Files<'_> {
+    Files { base: None, train: folder, test: None }
 }
 
 fn plan(change: &str) -> Plan {
@@ -68,7 +75,7 @@ fn run(learner: &mut Learner, mut seen: impl FnMut(&mut Learner, Taken)) {
 fn it_learns_and_goes_on_from_its_state_to_the_same_bits() {
     let folder = tempfile::tempdir().unwrap();
     made(folder.path(), 640);
-    let mut learner = Learner::open(plan(""), folder.path(), None, u64::MAX).unwrap();
+    let mut learner = Learner::open(plan(""), &at(folder.path()), u64::MAX).unwrap();
     assert_eq!((learner.steps(), learner.parts(Work::Step)), (40, 4));
     let mut middle = None;
     run(&mut learner, |learner, _| {
@@ -79,12 +86,12 @@ fn it_learns_and_goes_on_from_its_state_to_the_same_bits() {
     let seen = learner.progress().test.unwrap();
     assert!(seen.accuracy > 0.95, "{seen:?}");
     assert_eq!(learner.progress().evaluated_at, 40);
-    let mut other = Learner::open(plan(""), folder.path(), None, u64::MAX).unwrap();
+    let mut other = Learner::open(plan(""), &at(folder.path()), u64::MAX).unwrap();
     other.restore(&middle.unwrap()).unwrap();
     assert_eq!(other.progress().step, 17);
     run(&mut other, |_, _| {});
     assert!(other.state().unwrap() == learner.state().unwrap());
-    let mut unlike = Learner::open(plan(", \"clip_norm\": 1"), folder.path(), None, u64::MAX).unwrap();
+    let mut unlike = Learner::open(plan(", \"clip_norm\": 1"), &at(folder.path()), u64::MAX).unwrap();
     assert!(unlike.restore(&learner.state().unwrap()).unwrap_err().message.contains("another plan"));
 }
 
@@ -92,7 +99,7 @@ fn it_learns_and_goes_on_from_its_state_to_the_same_bits() {
 fn a_part_is_the_same_bits_on_any_number_of_threads() {
     let folder = tempfile::tempdir().unwrap();
     made(folder.path(), 64);
-    let mut learner = Learner::open(plan(""), folder.path(), None, u64::MAX).unwrap();
+    let mut learner = Learner::open(plan(""), &at(folder.path()), u64::MAX).unwrap();
     let mut on = |threads| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
         pool.install(|| whole(&mut learner, Work::Step, 2))
@@ -105,7 +112,7 @@ fn patience_ends_it_and_the_best_is_kept() {
     let folder = tempfile::tempdir().unwrap();
     made(folder.path(), 64);
     let mut learner =
-        Learner::open(plan(", \"patience\": 1, \"evaluate_steps\": 1"), folder.path(), None, u64::MAX).unwrap();
+        Learner::open(plan(", \"patience\": 1, \"evaluate_steps\": 1"), &at(folder.path()), u64::MAX).unwrap();
     learner.progress.best = Some(Evaluation { loss: 0.0, accuracy: 1.0 });
     learner.progress.best_weights = vec![0.5; learner.weights.values.len()];
     run(&mut learner, |_, _| {});
@@ -117,7 +124,7 @@ fn patience_ends_it_and_the_best_is_kept() {
 fn what_was_trained_is_served() {
     let folder = tempfile::tempdir().unwrap();
     made(folder.path(), 640);
-    let mut learner = Learner::open(plan(""), folder.path(), None, u64::MAX).unwrap();
+    let mut learner = Learner::open(plan(""), &at(folder.path()), u64::MAX).unwrap();
     run(&mut learner, |_, _| {});
     let saved = tempfile::tempdir().unwrap();
     learner.save(saved.path()).unwrap();
@@ -139,16 +146,16 @@ fn what_was_trained_is_served() {
 fn what_does_not_fit_the_memory_is_refused_before_it_is_taken() {
     let folder = tempfile::tempdir().unwrap();
     made(folder.path(), 8);
-    let refused = Learner::open(plan(""), folder.path(), None, 100_000).err().unwrap();
+    let refused = Learner::open(plan(""), &at(folder.path()), 100_000).err().unwrap();
     assert_eq!(refused.code, Code::ResourceExhausted);
     assert!(refused.message.ends_with("100000 are free"), "{refused}");
-    assert!(Learner::open(plan(""), folder.path(), None, 10_000_000).is_ok());
+    assert!(Learner::open(plan(""), &at(folder.path()), 10_000_000).is_ok());
 }
 
 #[test]
 fn data_that_does_not_fit_is_named() {
     let folder = tempfile::tempdir().unwrap();
-    let refused = || Learner::open(plan(""), folder.path(), None, u64::MAX).err().unwrap().message;
+    let refused = || Learner::open(plan(""), &at(folder.path()), u64::MAX).err().unwrap().message;
     assert!(refused().contains("train-images-idx3-ubyte"), "{}", refused());
     made(folder.path(), 8);
     let labels = folder.path().join("train-labels-idx1-ubyte");
@@ -215,7 +222,7 @@ mod reference {
                 r#"{{"name": "m", "model": {{"kind": "cnn", "channels": [3, 4], "hidden": [6]}}, "data": {{"train": "d", "classes": 5}},
                 "training": {{"steps": 3, "batch": 4, "micro_batch": 2, "clip_norm": {clip}}}, "optimizer": {optimizer}}}"#
             );
-            let mut learner = Learner::open(Plan::from_json(&plan).unwrap(), folder.path(), None, u64::MAX).unwrap();
+            let mut learner = Learner::open(Plan::from_json(&plan).unwrap(), &at(folder.path()), u64::MAX).unwrap();
             let before = all(&file, "before", &learner);
             learner.set(optimizer::Weights::new(before, &learner.plan.optimizer), Progress::default()).unwrap();
             for step in 0..steps {

@@ -8,14 +8,19 @@ use orion_proto::{
     Code, Datatype, Error, InferAnswer, ModelName, ModelPolicy, ModelSpec, Payload, Result, Tensor, TensorSpec,
     training::Architecture,
 };
-use safetensors::{Dtype, tensor::TensorView};
+use safetensors::tensor::TensorView;
 use serde::{Deserialize, Serialize};
 
 use super::{
     Network, Progress,
     task::{Parameter, tensors},
 };
-use crate::{Model, ModelRequest, checkpoint::Checkpoint, file::read_text, unservable};
+use crate::{
+    Model, ModelRequest,
+    checkpoint::{Checkpoint, Element, encode},
+    file::read_text,
+    unservable,
+};
 
 /// What `config.json` names as `model_type`.
 pub(crate) const MODEL_TYPE: &str = "orion-network";
@@ -54,24 +59,70 @@ pub(super) fn save(
         unit: 255.0,
         metrics: Some(progress.clone()),
     };
-    write(folder, network.parameters(), values, &config)
+    write(folder, &written(network.parameters(), values)?, &config)
+}
+
+/// Parameters with these numbers.
+pub(super) fn written(parameters: &[Parameter], values: &[f32]) -> Result<Vec<Written>> {
+    let tensor = |parameter: &Parameter| {
+        let values = &values[parameter.start..][..parameter.count()];
+        Written::new(parameter.name.clone(), parameter.shape.clone(), Element::F32, values)
+    };
+    parameters.iter().map(tensor).collect()
+}
+
+/// A tensor as it is written.
+pub(super) struct Written {
+    name: String,
+    shape: Vec<usize>,
+    element: Element,
+    bytes: Vec<u8>,
+}
+
+impl Written {
+    /// # Errors
+    /// INVALID_ARGUMENT naming a value that the type has no room for.
+    pub(super) fn new(name: String, shape: Vec<usize>, element: Element, values: &[f32]) -> Result<Self> {
+        let own: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        let mut bytes = Vec::with_capacity(values.len() * element.size());
+        encode(&own, Element::F32, element, &mut bytes)?;
+        Ok(Self { name, shape, element, bytes })
+    }
 }
 
 /// Writes tensors, and a configuration beside them.
-pub(super) fn write(folder: &Path, parameters: &[Parameter], values: &[f32], config: &impl Serialize) -> Result<()> {
+pub(super) fn write(folder: &Path, tensors: &[Written], config: &impl Serialize) -> Result<()> {
     let failed = |error: &dyn std::fmt::Display| {
         Error::new(Code::Internal, format!("the trained model could not be written: {error}"))
     };
-    let values: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
-    let views = parameters.iter().map(|parameter| {
-        let bytes = &values[parameter.start * 4..][..parameter.count() * 4];
-        TensorView::new(Dtype::F32, parameter.shape.clone(), bytes).map(|view| (parameter.name.as_str(), view))
+    let views = tensors.iter().map(|Written { name, shape, element, bytes }| {
+        TensorView::new(element.safetensors(), shape.clone(), bytes).map(|view| (name.as_str(), view))
     });
     let views = views.collect::<std::result::Result<Vec<_>, _>>().map_err(|error| failed(&error))?;
     let weights = safetensors::serialize(views, None).map_err(|error| failed(&error))?;
     std::fs::write(folder.join(WEIGHTS), weights).map_err(|error| failed(&error))?;
     let text = serde_json::to_string_pretty(config).map_err(|error| failed(&error))?;
     std::fs::write(folder.join(CONFIG), text + "\n").map_err(|error| failed(&error))
+}
+
+/// Files that belong to a tokenizer, and what a model that generates has beside it.
+const TOKENIZER: [&str; 7] = [
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "vocab.txt",
+    "tokenizer.model",
+    "generation_config.json",
+    "chat_template.jinja",
+];
+
+/// Copies what a base's tokenizer is made of.
+pub(super) fn copy_tokenizer(base: &Path, folder: &Path) -> Result<()> {
+    for name in TOKENIZER.iter().filter(|name| base.join(name).is_file()) {
+        std::fs::copy(base.join(name), folder.join(name))
+            .map_err(|error| Error::new(Code::Internal, format!("{name} could not be copied: {error}")))?;
+    }
+    Ok(())
 }
 
 /// The folder of a trained network, whose headers were found to fit its configuration.

@@ -222,7 +222,9 @@ impl Base {
         }
         let start = cut.range.start as u64;
         let tensor = &tensors[tensors.partition_point(|tensor| tensor.start <= start).checked_sub(1)?];
-        let (file, base) = self.tensors.get(&tensor.name)?;
+        // An encoder that was saved alone has no prefix; with a head it has one, such as `bert.`.
+        let bare = || self.tensors.get(tensor.name.split_once('.')?.1);
+        let (file, base) = self.tensors.get(&tensor.name).or_else(bare)?;
         if (&base.datatype, &base.shape, base.bytes) != (&tensor.datatype, &tensor.shape, tensor.bytes) {
             return None;
         }

@@ -1,6 +1,8 @@
 //! What a plan may say.
 
-use super::{Architecture, Federated, Numbers, Optimizer, Plan};
+use std::collections::BTreeSet;
+
+use super::{Architecture, Data, Federated, LanguageModel, Lora, Numbers, Optimizer, Plan, TextClassifier};
 use crate::{Error, ModelName, Result};
 
 const MOST_LAYERS: usize = 64;
@@ -14,6 +16,8 @@ const MOST_ALONE: u64 = 1 << 20;
 /// Of a length, and of noise in lengths.
 const MOST_LENGTH: f32 = 1e9;
 const MOST_KERNEL: usize = 15;
+const MOST_TOKENS: usize = 1 << 16;
+const MOST_RANK: usize = 1 << 12;
 /// Bytes of a path: it travels in a control message.
 const PATH_BYTES: usize = 1024;
 
@@ -29,6 +33,7 @@ impl Plan {
         }
         self.check_model(&mut wrong);
         self.check_data(&mut wrong);
+        self.check_labels(&mut wrong);
         self.check_optimizer(&mut wrong);
         self.check_steps(&mut wrong);
         self.check_workers(&mut wrong);
@@ -43,14 +48,21 @@ impl Plan {
         let (hidden, dropout) = match &self.model {
             Architecture::Mlp(mlp) => (&mlp.hidden, mlp.dropout),
             Architecture::Cnn(cnn) => {
-                widths("model.channels", &cnn.channels, wrong);
-                if cnn.channels.is_empty() {
-                    wrong.push("model.channels is empty, a network without convolutions is kind = \"mlp\"".into());
-                }
-                if cnn.kernel % 2 == 0 || cnn.kernel > MOST_KERNEL {
-                    wrong.push(format!("model.kernel is {}, it must be odd and at most {MOST_KERNEL}", cnn.kernel));
-                }
+                check_convolutions(&cnn.channels, cnn.kernel, wrong);
                 (&cnn.hidden, cnn.dropout)
+            }
+            Architecture::ImageQuestion(network) => {
+                check_convolutions(&network.channels, network.kernel, wrong);
+                widths("model.hidden", &[network.hidden], wrong);
+                (&Vec::new(), network.dropout)
+            }
+            Architecture::TextClassifier(TextClassifier { base, tokens, dropout, lora }) => {
+                check_base(base, *tokens, lora.as_ref(), wrong);
+                (&Vec::new(), *dropout)
+            }
+            Architecture::LanguageModel(LanguageModel { base, tokens, lora }) => {
+                check_base(base, *tokens, lora.as_ref(), wrong);
+                (&Vec::new(), 0.0)
             }
         };
         widths("model.hidden", hidden, wrong);
@@ -69,10 +81,33 @@ impl Plan {
         if self.data.classes > MOST_WIDTH {
             wrong.push(format!("data.classes is {}, {MOST_WIDTH} are at most", self.data.classes));
         }
-        for (name, path) in [("data.train", &self.data.train), ("data.test", &self.data.test)] {
+        let base = self.base().unwrap_or_default();
+        let paths = [("data.train", self.data.train.as_str()), ("data.test", &self.data.test), ("model.base", base)];
+        for (name, path) in paths {
             if path.len() > PATH_BYTES {
                 wrong.push(format!("{name} has {} bytes, {PATH_BYTES} are at most", path.len()));
             }
+        }
+    }
+
+    fn check_labels(&self, wrong: &mut Vec<String>) {
+        let Data { labels, classes, .. } = &self.data;
+        if labels.len() == 1 || labels.len() > MOST_WIDTH || labels.iter().map(String::len).sum::<usize>() > PATH_BYTES
+        {
+            let text = format!("data.labels must be two names or more, of {PATH_BYTES} bytes in all");
+            wrong.push(text);
+        }
+        let distinct: BTreeSet<&String> = labels.iter().collect();
+        if distinct.len() < labels.len() {
+            wrong.push("data.labels names one class twice".into());
+        }
+        let named = matches!(self.model, Architecture::TextClassifier(_) | Architecture::ImageQuestion(_));
+        let of_images = matches!(self.model, Architecture::Mlp(_) | Architecture::Cnn(_));
+        if !labels.is_empty() && !named {
+            wrong.push("data.labels is of classes with names, with images alone give data.classes".into());
+        }
+        if !of_images && *classes > 0 {
+            wrong.push("data.classes is of images alone, classes with names have data.labels".into());
         }
     }
 
@@ -191,6 +226,10 @@ impl Plan {
         if !(delta > 0.0 && delta < 1.0) {
             wrong.push(format!("federated.delta is {delta}, it must be between 0 and 1"));
         }
+        if matches!(self.model, Architecture::ImageQuestion(_)) {
+            wrong
+                .push("an image_question has the words and colours of all its examples, it cannot be federated".into());
+        }
         if self.training.epochs > 0 {
             let text = "training.epochs has no meaning with federated, where each worker has as many examples as it has: \
                         give training.steps";
@@ -203,9 +242,47 @@ impl Plan {
                 wrong.push(text);
             }
         }
-        if self.data.classes == 0 {
-            wrong.push("data.classes must be given with federated: no worker may have examples of all".into());
+        let (known, field) = match self.model {
+            Architecture::LanguageModel(_) => (true, "labels"),
+            Architecture::TextClassifier(_) | Architecture::ImageQuestion(_) => {
+                (!self.data.labels.is_empty(), "labels")
+            }
+            Architecture::Mlp(_) | Architecture::Cnn(_) => (self.data.classes > 0, "classes"),
+        };
+        if !known {
+            wrong.push(format!("data.{field} must be given with federated: no worker may have examples of all"));
         }
+    }
+}
+
+fn check_convolutions(channels: &[usize], kernel: usize, wrong: &mut Vec<String>) {
+    widths("model.channels", channels, wrong);
+    if channels.is_empty() {
+        wrong.push("model.channels is empty, a network without convolutions is kind = \"mlp\"".into());
+    }
+    if kernel % 2 == 0 || kernel > MOST_KERNEL {
+        wrong.push(format!("model.kernel is {kernel}, it must be odd and at most {MOST_KERNEL}"));
+    }
+}
+
+fn check_base(base: &str, tokens: usize, lora: Option<&Lora>, wrong: &mut Vec<String>) {
+    if base.is_empty() {
+        let text = "model.base is empty, it must be a name in the workers' --datasets folder, or store:NAME@VERSION";
+        wrong.push(text.into());
+    }
+    if !(2..=MOST_TOKENS).contains(&tokens) {
+        wrong.push(format!("model.tokens is {tokens}, it must be from 2 to {MOST_TOKENS}"));
+    }
+    let Some(lora) = lora else { return };
+    if !(1..=MOST_RANK).contains(&lora.rank) {
+        wrong.push(format!("model.lora.rank is {}, it must be from 1 to {MOST_RANK}", lora.rank));
+    }
+    if !(lora.alpha > 0.0 && lora.alpha <= MOST_LENGTH) {
+        wrong.push(format!("model.lora.alpha is {}, it must be above 0 and at most {MOST_LENGTH}", lora.alpha));
+    }
+    let distinct: BTreeSet<&String> = lora.targets.iter().collect();
+    if distinct.len() < lora.targets.len() || lora.targets.len() > MOST_LAYERS {
+        wrong.push(format!("model.lora.targets must name each layer once, at most {MOST_LAYERS}"));
     }
 }
 

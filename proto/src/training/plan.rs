@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Federated, Local};
+use super::{Architecture, Federated, Local};
 use crate::{Error, Result};
 
 /// A model that is to be trained, on what, and how.
@@ -35,55 +35,11 @@ pub struct Plan {
     pub workers: Workers,
 }
 
-/// What a network is made of.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
-pub enum Architecture {
-    /// Dense layers.
-    Mlp(Mlp),
-    /// Convolutions, then dense layers.
-    Cnn(Cnn),
-}
-
-/// Dense layers, each followed by ReLU, then the classes.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Mlp {
-    /// Width of each.
-    pub hidden: Vec<usize>,
-    /// Share of the values before the last layer that is left out while training, 0 to 1.
-    #[serde(default)]
-    pub dropout: f32,
-}
-
-/// Blocks of a convolution that keeps the image's size, ReLU and the greatest of 2 × 2 pixels; then dense layers.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Cnn {
-    /// What comes out of each block.
-    pub channels: Vec<usize>,
-    /// Pixels of a side of each convolution's window, odd.
-    #[serde(default = "Cnn::kernel")]
-    pub kernel: usize,
-    /// Width of each dense layer.
-    #[serde(default)]
-    pub hidden: Vec<usize>,
-    /// Share of the values before the last layer that is left out while training, 0 to 1.
-    #[serde(default)]
-    pub dropout: f32,
-}
-
-impl Cnn {
-    fn kernel() -> usize {
-        3
-    }
-}
-
 /// Where examples lie: a name in the workers' `--datasets` folder, or `store:NAME@VERSION`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Data {
-    /// A folder of IDX files.
+    /// A folder of IDX files, or of texts as JSONL or CSV, or one such file.
     pub train: String,
     /// What is not trained on, to see how good it is; empty: what the folder has for that.
     #[serde(default)]
@@ -91,6 +47,32 @@ pub struct Data {
     /// How many classes there are; 0: one more than the greatest that is found.
     #[serde(default)]
     pub classes: usize,
+    /// Of images with texts: the column of their paths, from the file's folder on.
+    #[serde(default = "Data::image")]
+    pub image: String,
+    /// Of texts: the column that holds them.
+    #[serde(default = "Data::text")]
+    pub text: String,
+    /// And the column of their classes.
+    #[serde(default = "Data::label")]
+    pub label: String,
+    /// The names of the classes, in their order; empty: those that are found, sorted.
+    #[serde(default)]
+    pub labels: Vec<String>,
+}
+
+impl Data {
+    fn image() -> String {
+        "image".into()
+    }
+
+    fn text() -> String {
+        "text".into()
+    }
+
+    fn label() -> String {
+        "label".into()
+    }
 }
 
 /// How a gradient becomes a step.
@@ -292,6 +274,15 @@ impl Plan {
         })?;
         plan.check()?;
         Ok(plan)
+    }
+
+    /// The model that it begins with, where it is one that is there already.
+    pub fn base(&self) -> Option<&str> {
+        match &self.model {
+            Architecture::Mlp(_) | Architecture::Cnn(_) | Architecture::ImageQuestion(_) => None,
+            Architecture::TextClassifier(classifier) => Some(&classifier.base),
+            Architecture::LanguageModel(language) => Some(&language.base),
+        }
     }
 
     /// The same as JSON.

@@ -6,7 +6,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use orion_models::training::{EXTRAS, Learner, Progress, Taken, Work};
+use orion_models::training::{EXTRAS, Files, Learner, Progress, Taken, Work};
 use orion_net::{
     reduce::{Partial, Speeds},
     transfer::{Cohort, Exchange, Stopped},
@@ -43,7 +43,7 @@ pub(super) struct Course {
 /// The training, and the files that it reads.
 struct Held {
     learner: Arc<Mutex<Learner>>,
-    _data: [Option<Local>; 2],
+    _data: [Option<Local>; 3],
 }
 
 /// Why a course does not go on as it is.
@@ -165,8 +165,11 @@ impl Course {
         let at = |path: &str| data::local(&self.worker, path, &self.gather.peers);
         let train = at(&self.gather.train_path)?;
         let test = (!self.gather.test_path.is_empty()).then(|| at(&self.gather.test_path)).transpose()?;
+        let base = plan.base().map(at).transpose()?;
         let free = self.worker.residency().free_bytes();
-        let mut learner = Learner::open(plan, &train.path, test.as_ref().map(|test| test.path.as_path()), free)?;
+        let [of_base, of_test] = [&base, &test].map(|local| local.as_ref().map(|local| local.path.as_path()));
+        let files = Files { base: of_base, train: &train.path, test: of_test };
+        let mut learner = Learner::open(plan, &files, free)?;
         if let Some(state) = checkpoint::kept(&self.worker.options().data_dir, self.name()) {
             match learner.restore(&state) {
                 Ok(()) => tracing::info!(job = self.job, step = learner.progress().step, "checkpoint_taken_up"),
@@ -174,7 +177,7 @@ impl Course {
                 Err(error) => tracing::warn!(job = self.job, %error, "checkpoint_not_taken_up"),
             }
         }
-        Ok(Held { learner: Arc::new(Mutex::new(learner)), _data: [Some(train), test] })
+        Ok(Held { learner: Arc::new(Mutex::new(learner)), _data: [base, Some(train), test] })
     }
 
     /// All members are there: goes on to the end, or until there are other orders.

@@ -60,12 +60,7 @@ pub(crate) fn vocabulary(folder: &Path, count: usize) -> Result<Vocabulary> {
 
     let config: TokenizerConfig = read(folder, "tokenizer_config.json")?;
     let (start, end) = (token_text(&config.bos_token), token_text(&config.eos_token));
-    let mut ends: Vec<u32> = end.as_deref().and_then(|end| tokenizer.token_to_id(end)).into_iter().collect();
-    for name in ["config.json", "generation_config.json"] {
-        let EndTokens { eos_token_id } = read(folder, name)?;
-        let listed = eos_token_id.as_array().cloned().unwrap_or_else(|| vec![eos_token_id]);
-        ends.extend(listed.iter().filter_map(Json::as_u64).filter_map(|id| u32::try_from(id).ok()));
-    }
+    let mut ends = ends(folder, &tokenizer)?;
     ends.sort_unstable();
     ends.dedup();
     let source = template_source(folder, &config.chat_template)?;
@@ -82,6 +77,27 @@ pub(crate) fn vocabulary(folder: &Path, count: usize) -> Result<Vocabulary> {
         template,
         tokenizer,
     })
+}
+
+/// The tokens that end a text: that of the tokenizer first, then those of the configurations.
+fn ends(folder: &Path, tokenizer: &Tokenizer) -> Result<Vec<u32>> {
+    let TokenizerConfig { eos_token, .. } = read(folder, "tokenizer_config.json")?;
+    let named = token_text(&eos_token).and_then(|end| tokenizer.token_to_id(&end));
+    let mut ends: Vec<u32> = named.into_iter().collect();
+    for name in ["config.json", "generation_config.json"] {
+        let EndTokens { eos_token_id } = read(folder, name)?;
+        let listed = eos_token_id.as_array().cloned().unwrap_or_else(|| vec![eos_token_id]);
+        ends.extend(listed.iter().filter_map(Json::as_u64).filter_map(|id| u32::try_from(id).ok()));
+    }
+    Ok(ends)
+}
+
+/// The token with which a text that is learnt from ends, where there is one.
+///
+/// # Errors
+/// As [`vocabulary`].
+pub(super) fn end(folder: &Path, tokenizer: &Tokenizer) -> Result<Option<u32>> {
+    Ok(ends(folder, tokenizer)?.first().copied())
 }
 
 /// The bytes of each of `count` tokens: none for special ones and those that the tokenizer does not know.

@@ -2,12 +2,16 @@
 
 mod idx;
 mod order;
+mod rows;
+mod table;
 
 use std::path::{Path, PathBuf};
 
 use orion_proto::Result;
 
 pub(super) use order::{mix, places};
+pub(super) use rows::Columns;
+pub(super) use table::Table;
 
 use crate::{unreadable, unservable};
 use idx::Idx;

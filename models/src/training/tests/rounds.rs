@@ -17,7 +17,7 @@ const LOCAL: &str = r#""local": {"steps": 7, "replicas": 3}"#;
 fn replicas_learn_and_go_on_from_a_state_to_the_same_bits() {
     let folder = tempfile::tempdir().unwrap();
     made(folder.path(), 640);
-    let open = || Learner::open(in_rounds(LOCAL, r#", "epochs": 3"#), folder.path(), None, u64::MAX).unwrap();
+    let open = || Learner::open(in_rounds(LOCAL, r#", "epochs": 3"#), &at(folder.path()), u64::MAX).unwrap();
     let mut learner = open();
     // 640 examples, 48 of them a step of all.
     assert_eq!((learner.steps(), learner.parts(Work::Step)), (40, 3));
@@ -55,7 +55,7 @@ fn a_replica_that_is_done_is_not_run_again_in_its_round() {
     let folder = tempfile::tempdir().unwrap();
     made(folder.path(), 64);
     let plan = in_rounds(LOCAL, r#", "steps": 7"#);
-    let mut learner = Learner::open(plan, folder.path(), None, u64::MAX).unwrap();
+    let mut learner = Learner::open(plan, &at(folder.path()), u64::MAX).unwrap();
     let first = whole(&mut learner, Work::Step, 1);
     assert_eq!(learner.advance(Work::Step, 1).unwrap(), Some(first.clone()));
     assert_ne!(whole(&mut learner, Work::Step, 2), first);
@@ -67,7 +67,7 @@ fn each_worker_learns_from_its_own_and_weighs_what_it_has() {
     made(folders[0].path(), 640);
     made(folders[1].path(), 160);
     let open = |folder: &Path, rounds: &str| {
-        let mut learner = Learner::open(in_rounds(rounds, r#", "steps": 40"#), folder, None, u64::MAX).unwrap();
+        let mut learner = Learner::open(in_rounds(rounds, r#", "steps": 40"#), &at(folder), u64::MAX).unwrap();
         learner.together(2);
         learner
     };
@@ -96,7 +96,7 @@ fn one_whose_loss_is_no_number_weighs_nothing_and_all_of_them_end_it() {
     let folder = tempfile::tempdir().unwrap();
     made(folder.path(), 64);
     let plan = in_rounds(r#""federated": {"local_steps": 4}"#, r#", "steps": 8"#);
-    let mut learner = Learner::open(plan, folder.path(), None, u64::MAX).unwrap();
+    let mut learner = Learner::open(plan, &at(folder.path()), u64::MAX).unwrap();
     learner.together(2);
     let sound = whole(&mut learner, Work::Step, 0);
     let before = learner.identity();
@@ -114,7 +114,7 @@ fn what_is_handed_out_is_short_and_noise_has_its_size() {
     made(folder.path(), 64);
     let handed = |rounds: &str, members: usize| {
         let plan = in_rounds(rounds, r#", "steps": 4"#);
-        let mut learner = Learner::open(plan, folder.path(), None, u64::MAX).unwrap();
+        let mut learner = Learner::open(plan, &at(folder.path()), u64::MAX).unwrap();
         learner.together(members);
         let mut numbers = whole(&mut learner, Work::Step, 0);
         let again = whole(&mut learner, Work::Step, 0);

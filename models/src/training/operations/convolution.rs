@@ -5,13 +5,16 @@ use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor, bail};
 use parking_lot::Mutex;
 use rayon::prelude::*;
 
-use super::product::{Matrix, multiply};
+use super::{
+    product::{Matrix, multiply},
+    slice, values,
+};
 
 /// Images whose gradients are summed one after the other. Fixed: the sum must not depend on the number of threads.
 const TOGETHER: usize = 8;
 
 /// A block over images `[count, channels, height, width]` with a weight `[outputs, channels, kernel, kernel]` and a bias.
-pub(super) struct ConvolutionBlock {
+pub(in crate::training) struct ConvolutionBlock {
     /// Of each value that came out: which of its four pixels it was.
     kept: Mutex<Vec<u8>>,
 }
@@ -140,7 +143,7 @@ impl Sizes {
 }
 
 impl ConvolutionBlock {
-    pub(super) fn new() -> Self {
+    pub(in crate::training) fn new() -> Self {
         Self { kept: Mutex::default() }
     }
 }
@@ -257,16 +260,5 @@ impl Part {
     fn add(&mut self, other: &Self) {
         self.weight.iter_mut().zip(&other.weight).for_each(|(sum, value)| *sum += value);
         self.bias.iter_mut().zip(&other.bias).for_each(|(sum, value)| *sum += value);
-    }
-}
-
-fn values(tensor: &Tensor) -> Result<Vec<f32>> {
-    tensor.flatten_all()?.to_vec1()
-}
-
-fn slice<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
-    match layout.contiguous_offsets() {
-        Some((from, to)) => Ok(&storage.as_slice::<f32>()?[from..to]),
-        None => bail!("a block takes contiguous values"),
     }
 }

@@ -8,6 +8,8 @@ pub(super) struct Matrix<'a> {
     pub(super) values: &'a [f32],
     pub(super) rows: usize,
     pub(super) columns: usize,
+    /// Values from one row to the next, or from one column to the next where it is read across.
+    stride: usize,
     across: bool,
 }
 
@@ -15,7 +17,7 @@ impl<'a> Matrix<'a> {
     /// `[rows, columns]`.
     pub(super) fn new(values: &'a [f32], rows: usize, columns: usize) -> Self {
         assert_eq!(values.len(), rows * columns, "the matrix is whole");
-        Self { values, rows, columns, across: false }
+        Self { values, rows, columns, stride: columns, across: false }
     }
 
     /// Its transposed.
@@ -23,11 +25,17 @@ impl<'a> Matrix<'a> {
         Self { rows: self.columns, columns: self.rows, across: !self.across, ..self }
     }
 
+    /// Some of the columns of one that is not read across.
+    pub(super) fn some(self, from: usize, columns: usize) -> Self {
+        assert!(!self.across && from + columns <= self.columns, "the columns are there");
+        Self { values: self.values.get(from..).unwrap_or_default(), columns, ..self }
+    }
+
     fn strides(&self) -> (isize, isize) {
         // A slice has at most isize::MAX bytes.
         match self.across {
-            false => (1, self.columns as isize),
-            true => (self.rows as isize, 1),
+            false => (1, self.stride as isize),
+            true => (self.stride as isize, 1),
         }
     }
 }
@@ -38,7 +46,7 @@ pub(super) fn multiply(left: Matrix<'_>, right: Matrix<'_>, out: &mut [f32], add
     assert_eq!(out.len(), left.rows * right.columns, "the product fits");
     let ((left_column, left_row), (right_column, right_row)) = (left.strides(), right.strides());
     let (alpha, beta) = (if adds { 1.0f32 } else { 0.0 }, 1.0f32);
-    // SAFETY: the assertions above and of `new`: each index lies in its slice.
+    // SAFETY: the assertions above, of `new` and of `some`: each index lies in its slice.
     unsafe {
         gemm(
             left.rows,

@@ -1,0 +1,145 @@
+//! Decoders that learn to go on with texts: all of their weights, or small additions to them.
+
+mod decoder;
+
+use std::path::{Path, PathBuf};
+
+use candle_core::Tensor;
+use orion_proto::{
+    Result,
+    training::{LanguageModel, Plan},
+};
+use serde_json::{Map, Value, json};
+
+use super::{
+    Progress,
+    data::{Columns, Part, Table},
+    failed, images,
+    task::{Parameter, Seen, Task},
+    trained::{copy_tokenizer, write},
+};
+use crate::{
+    file::{read_json, read_text},
+    generation::TextReader,
+    unservable,
+};
+use decoder::Decoder;
+
+/// A base with what it learns from.
+pub(super) struct Language {
+    plan: Plan,
+    tokens: usize,
+    base: PathBuf,
+    reader: TextReader,
+    decoder: Decoder,
+    train: Table,
+    test: Option<Table>,
+}
+
+impl Language {
+    /// # Errors
+    /// FAILED_PRECONDITION or NOT_FOUND naming the file that does not fit.
+    pub(super) fn open(
+        plan: &Plan,
+        language: &LanguageModel,
+        base: &Path,
+        train: &Path,
+        test: Option<&Path>,
+    ) -> Result<Self> {
+        if !base.join("config.json").is_file() {
+            let text = "must be a folder with config.json, tokenizer.json and safetensors files to learn on";
+            return Err(unservable(format!("{} {text}", base.display())));
+        }
+        let decoder = Decoder::new(base, language.lora.as_ref(), language.tokens)?;
+        let columns = Columns { text: plan.data.text.clone(), ..Columns::default() };
+        let table = |path, part| Table::open(path, part, columns.clone());
+        let learnt = table(train, Part::Train)?;
+        let learnt = learnt.ok_or_else(|| unservable(format!("{} has no examples", train.display())))?;
+        let test = match test {
+            Some(path) => table(path, Part::Test)?,
+            None if train.is_file() => None,
+            None => table(train, Part::Test)?,
+        };
+        let reader = TextReader::open(base, decoder.vocabulary())?;
+        let (plan, base) = (plan.clone(), base.to_owned());
+        Ok(Self { plan, tokens: language.tokens, base, reader, decoder, train: learnt, test })
+    }
+
+    fn of(&self, part: Part) -> Option<&Table> {
+        match part {
+            Part::Train => Some(&self.train),
+            Part::Test => self.test.as_ref(),
+        }
+    }
+
+    fn hash_base(&self, hasher: &mut blake3::Hasher) -> Result<()> {
+        self.decoder.adapted.hash(hasher);
+        for name in ["tokenizer.json", "config.json"] {
+            hasher.update(&read_text(&self.base.join(name))?);
+        }
+        Ok(())
+    }
+}
+
+impl Task for Language {
+    fn parameters(&self) -> &[Parameter] {
+        self.decoder.adapted.parameters()
+    }
+
+    fn initial(&self, seed: u64) -> Result<Vec<f32>> {
+        self.decoder.adapted.initial(seed, |_, _| Ok(None))
+    }
+
+    fn examples(&self, part: Part) -> usize {
+        self.of(part).map_or(0, Table::len)
+    }
+
+    fn hash(&self, hasher: &mut blake3::Hasher) -> Result<()> {
+        self.hash_base(hasher)?;
+        self.train.hash(hasher);
+        self.test.iter().for_each(|test| test.hash(hasher));
+        Ok(())
+    }
+
+    fn shape(&self) -> Result<String> {
+        let mut hasher = blake3::Hasher::new();
+        self.hash_base(&mut hasher)?;
+        Ok(hasher.finalize().to_string())
+    }
+
+    fn values(&self, learns: bool) -> usize {
+        self.decoder.values(self.tokens, learns)
+    }
+
+    fn evaluated(&self) -> usize {
+        self.plan.micro_batch()
+    }
+
+    fn look(&self, tensors: &[Tensor], part: Part, indices: &[usize], _dropout: Option<u64>) -> Result<Seen> {
+        let texts = self.of(part).ok_or_else(|| unservable("there are no such examples"))?;
+        let (mut rows, mut targets, mut weights) = (Vec::new(), Vec::new(), Vec::new());
+        for index in indices {
+            let mut ids = self.reader.tokens(&texts.row(*index)?.0.text)?;
+            ids.truncate(self.tokens);
+            let next = ids.get(1..).unwrap_or_default().to_vec();
+            // Each text weighs the same, however long it is.
+            weights.extend(next.iter().map(|_| 1.0 / next.len() as f32));
+            ids.truncate(next.len());
+            targets.extend(next);
+            rows.push(ids);
+        }
+        rows.retain(|row| !row.is_empty());
+        if rows.is_empty() {
+            return Err(unservable("the texts of a micro-batch have no token that another goes before"));
+        }
+        let logits = self.decoder.logits(tensors, &rows).map_err(|error| failed(&error))?;
+        images::seen(&logits, targets, weights).map_err(|error| failed(&error))
+    }
+
+    fn save(&self, values: &[f32], progress: &Progress, folder: &Path) -> Result<()> {
+        copy_tokenizer(&self.base, folder)?;
+        let mut config: Map<String, Value> = read_json(&self.base.join("config.json"))?;
+        config.insert("metrics".into(), json!(progress));
+        write(folder, &self.decoder.adapted.written(values)?, &config)
+    }
+}
