@@ -215,7 +215,7 @@ fn targets(base: &[BaseTensor], lora: &Lora, usual: [&str; 2]) -> Result<Vec<usi
     };
     for target in &named {
         if !layers().any(|(_, layer)| is(layer, target)) {
-            let mut known: Vec<&str> = layers().filter_map(|(_, layer)| Some(after_number(layer)?)).collect();
+            let mut known: Vec<&str> = layers().filter_map(|(_, layer)| after_number(layer)).collect();
             known.sort_unstable();
             known.dedup();
             let text = format!("model.lora.targets names '{target}', the layers of the base are {}", known.join(", "));

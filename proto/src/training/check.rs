@@ -260,7 +260,7 @@ fn check_convolutions(channels: &[usize], kernel: usize, wrong: &mut Vec<String>
     if channels.is_empty() {
         wrong.push("model.channels is empty, a network without convolutions is kind = \"mlp\"".into());
     }
-    if kernel % 2 == 0 || kernel > MOST_KERNEL {
+    if kernel.is_multiple_of(2) || kernel > MOST_KERNEL {
         wrong.push(format!("model.kernel is {kernel}, it must be odd and at most {MOST_KERNEL}"));
     }
 }
