@@ -1,10 +1,13 @@
 //! The tensors of a model that is there already, and what of them learns: all, or small additions to some (LoRA; Hu and
 //! others, arXiv:2106.09685).
 
+use std::path::Path;
+
 use candle_core::{Device, Tensor};
-use orion_proto::{Result, training::Lora};
+use orion_proto::{Code, Error, Result, training::Lora};
 use rand::{SeedableRng, rngs::StdRng};
 use rand_distr::{Distribution, Normal, Uniform};
+use serde_json::{Map, Value};
 
 use super::{
     failed,
@@ -14,6 +17,7 @@ use super::{
 };
 use crate::{
     checkpoint::{Checkpoint, Element},
+    file::read_json,
     unservable,
 };
 
@@ -53,17 +57,21 @@ pub(super) struct Weights<'a> {
 }
 
 impl Adapted {
-    /// `usual`: the layers that are added to where none are named.
+    /// `usual`: the layers that are added to where none are named. `free_bytes`: what it may take of memory.
     ///
     /// # Errors
-    /// FAILED_PRECONDITION naming a tensor or a layer that the base has not.
+    /// FAILED_PRECONDITION naming a tensor or a layer that the base has not; RESOURCE_EXHAUSTED where it takes more memory.
     pub(super) fn new(
         checkpoint: Checkpoint,
         base: Vec<BaseTensor>,
         lora: Option<&Lora>,
         usual: [&str; 2],
         head: &[(String, Vec<usize>)],
+        free_bytes: u64,
     ) -> Result<Self> {
+        if lora.is_some() {
+            check_memory(&base, free_bytes)?;
+        }
         let added = lora.map(|lora| targets(&base, lora, usual)).transpose()?.unwrap_or_default();
         let mut parameters: Vec<Parameter> = Vec::new();
         let mut learns = |name: String, shape: &[usize]| {
@@ -158,7 +166,9 @@ impl Adapted {
                     own
                 }
             };
-            written.push(Written::new(tensor.written.clone(), tensor.shape.clone(), element, &own)?);
+            let write = |element| Written::new(tensor.written.clone(), tensor.shape.clone(), element, &own);
+            // What learnt more than a half can hold is not lost for that.
+            written.push(write(element).or_else(|_| write(Element::F32))?);
         }
         for parameter in head {
             let (name, shape) = (parameter.name.clone(), parameter.shape.clone());
@@ -190,6 +200,34 @@ impl<'a> Weights<'a> {
         match self.added[weight] {
             None => Ok(out),
             Some([narrow, wide]) => out + (x.apply_op2(narrow, Dense)?.apply_op2(wide, Dense)? * self.scale)?,
+        }
+    }
+}
+
+/// A base that does not learn is held once, and twice more when it is written.
+fn check_memory(base: &[BaseTensor], free_bytes: u64) -> Result<()> {
+    let numbers = base.iter().map(|tensor| tensor.shape.iter().map(|size| *size as u64).product::<u64>());
+    let needed = numbers.fold(0u64, u64::saturating_add).saturating_mul(3 * 4);
+    if needed > free_bytes {
+        let text = format!("its base takes about {needed} bytes of memory, {free_bytes} are free");
+        return Err(Error::new(Code::ResourceExhausted, text));
+    }
+    Ok(())
+}
+
+/// Refuses a base of another family, before its configuration is looked at.
+///
+/// # Errors
+/// FAILED_PRECONDITION saying which family it is of.
+pub(super) fn check_family(folder: &Path, known: &[&str], kind: &str) -> Result<()> {
+    let path = folder.join("config.json");
+    let config: Map<String, Value> = read_json(&path)?;
+    match config.get("model_type").and_then(Value::as_str) {
+        Some(family) if known.contains(&family) => Ok(()),
+        family => {
+            let (family, known) = (family.unwrap_or_default(), known.join(", "));
+            let text = format!("{}: model_type is '{family}', a {kind} begins with one of {known}", path.display());
+            Err(unservable(text))
         }
     }
 }

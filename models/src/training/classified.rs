@@ -1,6 +1,6 @@
 //! Rows whose classes have names.
 
-use std::path::Path;
+use std::{collections::BTreeSet, path::Path};
 
 use orion_proto::{Error, Result, training::Data};
 
@@ -29,7 +29,7 @@ impl Labelled {
         let learnt = Table::open(train, Part::Train, columns.clone())?;
         let learnt = learnt.ok_or_else(|| unservable(format!("{} has no examples", train.display())))?;
         let test = match test {
-            Some(path) => Table::open(path, Part::Test, columns.clone())?,
+            Some(path) => Some(Table::test(path, columns)?),
             None if train.is_file() => None,
             None => Table::open(train, Part::Test, columns.clone())?,
         };
@@ -86,12 +86,11 @@ impl Classified {
 
 /// The classes of tables: by their numbers where all are numbers, else by their names.
 fn found<'a>(tables: impl Iterator<Item = &'a Table>) -> Vec<String> {
-    let mut names: Vec<String> = tables.flat_map(Table::found).cloned().collect();
+    let names: BTreeSet<String> = tables.flat_map(Table::found).cloned().collect();
+    let mut names: Vec<String> = names.into_iter().collect();
     let number = |name: &String| name.parse::<i64>().ok();
-    match names.iter().all(|name| number(name).is_some()) {
-        true => names.sort_by_key(number),
-        false => names.sort(),
+    if names.iter().all(|name| number(name).is_some()) {
+        names.sort_by_key(number);
     }
-    names.dedup();
     names
 }

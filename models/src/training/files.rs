@@ -23,7 +23,7 @@ pub struct Files<'a> {
 impl Files<'_> {
     /// # Errors
     /// FAILED_PRECONDITION or NOT_FOUND naming the file that does not fit.
-    pub(super) fn task(&self, plan: &Plan) -> Result<Box<dyn Task>> {
+    pub(super) fn task(&self, plan: &Plan, free_bytes: u64) -> Result<Box<dyn Task>> {
         let Self { base, train, test } = *self;
         let begins =
             || base.ok_or_else(|| Error::invalid("a training that begins with a model needs that model's folder"));
@@ -31,9 +31,11 @@ impl Files<'_> {
             Architecture::Mlp(_) | Architecture::Cnn(_) => Box::new(Images::open(plan, train, test)?),
             Architecture::ImageQuestion(network) => Box::new(Questions::open(plan, network, train, test)?),
             Architecture::TextClassifier(classifier) => {
-                Box::new(Texts::open(plan, classifier, begins()?, train, test)?)
+                Box::new(Texts::open(plan, classifier, begins()?, train, test, free_bytes)?)
             }
-            Architecture::LanguageModel(language) => Box::new(Language::open(plan, language, begins()?, train, test)?),
+            Architecture::LanguageModel(language) => {
+                Box::new(Language::open(plan, language, begins()?, train, test, free_bytes)?)
+            }
         })
     }
 }

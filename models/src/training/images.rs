@@ -108,6 +108,6 @@ impl Task for Images {
 pub(super) fn seen(logits: &Tensor, classes: Vec<u32>, weights: Vec<f32>) -> candle_core::Result<Seen> {
     let found = logits.argmax(D::Minus1)?.to_vec1::<u32>()?;
     let answers = found.iter().zip(&classes).zip(&weights);
-    let right = answers.filter(|((found, class), _)| found == class).map(|(_, weight)| weight).sum();
+    let right = answers.filter(|((found, class), _)| found == class).fold(0.0, |sum, (_, weight)| sum + weight);
     Ok(Seen { loss: logits.apply_op1(CrossEntropy { targets: classes, weights })?, right })
 }

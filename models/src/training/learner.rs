@@ -62,12 +62,15 @@ impl Learner {
     /// # Errors
     /// FAILED_PRECONDITION or NOT_FOUND naming the file that does not fit; RESOURCE_EXHAUSTED where it takes more memory.
     pub fn open(plan: Plan, files: &Files<'_>, free_bytes: u64) -> Result<Self> {
-        let task = files.task(&plan)?;
+        let task = files.task(&plan, free_bytes)?;
         Self::of(plan, task, free_bytes)
     }
 
     fn of(plan: Plan, task: Box<dyn Task>, free_bytes: u64) -> Result<Self> {
         let rounds = plan.rounds();
+        if plan.training.patience > 0 && task.examples(Part::Test) == 0 {
+            return Err(unservable("training.patience looks at test examples, and there are none: give data.test"));
+        }
         let needed = memory_bytes(&*task, &plan);
         if needed > free_bytes {
             let text = format!("training it takes about {needed} bytes of memory, {free_bytes} are free");

@@ -14,6 +14,7 @@ use crate::{mapped::MappedFile, unservable};
 /// Bytes of one row, and of the buffer through which it is read.
 const ROW_BYTES: usize = 1 << 20;
 const BUFFER_BYTES: usize = 1 << 10;
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// What a row has: a text, and where it is wanted a class and the path of an image.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -82,9 +83,10 @@ impl RowFile {
     /// FAILED_PRECONDITION naming the line and what is wrong with it, or what `row` says.
     pub(super) fn scan(&self, mut row: impl FnMut(usize, u64, Columns<String>) -> Result<()>) -> Result<()> {
         let bytes = self.map.bytes();
-        let mut check = |start: usize, line: u64, bytes: usize, columns: Columns<String>| {
-            if bytes > ROW_BYTES {
-                return Err(self.wrong(line, &format!("it has more than {ROW_BYTES} bytes")));
+        let long = |line| self.wrong(line, &format!("it has more than {ROW_BYTES} bytes"));
+        let mut check = |start: usize, line: u64, columns: Columns<String>| {
+            if columns.label.as_ref().is_some_and(|label| label.trim().is_empty()) {
+                return Err(self.wrong(line, &"its label is empty"));
             }
             if columns.text.trim().is_empty() {
                 return Err(self.wrong(line, &"its text is empty"));
@@ -93,10 +95,14 @@ impl RowFile {
         };
         match &self.format {
             Format::Jsonl(names) => {
-                let mut start = 0;
-                for (number, line) in (1..).zip(bytes.split(|byte| *byte == b'\n')) {
+                // What some editors put before a text is no part of it.
+                let mut start = if bytes.starts_with(BYTE_ORDER_MARK) { BYTE_ORDER_MARK.len() } else { 0 };
+                for (number, line) in (1..).zip(bytes[start..].split(|byte| *byte == b'\n')) {
+                    if line.len() > ROW_BYTES {
+                        return Err(long(number));
+                    }
                     if !line.trim_ascii().is_empty() {
-                        check(start, number, line.len(), self.json(names, line, number)?)?;
+                        check(start, number, self.json(names, line, number)?)?;
                     }
                     start += line.len() + 1;
                 }
@@ -108,7 +114,10 @@ impl RowFile {
                 let broken = |error: csv::Error| unservable(format!("{}: {error}", self.path.display()));
                 while reader.read_record(&mut record).map_err(broken)? {
                     let (start, line) = record.position().map_or((0, 0), |at| (at.byte() as usize, at.line()));
-                    check(start, line, record.as_slice().len(), cells(places, &record)?)?;
+                    if record.as_slice().len() > ROW_BYTES {
+                        return Err(long(line));
+                    }
+                    check(start, line, cells(places, &record)?)?;
                 }
             }
         }
@@ -175,6 +184,7 @@ fn column(path: &Path, bytes: &[u8], name: &str) -> Result<usize> {
     let header = reader.headers().map_err(|error| wrong(path, 1, &error))?;
     header.iter().position(|column| column == name).ok_or_else(|| {
         let found: Vec<&str> = header.iter().take(16).collect();
-        wrong(path, 1, &format!("there is no column '{name}', it has {}", found.join(", ")))
+        let found = if found.is_empty() { "none".into() } else { found.join(", ") };
+        wrong(path, 1, &format!("there is no column '{name}', it has {found}"))
     })
 }

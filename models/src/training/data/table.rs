@@ -65,6 +65,15 @@ impl Table {
         Ok(Some(Self { file, rows, found }))
     }
 
+    /// What lies at a path to test with.
+    ///
+    /// # Errors
+    /// As [`Table::open`], and where there is nothing.
+    pub(in crate::training) fn test(path: &Path, columns: &Columns<String>) -> Result<Self> {
+        let none = || unservable(format!("folder {} has neither test.jsonl nor test.csv", path.display()));
+        Self::open(path, Part::Test, columns.clone())?.ok_or_else(none)
+    }
+
     /// How many there are.
     pub(in crate::training) fn len(&self) -> usize {
         self.rows.len()
@@ -102,14 +111,17 @@ impl Table {
 
 /// The file of a part: a file is whatever it is asked for, a folder has one for each.
 fn file(path: &Path, part: Part) -> Result<Option<PathBuf>> {
-    if path.is_file() {
-        return Ok(Some(path.into()));
+    let is_table = |path: &Path| ["jsonl", "csv"].iter().any(|end| ends_in(path, end));
+    if !path.is_dir() && path.exists() {
+        if is_table(path) {
+            return Ok(Some(path.into()));
+        }
+        return Err(unservable(format!("{} must be a file in .jsonl or .csv, or a folder of such", path.display())));
     }
     let name = if part == Part::Train { "train" } else { "test" };
     let entries = std::fs::read_dir(path).map_err(|error| unreadable(path, &error))?;
     let mut names: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
     names.sort();
-    let is_table = |path: &PathBuf| ends_in(path, "jsonl") || ends_in(path, "csv");
     let of_part: Vec<&PathBuf> =
         names.iter().filter(|path| is_table(path) && path.file_stem().is_some_and(|stem| stem == name)).collect();
     match (of_part.as_slice(), part) {

@@ -51,7 +51,7 @@ struct Layer {
 
 impl Decoder {
     /// Of a hub's folder, for texts of so many tokens.
-    pub(super) fn new(folder: &Path, lora: Option<&Lora>, tokens: usize) -> Result<Self> {
+    pub(super) fn new(folder: &Path, lora: Option<&Lora>, tokens: usize, free_bytes: u64) -> Result<Self> {
         let config = DecoderConfig::read(folder)?;
         let most = config.window.unwrap_or(usize::MAX).min(config.context);
         if tokens > most {
@@ -59,7 +59,11 @@ impl Decoder {
         }
         let checkpoint = Checkpoint::open(folder)?;
         let (base, places) = tensors(&config, &checkpoint);
-        Ok(Self { adapted: Adapted::new(checkpoint, base, lora, ["q_proj", "v_proj"], &[])?, config, places })
+        Ok(Self {
+            adapted: Adapted::new(checkpoint, base, lora, ["q_proj", "v_proj"], &[], free_bytes)?,
+            config,
+            places,
+        })
     }
 
     pub(super) fn vocabulary(&self) -> usize {

@@ -13,6 +13,7 @@ use serde_json::{Map, Value, json};
 
 use super::{
     Progress,
+    adapted::check_family,
     data::{Columns, Part, Table},
     failed, images,
     task::{Parameter, Seen, Task},
@@ -20,10 +21,13 @@ use super::{
 };
 use crate::{
     file::{read_json, read_text},
-    generation::TextReader,
+    generation::{ARCHITECTURES, TextReader},
     unservable,
 };
 use decoder::Decoder;
+
+/// Bytes that a token can stand for, generously: what is cut off anyway is not tokenised first.
+const BYTES_PER_TOKEN: usize = 512;
 
 /// A base with what it learns from.
 pub(super) struct Language {
@@ -45,18 +49,20 @@ impl Language {
         base: &Path,
         train: &Path,
         test: Option<&Path>,
+        free_bytes: u64,
     ) -> Result<Self> {
         if !base.join("config.json").is_file() {
             let text = "must be a folder with config.json, tokenizer.json and safetensors files to learn on";
             return Err(unservable(format!("{} {text}", base.display())));
         }
-        let decoder = Decoder::new(base, language.lora.as_ref(), language.tokens)?;
+        check_family(base, &ARCHITECTURES, "language_model")?;
+        let decoder = Decoder::new(base, language.lora.as_ref(), language.tokens, free_bytes)?;
         let columns = Columns { text: plan.data.text.clone(), ..Columns::default() };
         let table = |path, part| Table::open(path, part, columns.clone());
         let learnt = table(train, Part::Train)?;
         let learnt = learnt.ok_or_else(|| unservable(format!("{} has no examples", train.display())))?;
         let test = match test {
-            Some(path) => table(path, Part::Test)?,
+            Some(path) => Some(Table::test(path, &columns)?),
             None if train.is_file() => None,
             None => table(train, Part::Test)?,
         };
@@ -119,7 +125,9 @@ impl Task for Language {
         let texts = self.of(part).ok_or_else(|| unservable("there are no such examples"))?;
         let (mut rows, mut targets, mut weights) = (Vec::new(), Vec::new(), Vec::new());
         for index in indices {
-            let mut ids = self.reader.tokens(&texts.row(*index)?.0.text)?;
+            let text = texts.row(*index)?.0.text;
+            let most = text.floor_char_boundary(self.tokens.saturating_mul(BYTES_PER_TOKEN));
+            let mut ids = self.reader.tokens(&text[..most])?;
             ids.truncate(self.tokens);
             let next = ids.get(1..).unwrap_or_default().to_vec();
             // Each text weighs the same, however long it is.

@@ -16,17 +16,17 @@ pub(in crate::training) struct Dense;
 
 /// The product, some rows at a time.
 fn product(left: &[f32], inner: usize, right: Matrix<'_>, rows: usize) -> Vec<f32> {
-    let mut out = vec![0.0; rows * right.columns];
-    let parts = out.par_chunks_mut(TOGETHER * right.columns).zip(left.par_chunks(TOGETHER * inner));
+    let mut out = vec![0.0; rows * right.columns()];
+    let parts = out.par_chunks_mut(TOGETHER * right.columns()).zip(left.par_chunks(TOGETHER * inner));
     parts.for_each(|(out, left)| multiply(Matrix::new(left, left.len() / inner, inner), right, out, false));
     out
 }
 
 /// `leftᵀ · right`, some of its rows at a time.
 fn product_across(left: Matrix<'_>, right: Matrix<'_>) -> Vec<f32> {
-    let mut out = vec![0.0; left.columns * right.columns];
-    out.par_chunks_mut(TOGETHER * right.columns).enumerate().for_each(|(part, out)| {
-        let columns = out.len() / right.columns;
+    let mut out = vec![0.0; left.columns() * right.columns()];
+    out.par_chunks_mut(TOGETHER * right.columns()).enumerate().for_each(|(part, out)| {
+        let columns = out.len() / right.columns();
         multiply(left.some(part * TOGETHER, columns).across(), right, out, false);
     });
     out

@@ -5,9 +5,9 @@ use gemm::{Parallelism, gemm};
 /// A matrix whose rows lie one after the other, or which is read across.
 #[derive(Clone, Copy)]
 pub(super) struct Matrix<'a> {
-    pub(super) values: &'a [f32],
-    pub(super) rows: usize,
-    pub(super) columns: usize,
+    values: &'a [f32],
+    rows: usize,
+    columns: usize,
     /// Values from one row to the next, or from one column to the next where it is read across.
     stride: usize,
     across: bool,
@@ -18,6 +18,10 @@ impl<'a> Matrix<'a> {
     pub(super) fn new(values: &'a [f32], rows: usize, columns: usize) -> Self {
         assert_eq!(values.len(), rows * columns, "the matrix is whole");
         Self { values, rows, columns, stride: columns, across: false }
+    }
+
+    pub(super) fn columns(&self) -> usize {
+        self.columns
     }
 
     /// Its transposed.

@@ -23,12 +23,14 @@ use super::{
     images,
     task::{Parameter, Seen, Task},
 };
-use crate::unservable;
+use crate::{file::check_regular, unservable};
 use network::Network;
 use picture::Picture;
 pub(crate) use served::{Answerer, MODEL_TYPE, Source};
-use words::Words;
+use words::{MOST_WORDS, Words};
 
+/// Bytes of an image's file.
+const MOST_BYTES: u64 = 32 << 20;
 /// Examples whose images tell what is usual.
 const USUAL: usize = 256;
 
@@ -53,6 +55,9 @@ impl Questions {
         let mut words = BTreeSet::new();
         for index in 0..train.len() {
             words.extend(words::of(&train.row(index)?.0.text));
+            if words.len() > MOST_WORDS {
+                Words::check(&words)?;
+            }
         }
         let words = Words::new(words)?;
         // All images become as large as the first; what is usual of them is seen in some.
@@ -85,6 +90,12 @@ fn image_of(rows: &Classified, index: usize) -> Result<PathBuf> {
 
 fn read_image(rows: &Classified, index: usize) -> Result<Vec<u8>> {
     let path = image_of(rows, index)?;
+    // What is no regular file may never end.
+    let bytes = check_regular(&path).map_err(|error| rows.wrong(index, &error.message))?;
+    if bytes > MOST_BYTES {
+        let text = format!("image {} has {bytes} bytes, {MOST_BYTES} are at most", path.display());
+        return Err(rows.wrong(index, &text));
+    }
     std::fs::read(&path).map_err(|error| rows.wrong(index, &format!("image {}: {error}", path.display())))
 }
 

@@ -32,7 +32,7 @@ pub(crate) const MODEL_TYPE: &str = "orion-image-question";
 const FAMILY: &str = "image-question";
 const INPUTS: [&str; 2] = ["image", "question"];
 /// Pixels of a side, and answers.
-const MOST: usize = 1 << 14;
+const MOST: usize = 1 << 16;
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Config {

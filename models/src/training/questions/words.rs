@@ -6,9 +6,9 @@ use orion_proto::Result;
 
 use crate::unservable;
 
-/// Words that are told apart, and bytes of all of them.
-const MOST_WORDS: usize = 1 << 14;
-const MOST_BYTES: usize = 1 << 20;
+/// Words that are told apart, and bytes of each.
+pub(super) const MOST_WORDS: usize = 1 << 14;
+const MOST_BYTES: usize = 256;
 
 /// The words of a text: runs of letters and digits, small.
 pub(super) fn of(text: &str) -> impl Iterator<Item = String> {
@@ -21,12 +21,22 @@ pub(super) struct Words(Vec<String>);
 
 impl Words {
     pub(super) fn new(words: BTreeSet<String>) -> Result<Self> {
-        let bytes: usize = words.iter().map(String::len).sum();
-        if words.is_empty() || words.len() > MOST_WORDS || bytes > MOST_BYTES {
-            let count = words.len();
-            return Err(unservable(format!("the questions have {count} words, it must be 1 to {MOST_WORDS}")));
+        Self::check(&words)?;
+        if words.is_empty() {
+            return Err(unservable("the questions have no words"));
         }
         Ok(Self(words.into_iter().collect()))
+    }
+
+    /// Refuses too many.
+    pub(super) fn check(words: &BTreeSet<String>) -> Result<()> {
+        // The longest words of a language are far below what is left of each.
+        if words.len() > MOST_WORDS || words.iter().any(|word| word.len() > MOST_BYTES) {
+            let text =
+                format!("the questions have more than {MOST_WORDS} words, or one of more than {MOST_BYTES} bytes");
+            return Err(unservable(text));
+        }
+        Ok(())
     }
 
     pub(super) fn count(&self) -> usize {

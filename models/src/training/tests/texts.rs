@@ -97,6 +97,28 @@ fn what_is_served_is_what_was_learnt() {
 fn what_does_not_fit_is_named() {
     let (folder, _) = folders("jsonl");
     let refused = |plan: Plan| open(folder.path(), plan).err().unwrap().message;
+    for tokens in [2, 41] {
+        let text = plan_of("").to_json().replace("\"tokens\":12", &format!("\"tokens\":{tokens}"));
+        let text = refused(Plan::from_json(&text).unwrap());
+        assert!(text.contains(&format!("model.tokens is {tokens}")) && text.contains("3 to 40"), "{text}");
+    }
+    let base = Some(folder.path().join("base"));
+    let files = Files { base: base.as_deref(), train: folder.path(), test: None };
+    let large = Learner::open(plan_of(LORA), &files, 300_000).err().unwrap().message;
+    assert!(large.contains("its base takes about"), "{large}");
+    let files = Files { test: base.as_deref(), ..files };
+    let untested = Learner::open(plan_of(""), &files, u64::MAX).err().unwrap().message;
+    assert!(untested.contains("neither test.jsonl nor test.csv"), "{untested}");
+    let config = folder.path().join("base").join("config.json");
+    fs::write(&config, tiny_bert::CONFIG.replace("\"bert\"", "\"llama\"")).unwrap();
+    let family = refused(plan_of(""));
+    assert!(family.contains("model_type is 'llama'") && family.contains("bert"), "{family}");
+    fs::write(&config, tiny_bert::CONFIG).unwrap();
+    // An encoder whose vectors are pooled otherwise learns as well.
+    fs::create_dir(folder.path().join("base").join("1_Pooling")).unwrap();
+    let pooling = folder.path().join("base").join("1_Pooling").join("config.json");
+    fs::write(pooling, "{\"pooling_mode_cls_token\": true, \"pooling_mode_mean_tokens\": false}").unwrap();
+    assert!(open(folder.path(), plan_of("")).is_ok());
     let targets = refused(plan_of(r#", "lora": {"targets": ["q_proj"]}"#));
     assert!(targets.contains("'q_proj'") && targets.contains("attention.self.query"), "{targets}");
     let mut named = plan_of("");
@@ -108,6 +130,8 @@ fn what_does_not_fit_is_named() {
         (r#"{"text": 1, "label": "west"}"#, ["line 2 of", "'text' must be a text"]),
         (r#"{"text": "w1", "label": 1.5}"#, ["line 2 of", "'label' must be"]),
         ("[1]", ["line 2 of", "no JSON object"]),
+        (r#"{"text": "w1", "label": " "}"#, ["line 2 of", "its label is empty"]),
+        (r#"{"text": " ", "label": 1}"#, ["line 2 of", "its text is empty"]),
     ] {
         fs::write(folder.path().join("train.jsonl"), format!("{{\"text\": \"w1\", \"label\": true}}\n{row}\n"))
             .unwrap();
@@ -116,6 +140,9 @@ fn what_does_not_fit_is_named() {
     }
     fs::write(folder.path().join("train.jsonl"), "{\"text\": \"w1\", \"label\": 1}\n").unwrap();
     fs::remove_file(folder.path().join("test.jsonl")).unwrap();
+    let mut patient = plan_of("");
+    (patient.training.patience, patient.data.labels) = (1, vec!["1".into(), "2".into()]);
+    assert!(refused(patient).contains("training.patience"));
     assert!(refused(plan_of("")).contains("of one class"));
     fs::write(folder.path().join("train.csv"), "text,label\nw1,1\n").unwrap();
     assert!(refused(plan_of("")).contains("several files"));
@@ -126,4 +153,47 @@ fn what_does_not_fit_is_named() {
     fs::write(folder.path().join("train.csv"), "text,label\nw1,1\nw1,2,3\n").unwrap();
     let fields = refused(plan_of(""));
     assert!(fields.contains("train.csv") && fields.contains("line: 3"), "{fields}");
+}
+
+#[test]
+fn classes_are_counted_or_named_each_once() {
+    let folder = tempfile::tempdir().unwrap();
+    tiny_bert::write(&folder.path().join("base"));
+    for (train, test, want) in [
+        (vec!["10", "9"], vec!["9", "11"], vec!["9", "10", "11"]),
+        (vec!["1", "01"], vec!["01", "1"], vec!["01", "1"]),
+        (vec!["b", "10"], vec!["9", "b"], vec!["10", "9", "b"]),
+    ] {
+        for (part, labels) in [("train", train), ("test", test)] {
+            let rows: String =
+                labels.iter().map(|label| format!("{{\"text\": \"w1\", \"label\": \"{label}\"}}\r\n")).collect();
+            fs::write(folder.path().join(format!("{part}.jsonl")), format!("\u{feff}{rows}")).unwrap();
+        }
+        let learner = open(folder.path(), plan_of("")).unwrap();
+        let saved = tempfile::tempdir().unwrap();
+        learner.save(saved.path()).unwrap();
+        let config = fs::read_to_string(saved.path().join("config.json")).unwrap();
+        let config: serde_json::Value = serde_json::from_str(&config).unwrap();
+        let names: Vec<&str> = (0..want.len()).map(|at| config["id2label"][at.to_string()].as_str().unwrap()).collect();
+        assert_eq!(names, want);
+    }
+}
+
+#[test]
+fn what_a_half_cannot_hold_is_written_wider() {
+    let (folder, _) = folders("jsonl");
+    let base = folder.path().join("base");
+    let whole = candle_core::safetensors::load(base.join("model.safetensors"), &candle_core::Device::Cpu).unwrap();
+    let half = |tensor: &candle_core::Tensor| tensor.to_dtype(candle_core::DType::F16).unwrap();
+    let halves = whole.iter().map(|(name, tensor)| (name.clone(), half(tensor))).collect();
+    candle_core::safetensors::save(&halves, base.join("model.safetensors")).unwrap();
+    let mut learner = open(folder.path(), plan_of("")).unwrap();
+    learner.weights.values[0] = 1e6;
+    let saved = folder.path().join("saved");
+    fs::create_dir(&saved).unwrap();
+    learner.save(&saved).unwrap();
+    let written = Checkpoint::open(&saved).unwrap();
+    let element = |name: &str| written.get(name).unwrap().element.to_string();
+    assert_eq!(element("bert.embeddings.word_embeddings.weight"), "F32");
+    assert_eq!(element("bert.embeddings.position_embeddings.weight"), "F16");
 }

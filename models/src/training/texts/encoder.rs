@@ -27,7 +27,7 @@ pub(super) struct Encoder {
 }
 
 impl Encoder {
-    pub(super) fn new(source: &Source, lora: Option<&Lora>, labels: usize) -> Result<Self> {
+    pub(super) fn new(source: &Source, lora: Option<&Lora>, labels: usize, free_bytes: u64) -> Result<Self> {
         let (config, prefix) = (source.config.clone(), source.prefix);
         let tensor = |(name, shape): (String, Vec<usize>)| {
             let written = format!("bert.{name}");
@@ -42,7 +42,11 @@ impl Encoder {
         ]
         .map(|(name, shape)| (name.to_owned(), shape));
         let (checkpoint, base) = (Checkpoint::open(&source.folder)?, config.tensors().map(tensor).collect());
-        Ok(Self { adapted: Adapted::new(checkpoint, base, lora, ["query", "value"], &head)?, config, prefix })
+        Ok(Self {
+            adapted: Adapted::new(checkpoint, base, lora, ["query", "value"], &head, free_bytes)?,
+            config,
+            prefix,
+        })
     }
 
     /// Where learning begins: a pooler that the base has is taken with it.

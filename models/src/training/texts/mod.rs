@@ -13,16 +13,15 @@ use orion_proto::{
 
 use super::{
     Progress,
+    adapted::check_family,
     classified::{Classified, Labelled},
     data::{Columns, Part},
     failed, images,
     task::{Parameter, Seen, Task},
 };
 use crate::{
-    Precision,
     bert::{Source, TextReader},
     file::read_text,
-    orion_toml::Kind,
     unservable,
 };
 use encoder::Encoder;
@@ -48,12 +47,20 @@ impl Texts {
         base: &Path,
         train: &Path,
         test: Option<&Path>,
+        free_bytes: u64,
     ) -> Result<Self> {
         // Whatever it was for: only its encoder is taken, and a pooler if it has one.
-        let source = Source::inspect(base, Some(Kind::SentenceEmbedding), Precision::F32)?;
+        check_family(base, &["bert"], "text_classifier")?;
+        let source = Source::inspect_encoder(base)?;
+        let most = source.config.max_position_embeddings;
+        // Two of them are a text's begin and end.
+        if !(3..=most).contains(&classifier.tokens) {
+            let tokens = classifier.tokens;
+            return Err(unservable(format!("model.tokens is {tokens}, of this base it must be 3 to {most}")));
+        }
         let columns = Columns { text: plan.data.text.clone(), label: Some(plan.data.label.clone()), image: None };
         let Labelled { train, test, labels } = Labelled::open(&plan.data, &columns, train, test)?;
-        let encoder = Encoder::new(&source, classifier.lora.as_ref(), labels.len())?;
+        let encoder = Encoder::new(&source, classifier.lora.as_ref(), labels.len(), free_bytes)?;
         let reader = TextReader::limited(&source, classifier.tokens)?;
         Ok(Self { plan: plan.clone(), classifier: classifier.clone(), source, reader, encoder, train, test, labels })
     }
