@@ -27,19 +27,15 @@ pub(crate) struct Source {
 impl Source {
     /// Reads the configuration and the headers of a folder, whose owner may say in `orion.toml` what it is for.
     pub(crate) fn inspect(folder: &Path, asked: Option<Kind>, precision: Precision) -> Result<Self> {
-        let source = Self::read(folder, asked, precision)?;
-        if source.task == Task::Embedding {
-            check_pooling(folder)?;
-        }
-        Ok(source)
+        Self::read(folder, asked, precision, true)
     }
 
     /// The same for its encoder alone, whatever is made of that.
     pub(crate) fn inspect_encoder(folder: &Path) -> Result<Self> {
-        Self::read(folder, Some(Kind::SentenceEmbedding), Precision::F32)
+        Self::read(folder, Some(Kind::SentenceEmbedding), Precision::F32, false)
     }
 
-    fn read(folder: &Path, asked: Option<Kind>, precision: Precision) -> Result<Self> {
+    fn read(folder: &Path, asked: Option<Kind>, precision: Precision, pools: bool) -> Result<Self> {
         let config = BertConfig::read(folder)?;
         let tokenizer = folder.join("tokenizer.json");
         if !tokenizer.is_file() {
@@ -47,6 +43,9 @@ impl Source {
         }
         let checkpoint = Checkpoint::open(folder)?;
         let task = Task::read(folder, asked, &checkpoint)?;
+        if pools && task == Task::Embedding {
+            check_pooling(folder)?;
+        }
         let bare = checkpoint.get("embeddings.word_embeddings.weight").is_some();
         let prefix = if bare { "" } else { "bert" };
         let mut parameters = 0u64;

@@ -13,16 +13,17 @@ use super::{
     failed,
     operations::{Dense, add_product},
     task::{Parameter, count},
-    trained::Written,
+    trained::{TOKENIZER, Written},
 };
 use crate::{
     checkpoint::{Checkpoint, Element},
-    file::read_json,
+    file::{read_json, read_text},
     unservable,
 };
 
 /// Of the first weights of layers that the base has not, as BERT's.
 const DEVIATION: f32 = 0.02;
+const MOST_LAYERS: usize = 96;
 
 /// A tensor of the base.
 #[derive(Clone, Debug)]
@@ -177,11 +178,26 @@ impl Adapted {
         Ok(written)
     }
 
-    /// Hashes the base.
-    pub(super) fn hash(&self, hasher: &mut blake3::Hasher) {
+    /// Bytes that it takes beside the parameters.
+    pub(super) fn held_bytes(&self) -> u64 {
+        if self.lora.is_some() { frozen_bytes(&self.base) } else { 0 }
+    }
+
+    /// Hashes the base, with what of its folder tells tokens.
+    ///
+    /// # Errors
+    /// FAILED_PRECONDITION where a file cannot be read.
+    pub(super) fn hash(&self, folder: &Path, hasher: &mut blake3::Hasher) -> Result<()> {
         for file in self.checkpoint.files() {
+            hasher.update(&(file.bytes().len() as u64).to_le_bytes());
             hasher.update(file.bytes());
         }
+        for name in TOKENIZER.iter().chain(&["config.json"]).filter(|name| folder.join(name).is_file()) {
+            let bytes = read_text(&folder.join(name))?;
+            hasher.update(format!("{name} {} ", bytes.len()).as_bytes());
+            hasher.update(&bytes);
+        }
+        Ok(())
     }
 }
 
@@ -204,10 +220,22 @@ impl<'a> Weights<'a> {
     }
 }
 
-/// A base that does not learn is held once, and twice more when it is written.
-fn check_memory(base: &[BaseTensor], free_bytes: u64) -> Result<()> {
+/// Refuses more layers than the library's walk backwards, a call within a call for each operation, has room for on a thread.
+pub(super) fn check_layers(layers: usize) -> Result<()> {
+    if layers > MOST_LAYERS {
+        return Err(unservable(format!("the base has {layers} layers, {MOST_LAYERS} are at most to learn on")));
+    }
+    Ok(())
+}
+
+/// Bytes of a base that does not learn: it is held once, and twice more when it is written.
+fn frozen_bytes(base: &[BaseTensor]) -> u64 {
     let numbers = base.iter().map(|tensor| tensor.shape.iter().map(|size| *size as u64).product::<u64>());
-    let needed = numbers.fold(0u64, u64::saturating_add).saturating_mul(3 * 4);
+    numbers.fold(0u64, u64::saturating_add).saturating_mul(3 * 4)
+}
+
+fn check_memory(base: &[BaseTensor], free_bytes: u64) -> Result<()> {
+    let needed = frozen_bytes(base);
     if needed > free_bytes {
         let text = format!("its base takes about {needed} bytes of memory, {free_bytes} are free");
         return Err(Error::new(Code::ResourceExhausted, text));

@@ -389,5 +389,5 @@ fn memory_bytes(task: &dyn Task, plan: &Plan) -> u64 {
     let numbers = (count(task.parameters()) as u64).saturating_mul(copies);
     let at_once = |examples: usize, learns| examples.saturating_mul(task.values(learns)) as u64;
     let examples = at_once(plan.micro_batch(), true).max(at_once(task.evaluated(), false));
-    numbers.saturating_add(examples).saturating_mul(4)
+    numbers.saturating_add(examples).saturating_mul(4).saturating_add(task.held_bytes())
 }

@@ -62,6 +62,11 @@ pub(super) trait Task: Send {
     /// As [`Task::initial`].
     fn shape(&self) -> Result<String>;
 
+    /// Bytes that it holds beside its parameters.
+    fn held_bytes(&self) -> u64 {
+        0
+    }
+
     /// Values that are held at once for one example, while it is learnt from, or only looked at.
     fn values(&self, learns: bool) -> usize;
 

@@ -106,11 +106,14 @@ pub(super) fn write(folder: &Path, tensors: &[Written], config: &impl Serialize)
 }
 
 /// Files that belong to a tokenizer, and what a model that generates has beside it.
-const TOKENIZER: [&str; 7] = [
+pub(super) const TOKENIZER: [&str; 10] = [
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
     "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+    "added_tokens.json",
     "tokenizer.model",
     "generation_config.json",
     "chat_template.jinja",

@@ -14,6 +14,8 @@ use crate::{mapped::MappedFile, unservable};
 /// Bytes of one row, and of the buffer through which it is read.
 const ROW_BYTES: usize = 1 << 20;
 const BUFFER_BYTES: usize = 1 << 10;
+/// Bytes of a class's name.
+const LABEL_BYTES: usize = 256;
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// What a row has: a text, and where it is wanted a class and the path of an image.
@@ -85,8 +87,12 @@ impl RowFile {
         let bytes = self.map.bytes();
         let long = |line| self.wrong(line, &format!("it has more than {ROW_BYTES} bytes"));
         let mut check = |start: usize, line: u64, columns: Columns<String>| {
-            if columns.label.as_ref().is_some_and(|label| label.trim().is_empty()) {
-                return Err(self.wrong(line, &"its label is empty"));
+            match &columns.label {
+                Some(label) if label.trim().is_empty() => return Err(self.wrong(line, &"its label is empty")),
+                Some(label) if label.len() > LABEL_BYTES => {
+                    return Err(self.wrong(line, &format!("its label has more than {LABEL_BYTES} bytes")));
+                }
+                _ => {}
             }
             if columns.text.trim().is_empty() {
                 return Err(self.wrong(line, &"its text is empty"));

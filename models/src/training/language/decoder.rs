@@ -9,7 +9,7 @@ use crate::{
     checkpoint::Checkpoint,
     generation::{DecoderConfig, Part},
     training::{
-        adapted::{Adapted, BaseTensor, Weights},
+        adapted::{Adapted, BaseTensor, Weights, check_layers},
         operations::{Attention, Dense, RmsNorm, Rotation},
     },
     unservable,
@@ -57,8 +57,9 @@ impl Decoder {
         if tokens > most {
             return Err(unservable(format!("model.tokens is {tokens}, the base looks back at {most}")));
         }
+        check_layers(config.layers)?;
         let checkpoint = Checkpoint::open(folder)?;
-        let (base, places) = tensors(&config, &checkpoint);
+        let (base, places) = tensors(&config);
         Ok(Self {
             adapted: Adapted::new(checkpoint, base, lora, ["q_proj", "v_proj"], &[], free_bytes)?,
             config,
@@ -141,7 +142,7 @@ impl Decoder {
 }
 
 /// The tensors of a base, and where each lies.
-fn tensors(config: &DecoderConfig, checkpoint: &Checkpoint) -> (Vec<BaseTensor>, Places) {
+fn tensors(config: &DecoderConfig) -> (Vec<BaseTensor>, Places) {
     let mut base = Vec::new();
     let mut next = |part: Part, shape: &[usize]| {
         let name = part.hub_name();
@@ -152,17 +153,15 @@ fn tensors(config: &DecoderConfig, checkpoint: &Checkpoint) -> (Vec<BaseTensor>,
     let (queries, keys) = (config.queries(), config.keys());
     next(Part::Embedding, &[config.vocabulary, hidden]);
     next(Part::OutputNorm, &[hidden]);
-    let own = config.tied != Some(true) && checkpoint.get(&Part::Output.hub_name()).is_some();
-    let output = own.then(|| next(Part::Output, &[config.vocabulary, hidden]));
+    let output = (config.tied != Some(true)).then(|| next(Part::Output, &[config.vocabulary, hidden]));
     let layers = (0..config.layers).map(|layer| {
         let mut with_bias = |weight: Part, bias: Part, rows: usize, columns: usize| {
-            let has_bias = checkpoint.get(&bias.hub_name()).is_some();
-            (next(weight, &[rows, columns]), has_bias.then(|| next(bias, &[rows])))
+            (next(weight, &[rows, columns]), config.bias.then(|| next(bias, &[rows])))
         };
         let query = with_bias(Part::Query(layer), Part::QueryBias(layer), queries, hidden);
         let key = with_bias(Part::Key(layer), Part::KeyBias(layer), keys, hidden);
         let value = with_bias(Part::Value(layer), Part::ValueBias(layer), keys, hidden);
-        let seen = with_bias(Part::AttentionOutput(layer), Part::AttentionOutputBias(layer), hidden, queries);
+        let seen = (next(Part::AttentionOutput(layer), &[hidden, queries]), None);
         let head_norms =
             config.head_norm.then(|| [Part::QueryNorm(layer), Part::KeyNorm(layer)].map(|part| next(part, &[head])));
         Layer {

@@ -20,8 +20,9 @@ use super::{
     trained::{copy_tokenizer, write},
 };
 use crate::{
-    file::{read_json, read_text},
-    generation::{ARCHITECTURES, TextReader},
+    file::read_json,
+    generation::{ARCHITECTURES, Source, TextReader},
+    orion_toml::Generation,
     unservable,
 };
 use decoder::Decoder;
@@ -56,6 +57,8 @@ impl Language {
             return Err(unservable(format!("{} {text}", base.display())));
         }
         check_family(base, &ARCHITECTURES, "language_model")?;
+        // What could not be served afterwards is not learnt on.
+        Source::inspect_folder(base, &Generation::default())?;
         let decoder = Decoder::new(base, language.lora.as_ref(), language.tokens, free_bytes)?;
         let columns = Columns { text: plan.data.text.clone(), ..Columns::default() };
         let table = |path, part| Table::open(path, part, columns.clone());
@@ -77,14 +80,6 @@ impl Language {
             Part::Test => self.test.as_ref(),
         }
     }
-
-    fn hash_base(&self, hasher: &mut blake3::Hasher) -> Result<()> {
-        self.decoder.adapted.hash(hasher);
-        for name in ["tokenizer.json", "config.json"] {
-            hasher.update(&read_text(&self.base.join(name))?);
-        }
-        Ok(())
-    }
 }
 
 impl Task for Language {
@@ -101,7 +96,7 @@ impl Task for Language {
     }
 
     fn hash(&self, hasher: &mut blake3::Hasher) -> Result<()> {
-        self.hash_base(hasher)?;
+        self.decoder.adapted.hash(&self.base, hasher)?;
         self.train.hash(hasher);
         self.test.iter().for_each(|test| test.hash(hasher));
         Ok(())
@@ -109,8 +104,12 @@ impl Task for Language {
 
     fn shape(&self) -> Result<String> {
         let mut hasher = blake3::Hasher::new();
-        self.hash_base(&mut hasher)?;
+        self.decoder.adapted.hash(&self.base, &mut hasher)?;
         Ok(hasher.finalize().to_string())
+    }
+
+    fn held_bytes(&self) -> u64 {
+        self.decoder.adapted.held_bytes()
     }
 
     fn values(&self, learns: bool) -> usize {
@@ -127,18 +126,18 @@ impl Task for Language {
         for index in indices {
             let text = texts.row(*index)?.0.text;
             let most = text.floor_char_boundary(self.tokens.saturating_mul(BYTES_PER_TOKEN));
-            let mut ids = self.reader.tokens(&text[..most])?;
+            let ids = self.reader.tokens(&text[..most]);
+            let mut ids = ids.map_err(|error| texts.wrong(*index, &error.message))?;
             ids.truncate(self.tokens);
             let next = ids.get(1..).unwrap_or_default().to_vec();
+            if next.is_empty() {
+                return Err(texts.wrong(*index, "it has no token that another goes before"));
+            }
             // Each text weighs the same, however long it is.
             weights.extend(next.iter().map(|_| 1.0 / next.len() as f32));
             ids.truncate(next.len());
             targets.extend(next);
             rows.push(ids);
-        }
-        rows.retain(|row| !row.is_empty());
-        if rows.is_empty() {
-            return Err(unservable("the texts of a micro-batch have no token that another goes before"));
         }
         let logits = self.decoder.logits(tensors, &rows).map_err(|error| failed(&error))?;
         images::seen(&logits, targets, weights).map_err(|error| failed(&error))

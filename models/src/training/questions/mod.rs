@@ -62,8 +62,8 @@ impl Questions {
         let words = Words::new(words)?;
         // All images become as large as the first; what is usual of them is seen in some.
         let some: Vec<usize> = (0..train.len()).step_by(train.len().div_ceil(USUAL)).collect();
-        let files = some.iter().map(|index| read_image(&train, *index)).collect::<Result<Vec<_>>>()?;
-        let picture = Picture::of(&files).map_err(|(at, why)| train.wrong(some[at], &format!("its image: {why}")))?;
+        let files = some.iter().map(|index| read_image(&train, *index));
+        let picture = Picture::of(files, |at, why| train.wrong(some[at], why))?;
         let network = Network::new(network, picture.shape(), words.count(), labels.len())?;
         Ok(Self { plan: plan.clone(), network, picture, words, train, test, labels })
     }

@@ -1,5 +1,6 @@
 //! From an image's file to what a network sees of it.
 
+use orion_proto::Error;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
@@ -17,16 +18,20 @@ pub(super) struct Picture {
 
 impl Picture {
     /// Of the size of the first of these, with their means.
-    pub(super) fn of(files: &[Vec<u8>]) -> Result<Self, (usize, String)> {
+    pub(super) fn of(
+        files: impl Iterator<Item = Result<Vec<u8>, Error>>,
+        wrong: impl Fn(usize, &str) -> Error,
+    ) -> Result<Self, Error> {
         let mut picture = Self { height: 0, width: 0, mean: [0.0; 3], deviation: [1.0; 3] };
         let mut sums = [[0f64; 2]; 3];
         let mut count = 0.0;
-        for (index, file) in files.iter().enumerate() {
+        for (index, file) in files.enumerate() {
+            let (file, wrong) = (file?, |why: String| wrong(index, &format!("its image: {why}")));
             if index == 0 {
-                let Rgb { width, height, .. } = decode(file).map_err(|why| (index, why))?;
+                let Rgb { width, height, .. } = decode(&file).map_err(&wrong)?;
                 (picture.height, picture.width) = (height, width);
             }
-            let values = picture.values(file).map_err(|why| (index, why))?;
+            let values = picture.values(&file).map_err(&wrong)?;
             count += (values.len() / 3) as f64;
             for (sums, channel) in sums.iter_mut().zip(values.chunks_exact(values.len() / 3)) {
                 channel.iter().map(|value| f64::from(*value)).for_each(|value| {

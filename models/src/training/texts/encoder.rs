@@ -7,7 +7,7 @@ use crate::{
     bert::{BertConfig, Source, Tokens},
     checkpoint::Checkpoint,
     training::{
-        adapted::{Adapted, BaseTensor, Weights},
+        adapted::{Adapted, BaseTensor, Weights, check_layers},
         network::drop_out,
         operations::{Attention, Dense, Gelu, Norm},
     },
@@ -29,6 +29,7 @@ pub(super) struct Encoder {
 impl Encoder {
     pub(super) fn new(source: &Source, lora: Option<&Lora>, labels: usize, free_bytes: u64) -> Result<Self> {
         let (config, prefix) = (source.config.clone(), source.prefix);
+        check_layers(config.num_hidden_layers)?;
         let tensor = |(name, shape): (String, Vec<usize>)| {
             let written = format!("bert.{name}");
             BaseTensor { name: if prefix.is_empty() { name } else { written.clone() }, written, shape }

@@ -21,7 +21,6 @@ use super::{
 };
 use crate::{
     bert::{Source, TextReader},
-    file::read_text,
     unservable,
 };
 use encoder::Encoder;
@@ -65,14 +64,6 @@ impl Texts {
         Ok(Self { plan: plan.clone(), classifier: classifier.clone(), source, reader, encoder, train, test, labels })
     }
 
-    fn hash_base(&self, hasher: &mut blake3::Hasher) -> Result<()> {
-        self.encoder.adapted.hash(hasher);
-        for path in [&self.source.tokenizer, &self.source.folder.join("config.json")] {
-            hasher.update(&read_text(path)?);
-        }
-        Ok(())
-    }
-
     fn of(&self, part: Part) -> Option<&Classified> {
         match part {
             Part::Train => Some(&self.train),
@@ -95,7 +86,7 @@ impl Task for Texts {
     }
 
     fn hash(&self, hasher: &mut blake3::Hasher) -> Result<()> {
-        self.hash_base(hasher)?;
+        self.encoder.adapted.hash(&self.source.folder, hasher)?;
         self.train.hash(hasher);
         self.test.iter().for_each(|test| test.hash(hasher));
         Ok(())
@@ -103,8 +94,12 @@ impl Task for Texts {
 
     fn shape(&self) -> Result<String> {
         let mut hasher = blake3::Hasher::new();
-        self.hash_base(&mut hasher)?;
+        self.encoder.adapted.hash(&self.source.folder, &mut hasher)?;
         Ok(format!("{} {:?}", hasher.finalize(), self.labels))
+    }
+
+    fn held_bytes(&self) -> u64 {
+        self.encoder.adapted.held_bytes()
     }
 
     fn values(&self, learns: bool) -> usize {
