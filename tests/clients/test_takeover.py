@@ -79,12 +79,14 @@ def cluster(request, tmp_path, database):
     # It tries the one that does not lead before the other.
     join = f"{second.at['session']},{first.at['session']}"
     worker = serving.Process(["worker", "--join", join, "--name", "w1", "--data-dir", str(tmp_path / "w1")], tmp_path / "w1.log")
-    serving.until(lambda: knows(journal, "w1"), "the journal to know of the worker")
-    yield first, second, database
-    for process in (worker, first.process, second.process):
-        if process.child.poll() is None:
-            process.child.send_signal(signal.SIGCONT)
-            process.stop()
+    try:
+        serving.until(lambda: knows(journal, "w1"), "the journal to know of the worker")
+        yield first, second, database
+    finally:
+        for process in (worker, first.process, second.process):
+            if process.child.poll() is None:
+                process.child.send_signal(signal.SIGCONT)
+                process.stop()
 
 
 def accepted(scheduler, **fields):
