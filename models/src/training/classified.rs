@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, path::Path};
 
 use orion_proto::{Error, Result, training::Data};
 
-use super::data::{Columns, Part, Table};
+use super::data::{Columns, Table};
 use crate::unservable;
 
 /// What is learnt from, what it is tested with, and the names of all classes in their order.
@@ -26,13 +26,7 @@ impl Labelled {
     /// # Errors
     /// FAILED_PRECONDITION or NOT_FOUND naming the file that does not fit.
     pub(super) fn open(data: &Data, columns: &Columns<String>, train: &Path, test: Option<&Path>) -> Result<Self> {
-        let learnt = Table::open(train, Part::Train, columns.clone())?;
-        let learnt = learnt.ok_or_else(|| unservable(format!("{} has no examples", train.display())))?;
-        let test = match test {
-            Some(path) => Some(Table::test(path, columns)?),
-            None if train.is_file() => None,
-            None => Table::open(train, Part::Test, columns.clone())?,
-        };
+        let (learnt, test) = Table::both(train, test, columns)?;
         let labels = match data.labels.as_slice() {
             [] => found([Some(&learnt), test.as_ref()].into_iter().flatten()),
             named => named.to_vec(),

@@ -38,7 +38,7 @@ impl Table {
     ///
     /// # Errors
     /// FAILED_PRECONDITION or NOT_FOUND naming the file, the line and what is wrong with it.
-    pub(in crate::training) fn open(path: &Path, part: Part, columns: Columns<String>) -> Result<Option<Self>> {
+    fn open(path: &Path, part: Part, columns: Columns<String>) -> Result<Option<Self>> {
         let Some(path) = file(path, part)? else { return Ok(None) };
         let file = RowFile::open(path, columns)?;
         let (mut rows, mut found) = (Vec::new(), Vec::new());
@@ -65,13 +65,25 @@ impl Table {
         Ok(Some(Self { file, rows, found }))
     }
 
-    /// What lies at a path to test with.
+    /// What is learnt from, and what it is tested with, as a plan has them.
     ///
     /// # Errors
-    /// As [`Table::open`], and where there is nothing.
-    pub(in crate::training) fn test(path: &Path, columns: &Columns<String>) -> Result<Self> {
-        let none = || unservable(format!("folder {} has neither test.jsonl nor test.csv", path.display()));
-        Self::open(path, Part::Test, columns.clone())?.ok_or_else(none)
+    /// As [`Table::open`], and where there is nothing at a path that is named.
+    pub(in crate::training) fn both(
+        train: &Path,
+        test: Option<&Path>,
+        columns: &Columns<String>,
+    ) -> Result<(Self, Option<Self>)> {
+        let open = |path, part| Self::open(path, part, columns.clone());
+        let learnt = open(train, Part::Train)?;
+        let learnt = learnt.ok_or_else(|| unservable(format!("{} has no examples", train.display())))?;
+        let none = |path: &Path| unservable(format!("folder {} has neither test.jsonl nor test.csv", path.display()));
+        let test = match test {
+            Some(path) => Some(open(path, Part::Test)?.ok_or_else(|| none(path))?),
+            None if train.is_file() => None,
+            None => open(train, Part::Test)?,
+        };
+        Ok((learnt, test))
     }
 
     /// How many there are.

@@ -61,17 +61,10 @@ impl Language {
         Source::inspect_folder(base, &Generation::default())?;
         let decoder = Decoder::new(base, language.lora.as_ref(), language.tokens, free_bytes)?;
         let columns = Columns { text: plan.data.text.clone(), ..Columns::default() };
-        let table = |path, part| Table::open(path, part, columns.clone());
-        let learnt = table(train, Part::Train)?;
-        let learnt = learnt.ok_or_else(|| unservable(format!("{} has no examples", train.display())))?;
-        let test = match test {
-            Some(path) => Some(Table::test(path, &columns)?),
-            None if train.is_file() => None,
-            None => table(train, Part::Test)?,
-        };
+        let (train, test) = Table::both(train, test, &columns)?;
         let reader = TextReader::open(base, decoder.vocabulary())?;
         let (plan, base) = (plan.clone(), base.to_owned());
-        Ok(Self { plan, tokens: language.tokens, base, reader, decoder, train: learnt, test })
+        Ok(Self { plan, tokens: language.tokens, base, reader, decoder, train, test })
     }
 
     fn of(&self, part: Part) -> Option<&Table> {
